@@ -1,0 +1,1 @@
+"""Campaign: the steps composed, the configuration, the executors."""

@@ -1,0 +1,38 @@
+"""The nouns: frozen, typed, no I/O, no torch. Data flows one way through them.
+
+``Frame -> Prediction -> AtomTable -> Structure -> SimulationResult -> Advice -> ScanRequest``
+"""
+
+from adatom.core.advice import Advice
+from adatom.core.atoms import AtomTable
+from adatom.core.calibration import Affine, Calibration
+from adatom.core.defects import DefectTable
+from adatom.core.frame import Frame, LabelledFrame, Movie, ScanRequest
+from adatom.core.lattice import Lattice
+from adatom.core.material import GRAPHENE, Material, find_material
+from adatom.core.prediction import Prediction
+from adatom.core.record import Record, content_hash
+from adatom.core.simulation import SimulationResult, SimulationTask
+from adatom.core.structure import Structure
+
+__all__ = [
+    "GRAPHENE",
+    "Advice",
+    "Affine",
+    "AtomTable",
+    "Calibration",
+    "DefectTable",
+    "Frame",
+    "LabelledFrame",
+    "Lattice",
+    "Material",
+    "Movie",
+    "Prediction",
+    "Record",
+    "ScanRequest",
+    "SimulationResult",
+    "SimulationTask",
+    "Structure",
+    "content_hash",
+    "find_material",
+]

@@ -1,0 +1,145 @@
+"""Every atom that was found, with what is known of it and how well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+
+SCHEMA = pl.Schema(
+    {
+        "frame": pl.Int32,
+        "atom": pl.Int32,
+        "x_A": pl.Float64,
+        "y_A": pl.Float64,
+        "sigma_x_A": pl.Float64,
+        "sigma_y_A": pl.Float64,
+        "cov_xy_A2": pl.Float64,
+        "p_exists": pl.Float64,
+        "element": pl.String,
+        "p_element": pl.Float64,
+        "votes": pl.Float64,
+        "amplitude": pl.Float64,
+        "track": pl.Int32,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AtomTable:
+    """Atoms of one or more frames, one row each, in the schema of ``atoms.parquet``.
+
+    Positions are in Å in the measured frame (before the affine correction), x right, y down.
+    ``votes`` is the share of members that saw the atom; ``track`` is -1 until frames are linked.
+
+    Parameters
+    ----------
+    data
+        A polars table with exactly the columns of ``SCHEMA``.
+    """
+
+    data: pl.DataFrame
+
+    def __post_init__(self) -> None:
+        if self.data.schema != SCHEMA:
+            object.__setattr__(self, "data", self.data.select(list(SCHEMA)).cast(SCHEMA))
+
+    @classmethod
+    def build(
+        cls,
+        *,
+        frame: int,
+        xy: NDArray[np.float64],
+        covariance: NDArray[np.float64],
+        p_exists: ArrayLike,
+        element: Iterable[str],
+        p_element: ArrayLike,
+        votes: ArrayLike,
+        amplitude: ArrayLike,
+    ) -> AtomTable:
+        """Make the table of one frame.
+
+        Parameters
+        ----------
+        frame
+            Index of the frame.
+        xy
+            Positions, shape (atom, 2), Å.
+        covariance
+            Position covariance, shape (atom, 2, 2), Å².
+        p_exists, p_element, votes, amplitude
+            Shape (atom,); probabilities and shares 0 to 1, amplitude in the frame's intensity.
+        element
+            Chemical symbols, one an atom.
+        """
+        n = len(xy)
+        columns = {
+            "frame": np.full(n, frame, dtype=np.int32),
+            "atom": np.arange(n, dtype=np.int32),
+            "x_A": xy[:, 0],
+            "y_A": xy[:, 1],
+            "sigma_x_A": np.sqrt(covariance[:, 0, 0]),
+            "sigma_y_A": np.sqrt(covariance[:, 1, 1]),
+            "cov_xy_A2": covariance[:, 0, 1],
+            "p_exists": np.asarray(p_exists, dtype=np.float64),
+            "element": list(element),
+            "p_element": np.asarray(p_element, dtype=np.float64),
+            "votes": np.asarray(votes, dtype=np.float64),
+            "amplitude": np.asarray(amplitude, dtype=np.float64),
+            "track": np.full(n, -1, dtype=np.int32),
+        }
+        return cls(pl.DataFrame(columns, schema=SCHEMA))
+
+    @classmethod
+    def empty(cls) -> AtomTable:
+        """Make a table with no atoms."""
+        return cls(pl.DataFrame(schema=SCHEMA))
+
+    @classmethod
+    def concat(cls, tables: Iterable[AtomTable]) -> AtomTable:
+        """Join the tables of several frames."""
+        parts = [t.data for t in tables]
+        return cls(pl.concat(parts)) if parts else cls.empty()
+
+    def __len__(self) -> int:
+        return self.data.height
+
+    def of_frame(self, frame: int) -> AtomTable:
+        """Select one frame's atoms."""
+        return AtomTable(self.data.filter(pl.col("frame") == frame))
+
+    @property
+    def frames(self) -> list[int]:
+        """Indices of the frames that have atoms, ascending."""
+        return sorted(int(i) for i in self.data["frame"].unique())
+
+    @property
+    def xy(self) -> NDArray[np.float64]:
+        """Positions, shape (atom, 2), Å."""
+        return self.data.select("x_A", "y_A").to_numpy()
+
+    @property
+    def covariance(self) -> NDArray[np.float64]:
+        """Position covariances, shape (atom, 2, 2), Å²."""
+        c = self.data.select("sigma_x_A", "sigma_y_A", "cov_xy_A2").to_numpy()
+        out = np.empty((len(c), 2, 2))
+        out[:, 0, 0], out[:, 1, 1] = c[:, 0] ** 2, c[:, 1] ** 2
+        out[:, 0, 1] = out[:, 1, 0] = c[:, 2]
+        return out
+
+    @property
+    def elements(self) -> NDArray[np.str_]:
+        """Chemical symbols, shape (atom,)."""
+        return np.array(self.data["element"].to_list(), dtype=np.str_)
+
+    def column(self, name: str) -> NDArray[np.float64]:
+        """Give one numeric column as floats, shape (atom,)."""
+        return self.data[name].to_numpy().astype(np.float64)
+
+    def with_tracks(self, track: ArrayLike) -> AtomTable:
+        """Give the same atoms with their track numbers, shape (atom,)."""
+        values = pl.Series("track", np.asarray(track, dtype=np.int32))
+        return AtomTable(self.data.with_columns(values))

@@ -1,0 +1,81 @@
+"""What is asked of a simulation engine and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import ase
+import numpy as np
+from numpy.typing import NDArray
+
+from adatom.core.structure import Structure
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SimulationTask:
+    """One structure to one engine.
+
+    Parameters
+    ----------
+    structure
+        What to simulate.
+    kind
+        ``relax`` (to the nearest minimum) or ``dynamics`` (molecular dynamics).
+    engine
+        Name of the engine, such as ``gfn1-xtb`` or ``lammps``.
+    temperature_K
+        Temperature of the dynamics; 0 for a relaxation.
+    seed
+        Seed of the initial velocities and the thermostat.
+    """
+
+    structure: Structure
+    kind: Literal["relax", "dynamics"]
+    engine: str
+    temperature_K: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SimulationResult:
+    """What came back.
+
+    Parameters
+    ----------
+    structure
+        Name of the structure.
+    draw
+        Number of the draw, -1 for the most probable structure.
+    engine
+        Engine with its version.
+    task
+        ``relax`` or ``dynamics``.
+    temperature_K
+        Asked temperature; 0 for a relaxation.
+    energy_eV
+        Potential energy: of the relaxed structure, or the mean over the trajectory's second half.
+    energy_sd_eV
+        Standard deviation over that half; NaN for a relaxation.
+    status
+        ``done``, ``not converged`` (with the last geometry) or ``failed: <why>``.
+    seconds
+        Wall time.
+    trajectory
+        Geometries, first to last; the last is the relaxed one. Copied, never shared.
+    trace
+        Named series, each of shape (sample,): ``time_fs``, ``temperature_K``, ``energy_eV``;
+        for a relaxation ``step``, ``energy_eV``, ``fmax_eV_A``.
+    """
+
+    structure: str
+    draw: int
+    engine: str
+    task: str
+    temperature_K: float
+    energy_eV: float
+    energy_sd_eV: float
+    status: str
+    seconds: float
+    trajectory: tuple[ase.Atoms, ...] = ()
+    trace: dict[str, NDArray[np.float64]] = field(default_factory=dict)

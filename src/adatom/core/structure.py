@@ -1,0 +1,97 @@
+"""A supercell and where each of its atoms came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import ase
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Structure:
+    """A periodic supercell with the provenance and uncertainty of every atom.
+
+    The cell is right-handed with z up; y runs opposite to the frame's rows.
+
+    Parameters
+    ----------
+    atoms
+        Copied in, and copied out by `to_ase`; positions in Å.
+    name
+        Unique name, such as ``Si3C6-f012-d02``.
+    kind
+        Kind of the defect it was built around.
+    frame
+        Frame that it was built from.
+    defect
+        Number of the defect in that frame, -1 for none.
+    draw
+        Number of the draw from the uncertainty, -1 for the most probable structure.
+    source_atom
+        Shape (atom,): number in that frame's atom table, -1 where the perfect lattice filled in.
+    sigma_A
+        Shape (atom, 3): standard deviation of every coordinate, Å.
+    fixed
+        Shape (atom,): True where the atom must not move.
+    """
+
+    atoms: ase.Atoms
+    name: str
+    kind: str
+    frame: int
+    defect: int
+    draw: int
+    source_atom: NDArray[np.int64]
+    sigma_A: NDArray[np.float64]
+    fixed: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        n = len(self.atoms)
+        for label, array, shape in (
+            ("source_atom", self.source_atom, (n,)),
+            ("sigma_A", self.sigma_A, (n, 3)),
+            ("fixed", self.fixed, (n,)),
+        ):
+            if array.shape != shape:
+                raise ValueError(f"{label}: expected shape {shape}, got {array.shape}")
+        object.__setattr__(self, "atoms", self.atoms.copy())
+
+    def to_ase(self) -> ase.Atoms:
+        """Copy out as `ase.Atoms`, with ``source_atom``, ``sigma`` and ``fixed`` as arrays.
+
+        The identity (name, kind, frame, defect, draw) travels in ``info``; `from_ase` reads it.
+        """
+        atoms: ase.Atoms = self.atoms.copy()
+        atoms.set_array("source_atom", self.source_atom.astype(np.int64))
+        atoms.set_array("sigma", self.sigma_A.astype(np.float64))
+        atoms.set_array("fixed", self.fixed.astype(np.int64))
+        atoms.info.update(
+            name=self.name,
+            kind=self.kind,
+            frame=int(self.frame),
+            defect=int(self.defect),
+            draw=int(self.draw),
+        )
+        return atoms
+
+    @classmethod
+    def from_ase(cls, atoms: ase.Atoms) -> Structure:
+        """Read what `to_ase` wrote; any other `ase.Atoms` becomes a structure without a source."""
+        n = len(atoms)
+        arrays, info = atoms.arrays, atoms.info
+        bare = atoms.copy()
+        for extra in ("source_atom", "sigma", "fixed"):
+            bare.arrays.pop(extra, None)
+        return cls(
+            atoms=bare,
+            name=str(info.get("name", atoms.get_chemical_formula())),
+            kind=str(info.get("kind", "given")),
+            frame=int(info.get("frame", -1)),
+            defect=int(info.get("defect", -1)),
+            draw=int(info.get("draw", -1)),
+            source_atom=np.asarray(arrays.get("source_atom", np.full(n, -1)), dtype=np.int64),
+            sigma_A=np.asarray(arrays.get("sigma", np.zeros((n, 3))), dtype=np.float64),
+            fixed=np.asarray(arrays.get("fixed", np.zeros(n)), dtype=np.bool_),
+        )

@@ -1,0 +1,52 @@
+"""The few kinds of error adatom raises; each says what was expected, what came and what to do."""
+
+from __future__ import annotations
+
+
+class AdatomError(Exception):
+    """Base of every error that adatom raises on purpose.
+
+    Parameters
+    ----------
+    subject
+        What the error is about: a file, an option, an engine.
+    expected
+        What would have been right.
+    got
+        What came instead.
+    todo
+        What the user can do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, subject: str, *, expected: str, got: str, todo: str) -> None:
+        self.subject = subject
+        self.expected = expected
+        self.got = got
+        self.todo = todo
+        super().__init__(f"{subject}: expected {expected}, got {got}. {todo}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel between processes whole (keyword-only arguments do not by default)."""
+        return _rebuild, (type(self), self.subject, self.expected, self.got, self.todo)
+
+
+class BadInput(AdatomError):
+    """Something that the user gave cannot be used; nothing was written. Exit code 2."""
+
+    exit_code = 2
+
+
+class EngineMissing(BadInput):
+    """A simulation engine that was asked for is not installed; says how to install it."""
+
+
+class StepFailed(AdatomError):
+    """A step ran and did not reach its result (a relaxation that exploded, a full disk)."""
+
+
+def _rebuild(
+    kind: type[AdatomError], subject: str, expected: str, got: str, todo: str
+) -> AdatomError:
+    return kind(subject, expected=expected, got=got, todo=todo)

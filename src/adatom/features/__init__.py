@@ -1,0 +1,1 @@
+"""Features: from probability maps to atoms, bonds, rings, defects and their tracks."""

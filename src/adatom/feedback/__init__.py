@@ -1,0 +1,1 @@
+"""Feedback: what is worth knowing, and what to do next."""

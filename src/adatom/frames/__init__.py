@@ -1,0 +1,1 @@
+"""Frames: read them, simulate them, calibrate them."""

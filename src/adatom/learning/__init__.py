@@ -1,0 +1,1 @@
+"""Learning: the network, its training, the ensemble, the weights."""

@@ -1,0 +1,1 @@
+"""Simulation: relaxation, molecular dynamics, knock-on damage."""

@@ -1,0 +1,1 @@
+"""Store: the campaign directory and its ledger; all persistence."""

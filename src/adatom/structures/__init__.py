@@ -1,0 +1,1 @@
+"""Structures: supercells, and draws from the uncertainty."""
