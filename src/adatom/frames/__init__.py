@@ -1,1 +1,5 @@
 """Frames: read them, simulate them, calibrate them."""
+
+from adatom.frames.read import read
+
+__all__ = ["read"]

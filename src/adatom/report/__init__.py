@@ -1,1 +1,14 @@
 """Report: figures and the static page."""
+
+from adatom.report.picture import campaign_figure, write_picture
+from adatom.report.report import write_report
+from adatom.report.view import CampaignView, FrameMaps, StepSummary
+
+__all__ = [
+    "CampaignView",
+    "FrameMaps",
+    "StepSummary",
+    "campaign_figure",
+    "write_picture",
+    "write_report",
+]

@@ -1,0 +1,98 @@
+"""The whole configuration of a campaign: the options of every step, composed; `campaign.toml`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from adatom.errors import BadInput
+from adatom.features import DefectOptions, LinkOptions
+from adatom.features.evidence import EvidenceOptions
+from adatom.features.find import FindOptions
+from adatom.feedback import AdviceOptions
+from adatom.instrument.twin import TwinOptions
+from adatom.simulation import DynamicsOptions, RelaxOptions
+from adatom.structures import SupercellOptions
+
+
+class InputOptions(BaseModel):
+    """Where the frames come from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    paths: tuple[str, ...] = Field((), description="files, absolute")
+    twin: TwinOptions | None = Field(None, description="or the simulated microscope")
+    dataset: str | None = Field(None, description="which image of files that hold several")
+    frames: str | None = Field(None, description="START:STOP of the frames to use")
+    pixel_size_A: float | None = Field(None, gt=0, description="pixel size, Å; else the file's")
+    trust_scale: bool = Field(
+        default=False, description="keep the given scale though the lattice says otherwise"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> InputOptions:
+        if bool(self.paths) == (self.twin is not None):
+            raise ValueError("give either paths or a twin")
+        return self
+
+
+class SimulateOptions(BaseModel):
+    """What is simulated of what was found."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    draws: int = Field(4, ge=1, le=64, description="structures drawn from the uncertainty of each")
+    max_structures: int = Field(
+        2, ge=1, description="distinct defects to simulate, likeliest first"
+    )
+    minimum_p: float = Field(0.3, ge=0, le=1, description="least probability of such a defect")
+    relax_engine: str = Field("gfn1-xtb", description="engine of the relaxations")
+    dynamics_engine: str = Field("lammps", description="engine of the dynamics")
+    temperatures_K: tuple[float, ...] = Field((300.0, 900.0), description="of the dynamics, K")
+
+
+class Config(BaseModel):
+    """Everything that decides a campaign's results; written in full into ``campaign.toml``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    material: str = Field("graphene", description="what the specimen is")
+    seed: int = Field(0, ge=0, description="seed of all randomness")
+    weights: str | None = Field(None, description="an ensemble's .safetensors; else the shipped")
+    voltage_kV: float = Field(60.0, gt=0, description="acceleration voltage of the frames, kV")
+    input: InputOptions
+    find: FindOptions = FindOptions()
+    evidence: EvidenceOptions = EvidenceOptions()
+    defects: DefectOptions = DefectOptions()
+    link: LinkOptions = LinkOptions()
+    supercell: SupercellOptions = SupercellOptions()
+    simulate: SimulateOptions = SimulateOptions()
+    relax: RelaxOptions = RelaxOptions()
+    dynamics: DynamicsOptions = DynamicsOptions()
+    advice: AdviceOptions = Field(default_factory=AdviceOptions)
+
+    def table(self) -> dict[str, Any]:
+        """Nested plain values for TOML."""
+        return self.model_dump(mode="json")
+
+
+def parse_config(table: dict[str, Any], source: str) -> Config:
+    """Read a configuration back.
+
+    Raises
+    ------
+    BadInput
+        If a key is unknown or a value out of range; the message names the key.
+    """
+    try:
+        return Config.model_validate(table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(p) for p in first["loc"])
+        raise BadInput(
+            f"{source}, {where}",
+            expected=str(first["msg"]),
+            got=repr(first.get("input"))[:80],
+            todo="Mend this key, or leave it out for its default.",
+        ) from error

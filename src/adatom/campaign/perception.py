@@ -1,0 +1,302 @@
+"""Frames to atoms, lattice and defects, one frame at a time, each recorded in the ledger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from adatom.campaign.config import Config
+from adatom.campaign.steps import Job, Steps
+from adatom.core import (
+    Affine,
+    AtomTable,
+    DefectTable,
+    Frame,
+    Lattice,
+    Material,
+    Movie,
+    content_hash,
+    find_material,
+)
+from adatom.errors import BadInput
+from adatom.features import estimate_drift, find_defects, link_atoms, link_defects
+from adatom.features.calibrate import Calibrator
+from adatom.features.evidence import site_evidence
+from adatom.features.find import find_atoms
+from adatom.frames.calibrate import fit_lattice
+from adatom.learning import weights
+from adatom.learning.ensemble import map_shape, predict
+from adatom.store import (
+    CampaignDirectory,
+    file_hash,
+    open_frames,
+    open_maps,
+    read_json,
+    read_table,
+    write_json,
+    write_table,
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Perceived:
+    """What was found in a movie.
+
+    Parameters
+    ----------
+    atoms, defects
+        Of all frames, linked.
+    lattices
+        By frame; None where none was found.
+    keys
+        Ledger key of every frame's defects, by frame.
+    """
+
+    atoms: AtomTable
+    defects: DefectTable
+    lattices: dict[int, Lattice | None]
+    keys: dict[int, str]
+
+
+def load_ensemble(config: Config) -> weights.Ensemble:
+    """Load the ensemble that the configuration names, or the one that ships."""
+    if config.weights is not None:
+        return weights.load(Path(config.weights))
+    return weights.load_shipped(config.material)
+
+
+def calibrator_of(ensemble: weights.Ensemble) -> Calibrator:
+    """Read the calibration from the model card.
+
+    Raises
+    ------
+    BadInput
+        If the card has none.
+    """
+    if "calibration" not in ensemble.card:
+        raise BadInput(
+            "the ensemble's card",
+            expected="a calibration of its probabilities",
+            got="none",
+            todo="Train it with `adatom train`, which fits one on held-out frames.",
+        )
+    return Calibrator.model_validate(ensemble.card["calibration"])
+
+
+def perceive(
+    movie: Movie, material: Material, config: Config, ensemble: weights.Ensemble, steps: Steps
+) -> Perceived:
+    """Find atoms and defects in every frame and link them.
+
+    Parameters
+    ----------
+    movie
+        Calibrated frames.
+    material
+        What they show.
+    config
+        Options of all steps.
+    ensemble
+        The networks.
+    steps
+        The campaign's ledger.
+    """
+    directory = steps.directory
+    atom_keys = _find(movie, config, ensemble, steps)
+    defect_keys = _name_defects(movie, material, config, steps, atom_keys)
+    link = Job(
+        "link",
+        "movie",
+        [config.link],
+        current=lambda: _hash_of(directory.atoms_path, directory.defects_path),
+        make=partial(_link, directory, config, len(movie)),
+        parents=tuple(defect_keys),
+    )
+    steps.run([link])
+    lattices = {
+        i: lattice_from_json(read_json(_part(directory, i, "lattice.json")))
+        for i in range(len(movie))
+    }
+    return Perceived(
+        AtomTable(read_table(directory.atoms_path)),
+        DefectTable(read_table(directory.defects_path)),
+        lattices,
+        dict(enumerate(defect_keys)),
+    )
+
+
+def _find(movie: Movie, config: Config, ensemble: weights.Ensemble, steps: Steps) -> list[str]:
+    assert movie.calibration is not None  # settled by sources.open_movie  # noqa: S101
+    directory = steps.directory
+    px = movie.calibration.pixel_size_A
+    frames = open_frames(directory.frames_path, len(movie), movie.shape, px, replace=True)
+    shape = map_shape(movie.shape, movie.calibration, ensemble.working)
+    maps = open_maps(
+        directory.maps_path,
+        len(movie),
+        ensemble.classes,
+        shape,
+        ensemble.working.pixel_size_A,
+        replace=True,
+    )
+    calibrator, networks = calibrator_of(ensemble), ensemble.fingerprint()
+
+    def current(i: int) -> str:
+        part = _hash_of(_part(directory, i, "atoms.parquet"))
+        whole = (part, frames.hash(i), maps.hash(i))
+        return content_hash(*whole) if all(whole) else ""
+
+    def make(i: int) -> str:
+        frame = movie[i]
+        frames.write(i, frame.data)
+        prediction = predict(frame, ensemble)
+        maps.write(
+            i,
+            mean=prediction.mean(),
+            std=prediction.std(),
+            entropy=prediction.entropy(),
+            mutual_information=prediction.mutual_information(),
+        )
+        atoms = find_atoms(frame, prediction, calibrator, config.find)
+        write_table(_part(directory, i, "atoms.parquet"), atoms.data)
+        return current(i)
+
+    inputs = [movie.fingerprint, px, networks, config.find]
+    return steps.run(
+        [
+            Job("find", f"frame {i}", [*inputs, i], partial(current, i), partial(make, i))
+            for i in range(len(movie))
+        ]
+    )
+
+
+def _name_defects(
+    movie: Movie, material: Material, config: Config, steps: Steps, parents: list[str]
+) -> list[str]:
+    directory = steps.directory
+
+    def files(i: int) -> tuple[Path, Path]:
+        return _part(directory, i, "defects.parquet"), _part(directory, i, "lattice.json")
+
+    def make(i: int) -> str:
+        atoms = AtomTable(read_table(_part(directory, i, "atoms.parquet")))
+        lattice, defects = frame_defects(movie[i], atoms, material, config)
+        write_table(files(i)[0], defects.data)
+        write_json(files(i)[1], lattice_to_json(lattice))
+        return file_hash(*files(i))
+
+    inputs = [material, config.evidence, config.defects]
+    return steps.run(
+        [
+            Job(
+                "defects",
+                f"frame {i}",
+                inputs,
+                current=lambda i=i: _hash_of(*files(i)),  # type: ignore[misc]
+                make=partial(make, i),
+                parents=(parent,),
+            )
+            for i, parent in enumerate(parents)
+        ]
+    )
+
+
+def frame_defects(
+    frame: Frame, atoms: AtomTable, material: Material, config: Config
+) -> tuple[Lattice | None, DefectTable]:
+    """Fit the lattice to one frame's atoms, weigh its empty sites, name its defects."""
+    extent = frame.calibration.extent_xy(frame.shape)
+    sure = atoms.column("p_exists") > 0.5
+    host = sure & (atoms.elements == material.host)
+    variance = atoms.covariance.trace(axis1=1, axis2=2)
+    lattice = fit_lattice(atoms.xy[host], material, weights=1.0 / (variance[host] + 0.05**2))
+    evidence = None
+    if lattice is not None:
+        _, sites = lattice.sites_within(extent, margin_A=0.5)
+        evidence = (sites, site_evidence(frame, atoms, sites, config.evidence))
+    defects = find_defects(
+        atoms, lattice, material, extent, site_evidence=evidence, options=config.defects
+    )
+    return lattice, defects
+
+
+def _link(directory: CampaignDirectory, config: Config, count: int) -> str:
+    """Join the frames' parts into the two tables that a user reads."""
+    atoms = AtomTable.concat(
+        AtomTable(read_table(_part(directory, i, "atoms.parquet"))) for i in range(count)
+    )
+    defects = DefectTable.concat(
+        DefectTable(read_table(_part(directory, i, "defects.parquet"))) for i in range(count)
+    )
+    drift = dict.fromkeys(range(count), (0.0, 0.0)) | estimate_drift(atoms, config.link)
+    atoms = link_atoms(atoms, drift, config.link)
+    defects = link_defects(defects, drift, frames=range(count), options=config.link)
+    write_table(directory.atoms_path, atoms.data)
+    write_table(directory.defects_path, defects.data)
+    return file_hash(directory.atoms_path, directory.defects_path)
+
+
+def lattice_table(lattices: dict[int, Lattice | None], pixel_size_A: float) -> pl.DataFrame:
+    """One row a frame, for the report: scale, distortion, fit."""
+    rows = []
+    for frame, lattice in sorted(lattices.items()):
+        row: dict[str, float | int | None] = {"frame": frame, "pixel_size_A": pixel_size_A}
+        if lattice is not None:
+            m = lattice.affine.array()
+            first, second = lattice.affine.strain()
+            row |= {
+                "scale_x": float(m[0, 0]),
+                "scale_y": float(m[1, 1]),
+                "strain_1": first,
+                "strain_2": second,
+                "angle_deg": float(np.degrees(lattice.angle_rad)) % 60.0,
+                "rms_A": lattice.rms_A,
+                "matched": lattice.matched,
+            }
+        rows.append(row)
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def lattice_to_json(lattice: Lattice | None) -> dict[str, Any]:
+    """Plain values of a lattice."""
+    if lattice is None:
+        return {}
+    return {
+        "material": lattice.material.name,
+        "center_xy_A": list(lattice.center_xy_A),
+        "affine": lattice.affine.array().tolist(),
+        "bend": lattice.bend.tolist(),
+        "angle_rad": lattice.angle_rad,
+        "origin_xy_A": list(lattice.origin_xy_A),
+        "rms_A": lattice.rms_A,
+        "matched": lattice.matched,
+    }
+
+
+def lattice_from_json(plain: dict[str, Any]) -> Lattice | None:
+    """Read what `lattice_to_json` wrote."""
+    if not plain:
+        return None
+    return Lattice(
+        material=find_material(plain["material"]),
+        center_xy_A=(plain["center_xy_A"][0], plain["center_xy_A"][1]),
+        affine=Affine.from_array(np.asarray(plain["affine"])),
+        bend=np.asarray(plain["bend"]),
+        angle_rad=plain["angle_rad"],
+        origin_xy_A=(plain["origin_xy_A"][0], plain["origin_xy_A"][1]),
+        rms_A=plain["rms_A"],
+        matched=plain["matched"],
+    )
+
+
+def _part(directory: CampaignDirectory, frame: int, name: str) -> Path:
+    return directory.parts / f"frame-{frame:05d}.{name}"
+
+
+def _hash_of(*paths: Path) -> str:
+    return file_hash(*paths) if all(p.exists() for p in paths) else ""

@@ -1,0 +1,125 @@
+"""The main job: from frames to advice, in one campaign directory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adatom.campaign.conclude import advise_campaign, report_campaign, summarise
+from adatom.campaign.config import Config, parse_config
+from adatom.campaign.perception import calibrator_of, load_ensemble, perceive
+from adatom.campaign.progress import Progress, Silent
+from adatom.campaign.simulate import check_engines, make_structures, simulate_all
+from adatom.campaign.sources import open_movie
+from adatom.campaign.steps import Steps
+from adatom.core import find_material
+from adatom.report import CampaignView
+from adatom.store import CampaignDirectory
+
+_FAR_STRAIN = 0.10
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What a run came to.
+
+    Parameters
+    ----------
+    summary
+        Numbers, JSON-able.
+    view
+        What the report shows; None for a run that stopped at the atoms.
+    """
+
+    summary: dict[str, Any]
+    view: CampaignView | None
+
+
+def run_campaign(
+    config: Config,
+    path: Path,
+    *,
+    only_find: bool = False,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Run a campaign, or finish one: what the ledger knows is not done again.
+
+    Parameters
+    ----------
+    config
+        Everything that decides the results.
+    path
+        Its directory; made where it is missing.
+    only_find
+        Stop after atoms and defects.
+    progress
+        Told of every step.
+
+    Raises
+    ------
+    BadInput
+        If the input cannot be used; nothing was written then.
+    """
+    progress = progress or Silent()
+    material = find_material(config.material)
+    ensemble = load_ensemble(config)
+    calibrator_of(ensemble)
+    if not only_find:
+        check_engines(config)
+    movie, warnings = open_movie(config.input, material)
+    for warning in warnings:
+        progress.warn(warning)
+    source = config.input.paths or (movie.source,)
+    with CampaignDirectory.open(
+        path, config.table(), movie.fingerprint, source=source
+    ) as directory:
+        steps = Steps(directory, progress)
+        found = perceive(movie, material, config, ensemble, steps)
+        more = _lattice_warnings(found.lattices)
+        for warning in more:
+            progress.warn(warning)
+        warnings = (*warnings, *more)
+        structures, results = [], []
+        if not only_find:
+            structures, keys = make_structures(movie, material, found, config, steps)
+            results = simulate_all(structures, keys, config, steps)
+        advice = advise_campaign(movie, material, found, results, config, directory)
+        view = report_campaign(
+            movie, material, found, structures, results, advice, warnings, config, directory
+        )
+        summary = summarise(movie, found, results, advice, warnings, directory)
+    return Outcome(summary, view)
+
+
+def resume_campaign(
+    path: Path, *, only_find: bool = False, progress: Progress | None = None
+) -> Outcome:
+    """Carry on a campaign from its own ``campaign.toml``.
+
+    Raises
+    ------
+    BadInput
+        If there is no campaign in `path`, or its frames are gone or changed.
+    """
+    with CampaignDirectory.existing(path, read_only=True) as directory:
+        config = parse_config(dict(directory.config), str(directory.config_path))
+    return run_campaign(config, path, only_find=only_find, progress=progress)
+
+
+def _lattice_warnings(lattices: dict[int, Any]) -> tuple[str, ...]:
+    missing = [i for i, lattice in lattices.items() if lattice is None]
+    strained = [
+        i
+        for i, lattice in lattices.items()
+        if lattice is not None and max(abs(s) for s in lattice.affine.strain()) > _FAR_STRAIN
+    ]
+    out = []
+    if missing:
+        out.append(f"no lattice in {len(missing)} of {len(lattices)} frames: first {missing[0]}")
+    if strained:
+        out.append(
+            f"the lattice is more than {_FAR_STRAIN:.0%} off the given scale in {len(strained)} "
+            f"of {len(lattices)} frames: check --pixel-size"
+        )
+    return tuple(out)

@@ -1,0 +1,293 @@
+"""Defects to supercells, their draws, relaxations and dynamics; each recorded in the ledger."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from adatom.campaign.config import Config
+from adatom.campaign.executors import cores, local_processes
+from adatom.campaign.perception import Perceived
+from adatom.campaign.steps import Job, Steps
+from adatom.core import (
+    Material,
+    Movie,
+    SimulationResult,
+    SimulationTask,
+    Structure,
+)
+from adatom.simulation import (
+    dynamics,
+    engine_version,
+    lattice_constant_A,
+    relax,
+    require,
+    scale_to,
+)
+from adatom.store import (
+    file_hash,
+    read_result,
+    read_structures,
+    result_files,
+    results_table,
+    write_result,
+    write_structures,
+    write_table,
+)
+from adatom.structures import build_supercell, draw_structures
+
+Simulate = Callable[[SimulationTask], SimulationResult]
+_WHOLE_A = 6.0  # a defect this far from the border is seen whole
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A defect to simulate: the best view of its kind.
+
+    Parameters
+    ----------
+    kind, frame, defect
+        As in the defect table.
+    center_xy_A
+        Å, measured axes.
+    weight
+        Sum of the kind's probabilities over all frames.
+    """
+
+    kind: str
+    frame: int
+    defect: int
+    center_xy_A: tuple[float, float]
+    weight: float
+
+
+def check_engines(config: Config) -> None:
+    """Refuse before anything is written if an engine is missing.
+
+    Raises
+    ------
+    EngineMissing
+        Saying how to install it.
+    """
+    require(config.simulate.relax_engine, "relax")
+    require(config.simulate.dynamics_engine, "dynamics")
+
+
+def choose_defects(
+    found: Perceived, extent_xy_A: tuple[float, float], config: Config
+) -> list[Chosen]:
+    """Choose the distinct kinds of defect that are surest, each where it is seen best.
+
+    Kinds are ranked by the sum of their probabilities over the frames; of each, the frame counts
+    in which it is probable and far enough from the border to be seen whole. A movie without
+    defects gives its middle, as ``pristine``.
+    """
+    best: dict[str, tuple[float, Chosen]] = {}
+    weight: dict[str, float] = {}
+    w, h = extent_xy_A
+    for row in found.defects.data.iter_rows(named=True):
+        lattice = found.lattices.get(row["frame"])
+        if lattice is None or row["p"] < config.simulate.minimum_p:
+            continue
+        kind, x, y = row["kind"], row["x_A"], row["y_A"]
+        weight[kind] = weight.get(kind, 0.0) + row["p"]
+        whole = min(min(x, y, w - x, h - y) / _WHOLE_A, 1.0)
+        score = row["p"] * max(whole, 0.0) * lattice.matched / (lattice.rms_A + 0.05)
+        if kind not in best or score > best[kind][0]:
+            best[kind] = (score, Chosen(kind, row["frame"], row["defect"], (x, y), 0.0))
+    ranked = sorted(best, key=lambda k: -weight[k])[: config.simulate.max_structures]
+    if ranked:
+        return [replace(best[k][1], weight=weight[k]) for k in ranked]
+    frames = {i: lattice for i, lattice in found.lattices.items() if lattice is not None}
+    if not frames:
+        return []
+    first = min(frames, key=lambda i: frames[i].rms_A)  # type: ignore[union-attr]
+    return [Chosen("pristine", first, -1, (w / 2, h / 2), 0.0)]
+
+
+def make_structures(
+    movie: Movie, material: Material, found: Perceived, config: Config, steps: Steps
+) -> tuple[list[Structure], list[str]]:
+    """Build the supercells and draw from their uncertainty.
+
+    Returns
+    -------
+    Structures, the most probable one and the draws of each defect; and the ledger key of each.
+    """
+    del material
+    assert movie.calibration is not None  # noqa: S101
+    extent = movie.calibration.extent_xy(movie.shape)
+    chosen = choose_defects(found, extent, config)
+    paths = [
+        steps.directory.structures / f"{c.kind}-f{c.frame:03d}.extxyz".replace(" ", "-")
+        for c in chosen
+    ]
+
+    def make(i: int) -> str:
+        structures = supercell_and_draws(found, chosen[i], extent, config)
+        return write_structures(paths[i], structures)
+
+    jobs = [
+        Job(
+            "supercells",
+            paths[i].stem,
+            [c, config.supercell, config.simulate.draws],
+            current=partial(_hash_of, paths[i]),
+            make=partial(make, i),
+            parents=(found.keys[c.frame],),
+            seed=config.seed,
+        )
+        for i, c in enumerate(chosen)
+    ]
+    keys = steps.run(jobs)
+    structures, parents = [], []
+    for path, key in zip(paths, keys, strict=True):
+        for structure in read_structures(path):
+            structures.append(structure)
+            parents.append(key)
+    return structures, parents
+
+
+def supercell_and_draws(
+    found: Perceived, chosen: Chosen, extent_xy_A: tuple[float, float], config: Config
+) -> list[Structure]:
+    """Give the most probable structure of a defect and `draws` draws from its uncertainty."""
+    lattice = found.lattices[chosen.frame]
+    assert lattice is not None  # choose_defects took only frames with one  # noqa: S101
+    common = {
+        "center_xy_A": chosen.center_xy_A,
+        "kind": chosen.kind,
+        "frame": chosen.frame,
+        "defect": max(chosen.defect, 0),
+        "options": config.supercell,
+    }
+    atoms = found.atoms.of_frame(chosen.frame)
+    rng = np.random.default_rng([config.seed, chosen.frame, zlib.crc32(chosen.kind.encode())])
+    likeliest = build_supercell(atoms, lattice, extent_xy_A, **common)  # type: ignore[arg-type]
+    draws = draw_structures(
+        atoms,
+        lattice,
+        extent_xy_A,
+        count=config.simulate.draws,
+        rng=rng,
+        **common,  # type: ignore[arg-type]
+    )
+    return [likeliest, *draws]
+
+
+def simulate_all(
+    structures: Sequence[Structure], parents: Sequence[str], config: Config, steps: Steps
+) -> list[SimulationResult]:
+    """Relax every draw, then heat every relaxed draw at every temperature.
+
+    Results come in the order of the structures; a simulation that failed has a status that says
+    so and does not stop the others.
+    """
+    directory = steps.directory
+    engine = config.simulate.relax_engine
+    pairs = [(s, k) for s, k in zip(structures, parents, strict=True) if s.draw >= 0]
+    draws = [s for s, _ in pairs]
+    tasks = [SimulationTask(s, "relax", engine) for s in draws]
+    stems = [directory.trajectories / f"{s.name}-relax" for s in draws]
+    version = engine_version(engine)
+    jobs = [
+        _job("relax", task, stem, [config.relax, version], (key,))
+        for task, stem, (_, key) in zip(tasks, stems, pairs, strict=True)
+    ]
+    keys = _run(jobs, tasks, stems, partial(relax, options=config.relax), steps)
+    relaxed = [read_result(stem) for stem in stems]
+    heated = _heat(draws, relaxed, keys, config, steps)
+    everything = [*relaxed, *heated]
+    write_table(directory.simulations_path, results_table(everything))
+    return everything
+
+
+def _heat(
+    draws: Sequence[Structure],
+    relaxed: Sequence[SimulationResult],
+    parents: Sequence[str],
+    config: Config,
+    steps: Steps,
+) -> list[SimulationResult]:
+    engine = config.simulate.dynamics_engine
+    version = engine_version(engine)
+    tasks, stems, jobs = [], [], []
+    for i, (structure, result) in enumerate(zip(draws, relaxed, strict=True)):
+        if result.status.startswith("failed") or not result.trajectory:
+            continue
+        start = relaxed_structure(structure, result, config)
+        for temperature in config.simulate.temperatures_K:
+            seed = int(
+                np.random.SeedSequence([config.seed, i, int(temperature)]).generate_state(1)[0]
+            )
+            task = SimulationTask(start, "dynamics", engine, temperature, seed % 2**30 + 1)
+            stem = steps.directory.trajectories / f"{structure.name}-{temperature:g}K"
+            tasks.append(task)
+            stems.append(stem)
+            jobs.append(_job("dynamics", task, stem, [config.dynamics, version], (parents[i],)))
+    _run(jobs, tasks, stems, partial(dynamics, options=config.dynamics), steps)
+    return [read_result(stem) for stem in stems]
+
+
+def relaxed_structure(structure: Structure, result: SimulationResult, config: Config) -> Structure:
+    """Put the relaxed geometry back to the material's lattice constant, for the next engine."""
+    engine = lattice_constant_A(config.simulate.relax_engine, config.material)
+    own = structure.atoms.cell.lengths()[0] / result.trajectory[0].cell.lengths()[0]
+    atoms = scale_to(result.trajectory[-1], engine, engine * float(own))
+    atoms.calc = None
+    return replace(structure, atoms=atoms)
+
+
+def _job(
+    step: str,
+    task: SimulationTask,
+    stem: Path,
+    inputs: list[object],
+    parents: tuple[str, ...],
+) -> Job:
+    atoms = task.structure.atoms
+    return Job(
+        step,
+        stem.name,
+        [
+            atoms.numbers,
+            np.round(atoms.positions, 6),
+            np.round(np.asarray(atoms.cell), 6),
+            task.engine,
+            task.temperature_K,
+            *inputs,
+        ],
+        current=partial(_hash_of, *result_files(stem)),
+        parents=parents,
+        seed=task.seed,
+    )
+
+
+def _run(
+    jobs: Sequence[Job],
+    tasks: Sequence[SimulationTask],
+    stems: Sequence[Path],
+    work: Simulate,
+    steps: Steps,
+) -> list[str]:
+    if all(steps.is_done(job) for job in jobs):  # no processes for nothing
+        return steps.run(jobs)
+    with local_processes(min(cores(), len(jobs))) as pool:
+        try:
+            return steps.run_pool(
+                jobs,
+                submit=lambda i: pool.submit(work, tasks[i]),
+                keep=lambda i, result: write_result(stems[i], result),
+            )
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _hash_of(*paths: Path) -> str:
+    return file_hash(*paths) if all(p.exists() for p in paths) else ""

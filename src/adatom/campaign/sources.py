@@ -1,0 +1,164 @@
+"""The movie that a configuration names, with the scale that its lattice confirms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from adatom.campaign.config import InputOptions
+from adatom.core import Calibration, Frame, Material, Movie, content_hash
+from adatom.errors import BadInput
+from adatom.frames.calibrate import TRUSTED_CONTRAST, ScaleEstimate, estimate_scale
+from adatom.frames.read import read
+from adatom.frames.specimen import lattice_points
+from adatom.frames.synthesize import Conditions, image_request
+from adatom.instrument.twin import Twin, TwinOptions
+
+_FAR = 0.10  # a scale farther from the lattice's than this is not believed
+_SPECTRA = 24  # frames whose spectra are averaged
+
+
+def open_movie(options: InputOptions, material: Material) -> tuple[Movie, tuple[str, ...]]:
+    """Open the movie, check every frame of it, and settle its scale.
+
+    Returns
+    -------
+    The movie with a calibration, and warnings for the user.
+
+    Raises
+    ------
+    BadInput
+        If a file or frame cannot be used, or no scale is known and the lattice gives none.
+    """
+    if options.twin is not None:
+        return twin_movie(options.twin, material), ()
+    movie = read(
+        [Path(p) for p in options.paths],
+        pixel_size_A=options.pixel_size_A,
+        frames=options.frames,
+        dataset=options.dataset,
+    )
+    check_frames(movie)
+    movie, warnings = settle_scale(movie, material, trust=options.trust_scale)
+    return movie, (*movie.notes, *warnings)
+
+
+def check_frames(movie: Movie) -> None:
+    """Look at every frame once, so that a bad one is refused before anything is written.
+
+    Raises
+    ------
+    BadInput
+        Naming the first frame that cannot be used.
+    """
+    calibration = movie.calibration or Calibration(1.0)
+    for frame in movie.recalibrated(calibration):
+        del frame
+
+
+def settle_scale(movie: Movie, material: Material, *, trust: bool) -> tuple[Movie, tuple[str, ...]]:
+    """Check the file's pixel size against the lattice.
+
+    Parameters
+    ----------
+    movie
+        Frames, with or without a calibration.
+    material
+        The crystal that they show.
+    trust
+        Keep the given scale whatever the lattice says.
+
+    Raises
+    ------
+    BadInput
+        If there is no scale (the message suggests the lattice's), or it is off by a factor of ten
+        or more, as nanometres taken for picometres are.
+    """
+    given = None if movie.calibration is None else movie.calibration.pixel_size_A
+    step = max(len(movie) // _SPECTRA, 1)
+    some = movie.recalibrated(Calibration(given or 1.0))
+    images = [some[i].data for i in range(0, len(movie), step)][:_SPECTRA]
+    found = estimate_scale(images, material, expected_A=given)
+    sure = found.contrast >= TRUSTED_CONTRAST
+    if given is None:
+        hint = _suggestion(found, material) if sure else "Give it in Å with --pixel-size."
+        raise BadInput(movie.source, expected="a pixel size", got="none in the file", todo=hint)
+    if not sure or abs(found.pixel_size_A / given - 1.0) <= _FAR:
+        return movie, ()
+    ratio = given / found.pixel_size_A
+    both = (
+        f"the pixel size given is {given:.4g} Å, "
+        f"the {material.name} lattice says {found.pixel_size_A:.4g} Å"
+    )
+    if trust:
+        return movie, (f"{both}; kept as given (--trust-scale)",)
+    power = round(np.log10(ratio))
+    if power and abs(ratio / 10.0**power - 1.0) < 0.2:
+        raise BadInput(
+            movie.source,
+            expected=f"a pixel size near {found.pixel_size_A:.4g} Å, which the lattice shows",
+            got=f"{given:.4g} Å, 10^{power} times that: a unit taken for another (nm, pm, Å)?",
+            todo=f"Give --pixel-size {found.pixel_size_A:.4g}, or --trust-scale to keep it.",
+        )
+    return movie.recalibrated(Calibration(found.pixel_size_A)), (
+        f"{both}; the lattice's is used (--trust-scale keeps the other)",
+    )
+
+
+def _suggestion(found: ScaleEstimate, material: Material) -> str:
+    return (
+        f"Give it in Å with --pixel-size; "
+        f"if this is {material.name}, its lattice says {found.pixel_size_A:.4g}."
+    )
+
+
+def twin_movie(options: TwinOptions, material: Material) -> Movie:
+    """Frames of the simulated microscope; the same options give the same frames."""
+    frames = make_twin(options, material).demonstration()
+    calibration = Calibration(options.field_of_view_A / options.pixels)
+    return Movie(
+        load=partial(_frame_of, frames),
+        count=len(frames),
+        shape=(options.pixels, options.pixels),
+        calibration=calibration,
+        source="simulated microscope",
+        fingerprint=content_hash("twin", options, *(f.data for f in frames)),
+        dose_per_A2=options.dose_per_A2,
+    )
+
+
+def make_twin(options: TwinOptions, material: Material) -> Twin:
+    """Put a sheet of the material under the simulated microscope."""
+    rng = np.random.default_rng(options.seed + 1)
+    sites = lattice_points(
+        material, (options.sheet_A, options.sheet_A), 0.0, rng.uniform(0, 2 * np.pi)
+    )
+    pixel_size_A = options.field_of_view_A / options.pixels
+    base = Conditions(
+        pixel_size_A=pixel_size_A,
+        probe_sigma_A=(0.44, 0.40),
+        tail_fraction=0.15,
+        counts=options.counts,
+        background=0.15,
+        slow_background=0.05,
+        jitter_A=0.03,
+    )
+
+    def render(xy, species, request, rng, index):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+        conditions = replace(
+            base,
+            pixel_size_A=request.calibration.pixel_size_A,
+            counts=base.counts
+            * (request.dose_per_A2 / options.dose_per_A2)
+            * (request.calibration.pixel_size_A / pixel_size_A) ** 2,
+        )
+        return image_request(xy, species, material, request, conditions, rng, index=index)
+
+    return Twin(material, sites, render, options)
+
+
+def _frame_of(frames: list[Frame], index: int) -> np.ndarray:
+    return np.asarray(frames[index].data)

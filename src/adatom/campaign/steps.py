@@ -1,0 +1,155 @@
+"""Do each thing once: every step is looked up in the ledger before it runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import adatom
+from adatom.campaign.progress import Progress
+from adatom.core import Record, content_hash
+from adatom.store import CampaignDirectory
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One item of one step.
+
+    Parameters
+    ----------
+    step, item
+        Names, such as ``find`` and ``frame 12``.
+    inputs
+        Everything that decides the result; hashed into the key with step and version.
+    current
+        Hash of the output as it lies on the disk, empty where there is none.
+    make
+        Does the work, writes the output, returns its hash. Not needed where jobs run in a pool.
+    parents
+        Keys of the jobs whose results this one reads.
+    seed
+        Seed of its generator, -1 for none.
+    """
+
+    step: str
+    item: str
+    inputs: Sequence[Any]
+    current: Callable[[], str]
+    make: Callable[[], str] | None = None
+    parents: tuple[str, ...] = ()
+    seed: int = -1
+
+    @property
+    def key(self) -> str:
+        """Hash that says whether this very thing was done before."""
+        return content_hash(
+            self.step, self.item, adatom.__version__, list(self.parents), self.seed, *self.inputs
+        )
+
+
+class Steps:
+    """Runs jobs against the ledger of a campaign.
+
+    Parameters
+    ----------
+    directory
+        Open for writing.
+    progress
+        Told of every job.
+    """
+
+    def __init__(self, directory: CampaignDirectory, progress: Progress) -> None:
+        self.directory, self.progress = directory, progress
+
+    def is_done(self, job: Job) -> bool:
+        """Say whether the job was finished before and its output is still what it was."""
+        record = self.directory.ledger.find(job.key)
+        return record is not None and record.output != "" and record.output == job.current()
+
+    def run(self, jobs: Sequence[Job]) -> list[str]:
+        """Do what is missing, one after the other; give all keys."""
+        done = [self.is_done(job) for job in jobs]
+        if not jobs:
+            return []
+        step = jobs[0].step
+        self.progress.start(step, len(jobs), sum(done))
+        for job, finished in zip(jobs, done, strict=True):
+            if not finished and job.make is not None:
+                self._begin(job)
+                began = time.perf_counter()
+                try:
+                    output = job.make()
+                except Exception as error:
+                    self.directory.ledger.fail(job.key, str(error))
+                    raise
+                self._commit(job, output, time.perf_counter() - began)
+                self.progress.advance(step)
+        self.progress.finish(step)
+        return [job.key for job in jobs]
+
+    def run_pool(
+        self,
+        jobs: Sequence[Job],
+        submit: Callable[[int], Any],
+        keep: Callable[[int, Any], str],
+    ) -> list[str]:
+        """Do what is missing side by side.
+
+        Parameters
+        ----------
+        jobs
+            All of one step.
+        submit
+            Starts job i and gives its future.
+        keep
+            Writes the result of job i and gives the hash of what it wrote.
+        """
+        from concurrent.futures import as_completed
+
+        if not jobs:
+            return []
+        step = jobs[0].step
+        missing = [i for i, job in enumerate(jobs) if not self.is_done(job)]
+        self.progress.start(step, len(jobs), len(jobs) - len(missing))
+        futures = {}
+        for i in missing:
+            self._begin(jobs[i])
+            futures[submit(i)] = i
+        for future in as_completed(futures):
+            i = futures[future]
+            try:
+                result = future.result()
+                output = keep(i, result)
+            except Exception as error:
+                self.directory.ledger.fail(jobs[i].key, str(error))
+                raise
+            self._commit(jobs[i], output, float(getattr(result, "seconds", 0.0)))
+            self.progress.advance(step)
+        self.progress.finish(step)
+        return [job.key for job in jobs]
+
+    def _begin(self, job: Job) -> None:
+        self.directory.ledger.start(
+            job.key,
+            job.step,
+            job.item,
+            parents=job.parents,
+            seed=job.seed,
+            version=adatom.__version__,
+        )
+
+    def _commit(self, job: Job, output: str, seconds: float) -> None:
+        self.directory.ledger.finish(
+            Record(
+                key=job.key,
+                step=job.step,
+                item=job.item,
+                parents=job.parents,
+                seed=job.seed,
+                version=adatom.__version__,
+                seconds=seconds,
+                output=output,
+            )
+        )

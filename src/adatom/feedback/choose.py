@@ -1,0 +1,392 @@
+"""What to do next: which scan, at what dose and voltage, and which atom could be moved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from adatom.core.advice import Advice
+from adatom.core.atoms import AtomTable
+from adatom.core.calibration import Calibration
+from adatom.core.defects import DefectTable
+from adatom.core.frame import ScanRequest
+from adatom.core.simulation import SimulationResult
+from adatom.errors import BadInput
+from adatom.feedback.manipulate import ManipulateOptions, advise_jumps
+from adatom.feedback.score import (
+    Score,
+    ScoreOptions,
+    position_gain,
+    score_defects,
+    score_disagreement,
+)
+
+A2_PER_BARN = 1e-8
+
+
+class AdviceOptions(BaseModel):
+    """What a scan may cost and when there is nothing left to ask."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    score: ScoreOptions = Field(default_factory=ScoreOptions)
+    manipulate: ManipulateOptions | None = Field(
+        default_factory=ManipulateOptions, description="how atoms may be moved; null for never"
+    )
+    field_of_view_A: float = Field(default=16.0, gt=0.0, description="edge of a scan, Å")
+    pixels: int = Field(default=128, ge=16, description="pixels along an edge of a scan")
+    min_more: float = Field(
+        default=1.0, gt=0.0, description="least dose of a scan, in multiples of the present frame's"
+    )
+    max_more: float = Field(
+        default=20.0, gt=0.0, description="largest dose of a scan, in multiples of the frame's"
+    )
+    max_damage_events: float = Field(
+        default=0.1, gt=0.0, description="knock-on events that one scan may be expected to cost"
+    )
+    voltage_kV: float = Field(
+        default=60.0, gt=0.0, description="voltage to use where no cross section is given, kV"
+    )
+    min_gain_nats: float = Field(
+        default=0.1, ge=0.0, description="a scan that is expected to teach less is not advised"
+    )
+    max_scans: int = Field(default=5, ge=1, description="most scans to advise")
+
+
+@dataclass(frozen=True, slots=True)
+class Voltage:
+    """A voltage and what a scan at it would cost.
+
+    Parameters
+    ----------
+    kV
+        Acceleration voltage.
+    events, events_sd
+        Expected knock-on events in the scan; NaN where the dose is not known.
+    dose_limit_per_A2
+        Dose at which the allowed number of events is reached, e⁻/Å².
+    allowed
+        Whether events + sd stay below what is allowed; False where the dose is not known.
+    """
+
+    kV: float
+    events: float
+    events_sd: float
+    dose_limit_per_A2: float
+    allowed: bool
+
+
+def advise(
+    atoms: AtomTable,
+    defects: DefectTable,
+    *,
+    species: int,
+    frame_dose_per_A2: float | None = None,
+    mutual_information: NDArray[np.floating] | None = None,
+    calibration: Calibration | None = None,
+    results: Sequence[SimulationResult] = (),
+    damage: Mapping[float, tuple[float, float]] | None = None,
+    latest_frame: int | None = None,
+    options: AdviceOptions | None = None,
+) -> list[Advice]:
+    """Rank what the experiment could do next.
+
+    Scans come first, the most is to be learned from the first; then the voltage for the first
+    scan, then ways to move an atom. Where nothing is worth a scan, the first advice is to stop.
+
+    Parameters
+    ----------
+    atoms, defects
+        Of any number of frames, Å, measured axes.
+    species
+        Number of elements that an atom may be.
+    frame_dose_per_A2
+        Electrons per Å² and frame. Where it is not known (frames that were normalised), doses
+        are NaN in the advice and given in its reason as multiples of the present frame's.
+    mutual_information
+        Shape (row, col), nats, mean over frames: where the networks disagree.
+    calibration
+        Pixel size of that map.
+    results
+        Simulations of the supercells, for the spread of the draws' energies.
+    damage
+        Knock-on cross section per atom, mean and standard deviation in barn, by voltage in kV.
+    latest_frame
+        The present; by default the last frame that has atoms.
+    options
+        Limits.
+
+    Raises
+    ------
+    BadInput
+        If there is a map without its pixel size, or a dose or cross section is not sensible.
+    """
+    o = options or AdviceOptions()
+    damage = damage or {}
+    _check(frame_dose_per_A2, damage, mutual_information, calibration)
+    scores = score_defects(
+        atoms, defects, species=species, results=results, latest_frame=latest_frame, options=o.score
+    )
+    if mutual_information is not None and calibration is not None:
+        scores += score_disagreement(mutual_information, calibration, options=o.score)
+    chosen = _apart(sorted(scores, key=lambda s: -s.total), o.field_of_view_A / 2.0)
+    now = max(atoms.frames, default=0) if latest_frame is None else latest_frame
+    scans: list[tuple[float, Advice, list[Voltage]]] = []
+    for score in chosen:
+        inside = _atoms_inside(atoms, score, now, o.field_of_view_A)
+        scan, voltages = _scan(score, inside, frame_dose_per_A2, damage, o)
+        if scan.gain >= o.min_gain_nats:
+            scans.append((score.weight * scan.gain, scan, voltages))
+    scans.sort(key=lambda item: -item[0])
+    out = [scan for _, scan, _ in scans[: o.max_scans]]
+    if not out:
+        out.append(_stop(chosen, o))
+    elif scans[0][2]:
+        out.append(_voltage_advice(scans[0][2], o))
+    if o.manipulate is not None:
+        out += advise_jumps(atoms, defects, latest_frame=latest_frame, options=o.manipulate)
+    return out
+
+
+def choose_voltage(
+    damage: Mapping[float, tuple[float, float]],
+    *,
+    atoms: float,
+    dose_per_A2: float | None,
+    max_events: float,
+) -> list[Voltage]:
+    """Order voltages, the one to use first.
+
+    The expected number of events is ``atoms * cross section * dose``, with 1 barn = 10⁻⁸ Å². The
+    highest voltage that keeps events plus their standard deviation below `max_events` is best
+    (resolution grows with it); without one, or without a dose, that with the fewest events.
+
+    Parameters
+    ----------
+    damage
+        Cross section per atom, mean and standard deviation in barn, by voltage in kV.
+    atoms
+        Atoms in the scan.
+    dose_per_A2
+        Electrons per Å², or None where it is not known.
+    max_events
+        Events that are allowed.
+    """
+    found = []
+    for kV, (mean, sd) in damage.items():
+        per_dose = atoms * mean * A2_PER_BARN
+        per_dose_sd = atoms * sd * A2_PER_BARN
+        high = per_dose + per_dose_sd
+        dose = math.nan if dose_per_A2 is None else dose_per_A2
+        found.append(
+            Voltage(
+                kV=kV,
+                events=per_dose * dose,
+                events_sd=per_dose_sd * dose,
+                dose_limit_per_A2=max_events / high if high > 0.0 else math.inf,
+                allowed=high * dose < max_events,
+            )
+        )
+    return sorted(
+        found,
+        key=lambda v: (not v.allowed, -v.kV if v.allowed else -v.dose_limit_per_A2, -v.kV),
+    )
+
+
+def advice_to_json(advice: Sequence[Advice]) -> list[dict[str, Any]]:
+    """Give advice as plain dictionaries for ``advice.json``; what is not known becomes null."""
+    plain = [{"rank": i + 1, **asdict(a)} for i, a in enumerate(advice)]
+    return [_finite(p) for p in plain]
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _scan(
+    score: Score,
+    inside: float,
+    frame_dose: float | None,
+    damage: Mapping[float, tuple[float, float]],
+    o: AdviceOptions,
+) -> tuple[Advice, list[Voltage]]:
+    """Plan one scan: the dose that the worst position needs, within what damage allows."""
+    wanted = o.score.wanted_sigma_A
+    # Variance goes with 1/dose: (sigma / wanted)² times the dose in all, less what there is.
+    more = (score.sigma_A / wanted) ** 2 - 1.0
+    more = min(max(more, o.min_more), o.max_more)
+    dose = None if frame_dose is None else more * frame_dose
+    voltages = choose_voltage(
+        damage, atoms=inside, dose_per_A2=dose, max_events=o.max_damage_events
+    )
+    limited = bool(voltages) and dose is not None and not voltages[0].allowed
+    if limited and dose is not None and frame_dose is not None:
+        dose = 0.99 * voltages[0].dose_limit_per_A2
+        more = dose / frame_dose
+        voltages = choose_voltage(
+            damage, atoms=inside, dose_per_A2=dose, max_events=o.max_damage_events
+        )
+    gain, sd = _expected_gain(score, more, wanted)
+    kV = voltages[0].kV if voltages else o.voltage_kV
+    advice = Advice(
+        action="scan",
+        reason=_scan_reason(score, more, dose, gain, wanted, limited=limited),
+        gain=gain,
+        gain_unit="nats",
+        uncertainty=sd,
+        dose=math.nan if dose is None else dose * o.field_of_view_A**2,
+        scan=ScanRequest(
+            center_xy_A=score.xy_A,
+            field_of_view_A=o.field_of_view_A,
+            pixels=o.pixels,
+            dose_per_A2=math.nan if dose is None else dose,
+            voltage_kV=kV,
+        ),
+        voltage_kV=kV,
+    )
+    return advice, voltages
+
+
+def _expected_gain(score: Score, more: float, wanted_A: float) -> tuple[float, float]:
+    """Mean and standard deviation of what a scan with `more` times the dose teaches, nats.
+
+    Positions gain ``ln(1 + more) / 2`` an axis if counting noise alone limits them, nothing if it
+    does not: the standard deviation is that of an even spread over this range. Of existence,
+    element and disagreement a second look settles between nothing and all: the mean of an even
+    spread is a half, less in proportion where it has less dose than the first look.
+    """
+    position = float(position_gain(score.position_variances_A2, more, wanted_A).sum())
+    identity = score.nats - score.position_nats
+    settled = 0.5 * min(more, 1.0) * identity
+    return position + settled, math.hypot(position, 2.0 * settled) / math.sqrt(12.0)
+
+
+def _scan_reason(
+    score: Score, more: float, dose: float | None, gain: float, wanted: float, *, limited: bool
+) -> str:
+    x, y = score.xy_A
+    at = f"({x:.1f}, {y:.1f}) Å"
+    if score.kind == "disagreement":
+        why = f"the networks disagree most here ({score.disagreement_nats:.2f} nats)"
+    else:
+        parts = [f"positions known to {score.sigma_A:.2f} Å at worst (wanted {wanted:g} Å)"]
+        if score.existence_nats > 0.05:
+            parts.append(f"{score.existence_nats:.2f} nats open on whether its atoms exist")
+        if score.element_nats > 0.05:
+            parts.append(f"{score.element_nats:.2f} nats on their element")
+        if not math.isnan(score.energy_sd_eV):
+            parts.append(f"energies of its draws spread by {score.energy_sd_eV:.2f} eV")
+        why = f"{score.kind} of frame {score.frame} has " + ", ".join(parts)
+    if dose is None:
+        cost = f"{more:.1f} times the dose of the present frame, whose dose per Å² is not known"
+    else:
+        cost = f"{dose:.3g} e⁻/Å², {more:.1f} times the present frame's"
+    if limited:
+        cost += ", the most that knock-on damage allows"
+    return f"Scan around {at}: {why}; {gain:.2f} nats are expected from {cost}."
+
+
+def _voltage_advice(voltages: list[Voltage], o: AdviceOptions) -> Advice:
+    """Advise the voltage of the first scan; its gain is the probability that nothing is hit."""
+    best = voltages[0]
+    limits = ", ".join(
+        f"{v.dose_limit_per_A2:.2g} at {v.kV:g} kV" for v in sorted(voltages, key=lambda v: v.kV)
+    )
+    if math.isnan(best.events):
+        reason = (
+            f"Use {best.kV:g} kV, where knock-on is rarest: the frames' dose is not known, so "
+            f"events cannot be counted, but {o.max_damage_events:g} of them in the first scan's "
+            f"field are reached at these doses in e⁻/Å²: {limits}."
+        )
+    else:
+        reason = (
+            f"Use {best.kV:g} kV, the highest voltage at which the first scan is expected to cost "
+            f"fewer than {o.max_damage_events:g} knock-on events ({best.events:.2g} ± "
+            f"{best.events_sd:.2g}); the limits in e⁻/Å² are {limits}."
+        )
+    safe = math.exp(-best.events)  # Poisson: no event
+    return Advice(
+        action="set_voltage",
+        reason=reason,
+        gain=safe,
+        gain_unit="probability",
+        uncertainty=safe * best.events_sd,
+        dose=0.0,
+        voltage_kV=best.kV,
+    )
+
+
+def _stop(scores: Sequence[Score], o: AdviceOptions) -> Advice:
+    left = sum(s.total for s in scores)
+    what = "no defect was found" if not scores else f"{left:.2f} nats are left in all"
+    return Advice(
+        action="stop",
+        reason=f"No scan is expected to teach {o.min_gain_nats:g} nats or more at an allowed "
+        f"dose: {what}, so further dose only costs damage.",
+        gain=0.0,
+        gain_unit="nats",
+        uncertainty=0.0,
+        dose=0.0,
+    )
+
+
+def _apart(scores: Sequence[Score], distance_A: float) -> list[Score]:
+    """Keep the best of those that one field of view would show together."""
+    kept: list[Score] = []
+    for s in scores:
+        if all(math.dist(s.xy_A, k.xy_A) >= distance_A for k in kept):
+            kept.append(s)
+    return kept
+
+
+def _atoms_inside(atoms: AtomTable, score: Score, now: int, field_A: float) -> float:
+    """Expected number of atoms in the field of view around a score."""
+    here = atoms.of_frame(score.frame if score.frame >= 0 else now)
+    near = np.all(np.abs(here.xy - np.asarray(score.xy_A)) <= field_A / 2.0, axis=1)
+    p = here.column("p_exists")
+    # A field that reaches over the frame's border holds atoms there too: as dense as in the frame.
+    area = float(np.prod(np.ptp(here.xy, axis=0))) if len(here) > 2 else 0.0
+    even = float(p.sum()) / area * field_A**2 if area > field_A**2 / 4.0 else 0.0
+    return max(float(p[near].sum()), even)
+
+
+def _check(
+    dose: float | None,
+    damage: Mapping[float, tuple[float, float]],
+    mutual_information: NDArray[np.floating] | None,
+    calibration: Calibration | None,
+) -> None:
+    if dose is not None and not (math.isfinite(dose) and dose > 0.0):
+        raise BadInput(
+            "frame dose",
+            expected="a positive number of e⁻/Å², or none where it is not known",
+            got=repr(dose),
+            todo="Leave it out if the frames were normalised.",
+        )
+    for kV, (mean, sd) in damage.items():
+        if not (kV > 0.0 and mean >= 0.0 and sd >= 0.0 and math.isfinite(mean + sd)):
+            raise BadInput(
+                f"cross section at {kV} kV",
+                expected="a finite mean and standard deviation of 0 barn or more",
+                got=f"{mean} ± {sd}",
+                todo="Give barn per atom.",
+            )
+    if mutual_information is not None and (calibration is None or mutual_information.ndim != 2):
+        raise BadInput(
+            "mutual information",
+            expected="a map of shape (row, col) and its calibration",
+            got=f"shape {mutual_information.shape}, calibration {calibration}",
+            todo="Take the maximum over classes and the mean over frames first.",
+        )

@@ -1,0 +1,311 @@
+"""What is worth knowing: the uncertainty of every defect and region, in nats."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from scipy.ndimage import maximum_filter
+
+from adatom.core.atoms import AtomTable
+from adatom.core.calibration import Calibration
+from adatom.core.defects import DefectTable
+from adatom.core.simulation import SimulationResult
+
+FloatArray = NDArray[np.float64]
+_NAME = re.compile(r"^(?P<kind>.+)-f\d+(-n\d+)?(-d\d+)?$")  # as structures names a supercell
+
+
+class ScoreOptions(BaseModel):
+    """What counts as known well enough, and what makes a question matter."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    wanted_sigma_A: float = Field(
+        default=0.1, gt=0.0, description="standard deviation of a position that is enough, Å"
+    )
+    radius_A: float = Field(default=3.0, gt=0.0, description="atoms this near belong to a region")
+    memory_frames: float = Field(
+        default=10.0, gt=0.0, description="a defect's weight falls to 1/e after so many frames"
+    )
+    energy_scale_eV: float = Field(
+        default=0.5, gt=0.0, description="spread of the draws' energies that doubles the weight, eV"
+    )
+    min_peak_nats: float = Field(
+        default=0.1, ge=0.0, description="least disagreement between members that makes a region"
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Score:
+    """How much is not known about one defect or region.
+
+    Parameters
+    ----------
+    kind
+        Name of the defect, or ``disagreement`` for a region of the mutual-information map.
+    frame, defect
+        Where it was last seen, and its number there; -1 for a region.
+    xy_A
+        Centre, Å, measured axes.
+    existence_nats, element_nats
+        Entropy of the existence and of the element of its atoms, summed.
+    position_nats
+        Information that is missing until every position has the wanted standard deviation.
+    disagreement_nats
+        Mutual information between members at its strongest point.
+    sigma_A
+        Largest standard deviation of a position of its atoms, Å (0 without atoms).
+    position_variances_A2
+        Shape (2 atoms,): principal variances of the positions, Å².
+    energy_sd_eV
+        Spread of the energies of its relaxed draws, eV; NaN where not simulated.
+    age_frames
+        Frames since it was last seen.
+    weight
+        How much it matters: fades with age, grows with the spread of the energies.
+    """
+
+    kind: str
+    frame: int
+    defect: int
+    xy_A: tuple[float, float]
+    existence_nats: float
+    element_nats: float
+    position_nats: float
+    disagreement_nats: float
+    sigma_A: float
+    position_variances_A2: FloatArray
+    energy_sd_eV: float
+    age_frames: int
+    weight: float
+
+    @property
+    def nats(self) -> float:
+        """Everything that is not known, nats.
+
+        Disagreement between members is part of the existence entropy, so the larger counts.
+        """
+        identity = max(self.existence_nats + self.element_nats, self.disagreement_nats)
+        return identity + self.position_nats
+
+    @property
+    def total(self) -> float:
+        """Weighted nats: the order in which to look."""
+        return self.weight * self.nats
+
+
+def existence_entropy(p: ArrayLike) -> FloatArray:
+    """Entropy of yes or no, nats: ``-p ln p - (1-p) ln(1-p)`` (Shannon 1948), same shape as p.
+
+    Examples
+    --------
+    >>> existence_entropy([0.5, 1.0]).round(3)
+    array([0.693, 0.   ])
+    """
+    q = np.clip(np.asarray(p, dtype=np.float64), 0.0, 1.0)
+    return _plogp(q) + _plogp(1.0 - q)
+
+
+def element_entropy(p_element: ArrayLike, species: int) -> FloatArray:
+    """Entropy of the element, nats, where what is left is shared evenly by the other species.
+
+    Parameters
+    ----------
+    p_element
+        Probability of the named element, shape (atom,).
+    species
+        Number of elements that there may be.
+    """
+    q = np.clip(np.asarray(p_element, dtype=np.float64), 0.0, 1.0)
+    if species < 2:
+        return np.zeros_like(q)
+    return existence_entropy(q) + (1.0 - q) * math.log(species - 1)
+
+
+def missing_position_nats(variance_A2: ArrayLike, wanted_sigma_A: float) -> FloatArray:
+    """Information missing on an axis: ``ln(sigma / wanted)``, 0 where it is enough, nats.
+
+    The difference of the entropies of two normal distributions (Cover and Thomas, Elements of
+    Information Theory, theorem 8.4.1).
+    """
+    ratio = np.asarray(variance_A2, dtype=np.float64) / wanted_sigma_A**2
+    out: FloatArray = 0.5 * np.log(np.maximum(ratio, 1.0))
+    return out
+
+
+def position_gain(variance_A2: ArrayLike, more: float, wanted_sigma_A: float) -> FloatArray:
+    """Expected gain on an axis from `more` times the dose so far, nats: ``ln(1 + more) / 2``.
+
+    A position that counting noise limits has a variance that goes with 1/dose (the Cramér-Rao
+    bound of a spot, s²/N), and more than the wanted precision is worth nothing.
+    """
+    limit = missing_position_nats(variance_A2, wanted_sigma_A)
+    out: FloatArray = np.minimum(limit, 0.5 * math.log1p(max(more, 0.0)))
+    return out
+
+
+def energy_spread(results: Sequence[SimulationResult]) -> dict[str, float]:
+    """Spread of the energies of relaxed draws, eV, by kind of defect as names spell it.
+
+    Only draws of one composition and one engine are compared: total energies of structures with
+    other numbers of atoms differ by whole atoms. The widest such group counts.
+    """
+    groups: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    for r in results:
+        found = _NAME.match(r.structure)
+        if found is None or r.task != "relax" or r.status != "done" or not r.trajectory:
+            continue
+        formula = r.trajectory[-1].get_chemical_formula()
+        groups[found["kind"], r.engine, formula].append(r.energy_eV)
+    out: dict[str, float] = {}
+    for (kind, _, _), energies in groups.items():
+        if len(energies) >= 2:
+            out[kind] = max(out.get(kind, 0.0), float(np.std(energies, ddof=1)))
+    return out
+
+
+def score_defects(
+    atoms: AtomTable,
+    defects: DefectTable,
+    *,
+    species: int,
+    results: Sequence[SimulationResult] = (),
+    latest_frame: int | None = None,
+    options: ScoreOptions | None = None,
+) -> list[Score]:
+    """Score every defect where it was last seen, most worth knowing first.
+
+    Parameters
+    ----------
+    atoms, defects
+        Of any number of frames; a track counts once, in its last frame.
+    species
+        Number of elements that an atom may be.
+    results
+        Simulations of supercells drawn around the defects.
+    latest_frame
+        The present; by default the last frame that has atoms.
+    options
+        What is enough and what matters.
+    """
+    options = options or ScoreOptions()
+    now = max(atoms.frames, default=0) if latest_frame is None else latest_frame
+    spread = energy_spread(results)
+    last: dict[tuple[int, int], dict[str, Any]] = {}
+    for row in defects.data.sort("frame").iter_rows(named=True):
+        key = (-1, row["track"]) if row["track"] >= 0 else (row["frame"], row["defect"])
+        last[key] = row
+    out = [
+        _score_one(
+            row,
+            _near(atoms.of_frame(row["frame"]), (row["x_A"], row["y_A"]), options.radius_A),
+            species=species,
+            energy_sd_eV=spread.get(re.sub(r"[^A-Za-z0-9.+-]", "_", row["kind"]), math.nan),
+            age=max(now - row["frame"], 0),
+            options=options,
+        )
+        for row in last.values()
+    ]
+    return sorted(out, key=lambda s: -s.total)
+
+
+def _score_one(
+    row: dict[str, Any],
+    local: AtomTable,
+    *,
+    species: int,
+    energy_sd_eV: float,
+    age: int,
+    options: ScoreOptions,
+) -> Score:
+    variances = np.zeros(0)
+    if len(local):
+        variances = np.asarray(np.linalg.eigvalsh(local.covariance).ravel(), dtype=np.float64)
+    weight = math.exp(-age / options.memory_frames)
+    weight *= 1.0 + (0.0 if math.isnan(energy_sd_eV) else energy_sd_eV / options.energy_scale_eV)
+    atoms = float(existence_entropy(local.column("p_exists")).sum())
+    name = float(existence_entropy(row["p"]))  # an empty site has no atom to be unsure of
+    return Score(
+        kind=row["kind"],
+        frame=row["frame"],
+        defect=row["defect"],
+        xy_A=(row["x_A"], row["y_A"]),
+        existence_nats=max(atoms, name),
+        element_nats=float(element_entropy(local.column("p_element"), species).sum()),
+        position_nats=float(missing_position_nats(variances, options.wanted_sigma_A).sum()),
+        disagreement_nats=0.0,
+        sigma_A=float(np.sqrt(variances.max(initial=0.0))),
+        position_variances_A2=variances,
+        energy_sd_eV=energy_sd_eV,
+        age_frames=age,
+        weight=weight,
+    )
+
+
+def score_disagreement(
+    mutual_information: NDArray[np.floating],
+    calibration: Calibration,
+    *,
+    frame: int = -1,
+    options: ScoreOptions | None = None,
+) -> list[Score]:
+    """Score the places where the networks disagree most, strongest first.
+
+    The value at a peak is the information of one yes-or-no question, is there an atom (Houlsby
+    et al., arXiv:1112.5745); neighbouring pixels ask the same question and do not add to it.
+
+    Parameters
+    ----------
+    mutual_information
+        Shape (row, col), nats; the mean over frames.
+    calibration
+        Pixel size of the map.
+    frame
+        Frame that it belongs to, -1 for several.
+    options
+        Least peak, and size of a region.
+    """
+    options = options or ScoreOptions()
+    size = max(3, 2 * round(calibration.pixels(options.radius_A)) + 1)
+    top = maximum_filter(mutual_information, size=size, mode="nearest")
+    peak = (mutual_information == top) & (mutual_information >= max(options.min_peak_nats, 1e-9))
+    rc = np.argwhere(peak)
+    values = mutual_information[peak].astype(np.float64)
+    out = []
+    for (x, y), value in zip(calibration.xy(rc.astype(np.float64)), values, strict=True):
+        out.append(
+            Score(
+                kind="disagreement",
+                frame=frame,
+                defect=-1,
+                xy_A=(float(x), float(y)),
+                existence_nats=0.0,
+                element_nats=0.0,
+                position_nats=0.0,
+                disagreement_nats=float(value),
+                sigma_A=0.0,
+                position_variances_A2=np.zeros(0),
+                energy_sd_eV=math.nan,
+                age_frames=0,
+                weight=1.0,
+            )
+        )
+    return sorted(out, key=lambda s: -s.total)
+
+
+def _near(atoms: AtomTable, xy: tuple[float, float], radius_A: float) -> AtomTable:
+    distance = np.linalg.norm(atoms.xy - np.asarray(xy), axis=1)
+    return AtomTable(atoms.data.filter(distance <= radius_A))
+
+
+def _plogp(p: FloatArray) -> FloatArray:
+    out: FloatArray = p * np.log(1.0 / np.where(p > 0.0, p, 1.0))
+    return out

@@ -1,0 +1,271 @@
+"""What a file says about its pixel size, in any unit, as Å: written once for all formats."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from adatom.errors import BadInput
+
+# Atomic resolution: a probe of 0.5-1 Å is sampled a few times; 2 Å is already a whole atom.
+MIN_A, MAX_A = 0.005, 2.0
+# Narrower than a factor of a hundred, so that a number without a unit is rarely ambiguous.
+TYPICAL_A = (0.015, 0.6)
+
+UNIT_A = {"m": 1e10, "mm": 1e7, "µm": 1e4, "nm": 10.0, "Å": 1.0, "pm": 0.01}
+_WORDS = {
+    "m": ("m", "meter", "metre"),
+    "mm": ("mm", "millimeter", "millimetre"),
+    "µm": ("um", "μm", "micron", "micrometer", "micrometre", "\\u00b5m"),
+    "nm": ("nm", "nanometer", "nanometre"),
+    "Å": ("å", "a", "ang", "angstrom", "ångström", "ångstrom", "\\u00c5"),
+    "pm": ("pm", "picometer", "picometre"),
+}
+_UNITS = {word + s: unit for unit, words in _WORDS.items() for word in words for s in ("", "s")}
+_NO_UNIT = frozenset({"", "none", "px", "pixel", "pixels", "<undefined>", "undefined", "t.undef"})
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Pixel size as one source gives it.
+
+    Parameters
+    ----------
+    pixel_A
+        Edge of a pixel, Å; None where the source does not say.
+    notes
+        What had to be assumed.
+    """
+
+    pixel_A: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+def normal_unit(unit: object) -> str:
+    """Give a unit of length in its one spelling (a key of `UNIT_A`), others in lower case.
+
+    Examples
+    --------
+    >>> normal_unit("n_m"), normal_unit(b"Angstroms"), normal_unit("1 / nm"), normal_unit(None)
+    ('nm', 'Å', '1/nm', '')
+    """
+    text = unit.decode("utf-8", "replace") if isinstance(unit, bytes) else str(unit or "")
+    text = unicodedata.normalize("NFKC", text).strip().casefold()
+    text = text.replace("_", "").replace(" ", "")
+    return "" if text in _NO_UNIT else _UNITS.get(text, text)
+
+
+def is_reciprocal(unit: str) -> bool:
+    """Whether a normal unit belongs to a diffraction pattern (1/length or an angle)."""
+    text = unit.replace("\u2212", "-")  # the minus of a superscript -1
+    return "1/" in text or text.endswith(("^-1", "-1", "^(-1)")) or text in {"mrad", "rad", "deg"}
+
+
+def from_axes(scales: Sequence[object], units: Sequence[object], subject: str) -> Scale:
+    """Pixel size from the (row, column) axes of an image.
+
+    Parameters
+    ----------
+    scales
+        Size of a pixel along rows' and columns' axes, in `units`.
+    units
+        Their units, as the file spells them.
+    subject
+        File, for messages.
+
+    Raises
+    ------
+    BadInput
+        If the axes are reciprocal (a diffraction pattern), or the pixels are not square to 1 %.
+    """
+    names = [normal_unit(u) for u in units]
+    names = [name or other for name, other in zip(names, reversed(names), strict=True)]
+    strange = next((n for n in names if is_reciprocal(n)), None)
+    if strange is not None:
+        raise BadInput(
+            subject,
+            expected="an image in real space",
+            got=f"axes in {strange}: a diffraction pattern",
+            todo="Give the image itself, not its transform.",
+        )
+    sizes = [_number(s) for s in scales]
+    if any(s is None or s <= 0 for s in sizes):
+        return Scale()
+    rows, columns = (float(s) for s in sizes if s is not None)
+    unknown = next((n for n in names if n and n not in UNIT_A), None)
+    if unknown is not None:
+        return Scale(None, (f"the file's axis unit '{unknown}' is no length: no scale taken",))
+    if not any(names):
+        _check_square(rows, columns, "", subject)
+        # 1 without a unit is what every writer puts where it knows nothing.
+        return Scale() if rows == 1 or columns == 1 else guess_unit(math.sqrt(rows * columns))
+    rows, columns = rows * UNIT_A[names[0]], columns * UNIT_A[names[1]]
+    _check_square(rows, columns, " Å", subject)
+    return Scale(math.sqrt(rows * columns))
+
+
+def guess_unit(value: float) -> Scale:
+    """Pixel size from a number without a unit, where only one unit makes it atomic resolution."""
+    plausible = [
+        unit for unit, size in UNIT_A.items() if TYPICAL_A[0] <= value * size <= TYPICAL_A[1]
+    ]
+    if len(plausible) != 1:
+        either = f": it could be in {' or '.join(plausible)}" if plausible else ""
+        return Scale(None, (f"the file's pixel size {value:.5g} has no unit{either}; not taken",))
+    size = value * UNIT_A[plausible[0]]
+    note = f"the file's pixel size {value:.5g} has no unit: taken as {plausible[0]} ({size:.4g} Å)"
+    return Scale(size, (note,))
+
+
+def from_field_of_view(value: object, unit: object, shape: tuple[int, int]) -> Scale:
+    """Pixel size from the field of view (`scan size`): the edge of the whole frame.
+
+    Published files carry it as a bare number, some in pm (2000 for 2 nm), some in nm (4.0): the
+    one of the two that gives 0.005-1 Å a pixel is taken, and noted. In a frame that is not square
+    it is the longer edge.
+
+    Parameters
+    ----------
+    value
+        Field of view: a number, or text such as ``4.0`` or ``4 nm``; anything else is no scale.
+    unit
+        Its unit, empty where it is not given.
+    shape
+        Rows and columns of the frame.
+    """
+    text, name = str(_text(value)).strip(), normal_unit(unit)
+    if not name and " " in text:
+        text, _, rest = text.partition(" ")
+        name = normal_unit(rest)
+    number = _number(text)
+    if number is None or number <= 0:
+        return Scale()
+    per_pixel = number / max(shape)
+    if name:
+        return Scale(per_pixel * UNIT_A[name]) if name in UNIT_A else Scale()
+    for guess in ("pm", "nm"):
+        size = per_pixel * UNIT_A[guess]
+        if MIN_A <= size <= 1.0:
+            note = f"the file's field of view {number:g} has no unit: taken as {guess}"
+            return Scale(size, (f"{note} ({size:.4g} Å a pixel)",))
+    return Scale(None, (f"the file's field of view {number:g} fits neither pm nor nm; not taken",))
+
+
+def from_metadata(tree: object, shape: tuple[int, int], subject: str) -> Scale:
+    """Pixel size from a nested dictionary: JSON beside or inside a file, or its attributes.
+
+    Understands ``pixel_size_A`` and ``sampling`` (Å), ``scan size`` (see `from_field_of_view`),
+    ``field_of_view_x`` with ``field_of_view_units``, and Nion Swift's ``spatial_calibrations`` or
+    ``dimensional_calibrations``.
+    """
+    notes: tuple[str, ...] = ()
+    for level in _levels(tree):
+        found = _from_level({str(k).lower(): v for k, v in level.items()}, shape, subject)
+        if found.pixel_A is not None:
+            return found
+        notes += found.notes
+    return Scale(None, notes)
+
+
+def _from_level(level: Mapping[str, Any], shape: tuple[int, int], subject: str) -> Scale:
+    for key in ("pixel_size_a", "sampling"):
+        size = _number(level.get(key))
+        if size is not None and size > 0:
+            return Scale(size)
+    for key in ("scan size", "scan_size", "field_of_view_x", "field_of_view", "fov"):
+        if key in level:
+            stem = key.removesuffix("_x")
+            unit = next((level[u] for u in (f"{stem}_units", f"{stem}_unit") if u in level), "")
+            return from_field_of_view(level[key], unit, shape)
+    for key in ("spatial_calibrations", "dimensional_calibrations"):
+        axes = level.get(key)
+        if isinstance(axes, list) and len(axes) >= 2 and all(isinstance(a, dict) for a in axes):
+            image = axes[-2:]
+            return from_axes(
+                [a.get("scale") for a in image], [a.get("units") for a in image], subject
+            )
+    return Scale()
+
+
+def check_range(pixel_A: float, subject: str, *, given: bool) -> None:
+    """Refuse a pixel size that cannot be atomic resolution, and say which unit would be right.
+
+    Parameters
+    ----------
+    pixel_A
+        Edge of a pixel, Å.
+    subject
+        File or option, for the message.
+    given
+        Whether the user gave it (it did not come from the file).
+
+    Raises
+    ------
+    BadInput
+        If it lies outside 0.005-2 Å.
+    """
+    if MIN_A <= pixel_A <= MAX_A:
+        return
+    if given:
+        factors = {10.0: "in nm", 0.01: "in pm", 1e4: "in µm", 1e10: "in m"}
+    else:
+        factors = {
+            1e-3: "in pm where the file says nm",
+            1e3: "in nm where the file says pm",
+            0.1: "in Å where the file says nm",
+            10.0: "in nm where the file says Å",
+        }
+    right = [f for f in factors if MIN_A <= pixel_A * f <= MAX_A]
+    # The usual sampling is about 0.1 Å: of two possible slips, name the one that gives it.
+    likely = min(right, key=lambda f: abs(math.log(pixel_A * f / 0.1)), default=None)
+    hint = (
+        f"If the number is {factors[likely]}, it is {pixel_A * likely:.4g} Å: "
+        f"give --pixel-size {pixel_A * likely:.4g}."
+        if likely is not None
+        else "Give the right one in Å with --pixel-size."
+    )
+    raise BadInput(
+        subject,
+        expected=f"a pixel size of {MIN_A:g} to {MAX_A:g} Å (atomic resolution)",
+        got=f"{pixel_A:.5g} Å",
+        todo=hint,
+    )
+
+
+def _check_square(rows: float, columns: float, unit: str, subject: str) -> None:
+    if abs(rows / columns - 1) > 0.01:
+        raise BadInput(
+            subject,
+            expected="square pixels",
+            got=f"{rows:.5g} x {columns:.5g}{unit} (row x column), "
+            f"{abs(rows / columns - 1) * 100:.1f} % apart",
+            todo="Resample the frames to square pixels first.",
+        )
+
+
+def _number(value: object) -> float | None:
+    """Give a finite number, or None for anything else (``NA``, an array, nothing)."""
+    try:
+        number = float(_text(value))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _text(value: object) -> object:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def _levels(tree: object) -> Iterator[Mapping[Any, Any]]:
+    """Every dictionary in a tree, the outermost first."""
+    queue: list[object] = [tree]
+    while queue:
+        node = queue.pop(0)
+        if isinstance(node, Mapping):
+            yield node
+            queue.extend(node.values())
+        elif isinstance(node, list):
+            queue.extend(node)

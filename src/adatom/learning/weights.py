@@ -1,0 +1,143 @@
+"""Ensembles on disk: safetensors and a model card in JSON; nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from adatom.core import Calibration, content_hash
+from adatom.errors import BadInput
+from adatom.learning.network import UNet
+
+FORMAT = 1
+SHIPPED = Path(__file__).parent / "shipped"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ensemble:
+    """Trained networks and what is known of them.
+
+    Parameters
+    ----------
+    members
+        The networks, in evaluation mode.
+    classes
+        Chemical symbol of every class.
+    working
+        Pixel size at which they work.
+    card
+        The model card: data recipe, seeds, version, measured scores, calibration.
+    """
+
+    members: tuple[UNet, ...]
+    classes: tuple[str, ...]
+    working: Calibration
+    card: dict[str, Any] = field(default_factory=dict)
+
+    def fingerprint(self) -> str:
+        """Hash of every weight and of the calibration: part of the key of each step that uses it."""
+        parts = [t.numpy() for m in self.members for t in m.state_dict().values()]
+        return content_hash(
+            *parts, list(self.classes), self.working.pixel_size_A, self.card.get("calibration")
+        )
+
+
+def save(ensemble: Ensemble, path: Path) -> None:
+    """Write ``path`` (safetensors, half precision) and its card beside it (``.json``)."""
+    tensors = {
+        f"{i}.{name}": (t.half() if t.is_floating_point() else t).contiguous()
+        for i, member in enumerate(ensemble.members)
+        for name, t in member.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, str(path))
+    card = {
+        "format": FORMAT,
+        "members": len(ensemble.members),
+        "width": ensemble.members[0].width,
+        "classes": list(ensemble.classes),
+        "working_pixel_size_A": ensemble.working.pixel_size_A,
+        **ensemble.card,
+    }
+    path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+
+
+def load(path: Path) -> Ensemble:
+    """Read an ensemble.
+
+    Raises
+    ------
+    BadInput
+        If a file is missing, is no safetensors file, or the card does not fit it.
+    """
+    todo = "Name a .safetensors file made by `adatom train`, with its .json card beside it."
+    try:
+        card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        tensors = load_file(str(path))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise BadInput(
+            str(path), expected="an ensemble's weights and card", got=str(error), todo=todo
+        ) from error
+    if card.get("format") != FORMAT:
+        raise BadInput(
+            str(path), expected=f"format {FORMAT}", got=repr(card.get("format")), todo=todo
+        )
+    members = []
+    for i in range(int(card["members"])):
+        member = UNet(len(card["classes"]), int(card["width"]))
+        prefix = f"{i}."
+        state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+        missing = member.load_state_dict(state, strict=False)
+        lost = [k for k in missing.missing_keys if not k.endswith("num_batches_tracked")]
+        if lost or missing.unexpected_keys:
+            raise BadInput(
+                str(path),
+                expected="the tensors of its card",
+                got=f"member {i} without {lost[:3]} and with {missing.unexpected_keys[:3]}",
+                todo=todo,
+            )
+        members.append(member.eval())
+    extra = {
+        k: v
+        for k, v in card.items()
+        if k not in ("format", "members", "width", "classes", "working_pixel_size_A")
+    }
+    return Ensemble(
+        tuple(members),
+        tuple(card["classes"]),
+        Calibration(float(card["working_pixel_size_A"])),
+        extra,
+    )
+
+
+def load_shipped(material: str) -> Ensemble:
+    """Load the ensemble that ships for a material.
+
+    Raises
+    ------
+    BadInput
+        If none ships for it.
+    """
+    path = SHIPPED / f"{material}.safetensors"
+    if not path.exists():
+        have = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.safetensors"))) or "none"
+        raise BadInput(
+            f"networks for {material}",
+            expected=f"a material with shipped networks ({have})",
+            got=repr(material),
+            todo=f"Train one: adatom train {material}.",
+        )
+    return load(path)
+
+
+def threads(count: int) -> None:
+    """Set the number of CPU threads that networks use in this process."""
+    torch.set_num_threads(max(count, 1))

@@ -1,0 +1,144 @@
+"""The page's last sections: the advice, and how everything was made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from adatom.core import Advice
+from adatom.report.figures import advice_map
+from adatom.report.markup import Html, duration, element, number, picture, table
+from adatom.report.sections import not_done, section
+from adatom.report.view import CampaignView
+
+_MOST_CARDS = 12
+_ACTIONS = {
+    "scan": "Scan a region",
+    "place_beam": "Place the beam",
+    "set_voltage": "Set the voltage",
+    "stop": "Stop",
+}
+_DEFINITIONS = {
+    "Units": "Å, eV, fs or ps, K, electrons per Å². x runs right along columns, y down along "
+    "rows; the origin is the centre of the first pixel. In supercells y points up.",
+    "σ": "Standard deviation. A 2σ ellipse holds 86 % of a two-dimensional Gaussian.",
+    "p": "Probability that an atom exists, or that a defect is there and is of its kind.",
+    "Ensemble": "Several networks trained apart. Their mean is the prediction, their standard "
+    "deviation the part of the uncertainty that more training data could remove.",
+    "Draw": "One structure sampled from the positions' covariances and the elements' "
+    "probabilities. The spread over relaxed draws is what the image leaves open.",
+    "Stretch": "Principal stretches minus one of the map from measured to undistorted positions.",
+}
+_REFERENCES = {
+    "Ensembles": "B. Lakshminarayanan, A. Pritzel and C. Blundell, NeurIPS 30 (2017).",
+    "Ensembles on microscope frames": "A. Ghosh, B. G. Sumpter, O. Dyck, S. V. Kalinin and "
+    "M. Ziatdinov, npj Comput. Mater. 7, 100 (2021).",
+    "GFN1-xTB": "S. Grimme, C. Bannwarth and P. Shushkov, J. Chem. Theory Comput. 13, 1989 (2017).",
+    "LAMMPS": "A. P. Thompson et al., Comput. Phys. Commun. 271, 108171 (2022).",
+    "ASE": "A. Hjorth Larsen et al., J. Phys.: Condens. Matter 29, 273002 (2017).",
+    "Thermal fluctuations": "M. P. Allen and D. J. Tildesley, Computer Simulation of Liquids, "
+    "2nd ed. (2017).",
+    "Colours": "M. Okabe and K. Ito, Color Universal Design (2008).",
+}
+
+
+def advice(view: CampaignView) -> Html:
+    """Section 7: what to do next, best first."""
+    title = "Advice"
+    if not view.advice:
+        return section("advice", 7, title, not_done("There is none yet.", "adatom run FRAMES…"))
+    shown = view.advice[:_MOST_CARDS]
+    cards = element("ol", *(_card(n, a) for n, a in enumerate(shown, start=1)), class_="cards")
+    parts: list[str] = []
+    places = any(a.scan is not None or a.target_xy_A is not None for a in shown)
+    if view.frames and places:
+        frame = view.frames[-1]
+        where = picture(
+            advice_map(frame, tuple(shown)),
+            f"Where the advice points, on frame {frame.index}",
+            f"The places on frame {frame.index} (smoothed): boxes are fields of view to scan, "
+            "crosses where to put the beam; numbers are the ranks.",
+        )
+        parts.append(element("div", where, cards, class_="grid"))
+    else:
+        parts.append(cards)
+    parts.append(
+        element(
+            "p",
+            "Gains in nats (expected knowledge) and in probability (success of a manipulation) "
+            "are different things and are not compared. ± is one standard deviation.",
+            class_="note",
+        )
+    )
+    return section("advice", 7, title, *parts)
+
+
+def _card(rank: int, action: Advice) -> Html:
+    name = _ACTIONS.get(action.action, action.action)
+    unit = " nats" if action.gain_unit == "nats" else ""
+    what = "gain" if action.gain_unit == "nats" else action.gain_unit
+    facts = [
+        (f"{number(action.gain)} ± {number(action.uncertainty)}{unit}", what),
+        (f"{_electrons(action.dose)} e⁻", "dose"),
+    ]
+    if action.target_xy_A is not None:
+        x, y = action.target_xy_A
+        facts.append((f"x {number(x)}, y {number(y)} Å", "beam at"))
+    if action.dwell_s is not None:
+        facts.append((f"{action.dwell_s:g} s", "dwell"))
+    if action.voltage_kV is not None:
+        facts.append((f"{action.voltage_kV:g} kV", "voltage"))
+    if action.scan is not None:
+        x, y = action.scan.center_xy_A
+        facts.append((f"x {number(x, 1)}, y {number(y, 1)} Å", "centre"))
+        facts.append((f"{number(action.scan.field_of_view_A, 1)} Å", "field of view"))
+        facts.append((f"{action.scan.dose_per_A2:g} e⁻/Å²", "at"))
+    items = element("dl", *(element("div", element("dt", k), element("dd", v)) for v, k in facts))
+    head = element("h3", element("span", str(rank), class_="rank"), name)
+    return element("li", head, element("p", action.reason), items)
+
+
+def _electrons(dose: float) -> str:
+    if not dose < 1e5:
+        mantissa, exponent = f"{dose:.1e}".split("e") if dose < float("inf") else ("–", "0")
+        power = str(int(exponent)).translate(str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻"))
+        return f"{mantissa} × 10{power}" if mantissa != "–" else "–"
+    return number(dose, 0)
+
+
+def made(view: CampaignView) -> Html:
+    """Section 8: steps, configuration, versions, definitions, references."""
+    parts: list[str] = []
+    if view.steps:
+        rows = [(s.step, str(s.count), duration(s.seconds)) for s in view.steps]
+        total = sum(s.seconds for s in view.steps)
+        rows.append(("all", str(sum(s.count for s in view.steps)), duration(total)))
+        parts.append(_block("Steps", table(("Step", "Items", "Time"), rows)))
+    if view.versions:
+        rows_v = sorted(view.versions.items())
+        parts.append(_block("Versions", table(("Program", "Version"), rows_v, words=2)))
+    if view.configuration:
+        flat = list(_flatten(view.configuration))
+        parts.append(_block("Configuration", table(("Option", "Value"), flat, words=2)))
+    if not parts:
+        parts.append(element("p", "No step was recorded.", class_="missing"))
+    terms = [element("div", element("dt", k), element("dd", v)) for k, v in _DEFINITIONS.items()]
+    words = _block("Units and definitions", element("dl", *terms, class_="terms"))
+    books = _block(
+        "References", element("ul", *(element("li", f"{k}: {v}") for k, v in _REFERENCES.items()))
+    )
+    columns = element("div", *parts, class_="grid")
+    tail = element("div", words, books, class_="grid")
+    return section("made", 8, "How it was made", columns, tail)
+
+
+def _block(title: str, *children: str) -> Html:
+    return element("div", element("h3", title), *children)
+
+
+def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in mapping.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", "–" if value is None else str(value)

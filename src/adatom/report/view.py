@@ -1,0 +1,212 @@
+"""What the report needs of a campaign, in nouns; every part may be empty."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from adatom.core import (
+    Advice,
+    AtomTable,
+    Calibration,
+    DefectTable,
+    Frame,
+    Material,
+    SimulationResult,
+    Structure,
+)
+from adatom.errors import BadInput
+
+LATTICE_SCHEMA = pl.Schema(
+    {
+        "frame": pl.Int32(),
+        "pixel_size_A": pl.Float64(),
+        "scale_x": pl.Float64(),
+        "scale_y": pl.Float64(),
+        "strain_1": pl.Float64(),
+        "strain_2": pl.Float64(),
+        "angle_deg": pl.Float64(),
+        "rms_A": pl.Float64(),
+        "matched": pl.Float64(),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameMaps:
+    """What the ensemble says of one frame, summed up over its members.
+
+    Parameters
+    ----------
+    frame
+        Index of the frame.
+    classes
+        Chemical symbol of every class.
+    mean
+        Mean probability over the members, shape (class, row, col), 0 to 1.
+    std
+        Standard deviation between the members, shape (class, row, col).
+    calibration
+        Pixel size of the maps (the networks' working scale, not the frame's).
+
+    Raises
+    ------
+    BadInput
+        If the shapes of the maps and the number of classes do not agree.
+    """
+
+    frame: int
+    classes: tuple[str, ...]
+    mean: NDArray[np.float32]
+    std: NDArray[np.float32]
+    calibration: Calibration
+
+    def __post_init__(self) -> None:
+        expected = (len(self.classes), *self.mean.shape[1:])
+        if self.mean.ndim != 3 or self.mean.shape != expected or self.std.shape != expected:
+            raise BadInput(
+                f"maps of frame {self.frame}",
+                expected=f"mean and std of one shape ({len(self.classes)} classes, row, col)",
+                got=f"shapes {self.mean.shape} and {self.std.shape}",
+                todo="Give one map a class.",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class StepSummary:
+    """How often a step ran and how long it took.
+
+    Parameters
+    ----------
+    step
+        Name of the step, such as ``find``.
+    count
+        How many items it was done to.
+    seconds
+        Wall time of all of them together.
+    """
+
+    step: str
+    count: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CampaignView:
+    """A campaign as the report shows it.
+
+    Parameters
+    ----------
+    title
+        Headline.
+    source
+        File name or names.
+    material
+        What the specimen is.
+    frame_count
+        Frames in the campaign, whether shown or not.
+    frames
+        The few frames to show.
+    maps
+        Maps of the shown frames.
+    atoms
+        Atoms of all frames.
+    defects
+        Defects of all frames, linked.
+    lattice
+        One row a frame with the columns of ``LATTICE_SCHEMA``: pixel size in Å; factors from
+        measured to true lengths along x and y; principal stretches minus one; direction of the
+        first lattice vector in degrees; root-mean-square distance from the sites in Å; share of
+        matched atoms. Columns that are not given stay empty.
+    structures
+        Supercells: the most probable ones (draw -1) and the draws.
+    results
+        What the engines answered, with traces and trajectories.
+    advice
+        Actions, best first.
+    steps
+        Steps in the order in which they ran.
+    warnings
+        Sentences for the user.
+    configuration
+        The resolved configuration; may be nested.
+    versions
+        Name of a program to its version.
+    directory
+        What to call the campaign's directory in a command.
+
+    Raises
+    ------
+    BadInput
+        If the lattice table has no column ``frame``, or two maps belong to one frame.
+    """
+
+    title: str
+    source: str
+    material: Material
+    frame_count: int
+    frames: Sequence[Frame] = ()
+    maps: Sequence[FrameMaps] = ()
+    atoms: AtomTable = field(default_factory=AtomTable.empty)
+    defects: DefectTable = field(default_factory=DefectTable.empty)
+    lattice: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=LATTICE_SCHEMA))
+    structures: Sequence[Structure] = ()
+    results: Sequence[SimulationResult] = ()
+    advice: Sequence[Advice] = ()
+    steps: Sequence[StepSummary] = ()
+    warnings: Sequence[str] = ()
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    directory: str = "DIR"
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "maps", "structures", "results", "advice", "steps", "warnings"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "lattice", _parse_lattice(self.lattice))
+        shown = [m.frame for m in self.maps]
+        if len(set(shown)) != len(shown):
+            raise BadInput(
+                "maps", expected="one set a frame", got=f"frames {shown}", todo="Drop the doubles."
+            )
+
+    def maps_of(self, frame: int) -> FrameMaps | None:
+        """Find the maps of a frame; None where there are none."""
+        return next((m for m in self.maps if m.frame == frame), None)
+
+    def structure_of(self, result: SimulationResult) -> Structure | None:
+        """Find the supercell that a result belongs to: by name and draw, else by a unique name."""
+        named = [s for s in self.structures if s.name == result.structure]
+        exact = [s for s in named if s.draw == result.draw]
+        if exact:
+            return exact[0]
+        return named[0] if len(named) == 1 else None
+
+    def element_order(self) -> tuple[str, ...]:
+        """Elements of the material first, in its order, then any others that were found."""
+        known = self.material.species
+        seen = set(self.atoms.elements.tolist())
+        for structure in self.structures:
+            seen.update(structure.atoms.get_chemical_symbols())
+        return known + tuple(sorted(seen - set(known)))
+
+
+def _parse_lattice(table: pl.DataFrame) -> pl.DataFrame:
+    if table.width == 0:
+        return pl.DataFrame(schema=LATTICE_SCHEMA)
+    if "frame" not in table.columns:
+        raise BadInput(
+            "lattice table",
+            expected="a column 'frame' and any of " + ", ".join(list(LATTICE_SCHEMA)[1:]),
+            got="columns " + ", ".join(table.columns),
+            todo="Give one row a frame.",
+        )
+    columns = [
+        (pl.col(name) if name in table.columns else pl.lit(None)).cast(kind).alias(name)
+        for name, kind in LATTICE_SCHEMA.items()
+    ]
+    return table.select(columns).sort("frame")

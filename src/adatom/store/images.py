@@ -1,0 +1,298 @@
+"""OME-Zarr 0.5 images on zarr v3: their metadata, their making and one frame's chunk.
+
+Writing a frame writes one chunk per image, which zarr puts under its name by a rename; it is then
+synced here, and its hash goes into the ledger's record, which comes after. A chunk also carries a
+CRC-32C, so plain readers notice a torn one too. A frame that was never written reads as NaN in
+other programs and is refused here.
+
+Specification: https://ngff.openmicroscopy.org/0.5/ (axes, multiscales, omero).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from adatom.errors import BadInput, StepFailed
+from adatom.store.atomic import (
+    explained,
+    reading,
+    remove_tree,
+    sync_directory,
+    sync_file,
+    temporary_beside,
+)
+
+if TYPE_CHECKING:
+    import zarr
+
+_RESOLUTION = "0"  # name of the only resolution level
+_COLOURS = ("FFFFFF", "FF8800", "00AAFF", "66DD66", "FF66CC", "FFDD33")
+_BROKEN = (
+    AttributeError,
+    FileNotFoundError,
+    IndexError,
+    KeyError,
+    NotADirectoryError,
+    TypeError,
+    ValueError,
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageLayout:
+    """What an image in a store is to look like.
+
+    Parameters
+    ----------
+    shape
+        Frames first, then what is one chunk.
+    dtype
+        ``float32`` or ``float16``.
+    axes
+        One letter an axis: ``t``, ``c``, ``y``, ``x``.
+    pixel_size_A
+        Edge of one pixel, Å.
+    classes
+        Label of every channel.
+    maximum
+        Upper end of the display range of the channels.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    axes: str
+    pixel_size_A: float
+    classes: tuple[str, ...] = ()
+    maximum: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageArray:
+    """One OME-Zarr image on the disk.
+
+    Parameters
+    ----------
+    path
+        Its group.
+    array
+        Its array, frames first.
+    pixel_size_A
+        Edge of one pixel, Å.
+    classes
+        Label of every channel.
+    """
+
+    path: Path
+    array: zarr.Array[Any]
+    pixel_size_A: float
+    classes: tuple[str, ...]
+
+    def chunk(self, frame: int) -> Path:
+        """Give the file of one frame, whether it is there or not."""
+        zeros = ["0"] * (self.array.ndim - 1)
+        return self.path.joinpath(_RESOLUTION, "c", str(frame), *zeros)
+
+    def write(self, frame: int, data: ArrayLike) -> None:
+        """Put one frame on the disk; when this returns, it is there."""
+        values = np.asarray(data)
+        if values.shape != self.array.shape[1:]:
+            raise ValueError(f"expected shape {self.array.shape[1:]}, got {values.shape}")
+        self._check(frame)
+        with explained(self.path):
+            self.array[frame] = values.astype(self.array.dtype)
+            # One sync, though the names above it are new too: journalling file systems take them
+            # along, and elsewhere a chunk that a power cut took is noticed by its hash.
+            sync_file(self.chunk(frame))
+
+    def read(self, frame: int) -> NDArray[np.float32]:
+        """Read one frame; refuse one that was never written or is damaged."""
+        self._check(frame)
+        if not self.chunk(frame).exists():
+            raise StepFailed(
+                str(self.path),
+                expected=f"frame {frame}",
+                got="none written yet",
+                todo="Run adatom resume, which makes it.",
+            )
+        with reading(self.chunk(frame), "zarr chunk"):
+            return np.asarray(self.array[frame], dtype=np.float32)
+
+    def _check(self, frame: int) -> None:
+        if not 0 <= frame < self.array.shape[0]:
+            raise IndexError(f"expected a frame from 0 to {self.array.shape[0] - 1}, got {frame}")
+
+
+def open_or_build(
+    path: Path,
+    layouts: Mapping[str, ImageLayout],
+    attributes: dict[str, Any],
+    *,
+    replace: bool,
+) -> dict[str, ImageArray]:
+    """Open a store of images to write, or make it.
+
+    Parameters
+    ----------
+    path
+        The store.
+    layouts
+        Every image by the name of its group; ``""`` for one that is the store itself.
+    attributes
+        Of the store itself, where that is no image.
+    replace
+        Remove a store that differs, instead of refusing.
+
+    Raises
+    ------
+    BadInput
+        If there is something else.
+    StepFailed
+        If the disk is full.
+    """
+    with explained(path):
+        if path.exists():
+            try:
+                _check_same(path, layouts)
+            except BadInput:
+                # Never delete what is no zarr store, whoever asks.
+                if not (replace and (path / "zarr.json").is_file()):
+                    raise
+                remove_tree(path)
+        if not path.exists():
+            _build(path, layouts, attributes)
+        images = {name: load_image(path / name, writable=True) for name in layouts}
+        for name, layout in layouts.items():
+            array = images[name].array
+            if array.shape[0] < layout.shape[0]:
+                array.resize((layout.shape[0], *array.shape[1:]))
+    return images
+
+
+def load_image(path: Path, *, writable: bool = False) -> ImageArray:
+    """Open one image that adatom wrote.
+
+    Raises
+    ------
+    BadInput
+        If there is none.
+    """
+    import zarr
+
+    try:
+        group = zarr.open_group(str(path), mode="r+" if writable else "r")
+        array = group[_RESOLUTION]
+        ome: Any = group.attrs["ome"]
+        dataset = ome["multiscales"][0]["datasets"][0]
+        pixel_size_A = float(dataset["coordinateTransformations"][0]["scale"][-1])
+        classes = tuple(str(c["label"]) for c in ome.get("omero", {}).get("channels", ()))
+    except _BROKEN as error:
+        raise _no_image(path, f"{type(error).__name__}: {error}") from error
+    if not isinstance(array, zarr.Array) or array.chunks != (1, *array.shape[1:]):
+        raise _no_image(path, "no array of one chunk per frame")
+    return ImageArray(path, array, pixel_size_A, classes)
+
+
+def _no_image(path: Path, got: str) -> BadInput:
+    return BadInput(
+        str(path),
+        expected="an OME-Zarr 0.5 image that adatom wrote",
+        got=got,
+        todo="Check the path; a damaged store can be deleted, and is then made again.",
+    )
+
+
+def _check_same(path: Path, layouts: Mapping[str, ImageLayout]) -> None:
+    for name, layout in layouts.items():
+        image = load_image(path / name)
+        for what, expected, got in (
+            ("frames of shape", layout.shape[1:], image.array.shape[1:]),
+            ("numbers as", layout.dtype, str(image.array.dtype)),
+            ("classes", layout.classes, image.classes),
+            ("pixels (Å) of", float(layout.pixel_size_A), image.pixel_size_A),
+        ):
+            if expected != got:
+                raise BadInput(
+                    str(image.path),
+                    expected=f"{what} {expected}",
+                    got=f"{got} from an earlier run",
+                    todo="Name another directory with -o, or delete this store: it is made again.",
+                )
+
+
+def _build(path: Path, layouts: Mapping[str, ImageLayout], attributes: dict[str, Any]) -> None:
+    """Make the whole empty store beside its place and rename it there: no half-made one is seen."""
+    import zarr
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = temporary_beside(path)
+    try:
+        top = zarr.open_group(str(draft), mode="w-", zarr_format=3, attributes=attributes)
+        for name, layout in layouts.items():
+            group = top.create_group(name) if name else top
+            group.attrs.update({"ome": _ome_metadata(name or path.stem, layout)})
+            _create_array(group, layout)
+        for folder, _, files in os.walk(draft):
+            for file in files:
+                sync_file(Path(folder) / file)
+            sync_directory(Path(folder))
+        draft.rename(path)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    sync_directory(path.parent)
+
+
+def _create_array(group: zarr.Group, layout: ImageLayout) -> None:
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+
+    group.create_array(
+        name=_RESOLUTION,
+        shape=layout.shape,
+        chunks=(1, *layout.shape[1:]),
+        dtype=layout.dtype,
+        compressors=[ZstdCodec(level=3), Crc32cCodec()],
+        fill_value=math.nan,  # no black frame where none was written; every real chunk is kept
+        dimension_names=tuple(layout.axes),
+    )
+
+
+def _ome_metadata(name: str, layout: ImageLayout) -> dict[str, Any]:
+    kinds: dict[str, dict[str, str]] = {
+        "t": {"name": "t", "type": "time"},  # in frames: the time between them may be unknown
+        "c": {"name": "c", "type": "channel"},
+        "y": {"name": "y", "type": "space", "unit": "angstrom"},
+        "x": {"name": "x", "type": "space", "unit": "angstrom"},
+    }
+    scale = [float(layout.pixel_size_A) if axis in "yx" else 1.0 for axis in layout.axes]
+    level = {
+        "path": _RESOLUTION,
+        "coordinateTransformations": [{"type": "scale", "scale": scale}],
+    }
+    axes = [kinds[axis] for axis in layout.axes]
+    image: dict[str, Any] = {
+        "version": "0.5",
+        "multiscales": [{"name": name, "axes": axes, "datasets": [level]}],
+    }
+    if layout.classes:
+        window = {"min": 0.0, "max": layout.maximum, "start": 0.0, "end": layout.maximum}
+        image["omero"] = {
+            "channels": [
+                {
+                    "label": label,
+                    "color": _COLOURS[i % len(_COLOURS)],
+                    "active": True,
+                    "window": window,
+                }
+                for i, label in enumerate(layout.classes)
+            ]
+        }
+    return image

@@ -1,0 +1,141 @@
+"""Simulation results: the table of all, and each one whole with its motion and traces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from adatom.core import SimulationResult
+from adatom.errors import StepFailed
+from adatom.store.atomic import file_hash, reading
+from adatom.store.structures import read_trajectory, write_trajectory
+from adatom.store.tables import read_json, read_table, write_json, write_table
+
+RESULTS_SCHEMA = pl.Schema(
+    {
+        "structure": pl.String(),
+        "draw": pl.Int32(),
+        "engine": pl.String(),
+        "task": pl.String(),
+        "temperature_K": pl.Float64(),
+        "energy_eV": pl.Float64(),
+        "energy_sd_eV": pl.Float64(),
+        "status": pl.String(),
+        "seconds": pl.Float64(),
+    }
+)
+_FLOATS = ("temperature_K", "energy_eV", "energy_sd_eV", "seconds")
+
+
+def results_table(results: Iterable[SimulationResult]) -> pl.DataFrame:
+    """Tabulate results in the schema of ``simulations.parquet``, one row each.
+
+    Parameters
+    ----------
+    results
+        Results in the order of the rows; energies in eV, temperatures in K, times in s.
+    """
+    rows = [{name: getattr(r, name) for name in RESULTS_SCHEMA} for r in results]
+    return pl.DataFrame(rows, schema=RESULTS_SCHEMA)
+
+
+def result_files(stem: str | Path) -> tuple[Path, Path, Path]:
+    """Name the three files of a result: motion, traces, and the scalars that seal both.
+
+    Parameters
+    ----------
+    stem
+        Path without an ending; dots in its name are kept.
+    """
+    stem = Path(stem)
+    return (
+        stem.with_name(stem.name + ".extxyz"),
+        stem.with_name(stem.name + ".trace.parquet"),
+        stem.with_name(stem.name + ".json"),
+    )
+
+
+def write_result(stem: str | Path, result: SimulationResult) -> str:
+    """Keep a whole result beside `stem`: ``.extxyz``, ``.trace.parquet`` and ``.json``.
+
+    The JSON comes last and holds the hashes of the two others: until it is there, and while it
+    does not fit them, there is no result.
+
+    Parameters
+    ----------
+    stem
+        Path without an ending, such as ``trajectories/Si3C6-f012-d02-300K``.
+    result
+        What the engine gave.
+
+    Returns
+    -------
+    `file_hash` of the `result_files`, for the ledger.
+
+    Raises
+    ------
+    BadInput
+        If the place cannot be written.
+    StepFailed
+        If the disk is full.
+    """
+    motion, traces, seal = result_files(stem)
+    content: dict[str, Any] = {
+        f.name: getattr(result, f.name)
+        for f in fields(result)
+        if f.name not in ("trajectory", "trace")
+    }
+    # JSON has no NaN, and null would not say which of NaN and the infinities it was.
+    content |= {name: _float_word(content[name]) for name in _FLOATS}
+    content["trajectory"] = write_trajectory(motion, result.trajectory)
+    content["trace"] = write_table(traces, _trace_table(result.trace))
+    write_json(seal, content)
+    return file_hash(motion, traces, seal)
+
+
+def read_result(stem: str | Path) -> SimulationResult:
+    """Read what `write_result` kept.
+
+    Raises
+    ------
+    BadInput
+        If a file is missing.
+    StepFailed
+        If the files do not belong together: one was changed, or a rewrite was cut short.
+    """
+    motion, traces, seal = result_files(stem)
+    content = read_json(seal)
+    with reading(seal, "result of a simulation"):
+        for path, name in ((motion, "trajectory"), (traces, "trace")):
+            found = file_hash(path)
+            if content[name] != found:
+                raise StepFailed(
+                    str(path),
+                    expected=f"the file that {seal.name} was written for ({content[name]})",
+                    got=f"another ({found})",
+                    todo="Run adatom resume, which makes it again.",
+                )
+        content |= {name: float(content[name]) for name in _FLOATS}
+        content["trajectory"] = read_trajectory(motion)
+        content["trace"] = {
+            column.name: column.drop_nulls().to_numpy(writable=True)
+            for column in read_table(traces)
+        }
+        return SimulationResult(**content)
+
+
+def _trace_table(trace: dict[str, Any]) -> pl.DataFrame:
+    """One column a series; shorter ones end in nulls (NaN is a value and stays one)."""
+    series = {k: pl.Series(k, np.asarray(v, dtype=np.float64)) for k, v in trace.items()}
+    longest = max((len(s) for s in series.values()), default=0)
+    return pl.DataFrame([s.extend_constant(None, longest - len(s)) for s in series.values()])
+
+
+def _float_word(value: float) -> float | str:
+    number = float(value)
+    return number if np.isfinite(number) else str(number)

@@ -1,0 +1,183 @@
+"""Structures and trajectories as extended XYZ, which every viewer and ASE itself can open.
+
+ASE's own reader guesses types: a name ``007`` comes back as 7, ``5,7`` as an array, and a
+backslash or a newline breaks the line. What would not survive travels in one more entry of the
+comment line, ``adatom_info``, as JSON; ordinary files carry none.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import ase
+import ase.io
+import numpy as np
+from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict, per_config_properties
+
+from adatom.core import Structure
+from adatom.store.atomic import atomic_file, file_hash, reading
+
+_EXTRA = "adatom_info"
+# Words of the format itself, and those that ASE's reader takes away into a calculator.
+_RESERVED = {"lattice", "properties", "pbc", "virial", _EXTRA, *per_config_properties}
+
+
+def write_structures(path: str | Path, structures: Iterable[Structure]) -> str:
+    """Write structures to one extended XYZ file; positions in Å to 1e-8.
+
+    Parameters
+    ----------
+    path
+        The file.
+    structures
+        Structures, with their provenance and uncertainty.
+
+    Returns
+    -------
+    `file_hash` of the file, for the ledger.
+
+    Raises
+    ------
+    BadInput
+        If the place cannot be written.
+    StepFailed
+        If the disk is full.
+    TypeError
+        If a structure carries information that is neither text nor numbers.
+    """
+    return write_trajectory(path, [s.to_ase() for s in structures])
+
+
+def read_structures(path: str | Path) -> list[Structure]:
+    """Read structures; other programs' files come as structures without a source.
+
+    Raises
+    ------
+    BadInput
+        If the file is missing.
+    StepFailed
+        If it was damaged.
+    """
+    frames = read_trajectory(path)
+    with reading(Path(path), "file of structures"):
+        return [Structure.from_ase(atoms) for atoms in frames]
+
+
+def write_trajectory(path: str | Path, trajectory: Iterable[ase.Atoms]) -> str:
+    """Write geometries to one extended XYZ file, with stored energies and forces.
+
+    Parameters
+    ----------
+    path
+        The file.
+    trajectory
+        Geometries in Å, first to last.
+
+    Returns
+    -------
+    `file_hash` of the file, for the ledger.
+
+    Raises
+    ------
+    BadInput
+        If the place cannot be written.
+    StepFailed
+        If the disk is full.
+    TypeError
+        If a geometry carries information that is neither text nor numbers.
+    """
+    path = Path(path)
+    text = io.StringIO(newline="\n")
+    for atoms in trajectory:
+        ase.io.write(text, _guarded(atoms), format="extxyz")
+    with atomic_file(path) as file:
+        file.write(text.getvalue().encode())
+    return file_hash(path)
+
+
+def read_trajectory(path: str | Path) -> tuple[ase.Atoms, ...]:
+    """Read geometries, first to last.
+
+    Raises
+    ------
+    BadInput
+        If the file is missing.
+    StepFailed
+        If it was damaged.
+    """
+    path = Path(path)
+    with reading(path, "extended XYZ file"):
+        text = path.read_bytes().decode()
+        if not text:
+            return ()
+        frames = ase.io.read(io.StringIO(text), index=":", format="extxyz")
+        return tuple(_unguarded(atoms) for atoms in frames)
+
+
+def _guarded(atoms: ase.Atoms) -> ase.Atoms:
+    lost = {k: v for k, v in atoms.info.items() if not _survives(k, v)}
+    if not lost:
+        return atoms
+    out: ase.Atoms = atoms.copy()
+    out.calc = atoms.calc
+    for key in lost:
+        del out.info[key]
+    # ASE's reader takes every backslash for an escape, its writer adds none: double them.
+    out.info[_EXTRA] = json.dumps({k: _jsonable(v) for k, v in lost.items()}).replace("\\", "\\\\")
+    return out
+
+
+def _unguarded(atoms: ase.Atoms) -> ase.Atoms:
+    extra = atoms.info.pop(_EXTRA, None)
+    if isinstance(extra, str):
+        atoms.info.update({k: _from_json(v) for k, v in json.loads(extra).items()})
+    return atoms
+
+
+def _survives(key: Any, value: Any) -> bool:
+    """Whether ASE's writer and reader give the same entry back."""
+    if not isinstance(key, str) or key.lower() in _RESERVED or not key.isprintable():
+        return False
+    if isinstance(value, str) and not value.isprintable():  # a line break, above all
+        return False
+    if isinstance(value, np.ndarray) and value.size < 2:
+        return False
+    try:
+        # Between two others: an empty value or a trailing = swallows what follows it.
+        line = key_val_dict_to_str({"before": 1, key: value, "after": 2})
+        back = key_val_str_to_dict(line)
+    except (ValueError, TypeError, AttributeError):
+        return False
+    whole = list(back) == ["before", key, "after"] and (back["before"], back["after"]) == (1, 2)
+    return whole and _same(back[key], value)
+
+
+def _same(back: Any, value: Any) -> bool:
+    for kind in ((str,), (bool, np.bool_), (int, np.integer), (float, np.floating)):
+        if isinstance(value, kind):
+            return isinstance(back, kind) and np.array_equal(
+                back, value, equal_nan=kind[0] is float
+            )
+    if isinstance(value, np.ndarray):
+        return (
+            isinstance(back, np.ndarray)
+            and back.dtype == value.dtype
+            and np.array_equal(back, value, equal_nan=value.dtype.kind == "f")
+        )
+    return type(back) is type(value) and bool(back == value)
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return {"array": value.tolist(), "dtype": value.dtype.str}
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, dict) and set(value) == {"array", "dtype"}:
+        return np.array(value["array"], dtype=value["dtype"])
+    return value

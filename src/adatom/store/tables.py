@@ -1,0 +1,163 @@
+"""Tables, JSON and text, each written whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from adatom.store.atomic import atomic_file, file_hash, is_intact, reading
+
+__all__ = [
+    "file_hash",
+    "is_intact",
+    "read_json",
+    "read_table",
+    "read_text",
+    "write_json",
+    "write_table",
+    "write_text",
+]
+
+
+def write_table(path: str | Path, table: pl.DataFrame) -> str:
+    """Write a parquet table.
+
+    Parameters
+    ----------
+    path
+        The file.
+    table
+        What to write.
+
+    Returns
+    -------
+    `file_hash` of the file, for the ledger.
+
+    Raises
+    ------
+    BadInput
+        If the place cannot be written.
+    StepFailed
+        If the disk is full.
+    """
+    # Through memory: polars would hide a full disk in an error of its own.
+    content = io.BytesIO()
+    table.write_parquet(content, compression="zstd")
+    with atomic_file(Path(path)) as file:
+        file.write(content.getbuffer())
+    return file_hash(path)
+
+
+def read_table(path: str | Path) -> pl.DataFrame:
+    """Read a parquet table.
+
+    Raises
+    ------
+    BadInput
+        If the file is missing.
+    StepFailed
+        If it was damaged.
+    """
+    path = Path(path)
+    with reading(path, "parquet table"):
+        # From memory: a mapped file could not be replaced on Windows, and a path with [ ] in it
+        # would be taken for a pattern.
+        return pl.read_parquet(io.BytesIO(path.read_bytes()))
+
+
+def write_text(path: str | Path, text: str) -> str:
+    """Write a text file, UTF-8.
+
+    Returns
+    -------
+    `file_hash` of the file, for the ledger.
+
+    Raises
+    ------
+    BadInput
+        If the place cannot be written.
+    StepFailed
+        If the disk is full.
+    """
+    with atomic_file(Path(path)) as file:
+        file.write(text.encode())
+    return file_hash(path)
+
+
+def read_text(path: str | Path) -> str:
+    """Read a text file, UTF-8.
+
+    Raises
+    ------
+    BadInput
+        If the file is missing.
+    StepFailed
+        If it was damaged.
+    """
+    path = Path(path)
+    with reading(path, "UTF-8 text"):
+        return path.read_bytes().decode()
+
+
+def write_json(path: str | Path, value: Any) -> str:
+    """Write JSON that every parser takes.
+
+    Parameters
+    ----------
+    path
+        The file.
+    value
+        Nested dictionaries, lists, tuples, dataclasses, NumPy arrays and scalars, paths, strings
+        and numbers. NaN and the infinities become null, which JSON has no other word for.
+
+    Returns
+    -------
+    `file_hash` of the file, for the ledger.
+
+    Raises
+    ------
+    TypeError
+        If something else is in `value`.
+    BadInput
+        If the place cannot be written.
+    StepFailed
+        If the disk is full.
+    """
+    text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+    return write_text(path, text + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read JSON.
+
+    Raises
+    ------
+    BadInput
+        If the file is missing.
+    StepFailed
+        If it was damaged.
+    """
+    path = Path(path)
+    with reading(path, "JSON file"):
+        return json.loads(path.read_bytes())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return _plain(value.tolist())
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,152 @@
+"""Chosen atoms into the box, perfect crystal into the rest."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import ase
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from adatom.core.structure import Structure
+from adatom.structures.scene import FloatArray, Observed, Scene, SupercellOptions
+
+FILLED = -1  # source_atom of a site that the perfect lattice filled in
+_FILL_P = 0.5  # an atom that was seen (p >= 0.5) wins over one that was only assumed
+
+
+def structure_name(kind: str, frame: int, defect: int, draw: int) -> str:
+    """Name a structure, for people and file systems.
+
+    Examples
+    --------
+    >>> structure_name("Si3C6", 12, 0, 2), structure_name("rings 5-7", 3, 1, -1)
+    ('Si3C6-f012-d02', 'rings_5-7-f003-n01')
+    """
+    name = f"{re.sub(r'[^A-Za-z0-9.+-]', '_', kind)}-f{frame:03d}"
+    if defect > 0:  # a second defect of one kind in one frame needs a name of its own
+        name += f"-n{defect:02d}"
+    return name if draw < 0 else f"{name}-d{draw:02d}"
+
+
+def assemble(
+    scene: Scene,
+    observed: Observed,
+    *,
+    kind: str,
+    frame: int,
+    defect: int,
+    draw: int,
+    options: SupercellOptions,
+) -> tuple[Structure, int]:
+    """Put chosen atoms into the box and fill the rest with perfect crystal.
+
+    Parameters
+    ----------
+    scene
+        The defect.
+    observed
+        The atoms that exist, as they were seen or drawn.
+    kind, frame, defect, draw
+        Identity of the structure.
+    options
+        Sizes and limits.
+
+    Returns
+    -------
+    The structure, and how many atoms were left out because they came too near to a more probable
+    one.
+    """
+    box, radius = scene.box, options.defect_radius_A
+    site_in = np.linalg.norm(box.sites - scene.center, axis=1) <= radius
+    atom_in = np.linalg.norm(observed.xy - scene.center, axis=1) <= radius
+    site_of, atom_of = _match(box.sites, observed.xy, options.match_A)
+    # The site decides for the atom that sits on it; an atom on no site decides for itself.
+    keep_atom = np.where(site_of >= 0, site_in[site_of], atom_in)
+    fill = ~site_in | (~scene.trusted & (atom_of < 0))
+    n = int(fill.sum())
+    # Only an ad-atom may lie over others: any two finds so near are otherwise rivals for one atom.
+    lifted = (site_of < 0) & kind.startswith("ad-")
+    high = np.copysign(np.maximum(np.abs(observed.z), options.ad_atom_height_A), observed.z)
+    seen = replace(observed, z=np.where(lifted, high, observed.z)).take(keep_atom)
+    layer = np.concatenate([lifted[keep_atom], np.zeros(n, dtype=np.bool_)])
+    xy = np.concatenate([seen.xy, box.sites[fill]])
+    z = np.concatenate([seen.z, np.zeros(n)])
+    elements = np.concatenate([seen.elements, np.array(box.species)[fill]])
+    probability = np.concatenate([seen.p_exists, np.full(n, _FILL_P)])
+    source = np.concatenate([seen.number, np.full(n, FILLED, dtype=np.int64)])
+    sigma = np.full((len(xy), 3), scene.lattice.rms_A)
+    sigma[: len(seen), :2] = np.sqrt(np.diagonal(seen.covariance, axis1=1, axis2=2))
+    foreign = layer | ~np.isin(elements, scene.lattice.material.site_species)
+    sigma[:, 2] = np.where(foreign, options.sigma_z_foreign_A, options.sigma_z_host_A)
+    keep = _without_clashes(xy, layer, probability, box.edges_A, options.min_distance_A)
+    structure = Structure(
+        atoms=to_atoms(xy[keep], z[keep], elements[keep], box.edges_A, options),
+        name=structure_name(kind, frame, defect, draw),
+        kind=kind,
+        frame=frame,
+        defect=defect,
+        draw=draw,
+        source_atom=source[keep],
+        sigma_A=sigma[keep],
+        fixed=np.zeros(int(keep.sum()), dtype=np.bool_),
+    )
+    return structure, int(np.count_nonzero(~keep))
+
+
+def _match(
+    sites: FloatArray, xy: FloatArray, limit_A: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Give every atom at most one site and back: site of each atom, atom of each site, -1 none."""
+    site_of = np.full(len(xy), -1, dtype=np.int64)
+    atom_of = np.full(len(sites), -1, dtype=np.int64)
+    square = np.sum((xy[:, None] - sites[None]) ** 2, axis=2)
+    # Beyond the limit every pair costs the same, so a far atom never displaces a near one.
+    rows, columns = linear_sum_assignment(np.minimum(square, limit_A**2))
+    near = square[rows, columns] < limit_A**2
+    site_of[rows[near]], atom_of[columns[near]] = columns[near], rows[near]
+    return site_of, atom_of
+
+
+def _without_clashes(
+    xy: FloatArray,
+    layer: NDArray[np.bool_],
+    probability: FloatArray,
+    edges_A: FloatArray,
+    min_distance_A: float,
+) -> NDArray[np.bool_]:
+    """Mark the atoms to keep, shape (N,): the more probable of any two that come too near."""
+    d = xy[:, None] - xy[None]
+    d -= edges_A * np.round(d / edges_A)
+    near = (np.hypot(d[..., 0], d[..., 1]) < min_distance_A) & (layer[:, None] == layer[None])
+    np.fill_diagonal(near, val=False)
+    keep = np.ones(len(xy), dtype=np.bool_)
+    if not near.any():
+        return keep
+    kept = np.zeros(len(xy), dtype=np.bool_)
+    for i in np.argsort(-probability, kind="stable"):
+        keep[i] = not np.any(near[i] & kept)
+        kept[i] = keep[i]
+    return keep
+
+
+def to_atoms(
+    xy: FloatArray,
+    z: FloatArray,
+    elements: NDArray[np.str_],
+    edges_A: FloatArray,
+    options: SupercellOptions,
+) -> ase.Atoms:
+    """Periodic in z too: every engine then sees the same thing, with vacuum between the sheets."""
+    height = options.cell_height_A
+    positions = np.column_stack([xy + edges_A / 2.0, z + height / 2.0])
+    atoms = ase.Atoms(
+        symbols=[str(e) for e in elements],
+        positions=positions,
+        cell=[edges_A[0], edges_A[1], height],
+        pbc=True,
+    )
+    atoms.wrap(eps=1e-6)
+    return atoms

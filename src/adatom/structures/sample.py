@@ -1,0 +1,115 @@
+"""Structures drawn from the uncertainty of the atoms: existence, element, position, side."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adatom.core.atoms import AtomTable
+from adatom.core.lattice import Lattice
+from adatom.core.structure import Structure
+from adatom.errors import BadInput
+from adatom.structures.assemble import assemble
+from adatom.structures.scene import Observed, Scene, SupercellOptions
+from adatom.structures.supercell import prepare
+
+_MAX_TRIES = 50
+
+
+def draw_structures(
+    atoms: AtomTable,
+    lattice: Lattice,
+    extent_xy_A: tuple[float, float],
+    *,
+    center_xy_A: tuple[float, float],
+    kind: str,
+    frame: int,
+    defect: int,
+    count: int,
+    rng: np.random.Generator,
+    options: SupercellOptions | None = None,
+) -> list[Structure]:
+    """Draw structures from what is known of one defect's atoms.
+
+    In every draw each observed atom exists with ``p_exists``, is of its element with
+    ``p_element`` (else of another of the material's species, by equal share), lies at a position
+    from its 2x2 covariance, and a foreign atom lies above or below the sheet with even odds. A
+    draw in which two atoms come nearer than `options.min_distance_A` is impossible and drawn
+    anew, so that two rival finds of one atom never both exist.
+
+    Parameters
+    ----------
+    atoms, lattice, extent_xy_A, center_xy_A, kind, frame, defect, options
+        As for `build_supercell`, which gives the most probable structure (draw -1).
+    count
+        Number of draws.
+    rng
+        Source of randomness; the same seed gives the same draws.
+
+    Returns
+    -------
+    list of Structure
+        Draws 0 to ``count - 1``. ``atoms.info["rejected"]`` counts the impossible draws before
+        each; ``atoms.info["left_out"]`` the atoms left out where 50 tries gave no possible one.
+
+    Raises
+    ------
+    BadInput
+        As `build_supercell`, and if `count` is negative.
+    """
+    if count < 0:
+        raise BadInput(
+            "number of draws", expected="0 or more", got=str(count), todo="Ask for some draws."
+        )
+    options = options or SupercellOptions()
+    scene = prepare(
+        atoms, lattice, extent_xy_A, center_xy_A=center_xy_A, frame=frame, options=options
+    )
+    drawn = []
+    for draw in range(count):
+        rejected, left_out = -1, 1
+        while left_out and rejected + 1 < _MAX_TRIES:
+            rejected += 1
+            structure, left_out = assemble(
+                scene,
+                _draw_atoms(scene, rng, options),
+                kind=kind,
+                frame=frame,
+                defect=defect,
+                draw=draw,
+                options=options,
+            )
+        noted = structure.atoms.copy()
+        noted.info.update(rejected=rejected, left_out=left_out)
+        drawn.append(replace(structure, atoms=noted))
+    return drawn
+
+
+def _draw_atoms(scene: Scene, rng: np.random.Generator, options: SupercellOptions) -> Observed:
+    """One draw of the atoms near the defect, in cell axes."""
+    seen, material = scene.observed, scene.lattice.material
+    n = len(seen)
+    exists = rng.random(n) < seen.p_exists
+    elements = seen.elements.copy()
+    for i in np.flatnonzero(rng.random(n) >= seen.p_element):
+        others = [s for s in material.species if s != elements[i]]
+        if others:
+            elements[i] = others[int(rng.integers(len(others)))]
+    xy = seen.xy + np.einsum("nij,nj->ni", _root(seen.covariance), rng.standard_normal((n, 2)))
+    foreign = ~np.isin(elements, material.site_species)
+    side = np.where(rng.random(n) < 0.5, -1.0, 1.0)
+    wave = rng.standard_normal(n)
+    high = np.abs(options.foreign_height_A + options.sigma_z_foreign_A * wave)
+    z = np.where(foreign, side * high, options.sigma_z_host_A * wave)
+    return replace(seen, xy=xy, z=z, elements=elements).take(exists)
+
+
+def _root(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Symmetric square root of covariances (N, 2, 2); a rounding error below zero counts as 0."""
+    values, vectors = np.linalg.eigh(covariance)
+    out: NDArray[np.float64] = np.einsum(
+        "nij,nj,nkj->nik", vectors, np.sqrt(np.maximum(values, 0.0)), vectors
+    )
+    return out

@@ -1,0 +1,216 @@
+"""What a structure is made of: bonds, coordination, and whether two structures are the same."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+
+import ase
+import networkx as nx
+import numpy as np
+from ase.data import covalent_radii
+from ase.neighborlist import neighbor_list
+from numpy.typing import NDArray
+
+from adatom.core.structure import Structure
+
+_BOND_SCALE = 1.2  # bonded: nearer than this times the sum of the covalent radii
+_LONGEST_RING = 12  # longer cycles run around the periodic box and say nothing
+_PLANAR_A = 0.3  # an atom nearer than this to the sheet lies in it
+_ROUNDS = 6  # of the Weisfeiler-Lehman hash: it sees six bonds far
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignAtom:
+    """An atom that is not of the host element, and what surrounds it.
+
+    Parameters
+    ----------
+    index
+        Its number in the structure.
+    element
+        Chemical symbol.
+    neighbours
+        Formula of its neighbours, such as ``C3``.
+    bond_lengths_A
+        Ascending, Å.
+    height_A
+        Height over the sheet (the median of the host atoms), Å.
+    """
+
+    index: int
+    element: str
+    neighbours: str
+    bond_lengths_A: tuple[float, ...]
+    height_A: float
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinationReport:
+    """Bonds and coordination of a structure.
+
+    Parameters
+    ----------
+    formula
+        Stoichiometric formula, such as ``C109Si3``.
+    composition
+        Atoms of every element.
+    bond_lengths_A
+        Every bond length by pair of elements, such as ``C-Si``, ascending, Å.
+    coordination
+        Number of atoms by element and number of neighbours.
+    foreign
+        Every atom that is not of the most common element.
+    shortest_A
+        Shortest distance of any two atoms, Å; infinite where none is nearer than 5 Å.
+    """
+
+    formula: str
+    composition: dict[str, int]
+    bond_lengths_A: dict[str, tuple[float, ...]]
+    coordination: dict[str, dict[int, int]]
+    foreign: tuple[ForeignAtom, ...]
+    shortest_A: float
+
+
+def bonds(atoms: ase.Atoms) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """List every bond of a periodic structure once.
+
+    Two atoms are bonded where they are nearer than 1.2 times the sum of their covalent radii
+    (Cordero et al., Dalton Trans. 2008, 2832): 1.82 Å for C-C, 2.24 Å for Si-C.
+
+    Parameters
+    ----------
+    atoms
+        Any structure.
+
+    Returns
+    -------
+    Pairs, shape (bond, 2), lower number first; and their lengths, shape (bond,), Å.
+    """
+    radii = covalent_radii[atoms.numbers] * _BOND_SCALE
+    i, j, d, shift = neighbor_list("ijdS", atoms, list(radii))
+    # Every bond comes twice; of an atom with its own image keep one direction too.
+    first = (i < j) | ((i == j) & np.array([tuple(s) > (0, 0, 0) for s in shift], dtype=bool))
+    pairs = np.stack([i[first], j[first]], axis=1).astype(np.int64)
+    return pairs, np.asarray(d[first], dtype=np.float64)
+
+
+def coordination_report(structure: Structure | ase.Atoms) -> CoordinationReport:
+    """Report bonds, coordination and foreign atoms of a structure.
+
+    Parameters
+    ----------
+    structure
+        A structure, or plain `ase.Atoms`.
+    """
+    atoms = _atoms(structure)
+    symbols = atoms.get_chemical_symbols()
+    pairs, lengths = bonds(atoms)
+    by_pair: dict[str, list[float]] = {}
+    around: list[list[tuple[str, float]]] = [[] for _ in symbols]
+    for (i, j), d in zip(pairs.tolist(), lengths.tolist(), strict=True):
+        by_pair.setdefault("-".join(sorted((symbols[i], symbols[j]))), []).append(d)
+        around[i].append((symbols[j], d))
+        around[j].append((symbols[i], d))
+    coordination: dict[str, dict[int, int]] = {}
+    for symbol, near in zip(symbols, around, strict=True):
+        count = coordination.setdefault(symbol, {})
+        count[len(near)] = count.get(len(near), 0) + 1
+    heights = _heights(atoms)
+    host = _host(symbols)
+    foreign = tuple(
+        ForeignAtom(
+            i,
+            symbol,
+            _formula(Counter(s for s, _ in near)),
+            tuple(sorted(d for _, d in near)),
+            float(heights[i]),
+        )
+        for i, (symbol, near) in enumerate(zip(symbols, around, strict=True))
+        if symbol != host
+    )
+    close = neighbor_list("d", atoms, 5.0)
+    return CoordinationReport(
+        formula=_formula(Counter(symbols)),
+        composition=dict(sorted(Counter(symbols).items())),
+        bond_lengths_A={k: tuple(sorted(v)) for k, v in sorted(by_pair.items())},
+        coordination=coordination,
+        foreign=foreign,
+        shortest_A=float(close.min()) if len(close) else float("inf"),
+    )
+
+
+def fingerprint(structure: Structure | ase.Atoms) -> str:
+    """Hash what a structure is: composition, bonds, rings, and the side of its foreign atoms.
+
+    Rotated, shifted, renumbered and mirrored copies have one fingerprint, and so have draws that
+    relax into one minimum. The hash is that of Weisfeiler and Lehman over the bond graph
+    (Shervashidze et al., J. Mach. Learn. Res. 12, 2539 (2011)); it cannot tell two networks of
+    three-coordinated atoms apart, so every atom starts with the sizes of the rings at it.
+    """
+    atoms = _atoms(structure)
+    symbols = atoms.get_chemical_symbols()
+    host = _host(symbols)
+    graph = nx.Graph()
+    graph.add_nodes_from(range(len(symbols)))
+    graph.add_edges_from(bonds(atoms)[0].tolist())
+    rings = _rings(graph)
+    heights = _heights(atoms)
+    side = np.where(np.abs(heights) > _PLANAR_A, np.sign(heights), 0.0).astype(int)
+    hashes = []
+    for face in (1, -1):  # a sheet seen from below is the same sheet
+        for i, symbol in enumerate(symbols):
+            over = face * int(side[i]) if symbol != host else 0
+            graph.nodes[i]["label"] = f"{symbol} {over} {rings[i]}"
+        hashes.append(nx.weisfeiler_lehman_graph_hash(graph, node_attr="label", iterations=_ROUNDS))
+    text = f"{_formula(Counter(symbols))} {min(hashes)}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def same_structure(a: Structure | ase.Atoms, b: Structure | ase.Atoms) -> bool:
+    """Say whether two structures have the same atoms, bonds, rings and sides."""
+    return fingerprint(a) == fingerprint(b)
+
+
+def _atoms(structure: Structure | ase.Atoms) -> ase.Atoms:
+    return structure.atoms if isinstance(structure, Structure) else structure
+
+
+def _host(symbols: list[str]) -> str:
+    return min(Counter(symbols).items(), key=lambda item: (-item[1], item[0]))[0]
+
+
+def _formula(count: Counter[str]) -> str:
+    return "".join(f"{s}{n if n > 1 else ''}" for s, n in sorted(count.items())) or "none"
+
+
+def _heights(atoms: ase.Atoms) -> NDArray[np.float64]:
+    """Height over the sheet, shape (atom,), Å, whatever the sheet's place in the cell."""
+    z = atoms.positions[:, 2].astype(np.float64)
+    host = np.array(atoms.get_chemical_symbols()) == _host(atoms.get_chemical_symbols())
+    period = float(atoms.cell[2, 2])
+    if atoms.pbc[2] and period > 0:
+        # The circular mean finds the sheet even where it crosses the cell's face.
+        phase = np.exp(2j * np.pi * z[host] / period).sum()
+        z = z - float(np.angle(phase)) * period / (2 * np.pi)
+        z -= period * np.round(z / period)
+    out: NDArray[np.float64] = z - np.median(z[host])
+    return out
+
+
+def _rings(graph: nx.Graph) -> list[str]:
+    """Sizes of the smallest rings at every atom, one for each pair of its neighbours."""
+    out = []
+    for node in sorted(graph.nodes):
+        near = sorted(graph[node])
+        graph.remove_node(node)
+        sizes = []
+        for k, start in enumerate(near):
+            reach = nx.single_source_shortest_path_length(graph, start, cutoff=_LONGEST_RING - 2)
+            sizes += [reach[end] + 2 if end in reach else 0 for end in near[k + 1 :]]
+        graph.add_edges_from((node, other) for other in near)
+        graph.add_node(node)
+        out.append(",".join(map(str, sorted(sizes))))
+    return out
