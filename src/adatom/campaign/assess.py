@@ -39,7 +39,7 @@ def calibrate_ensemble(
     observations = []
     for labelled in held_out(material, seed, frames):
         candidates, refined = find_candidates(
-            labelled.frame, predict(labelled.frame, ensemble), options
+            labelled.frame, predict(labelled.frame, ensemble), material, options
         )
         if len(candidates.xy) > 5:
             observations.append(Observation(candidates, refined, labelled))
@@ -47,13 +47,13 @@ def calibrate_ensemble(
     card = {
         **ensemble.card,
         "calibration": calibrator.model_dump(),
-        "scores": measure(ensemble, calibrator, held_out(material, seed + 1, frames)),
+        "scores": measure(ensemble, material, calibrator, held_out(material, seed + 1, frames)),
     }
     return replace(ensemble, card=card)
 
 
 def measure(
-    ensemble: Ensemble, calibrator: Calibrator, frames: list[LabelledFrame]
+    ensemble: Ensemble, material: Material, calibrator: Calibrator, frames: list[LabelledFrame]
 ) -> dict[str, Any]:
     """Score an ensemble against truth, by dose.
 
@@ -66,7 +66,7 @@ def measure(
     bands = [(0.0, 40.0), (40.0, 300.0), (300.0, 2000.0), (2000.0, np.inf)]
     parts = []
     for labelled in frames:
-        table = find_atoms(labelled.frame, predict(labelled.frame, ensemble), calibrator)
+        table = find_atoms(labelled.frame, predict(labelled.frame, ensemble), material, calibrator)
         parts.append((_dose(labelled), _compare(labelled, table)))
     rows = []
     for low, high in bands:

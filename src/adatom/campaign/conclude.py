@@ -46,7 +46,7 @@ def advise_campaign(
             _MEAN_SQUARE_VELOCITY,
             threshold_sd_eV=_THRESHOLD_SD_EV,
         )
-        damage[voltage] = (cross.mean, cross.sd)
+        damage[voltage] = (cross.mean_barn, cross.sd_barn)
     advice = advise(
         found.atoms,
         found.defects,

@@ -17,7 +17,7 @@ def demo_config(seed: int) -> Config:
     return Config(
         seed=seed,
         input=InputOptions(twin=TwinOptions(seed=seed)),
-        supercell=SupercellOptions(min_width_A=12.0),
+        supercell=SupercellOptions(min_width_A=12.0, defect_radius_A=4.5),
         simulate=SimulateOptions(draws=4, max_structures=2),
         dynamics=DynamicsOptions(production_ps=5.0),
     )

@@ -27,8 +27,8 @@ from adatom.core import (
     find_material,
 )
 from adatom.errors import BadInput
-from adatom.feedback import advise as _advise
 from adatom.features.find import find_atoms
+from adatom.feedback import advise as _advise
 from adatom.frames.calibrate import fit_lattice
 from adatom.frames.read import read
 from adatom.learning.ensemble import predict
@@ -79,7 +79,7 @@ def find(
     ensemble = load_ensemble(config)
     calibrator = calibrator_of(ensemble)
     return AtomTable.concat(
-        find_atoms(frame, predict(frame, ensemble), calibrator) for frame in movie
+        find_atoms(frame, predict(frame, ensemble), chosen, calibrator) for frame in movie
     )
 
 

@@ -107,7 +107,7 @@ def perceive(
         The campaign's ledger.
     """
     directory = steps.directory
-    atom_keys = _find(movie, config, ensemble, steps)
+    atom_keys = _find(movie, material, config, ensemble, steps)
     defect_keys = _name_defects(movie, material, config, steps, atom_keys)
     link = Job(
         "link",
@@ -130,7 +130,9 @@ def perceive(
     )
 
 
-def _find(movie: Movie, config: Config, ensemble: weights.Ensemble, steps: Steps) -> list[str]:
+def _find(
+    movie: Movie, material: Material, config: Config, ensemble: weights.Ensemble, steps: Steps
+) -> list[str]:
     assert movie.calibration is not None  # settled by sources.open_movie  # noqa: S101
     directory = steps.directory
     px = movie.calibration.pixel_size_A
@@ -162,7 +164,7 @@ def _find(movie: Movie, config: Config, ensemble: weights.Ensemble, steps: Steps
             entropy=prediction.entropy(),
             mutual_information=prediction.mutual_information(),
         )
-        atoms = find_atoms(frame, prediction, calibrator, config.find)
+        atoms = find_atoms(frame, prediction, material, calibrator, config.find)
         write_table(_part(directory, i, "atoms.parquet"), atoms.data)
         return current(i)
 

@@ -13,7 +13,7 @@ from adatom.campaign.progress import Progress, Silent
 from adatom.campaign.simulate import check_engines, make_structures, simulate_all
 from adatom.campaign.sources import open_movie
 from adatom.campaign.steps import Steps
-from adatom.core import find_material
+from adatom.core import SimulationResult, Structure, find_material
 from adatom.report import CampaignView
 from adatom.store import CampaignDirectory
 
@@ -80,7 +80,8 @@ def run_campaign(
         for warning in more:
             progress.warn(warning)
         warnings = (*warnings, *more)
-        structures, results = [], []
+        structures: list[Structure] = []
+        results: list[SimulationResult] = []
         if not only_find:
             structures, keys = make_structures(movie, material, found, config, steps)
             results = simulate_all(structures, keys, config, steps)

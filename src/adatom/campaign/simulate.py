@@ -106,7 +106,7 @@ def choose_defects(
     frames = {i: lattice for i, lattice in found.lattices.items() if lattice is not None}
     if not frames:
         return []
-    first = min(frames, key=lambda i: frames[i].rms_A)  # type: ignore[union-attr]
+    first = min(frames, key=lambda i: frames[i].rms_A)
     return [Chosen("pristine", first, -1, (w / 2, h / 2), 0.0)]
 
 

@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from adatom.core import AtomTable, Frame, Prediction
+from adatom.core import AtomTable, Frame, Material, Prediction
 from adatom.features.calibrate import Calibrator
 from adatom.features.locate import Candidates, LocateOptions, locate
 from adatom.features.refine import Refined, RefineOptions, refine
+from adatom.features.ties import centroid_ties
 
 FloatArray = NDArray[np.float64]
 
@@ -27,16 +28,19 @@ class FindOptions(BaseModel):
 
 
 def find_candidates(
-    frame: Frame, prediction: Prediction, options: FindOptions
+    frame: Frame, prediction: Prediction, material: Material, options: FindOptions
 ) -> tuple[Candidates, Refined]:
     """Locate and refine, before calibration."""
     candidates = locate(prediction, options.locate)
-    return candidates, refine(frame, candidates.xy, options.refine)
+    host = candidates.class_share[:, 0] > 0.5
+    ties = centroid_ties(candidates.xy, host, material)
+    return candidates, refine(frame, candidates.xy, options.refine, ties)
 
 
 def find_atoms(
     frame: Frame,
     prediction: Prediction,
+    material: Material,
     calibrator: Calibrator,
     options: FindOptions | None = None,
 ) -> AtomTable:
@@ -48,13 +52,15 @@ def find_atoms(
         The image.
     prediction
         The ensemble's maps of it.
+    material
+        What it shows; regular atoms are tied to their neighbours.
     calibrator
         Fitted with the ensemble.
     options
         See `FindOptions`.
     """
     options = options or FindOptions()
-    candidates, refined = find_candidates(frame, prediction, options)
+    candidates, refined = find_candidates(frame, prediction, material, options)
     p_exists = calibrator.p_exists(candidates, refined)
     p_foreign = calibrator.p_foreign(candidates, refined)
     classes = prediction.classes

@@ -101,28 +101,28 @@ def _peaks(image: NDArray[np.float32], distance: int, threshold: float) -> Float
         curvature = low - 2 * mid + high
         shift = np.where(curvature < -1e-9, 0.5 * (low - high) / np.minimum(curvature, -1e-9), 0.0)
         rc[:, axis] += np.clip(shift, -0.5, 0.5)
-    return rc
+    return np.asarray(rc, dtype=np.float64)
 
 
 def _separate(rc: FloatArray, image: NDArray[np.float32], distance_px: float) -> FloatArray:
     """Of peaks closer than `distance_px`, keep the higher."""
-    if len(rc) < 2:
-        return rc
     height = _sample(image, rc)
     drop = np.zeros(len(rc), dtype=bool)
     pairs = cKDTree(rc).query_pairs(distance_px, output_type="ndarray")
     order = np.argsort([-max(height[i], height[j]) for i, j in pairs], kind="stable")
-    for i, j in pairs[order]:
+    for i, j in pairs[np.asarray(order, dtype=np.int64)]:
         if not (drop[i] or drop[j]):
             drop[j if height[i] >= height[j] else i] = True
-    return rc[~drop]
+    out: FloatArray = rc[~drop]
+    return out
 
 
 def _sample(image: NDArray[np.float32], rc: FloatArray) -> FloatArray:
     """Value at the pixel nearest to each position."""
     r = np.clip(np.round(rc[:, 0]).astype(int), 0, image.shape[0] - 1)
     c = np.clip(np.round(rc[:, 1]).astype(int), 0, image.shape[1] - 1)
-    return image[r, c].astype(np.float64)
+    out: FloatArray = image[r, c].astype(np.float64)
+    return out
 
 
 def _match(
@@ -158,4 +158,5 @@ def _scatter(offsets: FloatArray) -> FloatArray:
     mean = filled.sum(axis=0) / count[:, None]
     centred = np.where(seen[..., None], offsets - mean, 0.0)
     out: FloatArray = np.einsum("mni,mnj->nij", centred, centred)
-    return out / np.maximum(count - 1, 1)[:, None, None]
+    out /= np.maximum(count - 1, 1)[:, None, None]
+    return out

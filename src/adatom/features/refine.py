@@ -33,6 +33,9 @@ class RefineOptions(BaseModel):
     start_sigma_A: float = Field(
         0.10, gt=0, description="how far the networks' positions are trusted, Å (1 sigma)"
     )
+    tie_sigma_A: float = Field(
+        0.04, gt=0, description="how far a regular atom may lie from its neighbours' centroid, Å"
+    )
     largest_step_A: float = Field(0.12, gt=0, description="longest move in one iteration, Å")
     largest_shift_A: float = Field(0.45, gt=0, description="farthest from the start, Å")
     probe_sigma_A: float = Field(0.42, gt=0, description="probe width to start from, Å")
@@ -70,7 +73,12 @@ class Refined:
     model: FloatArray
 
 
-def refine(frame: Frame, xy: FloatArray, options: RefineOptions | None = None) -> Refined:
+def refine(
+    frame: Frame,
+    xy: FloatArray,
+    options: RefineOptions | None = None,
+    ties: sparse.csr_matrix | None = None,
+) -> Refined:
     """Refine positions and amplitudes of all atoms together with one probe width.
 
     Gauss-Newton on the weighted residual with the networks' positions as a prior: where counts
@@ -85,6 +93,8 @@ def refine(frame: Frame, xy: FloatArray, options: RefineOptions | None = None) -
         Start, shape (atom, 2), Å.
     options
         See `RefineOptions`.
+    ties
+        Forms that vanish on a perfect crystal, shape (tie, atom), from `ties.centroid_ties`.
     """
     options = options or RefineOptions()
     view = sample(frame)
@@ -95,7 +105,9 @@ def refine(frame: Frame, xy: FloatArray, options: RefineOptions | None = None) -
     sigma = options.probe_sigma_A / px
     rc, tail = start.copy(), np.zeros(shape)
     amplitude, level, share = _linear_start(view.data, rc, sigma, knots)
-    prior = np.full(2 * n, (px / options.start_sigma_A) ** 2)
+    own = np.full(2 * n, (px / options.start_sigma_A) ** 2)
+    tied = _tie_information(ties, n, (px / options.tie_sigma_A) ** 2)
+    prior = (sparse.diags(own) + tied).tocsc()
     noise = Noise(1.0, 0.0, 1.0)
     for iteration in range(options.iterations + 1):
         spots, by_atom = spot_columns((shape[0], shape[1]), rc, amplitude, sigma)
@@ -113,7 +125,7 @@ def refine(frame: Frame, xy: FloatArray, options: RefineOptions | None = None) -
         if iteration == options.iterations:
             break
         gradient = weighted.T @ (view.data - model).ravel()
-        gradient[: 2 * n] -= prior * (rc - start).T.ravel()
+        gradient[: 2 * n] -= own * (rc - start).T.ravel() + tied @ rc.T.ravel()
         step = _solve(information, prior, gradient)
         rc = _move(rc, start, step[: 2 * n].reshape(2, n).T, px, options)
         amplitude = np.maximum(amplitude + step[2 * n : 3 * n], 1e-3 * np.median(amplitude))
@@ -157,17 +169,35 @@ def _linear_start(
     return np.maximum(amplitude, 0.05 * max(typical, 1e-12)), both[len(rc) :], 0.0
 
 
-def _solve(information: sparse.csc_matrix, prior: FloatArray, gradient: FloatArray) -> FloatArray:
-    """Solve the damped normal equations."""
+def _tie_information(ties: sparse.csr_matrix | None, n: int, weight: float) -> sparse.csc_matrix:
+    """Information of the ties on rows and columns of all atoms, shape (2 atom, 2 atom)."""
+    if ties is None or ties.shape[0] == 0:
+        return sparse.csc_matrix((2 * n, 2 * n))
+    one = (ties.T @ ties) * weight
+    return sparse.block_diag([one, one], format="csc")
+
+
+def _with_prior(
+    information: sparse.csc_matrix, prior: sparse.csc_matrix, damping: float
+) -> sparse.csc_matrix:
+    """Add the prior on positions, and a share of the diagonal against singular directions."""
     diagonal = information.diagonal()
-    extra = 1e-3 * diagonal + 1e-12 * diagonal.max()
-    extra[: len(prior)] += prior
-    out: FloatArray = linalg.spsolve((information + sparse.diags(extra)).tocsc(), gradient)
+    rest = information.shape[0] - prior.shape[0]
+    whole = sparse.block_diag([prior, sparse.csc_matrix((rest, rest))], format="csc")
+    small = sparse.diags(damping * diagonal + 1e-12 * diagonal.max())
+    return (information + whole + small).tocsc()
+
+
+def _solve(
+    information: sparse.csc_matrix, prior: sparse.csc_matrix, gradient: FloatArray
+) -> FloatArray:
+    """Solve the damped normal equations."""
+    out: FloatArray = linalg.spsolve(_with_prior(information, prior, 1e-3), gradient)
     return out
 
 
 def _covariance(
-    information: sparse.csc_matrix, prior: FloatArray, rc: FloatArray, reach_px: float
+    information: sparse.csc_matrix, prior: sparse.csc_matrix, rc: FloatArray, reach_px: float
 ) -> tuple[FloatArray, FloatArray]:
     """Invert the information: position covariance (atom, 2, 2), row and column, and amplitude sd.
 
@@ -176,10 +206,7 @@ def _covariance(
     """
     n = len(rc)
     common = np.arange(3 * n, information.shape[0])
-    diagonal = information.diagonal()
-    extra = 1e-6 * diagonal + 1e-15 * diagonal.max()
-    extra[: 2 * n] += prior
-    matrix = (information + sparse.diags(extra)).tocsr()
+    matrix = _with_prior(information, prior, 1e-6).tocsr()
     cov, sd = np.empty((n, 2, 2)), np.empty(n)
     if information.shape[0] <= 1500:
         blocks = [(np.arange(n), np.arange(n))]

@@ -124,4 +124,4 @@ class Twin:
             other = [i for i in near if i != site and self._occupied[i] and not self._species[i]]
             if other:
                 target = int(self._rng.choice(other))
-                self._species[[site, target]] = self._species[[target, site]]
+                self._species[target], self._species[site] = self._species[site], 0

@@ -89,4 +89,5 @@ def normalise(image: Image, working: Calibration) -> Image:
     scale = float(np.std(np.clip(flat, *np.percentile(flat, (0.2, 99.8)))))
     if scale <= 0:
         scale = float(np.std(flat)) or 1.0
-    return np.clip(flat / scale, -_LIMIT, _LIMIT).astype(np.float32)
+    out: Image = np.clip(flat / scale, -_LIMIT, _LIMIT).astype(np.float32)
+    return out

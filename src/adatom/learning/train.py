@@ -90,7 +90,8 @@ def train_member(
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    network = UNet(classes, options.width).train().to(memory_format=torch.channels_last)
+    network = UNet(classes, options.width).train()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 1.4 x faster
     optimiser = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, options.learning_rate, total_steps=options.steps, pct_start=0.1
@@ -111,4 +112,5 @@ def train_member(
         running = value if np.isnan(running) else 0.98 * running + 0.02 * value
         if progress is not None:
             progress(step, running)
-    return network.eval().to(memory_format=torch.contiguous_format)
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return network.eval()

@@ -41,7 +41,7 @@ class Ensemble:
     card: dict[str, Any] = field(default_factory=dict)
 
     def fingerprint(self) -> str:
-        """Hash of every weight and of the calibration: part of the key of each step that uses it."""
+        """Hash of weights and calibration: part of the key of each step that uses them."""
         parts = [t.numpy() for m in self.members for t in m.state_dict().values()]
         return content_hash(
             *parts, list(self.classes), self.working.pixel_size_A, self.card.get("calibration")

@@ -34,7 +34,7 @@ from ase.constraints import FixAtoms
 from ase.optimize import BFGS
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from adatom.core import SimulationResult, SimulationTask, find_material
 from adatom.errors import AdatomError, BadInput
