@@ -27,7 +27,7 @@ def held_out(material: Material, seed: int, count: int) -> list[LabelledFrame]:
 
 
 def calibrate_ensemble(
-    ensemble: Ensemble, material: Material, *, seed: int = 0, frames: int = 90
+    ensemble: Ensemble, material: Material, *, seed: int = 0, frames: int = 150
 ) -> Ensemble:
     """Fit the ensemble's calibration on held-out frames, measure it on as many others.
 

@@ -97,7 +97,8 @@ def choose_defects(
         kind, x, y = row["kind"], row["x_A"], row["y_A"]
         weight[kind] = weight.get(kind, 0.0) + row["p"]
         whole = min(min(x, y, w - x, h - y) / _WHOLE_A, 1.0)
-        score = row["p"] * max(whole, 0.0) * lattice.matched / (lattice.rms_A + 0.05)
+        sure = _certainty(found, row["frame"], (x, y), config.supercell.defect_radius_A)
+        score = row["p"] * sure * max(whole, 0.0) * lattice.matched / (lattice.rms_A + 0.05)
         if kind not in best or score > best[kind][0]:
             best[kind] = (score, Chosen(kind, row["frame"], row["defect"], (x, y), 0.0))
     ranked = sorted(best, key=lambda k: -weight[k])[: config.simulate.max_structures]
@@ -108,6 +109,16 @@ def choose_defects(
         return []
     first = min(frames, key=lambda i: frames[i].rms_A)
     return [Chosen("pristine", first, -1, (w / 2, h / 2), 0.0)]
+
+
+def _certainty(
+    found: Perceived, frame: int, center_xy_A: tuple[float, float], radius_A: float
+) -> float:
+    """Probability that every atom near a defect is as the table says: there, and of its element."""
+    atoms = found.atoms.of_frame(frame)
+    near = np.linalg.norm(atoms.xy - np.asarray(center_xy_A), axis=1) < radius_A
+    p = atoms.column("p_exists")[near]
+    return float(np.prod(np.maximum(p, 1.0 - p) * atoms.column("p_element")[near]))
 
 
 def make_structures(

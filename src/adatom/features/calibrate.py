@@ -16,6 +16,7 @@ from adatom.features.locate import Candidates
 from adatom.features.refine import Refined
 
 FloatArray = NDArray[np.float64]
+_BORDER_A = 1.0
 MATCH_A = 0.5  # a found atom is right when it lies this near to a true one
 
 
@@ -110,6 +111,8 @@ def _exists_features(candidates: Candidates, refined: Refined) -> FloatArray:
             np.log(peak / (1 - peak)),
             2 * candidates.votes - 1,
             np.clip(evidence, -6.0, 6.0),
+            # Half of an atom at the border is not in the frame: there, and only there, many err.
+            np.clip(1.0 - candidates.border_A / _BORDER_A, 0.0, 1.5),
         ],
         axis=1,
     )

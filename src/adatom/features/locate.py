@@ -43,6 +43,8 @@ class Candidates:
         Share of the members that saw it, shape (atom,).
     class_share
         Share of the probability that each class has, shape (atom, class); rows sum to one.
+    border_A
+        Distance from the nearest border of the frame, shape (atom,), Å.
     """
 
     xy: FloatArray
@@ -50,6 +52,7 @@ class Candidates:
     peak: FloatArray
     votes: FloatArray
     class_share: FloatArray
+    border_A: FloatArray
 
 
 def locate(prediction: Prediction, options: LocateOptions | None = None) -> Candidates:
@@ -85,7 +88,9 @@ def locate(prediction: Prediction, options: LocateOptions | None = None) -> Cand
         offsets[m, a] = own[b] - rc[a]
     xy = working.xy(rc)
     scatter = _scatter(offsets) * working.pixel_size_A**2
-    return Candidates(xy, scatter, peak, votes / prediction.members, share)
+    extent = np.asarray(working.extent_xy((total.shape[0], total.shape[1])))
+    border = np.minimum(xy, extent - xy).min(axis=1, initial=np.inf)
+    return Candidates(xy, scatter, peak, votes / prediction.members, share, border)
 
 
 def _peaks(image: NDArray[np.float32], distance: int, threshold: float) -> FloatArray:

@@ -1,0 +1,5 @@
+"""``python -m adatom``: the command line."""
+
+from adatom.cli import main
+
+main()

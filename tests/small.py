@@ -1,0 +1,47 @@
+"""Small simulated movies and the command line, for the tests of the whole way."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adatom.core import GRAPHENE, ScanRequest
+from adatom.frames.specimen import lattice_points
+from adatom.frames.synthesize import Conditions, image_request
+
+PIXEL_A = 0.12
+PIXELS = 128
+SUMMARY_KEYS = {"frames", "atoms", "elements", "relaxed", "dynamics", "advice", "warnings"}
+
+
+def simulated_movie(frames: int = 3, *, seed: int = 0, foreign: int = 1) -> NDArray[np.float32]:
+    """Frames of a clean sheet with Si in its middle, shape (frame, row, col), counts."""
+    rng = np.random.default_rng(seed)
+    edge = PIXELS * PIXEL_A
+    xy = lattice_points(GRAPHENE, (edge, edge), 4.0, 0.3)
+    species = np.zeros(len(xy), dtype=np.int64)
+    species[np.argsort(np.linalg.norm(xy - edge / 2, axis=1))[:foreign]] = 1
+    request = ScanRequest((edge / 2, edge / 2), edge, PIXELS, 1e6)
+    conditions = Conditions(pixel_size_A=PIXEL_A, probe_sigma_A=(0.4, 0.4), counts=60.0)
+    return np.stack(
+        [
+            image_request(xy, species, GRAPHENE, request, conditions, rng, index=i).data
+            for i in range(frames)
+        ]
+    )
+
+
+def adatom(*words: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run the real command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "adatom", *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        **options,  # type: ignore[call-overload]
+    )
