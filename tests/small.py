@@ -26,7 +26,7 @@ def simulated_movie(frames: int = 3, *, seed: int = 0, foreign: int = 1) -> NDAr
     species = np.zeros(len(xy), dtype=np.int64)
     species[np.argsort(np.linalg.norm(xy - edge / 2, axis=1))[:foreign]] = 1
     request = ScanRequest((edge / 2, edge / 2), edge, PIXELS, 1e6)
-    conditions = Conditions(pixel_size_A=PIXEL_A, probe_sigma_A=(0.4, 0.4), counts=60.0)
+    conditions = Conditions(pixel_size_A=PIXEL_A, probe_sigma_A=(0.45, 0.45), counts=10.0)
     return np.stack(
         [
             image_request(xy, species, GRAPHENE, request, conditions, rng, index=i).data

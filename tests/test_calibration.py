@@ -110,11 +110,12 @@ SIGMA = 0.04
 
 
 def noisy_atoms(lattice, rng):
-    """Sites of a 24 x 20 Å field with noise, without a tenth of them, and five strangers."""
+    """Sites of a 24 x 20 Å field with noise, without a tenth of them, and six ad-atoms."""
     _, sites = lattice.sites_within((24.0, 20.0))
     kept = sites[rng.random(len(sites)) > 0.1]
     kept = kept + rng.normal(0, SIGMA, kept.shape)
-    return kept, np.concatenate([kept, rng.uniform((0, 0), (24, 20), (5, 2))])
+    hollows = np.asarray(lattice.origin_xy_A) + rng.integers(-3, 4, (6, 2)) @ lattice.vectors()
+    return kept, np.concatenate([kept, lattice.distort(hollows) + rng.normal(0, 0.2, (6, 2))])
 
 
 @pytest.mark.parametrize("degrees", range(0, 120, 11))
@@ -132,6 +133,7 @@ def test_fit_recovers_rotation_strain_and_origin(degrees):
     assert abs(np.degrees(turned)) < 0.25
     np.testing.assert_allclose(fit.affine.array(), matrix, atol=0.008)
     assert fit.rms_A == pytest.approx(SIGMA, rel=0.25)
+    assert fit.matched == pytest.approx(len(kept) / len(all_atoms), abs=0.015)
     _, offset = fit.nearest_site(fit.undistort(kept))
     assert np.linalg.norm(offset, axis=1).max() < GRAPHENE.bond_length_A / 3
     # The origin is a lattice point: where the truth has the middle of a hexagon, so has the fit.

@@ -113,7 +113,8 @@ def test_jitter_shifts_whole_rows_along_x_and_nothing_else():
     cols = np.arange(61)
     shift = (moved[rows] * cols).sum(axis=1) / moved[rows].sum(axis=1) - 30
     assert shift.std() == pytest.approx(1.5, rel=0.5)
-    expected = np.array([np.interp(cols - s, cols, r) for s, r in zip(shift, still[rows], strict=True)])
+    pairs = zip(shift, still[rows], strict=True)
+    expected = np.array([np.interp(cols - s, cols, r) for s, r in pairs])
     np.testing.assert_allclose(moved[rows], expected, atol=0.05 * still.max())
 
 
@@ -138,7 +139,7 @@ def test_labels_lie_inside_the_frame_and_on_its_bright_spots():
 
 @pytest.mark.parametrize("block", range(4))
 def test_random_specimens_are_chemically_possible_and_cover_the_field(block):
-    empty_frames = 0
+    bare_frames = 0
     for seed in range(40 * block, 40 * block + 40):
         s = random_specimen(GRAPHENE, (18.0, 18.0), np.random.default_rng(seed))
         pairs = cKDTree(s.xy).query_pairs(0.9)
@@ -147,7 +148,6 @@ def test_random_specimens_are_chemically_possible_and_cover_the_field(block):
             gap = cKDTree(s.xy).query(s.vacancies_xy)[0]
             assert gap.min() > 0.6, f"seed {seed}: an atom {gap.min():.2f} Å from a vacancy"
             assert len(np.unique(s.vacancies_xy.round(6), axis=0)) == len(s.vacancies_xy)
-        # Every quarter of the border strip just outside of the field has atoms: no bare edge.
         bare = sum(
             not np.any(np.all((s.xy > low) & (s.xy < high), axis=1))
             for low, high in (
@@ -155,8 +155,8 @@ def test_random_specimens_are_chemically_possible_and_cover_the_field(block):
                 ((-2.5, 0), (0, 18)), ((18, 0), (20.5, 18)),
             )
         )  # fmt: skip
-        empty_frames += bare > 0
-    assert empty_frames == 0
+        bare_frames += bare > 0
+    assert bare_frames == 0
 
 
 def make_twin(**options):
@@ -179,21 +179,16 @@ def silicon(twin):
 
 def test_twin_silicon_hops_to_a_neighbour_at_the_rate_of_its_dose():
     twin = make_twin(pixels=32, drift_A=0.0, vacancies=0)
-    o, hops, scans = twin.options, 0, 600
-    # The beam follows the atom, so that it never leaves the field of view.
+    o, hops, scans = twin.options, 0, 250
     for _ in range(scans):
-        before = silicon(twin)
-        request = ScanRequest(tuple(before[0]), o.field_of_view_A, 32, o.dose_per_A2)
-        if np.abs(before[0] - 24).max() > 20:  # at the edge of the sheet
-            break
-        twin.scan(request)
+        before = silicon(twin)  # the beam follows it, so that it never leaves the field of view
+        assert np.abs(before[0] - 24).max() < 22, "reached the edge of the sheet: take another seed"
+        twin.scan(ScanRequest(tuple(before[0]), o.field_of_view_A, 32, o.dose_per_A2))
         moved = float(np.linalg.norm(silicon(twin) - before))
-        assert moved == pytest.approx(0.0, abs=1e-9) or moved == pytest.approx(1.42, abs=0.01)
+        assert moved < 1e-9 or moved == pytest.approx(GRAPHENE.bond_length_A, abs=0.01)
         hops += moved > 1
-        scans_done = _ + 1
     p = 1 - np.exp(-o.hop_cross_section_A2 * o.dose_per_A2)
-    assert scans_done > 100
-    assert hops / scans_done == pytest.approx(p, abs=4 * np.sqrt(p * (1 - p) / scans_done))
+    assert hops / scans == pytest.approx(p, abs=3 * np.sqrt(p * (1 - p) / scans))
 
 
 def test_twin_beam_moves_only_what_it_sees_and_only_with_a_dose():
@@ -219,12 +214,12 @@ def test_twin_vacancies_stay_and_atoms_are_kept():
 
 
 def test_twin_drifts_between_frames_by_its_option():
-    twin = make_twin(pixels=32, frames=60, drift_A=0.25, foreign=0)
+    twin = make_twin(pixels=32, drift_A=0.25, foreign=0)
     places = [twin.truth[0][0]]
-    for _ in range(400):
+    for _ in range(150):
         twin.scan(ScanRequest((0.0, 0.0), 10.0, 32, 1e5))
         places.append(twin.truth[0][0])
-    assert np.diff(places, axis=0).std() == pytest.approx(0.25, rel=0.1)
+    assert np.diff(places, axis=0).std() == pytest.approx(0.25, rel=0.15)
 
 
 def test_twin_frames_show_its_truth_and_repeat():

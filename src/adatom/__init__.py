@@ -1,8 +1,8 @@
 """adatom: from microscope frames to simulations and back.
 
 >>> import adatom as ad
->>> sorted(ad.__all__)
-['__version__', 'advise', 'find', 'find_defects', 'read', 'simulate', 'supercells']
+>>> ad.find.__module__
+'adatom.campaign.face'
 """
 
 from __future__ import annotations
@@ -10,10 +10,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from adatom.campaign.face import advise, find, find_defects, read, simulate, supercells
+    from adatom.campaign.face import (
+        advise,
+        example_frames,
+        find,
+        find_defects,
+        read,
+        simulate,
+        supercells,
+    )
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "advise", "find", "find_defects", "read", "simulate", "supercells"]
+__all__ = [
+    "__version__",
+    "advise",
+    "example_frames",
+    "find",
+    "find_defects",
+    "read",
+    "simulate",
+    "supercells",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
@@ -91,7 +94,8 @@ class _Screen:
         self._bars.update(self._tasks[step], refresh=True)
 
     def warn(self, text: str) -> None:
-        _screen.print(f"[yellow]warning:[/] {text}", highlight=False, soft_wrap=True)
+        # Escaped: what stands in brackets in a file's name is no markup.
+        _screen.print(f"[yellow]warning:[/] {escape(text)}", highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         self._bars.stop()
@@ -116,17 +120,17 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Do the main job: find atoms and defects, build supercells, relax and heat them, advise."""
-    from adatom.campaign.config import SimulateOptions
-
     config = _config(
         _input(frames, pixel_size, frame_range, dataset, trust_scale),
         material=material,
         weights=weights,
         seed=seed,
         voltage_kV=voltage,
-        simulate=SimulateOptions(
-            draws=draws, max_structures=max_structures, temperatures_K=_numbers(temperatures)
-        ),
+        simulate={
+            "draws": draws,
+            "max_structures": max_structures,
+            "temperatures_K": _numbers(temperatures),
+        },
         dynamics={"production_ps": picoseconds},
     )
     _run(config, output, as_json=as_json)
@@ -278,7 +282,7 @@ def _input(
     trust_scale: bool,
 ) -> dict[str, Any]:
     return {
-        "paths": tuple(str(p.expanduser().absolute()) for p in frames),
+        "paths": tuple(str(p.expanduser().resolve()) for p in frames),
         "pixel_size_A": pixel_size,
         "frames": frame_range,
         "dataset": dataset,
@@ -302,24 +306,22 @@ def _numbers(text: str) -> tuple[float, ...]:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
         values = ()
-    if not values or min(values) <= 0:
+    if not values or not all(0 < v < math.inf for v in values):  # NaN is not more than 0
         raise BadInput(
             f"--temperatures {text}",
             expected="positive numbers in K, such as 300,900",
             got=repr(text),
             todo="Separate them by commas.",
         )
-    return values
+    return tuple(dict.fromkeys(values))
 
 
 def _run(config: Any, output: Path, *, as_json: bool, only_find: bool = False) -> Any:
     from adatom.campaign.pipeline import run_campaign
 
-    screen = _Screen()
-    try:
-        outcome = run_campaign(config, output, only_find=only_find, progress=screen)
-    finally:
-        screen.close()
+    outcome = _watched(
+        lambda screen: run_campaign(config, output, only_find=only_find, progress=screen), output
+    )
     _show(outcome.summary, as_json=as_json)
     return outcome
 
@@ -327,19 +329,33 @@ def _run(config: Any, output: Path, *, as_json: bool, only_find: bool = False) -
 def _resume(directory: Path, *, as_json: bool) -> None:
     from adatom.campaign.pipeline import resume_campaign
 
+    outcome = _watched(lambda screen: resume_campaign(directory, progress=screen), directory)
+    _show(outcome.summary, as_json=as_json)
+
+
+def _watched(work: Callable[[_Screen], Any], directory: Path) -> Any:
+    """Show the progress of a campaign; say how to go on where the user stops it."""
     screen = _Screen()
     try:
-        outcome = resume_campaign(directory, progress=screen)
+        return work(screen)
+    except KeyboardInterrupt:  # here, because typer would answer it with a bare "Aborted!"
+        screen.close()
+        _screen.print(
+            f"stopped; `adatom resume {directory}` carries on from the last finished step",
+            highlight=False,
+            soft_wrap=True,
+            markup=False,
+        )
+        raise typer.Exit(1) from None
     finally:
         screen.close()
-    _show(outcome.summary, as_json=as_json)
 
 
 def _show(summary: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(summary))
         return
-    out = Console(highlight=False, soft_wrap=True)
+    out = Console(highlight=False, soft_wrap=True, markup=False)
     atoms = ", ".join(f"{n} {element}" for element, n in summary["elements"].items())
     out.print(f"{summary['frames']} frames, {summary['atoms']} atoms ({atoms})")
     if summary["bond_length_A"] is not None:
@@ -368,7 +384,8 @@ def main() -> None:
     try:
         app()
     except AdatomError as error:
-        _screen.print(f"[red]error:[/] {error.subject}", highlight=False, soft_wrap=True)
+        subject = escape(error.subject)
+        _screen.print(f"[red]error:[/] {subject}", highlight=False, soft_wrap=True)
         for label, text in (
             ("expected", error.expected),
             ("got", error.got),
@@ -376,6 +393,3 @@ def main() -> None:
         ):
             _screen.print(f"  {label:<9}{text}", highlight=False, soft_wrap=True, markup=False)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _screen.print("stopped; `adatom resume DIR` carries on from the last finished step")
-        sys.exit(1)

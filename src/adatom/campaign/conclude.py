@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,7 @@ def report_campaign(
         )
     summary = directory.ledger.summary()
     view = CampaignView(
-        title=f"{material.name.capitalize()}: {movie.source}",
+        title=f"{material.name.capitalize()}: {Path(movie.source).name}",
         source=movie.source,
         material=material,
         frame_count=len(movie),

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from adatom.errors import BadInput
 from adatom.features import DefectOptions, LinkOptions
@@ -49,7 +57,9 @@ class SimulateOptions(BaseModel):
     minimum_p: float = Field(0.3, ge=0, le=1, description="least probability of such a defect")
     relax_engine: str = Field("gfn1-xtb", description="engine of the relaxations")
     dynamics_engine: str = Field("lammps", description="engine of the dynamics")
-    temperatures_K: tuple[float, ...] = Field((300.0, 900.0), description="of the dynamics, K")
+    temperatures_K: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (300.0, 900.0), description="of the dynamics, K"
+    )
 
 
 class Config(BaseModel):
@@ -57,7 +67,9 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    material: str = Field("graphene", description="what the specimen is")
+    material: Annotated[str, StringConstraints(strip_whitespace=True, to_lower=True)] = Field(
+        "graphene", description="what the specimen is"
+    )
     seed: int = Field(0, ge=0, description="seed of all randomness")
     weights: str | None = Field(None, description="an ensemble's .safetensors; else the shipped")
     voltage_kV: float = Field(60.0, gt=0, description="acceleration voltage of the frames, kV")
@@ -83,8 +95,9 @@ def parse_config(table: dict[str, Any], source: str) -> Config:
     Raises
     ------
     BadInput
-        If a key is unknown or a value out of range; the message names the key.
+        If a key is unknown or a value out of range or infinite; the message names the key.
     """
+    _refuse_infinite(table, source)
     try:
         return Config.model_validate(table)
     except ValidationError as error:
@@ -96,3 +109,20 @@ def parse_config(table: dict[str, Any], source: str) -> Config:
             got=repr(first.get("input"))[:80],
             todo="Mend this key, or leave it out for its default.",
         ) from error
+
+
+def _refuse_infinite(value: Any, source: str, where: str = "") -> None:
+    """TOML can write inf and nan, and ``inf`` is above every lower bound."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _refuse_infinite(inner, source, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            _refuse_infinite(inner, source, where)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise BadInput(
+            f"{source}, {where}",
+            expected="a finite number",
+            got=repr(value),
+            todo="Mend this key, or leave it out for its default.",
+        )

@@ -14,7 +14,7 @@ from adatom.campaign.config import Config, InputOptions
 from adatom.campaign.executors import cores, local_processes
 from adatom.campaign.perception import calibrator_of, frame_defects, load_ensemble
 from adatom.campaign.simulate import relaxed_structure
-from adatom.campaign.sources import settle_scale
+from adatom.campaign.sources import settle_scale, twin_movie
 from adatom.core import (
     Advice,
     AtomTable,
@@ -31,13 +31,41 @@ from adatom.features.find import find_atoms
 from adatom.feedback import advise as _advise
 from adatom.frames.calibrate import fit_lattice
 from adatom.frames.read import read
+from adatom.instrument import TwinOptions
 from adatom.learning.ensemble import predict
 from adatom.simulation import DynamicsOptions, RelaxOptions, dynamics, relax
 from adatom.structures import SupercellOptions, build_supercell, draw_structures
 
 Frames = Movie | NDArray[Any] | str | Path | Sequence[str | Path]
 
-__all__ = ["advise", "find", "find_defects", "read", "simulate", "supercells"]
+__all__ = [
+    "advise",
+    "example_frames",
+    "find",
+    "find_defects",
+    "read",
+    "simulate",
+    "supercells",
+]
+
+
+def example_frames(count: int = 2, *, seed: int = 7) -> tuple[NDArray[np.float32], float]:
+    """Take frames with the simulated microscope: graphene with a vacancy and a walking Si.
+
+    Parameters
+    ----------
+    count
+        Frames.
+    seed
+        Seed of specimen and noise.
+
+    Returns
+    -------
+    Counts, shape (frame, row, col), and the pixel size in Å.
+    """
+    movie = twin_movie(TwinOptions(frames=count, seed=seed), find_material("graphene"))
+    frames = list(movie)
+    return np.stack([f.data for f in frames]), frames[0].calibration.pixel_size_A
 
 
 def find(

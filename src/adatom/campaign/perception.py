@@ -65,9 +65,18 @@ class Perceived:
 
 def load_ensemble(config: Config) -> weights.Ensemble:
     """Load the ensemble that the configuration names, or the one that ships."""
-    if config.weights is not None:
-        return weights.load(Path(config.weights))
-    return weights.load_shipped(config.material)
+    material = find_material(config.material)
+    if config.weights is None:
+        return weights.load_shipped(material.name)
+    ensemble = weights.load(Path(config.weights))
+    if ensemble.classes != material.species:
+        raise BadInput(
+            config.weights,
+            expected=f"networks for {material.name}, which see {', '.join(material.species)}",
+            got=f"some that see {', '.join(ensemble.classes)}",
+            todo=f"Train them: adatom train {material.name}.",
+        )
+    return ensemble
 
 
 def calibrator_of(ensemble: weights.Ensemble) -> Calibrator:
@@ -168,7 +177,7 @@ def _find(
         write_table(_part(directory, i, "atoms.parquet"), atoms.data)
         return current(i)
 
-    inputs = [movie.fingerprint, px, networks, config.find]
+    inputs = [movie.fingerprint, px, material, networks, config.find]
     return steps.run(
         [
             Job("find", f"frame {i}", [*inputs, i], partial(current, i), partial(make, i))

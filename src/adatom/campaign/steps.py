@@ -10,6 +10,7 @@ from typing import Any
 import adatom
 from adatom.campaign.progress import Progress
 from adatom.core import Record, content_hash
+from adatom.errors import StepFailed
 from adatom.store import CampaignDirectory
 
 
@@ -105,8 +106,13 @@ class Steps:
             Starts job i and gives its future.
         keep
             Writes the result of job i and gives the hash of what it wrote.
+
+        Raises
+        ------
+        StepFailed
+            If a worker process died.
         """
-        from concurrent.futures import as_completed
+        from concurrent.futures import BrokenExecutor, as_completed
 
         if not jobs:
             return []
@@ -122,6 +128,14 @@ class Steps:
             try:
                 result = future.result()
                 output = keep(i, result)
+            except BrokenExecutor as error:
+                self.directory.ledger.fail(jobs[i].key, str(error))
+                raise StepFailed(
+                    f"{step}, {jobs[i].item}",
+                    expected="a worker process that finishes its job",
+                    got="one that ended before (killed, or out of memory)",
+                    todo="Free some memory, then run adatom resume: nothing finished is lost.",
+                ) from error
             except Exception as error:
                 self.directory.ledger.fail(jobs[i].key, str(error))
                 raise

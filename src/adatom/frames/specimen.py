@@ -13,6 +13,7 @@ from adatom.core import Material
 FloatArray = NDArray[np.float64]
 # Shortest projected distances, Å: a heavy atom may lean over a neighbour, two hosts may not.
 _CLOSEST = {(0, 0): 1.22, (0, 1): 1.45, (1, 1): 2.05}
+_EMPTY = 0.7  # a site with an atom this near is not empty, Å
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,10 +159,12 @@ def _defects(
             present[neighbours[:3]], species[neighbours[:3]] = True, 1
     if foreign and rng.random() < 0.15:  # an ad-atom, anywhere
         extra.append(points[int(rng.integers(len(points)))] + rng.normal(0.0, 0.7, 2))
-    vacancies = points[[v for v in vacant if not present[v]]]
     xy = np.concatenate([points[present], *[e[None] for e in extra]], axis=0)
     kinds = np.concatenate([species[present], np.ones(len(extra), dtype=np.int64)])
-    return _push_apart(xy, kinds), kinds, vacancies
+    xy = _push_apart(xy, kinds)
+    # A site may have been emptied twice, filled again, or have an ad-atom on it.
+    vacancies = points[[v for v in dict.fromkeys(vacant) if not present[v]]]
+    return xy, kinds, vacancies[cKDTree(xy).query(vacancies)[0] > _EMPTY]
 
 
 def _push_apart(xy: FloatArray, species: NDArray[np.int64], rounds: int = 12) -> FloatArray:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -79,43 +80,55 @@ def load(path: Path) -> Ensemble:
     """
     todo = "Name a .safetensors file made by `adatom train`, with its .json card beside it."
     try:
-        card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        text = path.with_suffix(".json").read_text(encoding="utf-8")
+        card = _Card.model_validate_json(text)
         tensors = load_file(str(path))
-    except (OSError, ValueError, SafetensorError) as error:
+        members = _members(card, tensors)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise BadInput(
-            str(path), expected="an ensemble's weights and card", got=str(error), todo=todo
+            str(path),
+            expected=f"an ensemble's weights and a card that fits them (format {FORMAT})",
+            got=str(error),
+            todo=todo,
         ) from error
-    if card.get("format") != FORMAT:
-        raise BadInput(
-            str(path), expected=f"format {FORMAT}", got=repr(card.get("format")), todo=todo
-        )
-    members = []
-    for i in range(int(card["members"])):
-        member = UNet(len(card["classes"]), int(card["width"]))
-        prefix = f"{i}."
-        state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-        missing = member.load_state_dict(state, strict=False)
-        lost = [k for k in missing.missing_keys if not k.endswith("num_batches_tracked")]
-        if lost or missing.unexpected_keys:
-            raise BadInput(
-                str(path),
-                expected="the tensors of its card",
-                got=f"member {i} without {lost[:3]} and with {missing.unexpected_keys[:3]}",
-                todo=todo,
-            )
-        members.append(member.eval())
-    extra = {
-        k: v
-        for k, v in card.items()
-        if k not in ("format", "members", "width", "classes", "working_pixel_size_A")
-    }
     return Ensemble(
-        tuple(members),
-        tuple(card["classes"]),
-        Calibration(float(card["working_pixel_size_A"])),
-        extra,
+        members, card.classes, Calibration(card.working_pixel_size_A), card.model_extra or {}
     )
+
+
+class _Card(BaseModel):
+    """What a card must say; the rest of it is kept as it is."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    format: Literal[1]
+    members: int = Field(ge=1)
+    width: int = Field(ge=1)
+    classes: tuple[str, ...] = Field(min_length=1)
+    working_pixel_size_A: float = Field(gt=0, allow_inf_nan=False)
+
+
+def _members(card: _Card, tensors: dict[str, torch.Tensor]) -> tuple[UNet, ...]:
+    """Build the networks; ValueError or RuntimeError where card and tensors don't fit."""
+    left = dict(tensors)
+    members = tuple(_member(card, number, left) for number in range(card.members))
+    if left:
+        raise ValueError(f"tensors beyond the card's {card.members} members: {min(left)}")
+    return members
+
+
+def _member(card: _Card, number: int, tensors: dict[str, torch.Tensor]) -> UNet:
+    """Build one member and take its tensors out of `tensors`; ValueError where they don't fit."""
+    prefix = f"{number}."
+    own = [name for name in tensors if name.startswith(prefix)]
+    state = {name.removeprefix(prefix): tensors.pop(name) for name in own}
+    state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    member = UNet(len(card.classes), card.width)
+    found = member.load_state_dict(state, strict=False)  # RuntimeError where shapes differ
+    lost = [k for k in found.missing_keys if not k.endswith("num_batches_tracked")]
+    if lost or found.unexpected_keys:
+        raise ValueError(f"member {number} without {lost[:3]} and with {found.unexpected_keys[:3]}")
+    return member.eval()
 
 
 def load_shipped(material: str) -> Ensemble:

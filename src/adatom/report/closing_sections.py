@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -92,7 +93,10 @@ def _card(rank: int, action: Advice) -> Html:
         x, y = action.scan.center_xy_A
         facts.append((f"x {number(x, 1)}, y {number(y, 1)} Å", "centre"))
         facts.append((f"{number(action.scan.field_of_view_A, 1)} Å", "field of view"))
-        facts.append((f"{action.scan.dose_per_A2:g} e⁻/Å²", "at"))
+        dose = action.scan.dose_per_A2
+        facts.append(
+            (f"{dose:.3g} e⁻/Å²" if math.isfinite(dose) else "see the reason", "dose per area")
+        )
     items = element("dl", *(element("div", element("dt", k), element("dd", v)) for v, k in facts))
     head = element("h3", element("span", str(rank), class_="rank"), name)
     return element("li", head, element("p", action.reason), items)

@@ -112,7 +112,9 @@ def convergence(results: list[SimulationResult], quantity: str) -> Figure:
         ax.grid(axis="y", color=LINE, linewidth=0.6)
         named = list(seen.items())[:_MOST_KEYS]
         handles = [key(label, colour, line="-") for label, colour in named]
-        figure.legend(handles=handles, loc="outside upper left", ncols=5, columnspacing=1.2)
+        figure.legend(
+            handles=handles, loc="outside upper left", ncols=5 if one else 3, columnspacing=1.2
+        )
     return figure
 
 
