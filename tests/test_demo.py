@@ -12,6 +12,16 @@ import polars as pl
 import pytest
 
 pytestmark = pytest.mark.slow
+FILES = (
+    *("campaign.toml", "ledger.sqlite", "frames.zarr", "maps.zarr", "atoms.parquet"),
+    *("defects.parquet", "structures", "simulations.parquet", "trajectories", "advice.json"),
+    *("report.html", "picture.png"),
+)
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--hide-scrollbars"),
+    "--window-size=1280,3000",
+)
 
 
 @pytest.fixture(scope="module")
@@ -98,18 +108,7 @@ def test_page_opens_in_a_browser(demo, tmp_path):
         pytest.skip("no Chromium on this machine")
     path, _ = demo
     picture = tmp_path / "page.png"
-    flags = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--hide-scrollbars",
-        "--window-size=1280,3000",
-    ]
-    base = [browser, *flags, f"--user-data-dir={tmp_path / 'profile'}"]
+    base = [browser, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}"]
     url = (path / "report.html").as_uri()
     subprocess.run(
         [*base, f"--screenshot={picture}", url], check=True, capture_output=True, timeout=120

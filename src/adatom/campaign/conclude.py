@@ -12,11 +12,12 @@ from scipy.spatial import cKDTree
 
 from adatom.campaign.config import Config
 from adatom.campaign.perception import Perceived, lattice_table
+from adatom.campaign.steps import Job, Steps
 from adatom.core import Advice, Calibration, Material, Movie, SimulationResult, Structure
 from adatom.feedback import advice_to_json, advise
 from adatom.report import CampaignView, FrameMaps, StepSummary, write_report
 from adatom.simulation import uncertain_cross_section
-from adatom.store import CampaignDirectory, load_maps, write_json
+from adatom.store import CampaignDirectory, file_hash, load_maps, write_json
 
 # Out-of-plane <v²> of carbon in graphene at 300 K from phonons and the displacement threshold with
 # the spread of published values: Susi et al., Nat. Commun. 7, 13040 (2016).
@@ -32,9 +33,11 @@ def advise_campaign(
     found: Perceived,
     results: Sequence[SimulationResult],
     config: Config,
-    directory: CampaignDirectory,
+    steps: Steps,
+    parents: Sequence[str],
 ) -> list[Advice]:
-    """Rank what to do next and write ``advice.json``."""
+    """Rank what to do next; ``advice.json`` is written where it is not there yet."""
+    directory = steps.directory
     maps = load_maps(directory.maps_path)
     last = len(movie) - 1
     disagreement = maps.read(last)["mutual_information"].max(axis=0).astype(np.float64)
@@ -60,7 +63,16 @@ def advise_campaign(
         latest_frame=last,
         options=config.advice,
     )
-    write_json(directory.advice_path, advice_to_json(advice))
+    path = directory.advice_path
+    write = Job(
+        "advice",
+        "movie",
+        [config.advice],
+        current=lambda: file_hash(path) if path.exists() else "",
+        make=lambda: write_json(path, advice_to_json(advice)),
+        parents=tuple(parents),
+    )
+    steps.run([write])
     return advice
 
 
@@ -73,11 +85,48 @@ def report_campaign(
     advice: Sequence[Advice],
     warnings: Sequence[str],
     config: Config,
+    steps: Steps,
+    parents: Sequence[str],
+) -> CampaignView | None:
+    """Write ``report.html`` and give what it shows; None where it is there already."""
+    path, views = steps.directory.report_path, []
+
+    def make() -> str:
+        views.append(
+            campaign_view(
+                movie, material, found, structures, results, advice, warnings, config,
+                steps.directory,
+            )
+        )  # fmt: skip
+        write_report(views[0], path)
+        return file_hash(path)
+
+    job = Job(
+        "report",
+        "movie",
+        [config, list(warnings), [r.status for r in results]],
+        current=lambda: file_hash(path) if path.exists() else "",
+        make=make,
+        parents=tuple(parents),
+    )
+    steps.run([job])
+    return views[0] if views else None
+
+
+def campaign_view(
+    movie: Movie,
+    material: Material,
+    found: Perceived,
+    structures: Sequence[Structure],
+    results: Sequence[SimulationResult],
+    advice: Sequence[Advice],
+    warnings: Sequence[str],
+    config: Config,
     directory: CampaignDirectory,
 ) -> CampaignView:
-    """Write ``report.html`` and give what it shows."""
+    """Gather what the report shows."""
     assert movie.calibration is not None  # noqa: S101
-    shown = shown_frames(found, structures, len(movie))
+    shown = shown_frames(structures, len(movie))
     maps = load_maps(directory.maps_path)
     frame_maps = []
     for i in shown:
@@ -86,7 +135,7 @@ def report_campaign(
             FrameMaps(i, maps.classes, read["mean"], read["std"], Calibration(maps.pixel_size_A))
         )
     summary = directory.ledger.summary()
-    view = CampaignView(
+    return CampaignView(
         title=f"{material.name.capitalize()}: {Path(movie.source).name}",
         source=movie.source,
         material=material,
@@ -108,14 +157,11 @@ def report_campaign(
         versions={name: metadata.version(name) for name in _PACKAGES},
         directory=directory.path.name,
     )
-    write_report(view, directory.report_path)
-    return view
 
 
-def shown_frames(found: Perceived, structures: Sequence[Structure], count: int) -> list[int]:
+def shown_frames(structures: Sequence[Structure], count: int) -> list[int]:
     """Choose up to five frames for the page: those simulated, the first, a middle one, the last."""
     wanted = [s.frame for s in structures if s.draw == -1][:2] + [0, count // 2, count - 1]
-    del found
     return sorted({i for i in wanted if 0 <= i < count})[:5]
 
 

@@ -55,12 +55,15 @@ class Perceived:
         By frame; None where none was found.
     keys
         Ledger key of every frame's defects, by frame.
+    key
+        Ledger key of the linked tables.
     """
 
     atoms: AtomTable
     defects: DefectTable
     lattices: dict[int, Lattice | None]
     keys: dict[int, str]
+    key: str
 
 
 def load_ensemble(config: Config) -> weights.Ensemble:
@@ -126,7 +129,7 @@ def perceive(
         make=partial(_link, directory, config, len(movie)),
         parents=tuple(defect_keys),
     )
-    steps.run([link])
+    (key,) = steps.run([link])
     lattices = {
         i: lattice_from_json(read_json(_part(directory, i, "lattice.json")))
         for i in range(len(movie))
@@ -136,6 +139,7 @@ def perceive(
         DefectTable(read_table(directory.defects_path)),
         lattices,
         dict(enumerate(defect_keys)),
+        key,
     )
 
 

@@ -29,7 +29,7 @@ class Outcome:
     summary
         Numbers, JSON-able.
     view
-        What the report shows; None for a run that stopped at the atoms.
+        What the report shows; None where the report was there already.
     """
 
     summary: dict[str, Any]
@@ -67,7 +67,7 @@ def run_campaign(
     calibrator_of(ensemble)
     if not only_find:
         check_engines(config)
-    movie, warnings = open_movie(config.input, material)
+    movie, warnings = open_movie(config.input, material, progress)
     for warning in warnings:
         progress.warn(warning)
     source = config.input.paths or (movie.source,)
@@ -80,14 +80,19 @@ def run_campaign(
         for warning in more:
             progress.warn(warning)
         warnings = (*warnings, *more)
+        parents = [found.key]
         structures: list[Structure] = []
         results: list[SimulationResult] = []
         if not only_find:
             structures, keys = make_structures(movie, material, found, config, steps)
-            results = simulate_all(structures, keys, config, steps)
-        advice = advise_campaign(movie, material, found, results, config, directory)
+            results, done = simulate_all(structures, keys, config, steps)
+            parents += [*keys, *done]
+            if not structures:
+                warnings = (*warnings, "no lattice to build a supercell on: nothing was simulated")
+                progress.warn(warnings[-1])
+        advice = advise_campaign(movie, material, found, results, config, steps, parents)
         view = report_campaign(
-            movie, material, found, structures, results, advice, warnings, config, directory
+            movie, material, found, structures, results, advice, warnings, config, steps, parents
         )
         summary = summarise(movie, found, results, advice, warnings, directory)
     return Outcome(summary, view)

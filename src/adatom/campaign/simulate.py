@@ -193,11 +193,13 @@ def supercell_and_draws(
 
 def simulate_all(
     structures: Sequence[Structure], parents: Sequence[str], config: Config, steps: Steps
-) -> list[SimulationResult]:
+) -> tuple[list[SimulationResult], list[str]]:
     """Relax every draw, then heat every relaxed draw at every temperature.
 
-    Results come in the order of the structures; a simulation that failed has a status that says
-    so and does not stop the others.
+    Returns
+    -------
+    Results, the relaxations in the order of the structures, then the dynamics; a simulation that
+    failed has a status that says so and does not stop the others. And the ledger key of each.
     """
     directory = steps.directory
     engine = config.simulate.relax_engine
@@ -212,10 +214,10 @@ def simulate_all(
     ]
     keys = _run(jobs, tasks, stems, partial(relax, options=config.relax), steps)
     relaxed = [read_result(stem) for stem in stems]
-    heated = _heat(draws, relaxed, keys, config, steps)
+    heated, hot_keys = _heat(draws, relaxed, keys, config, steps)
     everything = [*relaxed, *heated]
     write_table(directory.simulations_path, results_table(everything))
-    return everything
+    return everything, [*keys, *hot_keys]
 
 
 def _heat(
@@ -224,7 +226,7 @@ def _heat(
     parents: Sequence[str],
     config: Config,
     steps: Steps,
-) -> list[SimulationResult]:
+) -> tuple[list[SimulationResult], list[str]]:
     engine = config.simulate.dynamics_engine
     version = engine_version(engine)
     tasks, stems, jobs = [], [], []
@@ -241,8 +243,8 @@ def _heat(
             tasks.append(task)
             stems.append(stem)
             jobs.append(_job("dynamics", task, stem, [config.dynamics, version], (parents[i],)))
-    _run(jobs, tasks, stems, partial(dynamics, options=config.dynamics), steps)
-    return [read_result(stem) for stem in stems]
+    keys = _run(jobs, tasks, stems, partial(dynamics, options=config.dynamics), steps)
+    return [read_result(stem) for stem in stems], keys
 
 
 def relaxed_structure(structure: Structure, result: SimulationResult, config: Config) -> Structure:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from adatom.campaign.config import InputOptions
+from adatom.campaign.progress import Progress
 from adatom.core import Calibration, Frame, Material, Movie, content_hash
 from adatom.errors import BadInput
 from adatom.frames.calibrate import TRUSTED_CONTRAST, ScaleEstimate, estimate_scale
@@ -21,7 +22,9 @@ _FAR = 0.10  # a scale farther from the lattice's than this is not believed
 _SPECTRA = 24  # frames whose spectra are averaged
 
 
-def open_movie(options: InputOptions, material: Material) -> tuple[Movie, tuple[str, ...]]:
+def open_movie(
+    options: InputOptions, material: Material, progress: Progress
+) -> tuple[Movie, tuple[str, ...]]:
     """Open the movie, check every frame of it, and settle its scale.
 
     Returns
@@ -41,12 +44,12 @@ def open_movie(options: InputOptions, material: Material) -> tuple[Movie, tuple[
         frames=options.frames,
         dataset=options.dataset,
     )
-    check_frames(movie)
+    check_frames(movie, progress)
     movie, warnings = settle_scale(movie, material, trust=options.trust_scale)
     return movie, (*movie.notes, *warnings)
 
 
-def check_frames(movie: Movie) -> None:
+def check_frames(movie: Movie, progress: Progress) -> None:
     """Look at every frame once, so that a bad one is refused before anything is written.
 
     Raises
@@ -55,8 +58,11 @@ def check_frames(movie: Movie) -> None:
         Naming the first frame that cannot be used.
     """
     calibration = movie.calibration or Calibration(1.0)
+    progress.start("read", len(movie), 0)
     for frame in movie.recalibrated(calibration):
         del frame
+        progress.advance("read")
+    progress.finish("read")
 
 
 def settle_scale(movie: Movie, material: Material, *, trust: bool) -> tuple[Movie, tuple[str, ...]]:

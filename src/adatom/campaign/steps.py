@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor, as_completed
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import adatom
 from adatom.campaign.progress import Progress
 from adatom.core import Record, content_hash
-from adatom.errors import StepFailed
+from adatom.errors import BadInput, StepFailed
 from adatom.store import CampaignDirectory
 
 
@@ -70,7 +71,13 @@ class Steps:
         return record is not None and record.output != "" and record.output == job.current()
 
     def run(self, jobs: Sequence[Job]) -> list[str]:
-        """Do what is missing, one after the other; give all keys."""
+        """Do what is missing, one after the other; give all keys.
+
+        Raises
+        ------
+        StepFailed
+            If a job refused its input: others were finished before it.
+        """
         done = [self.is_done(job) for job in jobs]
         if not jobs:
             return []
@@ -82,9 +89,8 @@ class Steps:
                 began = time.perf_counter()
                 try:
                     output = job.make()
-                except Exception as error:
-                    self.directory.ledger.fail(job.key, str(error))
-                    raise
+                except Exception as error:  # noqa: BLE001 (raised again)
+                    self._fail(job, error)
                 self._commit(job, output, time.perf_counter() - began)
                 self.progress.advance(step)
         self.progress.finish(step)
@@ -110,10 +116,8 @@ class Steps:
         Raises
         ------
         StepFailed
-            If a worker process died.
+            If a worker process died, or a job refused its input.
         """
-        from concurrent.futures import BrokenExecutor, as_completed
-
         if not jobs:
             return []
         step = jobs[0].step
@@ -128,17 +132,8 @@ class Steps:
             try:
                 result = future.result()
                 output = keep(i, result)
-            except BrokenExecutor as error:
-                self.directory.ledger.fail(jobs[i].key, str(error))
-                raise StepFailed(
-                    f"{step}, {jobs[i].item}",
-                    expected="a worker process that finishes its job",
-                    got="one that ended before (killed, or out of memory)",
-                    todo="Free some memory, then run adatom resume: nothing finished is lost.",
-                ) from error
-            except Exception as error:
-                self.directory.ledger.fail(jobs[i].key, str(error))
-                raise
+            except Exception as error:  # noqa: BLE001 (raised again)
+                self._fail(jobs[i], error)
             self._commit(jobs[i], output, float(getattr(result, "seconds", 0.0)))
             self.progress.advance(step)
         self.progress.finish(step)
@@ -153,6 +148,26 @@ class Steps:
             seed=job.seed,
             version=adatom.__version__,
         )
+
+    def _fail(self, job: Job, error: Exception) -> NoReturn:
+        """Note a failure and pass it on; `BadInput` would say that nothing was written."""
+        self.directory.ledger.fail(job.key, str(error))
+        subject = f"{job.step}, {job.item}"
+        if isinstance(error, BrokenExecutor):
+            raise StepFailed(
+                subject,
+                expected="a worker process that finishes its job",
+                got="one that ended before (killed, or out of memory)",
+                todo="Free some memory, then run adatom resume: nothing finished is lost.",
+            ) from error
+        if isinstance(error, BadInput):
+            raise StepFailed(
+                f"{subject}: {error.subject}",
+                expected=error.expected,
+                got=error.got,
+                todo=error.todo,
+            ) from error
+        raise error
 
     def _commit(self, job: Job, output: str, seconds: float) -> None:
         self.directory.ledger.finish(

@@ -213,8 +213,8 @@ def _without_hot_pixels(data: FloatArray) -> FloatArray:
     median = ndimage.median_filter(data, 3, mode="nearest")
     difference = data - median
     spread = 1.4826 * float(np.median(np.abs(difference - np.median(difference))))
-    spread = max(
-        spread, 0.3 * float(np.clip(difference, *np.percentile(difference, (0.1, 99.9))).std())
-    )
+    usual = float(np.clip(difference, *np.percentile(difference, (0.1, 99.9))).std())
+    # Where most pixels are empty, the median knows nothing of the few electrons that came.
+    spread = max(spread, usual if spread == 0 else 0.3 * usual)
     out: FloatArray = np.where(np.abs(difference) > 12 * spread, median, data)
     return out
