@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import re
 import shutil
@@ -122,16 +123,21 @@ def test_doctor():
         assert rows[name]["installed"]
         assert re.match(r"\d+\.\d+", rows[name]["version"])
     assert all(row["install"] for row in rows.values())
-    text = CliRunner(env={"COLUMNS": "200"}).invoke(cli.app, ["doctor"]).output
+
+
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_doctor_says_how_to_install_what_is_missing(columns, monkeypatch):
+    engines = importlib.import_module("adatom.simulation.engines")
+    present = engines._present
+    monkeypatch.setattr(engines, "_present", lambda e: e.name != "lammps" and present(e))
+    text = CliRunner(env={"COLUMNS": columns}).invoke(cli.app, ["doctor"]).output
+    rows = {row.name: row for row in engines.engine_status()}
+    assert not rows["lammps"].installed
     for row in rows.values():
-        (line,) = [x for x in text.splitlines() if row["name"] in x]
-        assert row["installed"] or row["install"] in line
-
-
-def test_doctor_in_a_narrow_window_hides_nothing():
-    text = CliRunner(env={"COLUMNS": "80"}).invoke(cli.app, ["doctor"]).output
-    assert "…" not in text
-    assert "chgnet" in text
+        assert row.name[:12] in text
+        if not row.installed:  # in one line, to be copied
+            (line,) = [x for x in text.splitlines() if x.strip().startswith(f"{row.name}:")]
+            assert line.endswith(row.install)
 
 
 def test_a_failed_step_has_exit_code_1(monkeypatch, capsys):
@@ -243,7 +249,16 @@ def test_the_report_is_one_page_that_needs_nothing_else(simulated):
 def test_every_step_is_in_the_ledger(simulated):
     rows = ledger(simulated[0]).values()
     count = {step: sum(r[0] == step for r in rows) for step in {r[0] for r in rows}}
-    assert count == {"find": 3, "defects": 3, "link": 1, "supercells": 1, "relax": 2, "dynamics": 2}
+    assert count == {
+        "find": 3,
+        "defects": 3,
+        "link": 1,
+        "supercells": 1,
+        "relax": 2,
+        "dynamics": 2,
+        "advice": 2,
+        "report": 2,  # of `find`, and of `simulate`
+    }
     assert {r[2] for r in rows} == {"done"}
 
 
@@ -291,12 +306,12 @@ def test_run_does_each_thing_once_and_after_a_change_what_depends_on_it(movie, f
     assert changed.returncode == 0, changed.stderr
     now = ledger(campaign)
     assert all(now[key] == row for key, row in records.items())
-    assert [now[k][:2] for k in now.keys() - records.keys()] == [
-        (
-            "dynamics",
-            next(r[1] for r in records.values() if r[0] == "dynamics").replace("300", "600"),
-        )
-    ]
+    new = {now[key][:2] for key in now.keys() - records.keys()}
+    old_run = next(row[1] for row in records.values() if row[0] == "dynamics")
+    assert new - {("advice", "movie"), ("report", "movie")} == {
+        ("dynamics", old_run.replace("300", "600"))
+    }
+    assert ("report", "movie") in new
     assert (
         results(campaign).items()
         >= {k: v for k, v in files.items() if k != "campaign.toml"}.items()
@@ -314,11 +329,11 @@ def test_an_option_of_linking_leaves_perception_alone(found, tmp_path):
     resume_campaign(campaign, only_find=True)
     after = ledger(campaign)
     assert all(after[key] == row for key, row in before.items())
-    assert [after[k][0] for k in after.keys() - before.keys()] == ["link"]
+    new = sorted(after[k][0] for k in after.keys() - before.keys())
+    assert new == ["advice", "link", "report"]
 
 
-def test_the_order_and_place_of_the_directory_do_not_matter(found, movie, tmp_path):
-    """A campaign that was moved is still whole: nothing in it depends on where it lies."""
+def test_a_campaign_may_be_moved(found, movie, tmp_path):
     campaign = tmp_path / "moved"
     shutil.copytree(found[0], campaign)
     before = ledger(campaign)
@@ -326,3 +341,22 @@ def test_the_order_and_place_of_the_directory_do_not_matter(found, movie, tmp_pa
     assert done.returncode == 0, done.stderr
     assert "3 known from before" in done.stderr
     assert ledger(campaign) == before
+
+
+def test_input_refused_in_the_middle_is_a_failed_step(found, tmp_path):
+    """Exit code 2 would say that nothing was written."""
+    from adatom.campaign.pipeline import resume_campaign
+
+    campaign = tmp_path / "campaign"
+    shutil.copytree(found[0], campaign)
+    make_quick(campaign)
+    path = campaign / "campaign.toml"
+    path.write_text(path.read_text().replace("defect_radius_A = 3.0", "defect_radius_A = 8.0"))
+    before = ledger(campaign)
+    with pytest.raises(StepFailed, match="Make min_width_A larger"):
+        resume_campaign(campaign)
+    after = ledger(campaign)
+    assert all(after[key] == row for key, row in before.items())
+    (new,) = after.keys() - before.keys()
+    assert after[new][0] == "supercells"
+    assert after[new][2] == "failed"

@@ -7,12 +7,21 @@ import polars as pl
 import pytest
 from scipy.spatial import cKDTree
 
-from adatom.core import GRAPHENE, Affine, AtomTable, Calibration, Frame, LabelledFrame, Lattice
+from adatom.core import (
+    GRAPHENE,
+    Affine,
+    AtomTable,
+    Calibration,
+    Frame,
+    LabelledFrame,
+    Lattice,
+    Prediction,
+)
 from adatom.features.calibrate import Calibrator, Observation, fit_calibrator, match_truth
 from adatom.features.evidence import site_evidence
 from adatom.features.find import FindOptions, find_atoms, find_candidates
-from adatom.features.locate import Candidates
-from adatom.features.refine import Refined
+from adatom.features.locate import Candidates, locate
+from adatom.features.refine import Refined, RefineOptions, refine
 from adatom.features.ties import centroid_ties
 from adatom.frames.calibrate import fit_lattice
 from adatom.frames.specimen import Specimen, lattice_points
@@ -148,19 +157,65 @@ def test_refinement_comes_near_to_the_bound(seen):
     assert np.sqrt((refined**2).mean()) < 2.6 * bound  # neighbours and background cost
 
 
-def test_where_counts_are_plenty_refinement_pays(ensemble):
-    located, refined = [], []
-    for k in range(3):
-        rng = np.random.default_rng(SEED + 300 + k)
-        conditions = Conditions(
-            pixel_size_A=0.12, counts=110.0, probe_sigma_A=(0.5, 0.44), tail_fraction=0.3
-        )
-        truth = random_labelled(GRAPHENE, rng, conditions=conditions)
-        prediction = predict(truth.frame, ensemble)
-        a, b = find_candidates(truth.frame, prediction, GRAPHENE, FindOptions())
-        located.append(errors(truth, a.xy))
-        refined.append(errors(truth, b.xy))
-    assert (np.concatenate(refined) ** 2).mean() < (np.concatenate(located) ** 2).mean()
+def test_refinement_moves_to_the_image_where_counts_are_plenty(seen):
+    """Starts that are off by 0.08 Å are drawn in: it is the image that decides."""
+    truth = seen[0].truth
+    start = truth.xy + np.random.default_rng(4).normal(0.0, 0.08, truth.xy.shape)
+    refined = refine(truth.frame, start)
+    keep = inner(truth.frame, truth.xy)
+    error = (refined.xy - truth.xy)[keep]
+    assert np.sqrt((error**2).mean()) < 0.4 * 0.08
+    assert refined.probe_sigma_A == pytest.approx(0.42, abs=0.02)
+    host = keep & (truth.species == 0)
+    assert np.median(refined.amplitude[host]) == pytest.approx(30.0, rel=0.15)
+    heavy = keep & (truth.species == 1)
+    if heavy.any():
+        ratio = np.median(refined.amplitude[heavy]) / np.median(refined.amplitude[host])
+        assert ratio == pytest.approx((14 / 6) ** 1.64, rel=0.15)
+
+
+def test_peaks_are_read_between_the_pixels_with_votes_and_scatter():
+    px, rng = Calibration(0.14), np.random.default_rng(1)
+    xy = np.array([[2.03, 3.11], [4.4, 2.55], [5.0, 6.0], [7.21, 4.07]])
+    moves = rng.normal(0.0, 0.05, (6, 4, 2))
+    rows, cols = np.mgrid[:60, :66]
+
+    def spot(at):
+        r, c = px.rc(at[None])[0]
+        return np.exp(-((rows - r) ** 2 + (cols - c) ** 2) / (2 * (0.22 / 0.14) ** 2))
+
+    maps = np.zeros((6, 2, 60, 66), dtype=np.float32)
+    for m in range(6):
+        for k in range(4):
+            if (m, k) not in {(0, 2), (1, 2)}:  # two members miss the third atom
+                maps[m, int(k == 3)] += spot(xy[k] + moves[m, k])
+    found = locate(Prediction(maps, ("C", "Si"), px))
+    order = cKDTree(found.xy).query(xy)[1]
+    assert len(found.xy) == 4
+    np.testing.assert_allclose(found.xy[order[[0, 1, 3]]], xy[[0, 1, 3]] + moves.mean(0)[[0, 1, 3]],
+                               atol=0.01)  # fmt: skip
+    np.testing.assert_allclose(found.votes[order], [1, 1, 4 / 6, 1])
+    np.testing.assert_array_equal(found.class_share[order].argmax(axis=1), [0, 0, 0, 1])
+    np.testing.assert_allclose(found.scatter[order[0]], np.cov(moves[:, 0].T), atol=0.15 * 0.05**2)
+
+
+def test_the_images_own_error_bars_are_those_of_repeated_noise():
+    """Without the prior, covariance is the Cramér-Rao bound, and the spread over draws meets it."""
+    xy = np.array([[3.0, 3.1], [8.2, 3.0], [3.1, 8.0], [7.6, 8.1], [8.7, 8.1]])  # the last two near
+    specimen = Specimen(xy, np.zeros(5, dtype=np.int64), NONE)
+    conditions = Conditions(pixel_size_A=0.12, counts=20.0, tail_fraction=0.0, background=0.5)
+    rng, places = np.random.default_rng(0), []
+    for _ in range(60):
+        frame = image_specimen(specimen, (95, 99), GRAPHENE, conditions, rng).frame
+        refined = refine(frame, xy, RefineOptions(start_sigma_A=9.0))
+        places.append(refined.xy)
+    spread, said = (
+        np.var(places, axis=0),
+        np.stack([refined.covariance[:, k, k] for k in (0, 1)], 1),
+    )
+    assert np.mean(spread[:3] / said[:3]) == pytest.approx(1.0, abs=0.3)
+    np.testing.assert_allclose(np.mean(places, axis=0), xy, atol=5 * np.sqrt(spread.max() / 60))
+    assert (said[3:, 0] > 1.3 * said[3:, 1]).all()  # neighbours along x blur x
 
 
 def test_error_bars_hold(seen):
@@ -235,21 +290,19 @@ def test_a_hot_pixel_moves_no_atom(find, seen):
     assert not (set(hot.elements) - set(seen[1].atoms.elements))
 
 
-@pytest.mark.parametrize(
-    ("name", "turn", "map_xy"),
-    [
-        ("90 degrees", lambda a: np.rot90(a), lambda xy, w, h: np.stack([xy[:, 1], w - xy[:, 0]], 1)),
-        ("left-right", lambda a: a[:, ::-1], lambda xy, w, h: np.stack([w - xy[:, 0], xy[:, 1]], 1)),
-        ("up-down", lambda a: a[::-1], lambda xy, w, h: np.stack([xy[:, 0], h - xy[:, 1]], 1)),
-    ],
-)  # fmt: skip
-def test_atoms_turn_with_their_frame(find, name, turn, map_xy):
+@pytest.mark.parametrize("name", ["90 degrees", "left-right", "up-down"])
+def test_atoms_turn_with_their_frame(find, name):
     truth = graphene_frame(61, field=(18.0, 14.0), missing=[(9, 7)], silicon=[(5, 5)])
     frame, atoms = truth.frame, find(truth.frame)
-    turned = find(replace(frame, data=turn(frame.data).copy()))
     w, h = frame_extent(frame)
-    there = AtomTable(atoms.data)
-    expected = map_xy(there.xy, w, h)
+    x, y = atoms.xy.T
+    data, there = {
+        "90 degrees": (np.rot90(frame.data), (y, w - x)),
+        "left-right": (frame.data[:, ::-1], (w - x, y)),
+        "up-down": (frame.data[::-1], (x, h - y)),
+    }[name]
+    turned = find(replace(frame, data=data.copy()))
+    expected = np.stack(there, axis=1)
     keep = inner(frame, atoms.xy)
     distance, partner = cKDTree(turned.xy).query(expected[keep])
     assert distance.max() < 0.4
@@ -312,15 +365,15 @@ def test_small_and_odd_frames(find, shape):
 
 
 def test_sparse_counts_are_not_taken_for_hot_pixels(find):
-    """One electron in ten pixels: each is signal."""
-    truth = graphene_frame(64, px=0.07, counts=0.25)
+    """A few electrons in a hundred pixels: each is signal."""
+    truth = graphene_frame(64, px=0.065, counts=0.12)
     assert np.median(truth.frame.data) == 0
     atoms = find(truth.frame)
     sparse = errors(truth, atoms.xy)
     assert len(sparse) > 80
     assert np.sqrt((sparse**2).mean()) < 0.12
     # The amplitude is that of the counts that came, in counts per pixel.
-    assert np.median(atoms.column("amplitude")) == pytest.approx(0.25, rel=0.3)
+    assert np.median(atoms.column("amplitude")) == pytest.approx(0.12, rel=0.3)
 
 
 # ---------------------------------------------------------------- evidence, ties, calibration
@@ -384,7 +437,7 @@ def test_ties_leave_defects_and_their_neighbours_free(defect):
         host[one] = False
     ties = centroid_ties(xy, host, GRAPHENE)
     tied_atoms = np.unique(ties.tocoo().col[ties.tocoo().data == 1.0])
-    assert near[tied_atoms].min() > 1.6  # neither the defect nor a neighbour of it
+    assert near[tied_atoms].min() > 2.6  # neither the defect nor a neighbour nor a second one
     assert len(tied_atoms) > 0.4 * len(xy)
 
 

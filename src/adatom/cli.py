@@ -34,10 +34,10 @@ Frames = Annotated[
 ]
 Material = Annotated[str, typer.Option("--material", "-m", help="what the specimen is")]
 PixelSize = Annotated[
-    float | None, typer.Option("--pixel-size", help="pixel size in Å [default: the file's]")
+    float | None, typer.Option("--pixel-size", help="pixel size in Å (default: the file's)")
 ]
 Range = Annotated[
-    str | None, typer.Option("--frames", help="START:STOP, frames to use [default: all]")
+    str | None, typer.Option("--frames", help="START:STOP, frames to use (default: all)")
 ]
 Dataset = Annotated[
     str | None, typer.Option("--dataset", help="which image of a file that holds several")
@@ -47,7 +47,7 @@ Trust = Annotated[
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="campaign directory")]
 Weights = Annotated[
-    Path | None, typer.Option("--weights", help="an ensemble (.safetensors) [default: shipped]")
+    Path | None, typer.Option("--weights", help="an ensemble (.safetensors; default: shipped)")
 ]
 Seed = Annotated[int, typer.Option("--seed", help="seed of all randomness")]
 Json = Annotated[bool, typer.Option("--json", help="print the summary as JSON on stdout")]
@@ -198,7 +198,7 @@ def train(
     seed: Seed = 0,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="file to write [default: MATERIAL.safetensors]"),
+        typer.Option("--output", "-o", help="file to write (default: MATERIAL.safetensors)"),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -230,13 +230,17 @@ def doctor(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps([asdict(r) for r in rows]))
         return
-    table = Table("engine", "for", "installed", "version", "to install, or note")
+    table = Table("engine", "for", "installed", "version", "note")
     for r in rows:
         mark = "[green]yes[/]" if r.installed else "no"
-        table.add_row(
-            r.name, ", ".join(r.tasks), mark, r.version, r.note if r.installed else r.install
-        )
-    Console().print(table)
+        table.add_row(r.name, ", ".join(r.tasks), mark, r.version, escape(r.note))
+    out = Console()
+    out.print(table)
+    missing = [r for r in rows if not r.installed]
+    if missing:
+        out.print("To install, one line each:")
+    for r in missing:  # not in the table, which would cut or wrap what is meant to be copied
+        out.print(f"  {r.name + ':':<18}{r.install}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -364,10 +368,10 @@ def _show(summary: dict[str, Any], *, as_json: bool) -> None:
         out.print(f"  {kind}: seen {count} times")
     for row in summary["relaxed"]:
         spread = row["energy_sd_eV"]
-        more = "" if spread is None else f" ± {spread:.3f}"
+        more = "" if spread is None else f" ± {spread:.4f}"
         out.print(
             f"  {row['structure']} ({row['formula']}): {row['draws']} draws, "
-            f"{row['energy_eV']:.3f}{more} eV"
+            f"{row['energy_eV']:.4f}{more} eV"
         )
     for row in summary["dynamics"]:
         out.print(

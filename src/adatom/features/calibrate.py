@@ -88,7 +88,17 @@ def fit_calibrator(observations: list[Observation]) -> Calibrator:
 
 
 def match_truth(xy: FloatArray, truth: FloatArray) -> NDArray[np.int64]:
-    """Index of the true atom that each found one is, -1 for none, shape (atom,); one to one."""
+    """Match found atoms to true ones, one to one, nearest first, within `MATCH_A`.
+
+    Parameters
+    ----------
+    xy, truth
+        Found and true positions, shape (atom, 2), Å.
+
+    Returns
+    -------
+    Index of the true atom that each found one is, -1 for none, shape (atom,).
+    """
     out = np.full(len(xy), -1, dtype=np.int64)
     if not len(xy) or not len(truth):
         return out

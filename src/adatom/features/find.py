@@ -30,7 +30,19 @@ class FindOptions(BaseModel):
 def find_candidates(
     frame: Frame, prediction: Prediction, material: Material, options: FindOptions
 ) -> tuple[Candidates, Refined]:
-    """Locate and refine, before calibration."""
+    """Locate and refine, before calibration.
+
+    Parameters
+    ----------
+    frame
+        The image.
+    prediction
+        The ensemble's maps of it.
+    material
+        Gives the ties between regular atoms.
+    options
+        See `FindOptions`.
+    """
     candidates = locate(prediction, options.locate)
     host = candidates.class_share[:, 0] > 0.5
     ties = centroid_ties(candidates.xy, host, material)

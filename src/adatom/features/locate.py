@@ -87,7 +87,7 @@ def locate(prediction: Prediction, options: LocateOptions | None = None) -> Cand
         votes[a] += 1
         offsets[m, a] = own[b] - rc[a]
     xy = working.xy(rc)
-    scatter = _scatter(offsets) * working.pixel_size_A**2
+    scatter = _scatter(offsets[..., ::-1]) * working.pixel_size_A**2  # x, y from row, column
     extent = np.asarray(working.extent_xy((total.shape[0], total.shape[1])))
     border = np.minimum(xy, extent - xy).min(axis=1, initial=np.inf)
     return Candidates(xy, scatter, peak, votes / prediction.members, share, border)

@@ -134,7 +134,19 @@ def spot_columns(
 
 
 def background_columns(shape: tuple[int, int], calibration: Calibration) -> sparse.csr_matrix:
-    """Bilinear hats on a coarse grid, shape (pixel, knot): a background slower than the lattice."""
+    """Bilinear hats on a coarse grid: a background slower than the lattice.
+
+    Parameters
+    ----------
+    shape
+        Rows and columns of the frame.
+    calibration
+        Its pixel size.
+
+    Returns
+    -------
+    Each knot's weight at every pixel, shape (pixel, knot); rows sum to one.
+    """
     along = []
     for length in shape:
         intervals = max(round(length * calibration.pixel_size_A / _KNOT_A), 1)
@@ -155,6 +167,13 @@ def tail_image(core: FloatArray, sigma_px: float) -> FloatArray:
     """Spread the spots' image into the probe's wide tail, `_TAIL` times its width.
 
     Same intensity in all, so its coefficient is the tail's share relative to the core.
+
+    Parameters
+    ----------
+    core
+        The spots alone, shape (row, col), intensity.
+    sigma_px
+        Probe width, pixels.
     """
     width = sigma_px * np.sqrt(_TAIL**2 - 1.0)
     out: FloatArray = ndimage.gaussian_filter(core, width, mode="nearest", truncate=3.0)

@@ -303,5 +303,13 @@ def _refit(xy: FloatArray, weight: FloatArray, lattice: Lattice, *, bend: bool) 
 
 
 def frame_scale(frame: Frame, material: Material) -> ScaleEstimate:
-    """`estimate_scale` of one frame, with its own pixel size as the expected one."""
+    """`estimate_scale` of one frame, with its own pixel size as the expected one.
+
+    Parameters
+    ----------
+    frame
+        The image and the pixel size that its file gives, Å.
+    material
+        The crystal.
+    """
     return estimate_scale([frame.data], material, expected_A=frame.calibration.pixel_size_A)

@@ -38,7 +38,23 @@ class Specimen:
 def lattice_points(
     material: Material, extent_xy_A: tuple[float, float], margin_A: float, angle_rad: float
 ) -> FloatArray:
-    """Sites of the perfect crystal over a rectangle and a margin around it, shape (site, 2), Å."""
+    """Sites of the perfect crystal over a rectangle and a margin around it.
+
+    Parameters
+    ----------
+    material
+        The crystal.
+    extent_xy_A
+        Width and height of the rectangle, Å; a lattice point lies in its middle.
+    margin_A
+        How far the sites reach beyond it, Å.
+    angle_rad
+        Direction of the first lattice vector, from x towards y (downwards).
+
+    Returns
+    -------
+    Positions, shape (site, 2), x and y in Å.
+    """
     w, h = extent_xy_A
     c, s = np.cos(angle_rad), np.sin(angle_rad)
     vectors = material.cell() @ np.array([[c, s], [-s, c]])

@@ -116,7 +116,7 @@ def spots(
     Examples
     --------
     >>> import numpy as np
-    >>> spots((3, 5), np.array([[1.0, 2.0]]), np.array([7.0]), 0.5)[1, 2]
+    >>> float(spots((3, 5), np.array([[1.0, 2.0]]), np.array([7.0]), 0.5)[1, 2])
     7.0
     """
     rows = np.arange(shape[0])[None, :] - rc[:, :1]
@@ -134,7 +134,25 @@ def expected_image(
     conditions: Conditions,
     rng: np.random.Generator,
 ) -> FloatArray:
-    """Expected counts (row, col) before noise; `rng` draws only background and jitter."""
+    """Expected counts before noise.
+
+    Parameters
+    ----------
+    specimen
+        What lies under the beam.
+    shape
+        Rows and columns.
+    material
+        Gives species and their atomic numbers.
+    conditions
+        Probe, dose, background, jitter.
+    rng
+        Draws only the background and the jitter.
+
+    Returns
+    -------
+    Detected counts per pixel, shape (row, col).
+    """
     px = conditions.pixel_size_A
     pad = int(np.ceil(3.0 / px))
     padded = (shape[0] + 2 * pad, shape[1] + 2 * pad)
@@ -212,7 +230,23 @@ def random_labelled(
     field_A: float = 18.0,
     conditions: Conditions | None = None,
 ) -> LabelledFrame:
-    """Draw a random specimen under random (or given) conditions, a square field of `field_A` Å."""
+    """Draw a random specimen and take a frame of it.
+
+    Parameters
+    ----------
+    material
+        The sheet.
+    rng
+        Source of the specimen, the conditions and the noise.
+    field_A
+        Edge of the square field, Å, rounded up to whole pixels.
+    conditions
+        Drawn from the training range by default.
+
+    Returns
+    -------
+    The frame (counts) and its truth.
+    """
     chosen = conditions or Conditions.random(rng)
     n = int(np.ceil(field_A / chosen.pixel_size_A)) + 1
     specimen = random_specimen(material, Calibration(chosen.pixel_size_A).extent_xy((n, n)), rng)
@@ -229,7 +263,29 @@ def image_request(
     *,
     index: int,
 ) -> Frame:
-    """Take the frame that a `ScanRequest` asks for, of atoms given in the specimen's axes (Å)."""
+    """Take the frame that a `ScanRequest` asks for.
+
+    Parameters
+    ----------
+    xy
+        Atoms in the specimen's axes, shape (atom, 2), Å.
+    species
+        Shape (atom,), index into the material's species.
+    material
+        Gives species and contrast.
+    request
+        Where, how wide and how fine; its dose is not used, `conditions` has the counts.
+    conditions
+        Probe, counts, noise; the pixel size must be that of the request.
+    rng
+        Source of all noise.
+    index
+        Number of the frame.
+
+    Returns
+    -------
+    The frame; pixel (0, 0) lies half a field of view left of and above the request's centre.
+    """
     corner = np.asarray(request.center_xy_A) - request.field_of_view_A / 2
     specimen = Specimen(xy - corner, species, np.zeros((0, 2)))
     shape = (request.pixels, request.pixels)

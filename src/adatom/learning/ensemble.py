@@ -50,7 +50,15 @@ def predict(frame: Frame, ensemble: Ensemble) -> Prediction:
 def map_shape(
     shape: tuple[int, int], calibration: Calibration, working: Calibration
 ) -> tuple[int, int]:
-    """Rows and columns of the maps of a frame of this shape and scale."""
+    """Rows and columns of the maps of a frame.
+
+    Parameters
+    ----------
+    shape
+        Rows and columns of the frame.
+    calibration, working
+        Pixel size of the frame and of the networks.
+    """
     ratio = working.pixel_size_A / calibration.pixel_size_A
     return resampled_length(shape[0], ratio), resampled_length(shape[1], ratio)
 

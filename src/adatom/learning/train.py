@@ -39,7 +39,23 @@ class TrainOptions(BaseModel):
 def targets(
     labelled: LabelledFrame, shape: tuple[int, int], working: Calibration, sigma_A: float
 ) -> NDArray[np.float32]:
-    """Soft targets (class, row, col): a Gaussian of `sigma_A` at every atom, peak one."""
+    """Soft targets: a Gaussian at every atom, peak one.
+
+    Parameters
+    ----------
+    labelled
+        A frame and the positions and classes of its atoms.
+    shape
+        Rows and columns of the targets.
+    working
+        Their pixel size.
+    sigma_A
+        Width of the Gaussians, Å.
+
+    Returns
+    -------
+    Targets, shape (class, row, col), 0 to 1.
+    """
     sigma = working.pixels(sigma_A)
     rc = working.rc(labelled.xy)
     out = np.zeros((len(labelled.classes), *shape), dtype=np.float32)
@@ -54,7 +70,19 @@ def targets(
 def prepare_pair(
     labelled: LabelledFrame, options: TrainOptions
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Input (row, col) and targets (class, row, col) of one labelled frame, `side_px` square."""
+    """Make the input and the targets of one labelled frame.
+
+    Parameters
+    ----------
+    labelled
+        At least `options.field_A` wide.
+    options
+        Working scale, size and width of the targets.
+
+    Returns
+    -------
+    Input, shape (row, col), normalised; and targets, shape (class, row, col), 0 to 1.
+    """
     working = Calibration(options.working_pixel_size_A)
     image = resample(labelled.frame.data, labelled.frame.calibration, working)
     side = options.side_px // STRIDE * STRIDE

@@ -50,7 +50,15 @@ class Ensemble:
 
 
 def save(ensemble: Ensemble, path: Path) -> None:
-    """Write ``path`` (safetensors, half precision) and its card beside it (``.json``)."""
+    """Write the weights (safetensors, half precision) and their card beside them (``.json``).
+
+    Parameters
+    ----------
+    ensemble
+        What to write.
+    path
+        A ``.safetensors`` file; its directory is made.
+    """
     tensors = {
         f"{i}.{name}": (t.half() if t.is_floating_point() else t).contiguous()
         for i, member in enumerate(ensemble.members)
@@ -72,6 +80,11 @@ def save(ensemble: Ensemble, path: Path) -> None:
 
 def load(path: Path) -> Ensemble:
     """Read an ensemble.
+
+    Parameters
+    ----------
+    path
+        A ``.safetensors`` file that `save` wrote, with its card beside it.
 
     Raises
     ------
