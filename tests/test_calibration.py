@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from adatom.core import GRAPHENE, Affine, Calibration, Lattice
 from adatom.errors import BadInput
 from adatom.frames.calibrate import TRUSTED_CONTRAST, estimate_scale, fit_lattice
-from adatom.frames.specimen import Specimen, lattice_points
+from adatom.frames.specimen import Specimen, lattice_points, random_specimen
 from adatom.frames.synthesize import Conditions, image_specimen
 
 finite = st.floats(-500.0, 500.0)
@@ -203,3 +203,15 @@ def test_scale_of_noise_is_not_trusted():
     for seed in range(4):
         noise = np.random.default_rng(seed).poisson(5.0, (256, 256)).astype(np.float32)
         assert estimate_scale([noise], GRAPHENE).contrast < TRUSTED_CONTRAST
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_sharp_frames_are_not_read_as_their_second_ring(seed):
+    """A sharp probe and many counts make the second ring of reflections as bright as the first."""
+    rng = np.random.default_rng(seed)
+    conditions = Conditions(pixel_size_A=0.12, counts=60.0, probe_sigma_A=(0.4, 0.4))
+    specimen = random_specimen(GRAPHENE, Calibration(0.12).extent_xy((128, 128)), rng)
+    frame = image_specimen(specimen, (128, 128), GRAPHENE, conditions, rng).frame
+    found = estimate_scale([frame.data], GRAPHENE, expected_A=0.12)
+    sure = found.contrast > TRUSTED_CONTRAST
+    assert not sure or found.pixel_size_A == pytest.approx(0.12, rel=0.06)

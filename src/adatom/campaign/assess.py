@@ -15,15 +15,20 @@ from adatom.learning.ensemble import predict
 from adatom.learning.weights import Ensemble
 
 _FIELD_A = 20.0
+_BLANK = 12
 _BORDER_A = 1.0  # an atom cut by the border is neither missed nor found
 
 
 def held_out(material: Material, seed: int, count: int) -> list[LabelledFrame]:
-    """Frames that training never saw: their seeds start far above any member's."""
-    return [
-        random_labelled(material, np.random.default_rng([7_000_000, seed, i]), field_A=_FIELD_A)
-        for i in range(count)
-    ]
+    """Frames that training never saw: their seeds start far above any member's.
+
+    One in `_BLANK` shows no specimen at all, so that the probabilities know of such frames.
+    """
+    out = []
+    for i in range(count):
+        rng = np.random.default_rng([7_000_000, seed, i])
+        out.append(random_labelled(material, rng, field_A=_FIELD_A, empty=i % _BLANK == _BLANK - 1))
+    return out
 
 
 def calibrate_ensemble(

@@ -10,7 +10,7 @@ from adatom.campaign.conclude import advise_campaign, report_campaign, summarise
 from adatom.campaign.config import Config, parse_config
 from adatom.campaign.perception import calibrator_of, load_ensemble, perceive
 from adatom.campaign.progress import Progress, Silent
-from adatom.campaign.simulate import check_engines, make_structures, simulate_all
+from adatom.campaign.simulate import check_simulation, make_structures, simulate_all
 from adatom.campaign.sources import open_movie
 from adatom.campaign.steps import Steps
 from adatom.core import SimulationResult, Structure, find_material
@@ -66,7 +66,7 @@ def run_campaign(
     ensemble = load_ensemble(config)
     calibrator_of(ensemble)
     if not only_find:
-        check_engines(config)
+        check_simulation(config, material)
     movie, warnings = open_movie(config.input, material, progress)
     for warning in warnings:
         progress.warn(warning)

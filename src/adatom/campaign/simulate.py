@@ -39,7 +39,7 @@ from adatom.store import (
     write_structures,
     write_table,
 )
-from adatom.structures import build_supercell, draw_structures
+from adatom.structures import build_supercell, check_room, draw_structures
 
 Simulate = Callable[[SimulationTask], SimulationResult]
 _WHOLE_A = 6.0  # a defect this far from the border is seen whole
@@ -66,14 +66,17 @@ class Chosen:
     weight: float
 
 
-def check_engines(config: Config) -> None:
-    """Refuse before anything is written if an engine is missing.
+def check_simulation(config: Config, material: Material) -> None:
+    """Refuse before anything is written what could not be simulated.
 
     Raises
     ------
     EngineMissing
-        Saying how to install it.
+        If an engine is not installed, saying how to install it.
+    BadInput
+        If the defect does not fit into the supercell.
     """
+    check_room(material, config.supercell)
     require(config.simulate.relax_engine, "relax")
     require(config.simulate.dynamics_engine, "dynamics")
 

@@ -115,10 +115,13 @@ def _exists_features(candidates: Candidates, refined: Refined) -> FloatArray:
     peak = np.clip(candidates.peak, 1e-3, 1 - 1e-3)
     typical = float(np.median(refined.amplitude)) if len(refined.amplitude) else 1.0
     evidence = (refined.amplitude - 0.5 * typical) / np.maximum(refined.amplitude_sd, 1e-12)
+    typical_peak = float(np.median(peak)) if len(peak) else 0.5
     return np.stack(
         [
             np.ones(len(peak)),
             np.log(peak / (1 - peak)),
+            # In noise alone every peak is low; a weak atom among strong ones is another matter.
+            np.full(len(peak), np.log(typical_peak / (1 - typical_peak))),
             2 * candidates.votes - 1,
             np.clip(evidence, -6.0, 6.0),
             # Half of an atom at the border is not in the frame: there, and only there, many err.

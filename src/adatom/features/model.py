@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
+from scipy.sparse import linalg
 
 from adatom.core import Calibration, Frame
 
@@ -161,6 +162,20 @@ def background_columns(shape: tuple[int, int], calibration: Calibration) -> spar
             )
         )
     return sparse.kron(along[0], along[1]).tocsr()
+
+
+def solve_normal(matrix: sparse.csc_matrix, right: FloatArray) -> FloatArray:
+    """Solve normal equations (symmetric, positive) of any size.
+
+    Conjugate gradients, scaled by the diagonal: the cost grows with the atoms, where a direct
+    factorisation fills in through the parameters that all atoms share.
+    """
+    diagonal = np.maximum(matrix.diagonal(), 1e-300)
+    scale = 1.0 / np.sqrt(diagonal)
+    scaled = sparse.diags(scale) @ matrix @ sparse.diags(scale)
+    solution, _ = linalg.cg(scaled.tocsr(), right * scale, rtol=1e-7, maxiter=2000)
+    out: FloatArray = solution * scale
+    return out
 
 
 def tail_image(core: FloatArray, sigma_px: float) -> FloatArray:

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from scipy import sparse
-from scipy.sparse import linalg
 from scipy.spatial import cKDTree
 
 from adatom.core import Frame
@@ -17,6 +16,7 @@ from adatom.features.model import (
     background_columns,
     estimate_noise,
     sample,
+    solve_normal,
     spot_columns,
     tail_image,
 )
@@ -31,10 +31,10 @@ class RefineOptions(BaseModel):
 
     iterations: int = Field(5, ge=1, description="Gauss-Newton steps")
     start_sigma_A: float = Field(
-        0.10, gt=0, description="how far the networks' positions are trusted, Å (1 sigma)"
+        0.035, gt=0, description="how far the networks' positions are trusted, Å (1 sigma)"
     )
     tie_sigma_A: float = Field(
-        0.04, gt=0, description="how far a regular atom may lie from its neighbours' centroid, Å"
+        0.08, gt=0, description="how far a regular atom may lie from its neighbours' centroid, Å"
     )
     largest_step_A: float = Field(0.12, gt=0, description="longest move in one iteration, Å")
     largest_shift_A: float = Field(0.45, gt=0, description="farthest from the start, Å")
@@ -163,7 +163,7 @@ def _linear_start(
     columns = sparse.hstack([spots, knots]).tocsr()
     normal = (columns.T @ columns).tocsc()
     ridge = np.full(normal.shape[0], 1e-3 * float(normal.diagonal().mean()))
-    both = linalg.spsolve((normal + sparse.diags(ridge)).tocsc(), columns.T @ data.ravel())
+    both = solve_normal((normal + sparse.diags(ridge)).tocsc(), columns.T @ data.ravel())
     amplitude = both[: len(rc)]
     typical = float(np.median(np.abs(amplitude))) if len(rc) else 1.0
     return np.maximum(amplitude, 0.05 * max(typical, 1e-12)), both[len(rc) :], 0.0
@@ -192,7 +192,7 @@ def _solve(
     information: sparse.csc_matrix, prior: sparse.csc_matrix, gradient: FloatArray
 ) -> FloatArray:
     """Solve the damped normal equations."""
-    out: FloatArray = linalg.spsolve(_with_prior(information, prior, 1e-3), gradient)
+    out: FloatArray = solve_normal(_with_prior(information, prior, 1e-3), gradient)
     return out
 
 

@@ -85,16 +85,39 @@ def estimate_scale(
         score += weight[j] * np.where(usable[:, j, None], part, 0.0)
     score /= weight.sum()
     score[~usable[:, rings == 0].all(axis=1)] = -np.inf
+    plain = score
+    # The further rings of a clean sheet lie as its first two do, and outshine them where the probe
+    # is fine: a whole ring inside the first one speaks against a scale.
+    score = score - _inside(polar, row[:, rings == 0], turn[rings == 0])
     if expected_A is not None:
         distance = np.abs(scales * _LOG_STEP - np.log(expected_A))
         score = score - (0.03 * distance)[:, None]
     best_scale, best_angle = np.unravel_index(int(np.argmax(score)), score.shape)
     coarse = float(np.exp(scales[best_scale] * _LOG_STEP))
     angle = float(best_angle * _ANGLE_STEP)
-    others = score[np.isfinite(score)]
+    others = plain[np.isfinite(plain)]
     spread = 1.4826 * float(np.median(np.abs(others - np.median(others))))
-    contrast = float((score[best_scale, best_angle] - np.median(others)) / max(spread, 1e-9))
+    contrast = float((plain[best_scale, best_angle] - np.median(others)) / max(spread, 1e-9))
     return ScaleEstimate(_sharpen(images, reflections[rings == 0], coarse, angle), contrast, angle)
+
+
+def _inside(polar: FloatArray, row: NDArray[np.int64], turn: NDArray[np.int64]) -> FloatArray:
+    """Give what stands out where a crystal sqrt(3) or 2 times larger would have its reflections.
+
+    A scale too large by that factor takes reflections farther out for the first ring, and finds the
+    true first ring in these places, which the crystal leaves empty. The weakest of the ring counts,
+    so that noise in one place is no ring.
+    """
+    worst = np.zeros((len(row), polar.shape[1]))
+    for factor, angle in ((3.0**0.5, np.pi / 6), (2.0, 0.0)):
+        down, more = round(np.log(factor) / _LOG_STEP), round(angle / _ANGLE_STEP)
+        ring = np.full_like(worst, np.inf)
+        for j in range(len(turn)):
+            at = row[:, j] - down
+            part = np.roll(polar, -turn[j] - more, axis=1)[np.clip(at, 0, polar.shape[0] - 1)]
+            ring = np.minimum(ring, np.where((at >= 0)[:, None], part, 0.0))
+        worst = np.maximum(worst, ring)
+    return worst
 
 
 def _spectrum(images: Sequence[NDArray[np.float32]]) -> FloatArray:

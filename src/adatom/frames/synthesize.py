@@ -229,6 +229,7 @@ def random_labelled(
     *,
     field_A: float = 18.0,
     conditions: Conditions | None = None,
+    empty: bool = False,
 ) -> LabelledFrame:
     """Draw a random specimen and take a frame of it.
 
@@ -242,6 +243,8 @@ def random_labelled(
         Edge of the square field, Å, rounded up to whole pixels.
     conditions
         Drawn from the training range by default.
+    empty
+        Take the frame beside the specimen: background and noise alone.
 
     Returns
     -------
@@ -250,6 +253,8 @@ def random_labelled(
     chosen = conditions or Conditions.random(rng)
     n = int(np.ceil(field_A / chosen.pixel_size_A)) + 1
     specimen = random_specimen(material, Calibration(chosen.pixel_size_A).extent_xy((n, n)), rng)
+    if empty:
+        specimen = Specimen(np.zeros((0, 2)), np.zeros(0, dtype=np.int64), np.zeros((0, 2)))
     return image_specimen(specimen, (n, n), material, chosen, rng)
 
 

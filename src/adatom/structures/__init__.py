@@ -3,7 +3,7 @@
 from adatom.structures.assemble import structure_name
 from adatom.structures.sample import draw_structures
 from adatom.structures.scene import SupercellOptions
-from adatom.structures.supercell import build_supercell, pristine_supercell
+from adatom.structures.supercell import build_supercell, check_room, pristine_supercell
 from adatom.structures.verify import (
     CoordinationReport,
     ForeignAtom,
@@ -19,6 +19,7 @@ __all__ = [
     "SupercellOptions",
     "bonds",
     "build_supercell",
+    "check_room",
     "coordination_report",
     "draw_structures",
     "fingerprint",

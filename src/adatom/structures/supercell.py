@@ -151,19 +151,38 @@ def prepare(
     return Scene(lattice, box, observed, center, trusted)
 
 
+def check_room(material: Material, options: SupercellOptions) -> None:
+    """Refuse a defect so wide that it would meet its own periodic image.
+
+    Parameters
+    ----------
+    material
+        The crystal.
+    options
+        Size of the supercell and of the defect.
+
+    Raises
+    ------
+    BadInput
+        If the observed radius does not fit into the cell.
+    """
+    edges, _, _ = _rectangle(material, options.min_width_A, anchor=0)
+    widest = float(edges.min()) / 2.0 - material.bond_length_A
+    if options.defect_radius_A > widest:
+        raise BadInput(
+            "defect_radius_A",
+            expected=f"at most {widest:.2f} Å in a box of {edges[0]:.1f} x {edges[1]:.1f} Å",
+            got=f"{options.defect_radius_A} Å",
+            todo="Make min_width_A larger, so that the defect does not meet its own image.",
+        )
+
+
 def _box_around(lattice: Lattice, middle: FloatArray, options: SupercellOptions) -> Box:
     index, _ = lattice.nearest_site(middle)
     edges, sites, species = _rectangle(
         lattice.material, options.min_width_A, anchor=int(index[0, 2])
     )
-    widest = float(edges.min()) / 2.0 - lattice.material.bond_length_A
-    if options.defect_radius_A > widest:
-        raise BadInput(
-            "defect_radius_A",
-            expected=f"at most {widest:.1f} Å in a box of {edges[0]:.1f} x {edges[1]:.1f} Å",
-            got=f"{options.defect_radius_A} Å",
-            todo="Make min_width_A larger, so that the defect does not meet its own image.",
-        )
+    check_room(lattice.material, options)
     c, s = math.cos(lattice.angle_rad), math.sin(lattice.angle_rad)
     turn_back = np.array([[c, s], [-s, c]])  # by -angle, in image axes
     flip = np.diag([1.0, -1.0])  # rows run down, the cell's y runs up: the one flip
