@@ -150,7 +150,7 @@ def make_structures(
         Job(
             "supercells",
             paths[i].stem,
-            [c, config.supercell, config.simulate.draws],
+            [c.kind, c.frame, c.defect, config.supercell, config.simulate.draws],
             current=partial(_hash_of, paths[i]),
             make=partial(make, i),
             parents=(found.keys[c.frame],),
@@ -266,18 +266,11 @@ def _job(
     inputs: list[object],
     parents: tuple[str, ...],
 ) -> Job:
-    atoms = task.structure.atoms
+    # The structure is its parent's: hashing coordinates too would redo work for a last bit.
     return Job(
         step,
         stem.name,
-        [
-            atoms.numbers,
-            np.round(atoms.positions, 6),
-            np.round(np.asarray(atoms.cell), 6),
-            task.engine,
-            task.temperature_K,
-            *inputs,
-        ],
+        [task.engine, task.temperature_K, *inputs],
         current=partial(_hash_of, *result_files(stem)),
         parents=parents,
         seed=task.seed,
