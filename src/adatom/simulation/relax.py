@@ -31,6 +31,7 @@ import ase
 import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
+from ase.neighborlist import neighbor_list
 from ase.optimize import BFGS
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
@@ -55,7 +56,7 @@ class RelaxOptions(BaseModel):
 
     fmax_eV_A: float = Field(0.05, gt=0, description="largest force at the end, eV/Å")
     max_steps: int = Field(150, ge=1, description="most steps of the optimiser")
-    max_seconds: float = Field(900.0, gt=0, description="most wall time, s")
+    max_seconds: float = Field(300.0, gt=0, description="most wall time, s")
     electronic_temperature_K: float = Field(300.0, gt=0, description="of the electrons, K")
     accuracy: float = Field(
         10.0, gt=0, le=100, description="tblite's accuracy; forces to 1e-3 eV/Å at 10"
@@ -65,6 +66,12 @@ class RelaxOptions(BaseModel):
     )
     material: str = Field("graphene", description="material of the sheet, sets its scale")
     trajectory_frames: int = Field(12, ge=2, description="geometries to keep")
+
+
+_TOO_NEAR_A = 0.85  # no bond of C or heavier is shorter than 1.1 Å
+# GFN1-xTB's charges can run away at a sane geometry (−10463 in place of −6275 eV, 2600 eV/Å, seen
+# for Si3 in a sheet); the most crowded draws start near 15 eV/Å.
+_RUNAWAY_EV_A = 200.0
 
 
 @dataclass
@@ -114,14 +121,12 @@ def relax(task: SimulationTask, options: RelaxOptions) -> SimulationResult:
         )
     require(task.engine, "relax")
     begin = time.perf_counter()
-    path, status = _Path(), ""
-    with threadpool_limits(limits=1), ExitStack() as stack:
-        given, atoms, hessian, method = _start(task, options, stack)
-        try:
-            status = _walk(atoms, hessian, path, options, begin + options.max_seconds)
-        except (AdatomError, RuntimeError, ValueError, ArithmeticError) as error:
-            why = error.got if isinstance(error, AdatomError) else str(error).strip()
-            status = f"failed: {why or type(error).__name__}"
+    deadline = begin + options.max_seconds
+    given, method, path, status = _attempt(task, options, deadline)
+    if status.startswith("failed") and options.prepare and task.engine == GFN1:
+        # The classical minimum can be a place where the charges run away: start where it was.
+        plain = options.model_copy(update={"prepare": False})
+        given, method, path, status = _attempt(task, plain, deadline)
     return SimulationResult(
         structure=task.structure.name,
         draw=task.structure.draw,
@@ -139,6 +144,21 @@ def relax(task: SimulationTask, options: RelaxOptions) -> SimulationResult:
             "fmax_eV_A": np.array(path.fmax_eV_A),
         },
     )
+
+
+def _attempt(
+    task: SimulationTask, options: RelaxOptions, deadline: float
+) -> tuple[ase.Atoms, str, _Path, str]:
+    """One relaxation: scaled structure, name of the method, what it went through, status."""
+    path = _Path()
+    with threadpool_limits(limits=1), ExitStack() as stack:
+        given, atoms, hessian, method = _start(task, options, stack)
+        try:
+            status = _walk(atoms, hessian, path, options, deadline)
+        except (AdatomError, RuntimeError, ValueError, ArithmeticError) as error:
+            why = error.got if isinstance(error, AdatomError) else str(error).strip()
+            status = f"failed: {why or type(error).__name__}"
+    return given, method, path, status
 
 
 def _start(
@@ -185,6 +205,8 @@ def _classical_start(
         with Sheet(stretched, potential) as sheet:
             sheet.hold(fixed)
             stretched.set_positions(sheet.minimise())
+            if nearest_distance_A(stretched) < _TOO_NEAR_A:  # the potential has let atoms fuse
+                return given.copy(), None
             hessian = sheet.hessian(stretched.get_positions())
     except AdatomError:  # elements without a potential, no LAMMPS, atoms on top of each other
         return given.copy(), None
@@ -219,11 +241,19 @@ def _walk(
         path.geometries.append(frame)
         path.energy_eV.append(energy)
         path.fmax_eV_A.append(float(np.linalg.norm(forces, axis=1).max()))
+        if path.fmax_eV_A[-1] > _RUNAWAY_EV_A:
+            return f"failed: the engine's forces run away ({path.fmax_eV_A[-1]:.0f} eV/Å)"
         if converged:
             return "done"
         if time.perf_counter() > deadline:
             break
     return "not converged"
+
+
+def nearest_distance_A(atoms: ase.Atoms) -> float:
+    """Shortest distance between two atoms, periodic images included, Å."""
+    distances = neighbor_list("d", atoms, 1.5)
+    return float(distances.min()) if len(distances) else 1.5
 
 
 def _thin(geometries: list[ase.Atoms], count: int) -> list[ase.Atoms]:
