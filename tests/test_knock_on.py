@@ -116,3 +116,12 @@ def test_dose_per_event():
 def test_bad_numbers_are_refused(call):
     with pytest.raises(BadInput, match="expected"):
         call()
+
+
+def test_the_microscopes_own_voltage_is_weighed_too():
+    from adatom.campaign.conclude import damage_by_voltage
+    from adatom.core import GRAPHENE
+
+    damage = damage_by_voltage(GRAPHENE, 90.0)
+    assert list(damage) == [60.0, 80.0, 90.0, 100.0]
+    assert damage[80.0][0] < damage[90.0][0] < damage[100.0][0]

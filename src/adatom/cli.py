@@ -63,7 +63,12 @@ Temperatures = Annotated[
 Picoseconds = Annotated[
     float, typer.Option("--picoseconds", help="length of each dynamics run in ps")
 ]
-Voltage = Annotated[float, typer.Option("--voltage", help="acceleration voltage in kV")]
+Voltage = Annotated[
+    float,
+    typer.Option(
+        "--voltage", help="acceleration voltage in kV, weighed for damage beside 60, 80, 100"
+    ),
+]
 
 
 class _Screen:

@@ -41,16 +41,6 @@ def advise_campaign(
     maps = load_maps(directory.maps_path)
     last = len(movie) - 1
     disagreement = maps.read(last)["mutual_information"].max(axis=0).astype(np.float64)
-    damage = {}
-    for voltage in _VOLTAGES_KV:
-        cross = uncertain_cross_section(
-            voltage,
-            material.host,
-            _THRESHOLD_EV,
-            _MEAN_SQUARE_VELOCITY,
-            threshold_sd_eV=_THRESHOLD_SD_EV,
-        )
-        damage[voltage] = (cross.mean_barn, cross.sd_barn)
     advice = advise(
         found.atoms,
         found.defects,
@@ -59,21 +49,41 @@ def advise_campaign(
         mutual_information=disagreement,
         calibration=Calibration(maps.pixel_size_A),
         results=results,
-        damage=damage,
+        damage=damage_by_voltage(material, config.voltage_kV),
         latest_frame=last,
-        options=config.advice,
+        options=config.advice.model_copy(update={"voltage_kV": config.voltage_kV}),
     )
     path = directory.advice_path
     write = Job(
         "advice",
         "movie",
-        [config.advice],
+        [config.advice, config.voltage_kV],
         current=lambda: file_hash(path) if path.exists() else "",
         make=lambda: write_json(path, advice_to_json(advice)),
         parents=tuple(parents),
     )
     steps.run([write])
     return advice
+
+
+def damage_by_voltage(material: Material, voltage_kV: float) -> dict[float, tuple[float, float]]:
+    """Knock-on cross section of a host atom at the usual voltages and the microscope's own.
+
+    Returns
+    -------
+    Mean and standard deviation in barn, by voltage in kV.
+    """
+    out = {}
+    for voltage in sorted({*_VOLTAGES_KV, voltage_kV}):
+        cross = uncertain_cross_section(
+            voltage,
+            material.host,
+            _THRESHOLD_EV,
+            _MEAN_SQUARE_VELOCITY,
+            threshold_sd_eV=_THRESHOLD_SD_EV,
+        )
+        out[voltage] = (cross.mean_barn, cross.sd_barn)
+    return out
 
 
 def report_campaign(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from adatom.core import Affine, Frame, Lattice, Material
+from adatom.core import Affine, Lattice, Material
 
 FloatArray = NDArray[np.float64]
 _LOG_STEP = 0.006  # of scale and of spatial frequency
@@ -323,16 +323,3 @@ def _refit(xy: FloatArray, weight: FloatArray, lattice: Lattice, *, bend: bool) 
         (float(origin[0]), float(origin[1])),
         float(np.sqrt(np.mean(residual**2))), float(good.mean()),
     )  # fmt: skip
-
-
-def frame_scale(frame: Frame, material: Material) -> ScaleEstimate:
-    """`estimate_scale` of one frame, with its own pixel size as the expected one.
-
-    Parameters
-    ----------
-    frame
-        The image and the pixel size that its file gives, Å.
-    material
-        The crystal.
-    """
-    return estimate_scale([frame.data], material, expected_A=frame.calibration.pixel_size_A)
