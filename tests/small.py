@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from adatom.core import GRAPHENE, ScanRequest
 from adatom.frames.specimen import lattice_points
-from adatom.frames.synthesize import Conditions, image_request
+from adatom.frames.conditions import Conditions
+from adatom.frames.synthesize import image_request
 
 PIXEL_A = 0.12
 PIXELS = 128

@@ -9,7 +9,8 @@ from adatom.core import GRAPHENE, Affine, Calibration, Lattice
 from adatom.errors import BadInput
 from adatom.frames.calibrate import TRUSTED_CONTRAST, estimate_scale, fit_lattice
 from adatom.frames.specimen import Specimen, lattice_points, random_specimen
-from adatom.frames.synthesize import Conditions, image_specimen
+from adatom.frames.conditions import Conditions
+from adatom.frames.synthesize import image_specimen
 
 finite = st.floats(-500.0, 500.0)
 SIXTY = np.pi / 3

@@ -11,7 +11,8 @@ import torch
 
 from adatom.core import GRAPHENE, Calibration, Frame, Prediction
 from adatom.errors import BadInput
-from adatom.frames.synthesize import Conditions, random_labelled
+from adatom.frames.conditions import Conditions
+from adatom.frames.synthesize import random_labelled
 from adatom.learning import ensemble as at_work
 from adatom.learning import weights
 from adatom.learning.ensemble import map_shape, predict

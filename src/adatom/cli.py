@@ -198,8 +198,15 @@ def demo(
 @app.command()
 def train(
     material: Annotated[str, typer.Argument(help="name of a material")],
-    members: Annotated[int, typer.Option("--members", min=2, help="networks")] = 6,
-    steps: Annotated[int, typer.Option("--steps", min=10, help="optimiser steps of each")] = 700,
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--kind",
+            help="shared, scratch, baseline, swag, snapshot or dropout: how members differ",
+        ),
+    ] = "shared",
+    members: Annotated[int, typer.Option("--members", min=2, help="members")] = 10,
+    steps: Annotated[int, typer.Option("--steps", min=10, help="optimiser steps")] = 8000,
     seed: Seed = 0,
     output: Annotated[
         Path | None,
@@ -208,14 +215,13 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train an ensemble on simulated frames and calibrate it on held-out ones."""
-    from adatom.campaign.training import train_to_file
+    from adatom.campaign.training import parse_options, train_to_file
 
     path = output or Path(f"{material}.safetensors")
+    options = parse_options(kind=kind, members=members, steps=steps)
     screen = _Screen()
     try:
-        card = train_to_file(
-            material, path, members=members, steps=steps, seed=seed, progress=screen
-        )
+        card = train_to_file(material, path, options=options, seed=seed, progress=screen)
     finally:
         screen.close()
     if as_json:
@@ -250,17 +256,25 @@ def doctor(as_json: Json = False) -> None:
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="demo, or movie (needs --data)")],
+    name: Annotated[str, typer.Argument(help="demo, find, speed, or movie (needs --data)")],
     data: Annotated[
         Path | None, typer.Option("--data", help="directory of the real micrographs")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="keep the campaign here")
+        Path | None, typer.Option("--output", "-o", help="keep what is made here")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="fewer frames")] = False,
+    peers: Annotated[
+        Path | None,
+        typer.Option("--peers", help="Python of an environment with AtomAI, Atomap and trackpy"),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="an ensemble in place of the shipped one")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure against the targets; one table, exit code 1 where one is missed."""
-    from adatom.campaign.bench import BENCHMARKS, run_benchmark
+    from adatom.campaign.bench import BENCHMARKS, BenchOptions, run_benchmark
 
     if name not in BENCHMARKS:
         raise BadInput(
@@ -269,7 +283,7 @@ def bench(
             got=repr(name),
             todo="Name one of these.",
         )
-    rows = run_benchmark(name, data, output)
+    rows = run_benchmark(name, BenchOptions(data, output, quick, peers, weights))
     if as_json:
         print(json.dumps(rows))
     else:

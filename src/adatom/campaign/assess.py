@@ -9,12 +9,14 @@ import numpy as np
 
 from adatom.core import LabelledFrame, Material
 from adatom.features.calibrate import Calibrator, Observation, fit_calibrator, match_truth
-from adatom.features.find import FindOptions, find_atoms, find_candidates
+from adatom.features.find import FindOptions, find, find_candidates
+from adatom.features.novelty import describe, fit_novelty
+from adatom.frames.conditions import Conditions
 from adatom.frames.synthesize import random_labelled
-from adatom.learning.ensemble import predict
+from adatom.learning.ensemble import predict_tiles
 from adatom.learning.weights import Ensemble
 
-_FIELD_A = 20.0
+_FIELD_A = 28.0
 _BLANK = 12
 _BORDER_A = 1.0  # an atom cut by the border is neither missed nor found
 
@@ -22,37 +24,51 @@ _BORDER_A = 1.0  # an atom cut by the border is neither missed nor found
 def held_out(material: Material, seed: int, count: int) -> list[LabelledFrame]:
     """Frames that training never saw: their seeds start far above any member's.
 
-    One in `_BLANK` shows no specimen at all, so that the probabilities know of such frames.
+    Two of three show a whole sheet with point defects, undisturbed but for noise, as most frames
+    that people keep do; the rest have all that training has. One in `_BLANK` shows no specimen, so
+    that the probabilities know of such frames.
     """
     out = []
     for i in range(count):
         rng = np.random.default_rng([7_000_000, seed, i])
-        out.append(random_labelled(material, rng, field_A=_FIELD_A, empty=i % _BLANK == _BLANK - 1))
+        conditions, usual = Conditions.random(rng), i % 3 > 0
+        if usual:
+            conditions = conditions.undisturbed()
+        out.append(
+            random_labelled(
+                material, rng, field_A=_FIELD_A, conditions=conditions, whole=usual,
+                empty=i % _BLANK == _BLANK - 1,
+            )
+        )  # fmt: skip
     return out
 
 
 def calibrate_ensemble(
-    ensemble: Ensemble, material: Material, *, seed: int = 0, frames: int = 150
+    ensemble: Ensemble, material: Material, *, seed: int = 0, frames: int = 400
 ) -> Ensemble:
-    """Fit the ensemble's calibration on held-out frames, measure it on as many others.
+    """Fit the ensemble's calibration on held-out frames, measure it on a third as many others.
 
     Returns
     -------
     The same networks with ``calibration`` and ``scores`` in the card.
     """
     options = FindOptions()
-    observations = []
+    observations, descriptions = [], []
     for labelled in held_out(material, seed, frames):
-        candidates, refined = find_candidates(
-            labelled.frame, predict(labelled.frame, ensemble), material, options
-        )
+        tiles = predict_tiles(labelled.frame, ensemble)
+        candidates, refined = find_candidates(labelled.frame, tiles, material, options)
         if len(candidates.xy) > 5:
             observations.append(Observation(candidates, refined, labelled))
-    calibrator = fit_calibrator(observations)
+        if len(labelled.xy):
+            descriptions.append(describe(candidates, refined, material, options.refine))
+    calibrator = fit_calibrator(observations, options.refine)
     card = {
         **ensemble.card,
         "calibration": calibrator.model_dump(),
-        "scores": measure(ensemble, material, calibrator, held_out(material, seed + 1, frames)),
+        "novelty": fit_novelty(np.array(descriptions)).model_dump(),
+        "scores": measure(
+            ensemble, material, calibrator, held_out(material, seed + 1, frames // 3)
+        ),
     }
     return replace(ensemble, card=card)
 
@@ -71,7 +87,8 @@ def measure(
     bands = [(0.0, 40.0), (40.0, 300.0), (300.0, 2000.0), (2000.0, np.inf)]
     parts = []
     for labelled in frames:
-        table = find_atoms(labelled.frame, predict(labelled.frame, ensemble), material, calibrator)
+        tiles = predict_tiles(labelled.frame, ensemble)
+        table = find(labelled.frame, tiles, material, calibrator).atoms
         parts.append((_dose(labelled), _compare(labelled, table)))
     rows = []
     for low, high in bands:

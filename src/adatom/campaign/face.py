@@ -27,12 +27,12 @@ from adatom.core import (
     find_material,
 )
 from adatom.errors import BadInput
-from adatom.features.find import find_atoms
+from adatom.features.find import find as find_in_frame
 from adatom.feedback import advise as _advise
 from adatom.frames.calibrate import fit_lattice
 from adatom.frames.read import read
 from adatom.instrument import TwinOptions
-from adatom.learning.ensemble import predict
+from adatom.learning.ensemble import predict_tiles
 from adatom.simulation import DynamicsOptions, RelaxOptions, dynamics, relax
 from adatom.structures import SupercellOptions, build_supercell, draw_structures
 
@@ -107,7 +107,8 @@ def find(
     ensemble = load_ensemble(config)
     calibrator = calibrator_of(ensemble)
     return AtomTable.concat(
-        find_atoms(frame, predict(frame, ensemble), chosen, calibrator) for frame in movie
+        find_in_frame(frame, predict_tiles(frame, ensemble), chosen, calibrator).atoms
+        for frame in movie
     )
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from adatom.campaign.config import Config
 from adatom.campaign.steps import Job, Steps
@@ -27,7 +29,7 @@ from adatom.errors import BadInput
 from adatom.features import estimate_drift, find_defects, link_atoms, link_defects
 from adatom.features.calibrate import Calibrator
 from adatom.features.evidence import site_evidence
-from adatom.features.find import find_atoms
+from adatom.features.find import Found, find
 from adatom.frames.calibrate import fit_lattice
 from adatom.learning import weights
 from adatom.learning.ensemble import map_shape, predict
@@ -41,6 +43,8 @@ from adatom.store import (
     write_json,
     write_table,
 )
+
+_SAME_SITE_A = 0.6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,11 +76,11 @@ def load_ensemble(config: Config) -> weights.Ensemble:
     if config.weights is None:
         return weights.load_shipped(material.name)
     ensemble = weights.load(Path(config.weights))
-    if ensemble.classes != material.species:
+    if ensemble.species != material.species:
         raise BadInput(
             config.weights,
             expected=f"networks for {material.name}, which see {', '.join(material.species)}",
-            got=f"some that see {', '.join(ensemble.classes)}",
+            got=f"some that see {', '.join(ensemble.species)}",
             todo=f"Train them: adatom train {material.name}.",
         )
     return ensemble
@@ -162,7 +166,9 @@ def _find(
     calibrator, networks = calibrator_of(ensemble), ensemble.fingerprint()
 
     def current(i: int) -> str:
-        part = _hash_of(_part(directory, i, "atoms.parquet"))
+        part = _hash_of(
+            _part(directory, i, "atoms.parquet"), _part(directory, i, "vacancies.parquet")
+        )
         whole = (part, frames.hash(i), maps.hash(i))
         return content_hash(*whole) if all(whole) else ""
 
@@ -177,8 +183,9 @@ def _find(
             entropy=prediction.entropy(),
             mutual_information=prediction.mutual_information(),
         )
-        atoms = find_atoms(frame, prediction, material, calibrator, config.find)
-        write_table(_part(directory, i, "atoms.parquet"), atoms.data)
+        found = find(frame, [prediction], material, calibrator, config.find)
+        write_table(_part(directory, i, "atoms.parquet"), found.atoms.data)
+        write_table(_part(directory, i, "vacancies.parquet"), vacancy_table(found))
         return current(i)
 
     inputs = [movie.fingerprint, px, material, networks, config.find]
@@ -200,7 +207,8 @@ def _name_defects(
 
     def make(i: int) -> str:
         atoms = AtomTable(read_table(_part(directory, i, "atoms.parquet")))
-        lattice, defects = frame_defects(movie[i], atoms, material, config)
+        empty = read_table(_part(directory, i, "vacancies.parquet"))
+        lattice, defects = frame_defects(movie[i], atoms, material, config, empty)
         write_table(files(i)[0], defects.data)
         write_json(files(i)[1], lattice_to_json(lattice))
         return file_hash(*files(i))
@@ -222,9 +230,28 @@ def _name_defects(
 
 
 def frame_defects(
-    frame: Frame, atoms: AtomTable, material: Material, config: Config
+    frame: Frame,
+    atoms: AtomTable,
+    material: Material,
+    config: Config,
+    vacancies: pl.DataFrame | None = None,
 ) -> tuple[Lattice | None, DefectTable]:
-    """Fit the lattice to one frame's atoms, weigh its empty sites, name its defects."""
+    """Fit the lattice to one frame's atoms, weigh its empty sites, name its defects.
+
+    Parameters
+    ----------
+    frame
+        The image.
+    atoms
+        Its atoms.
+    material
+        What it shows.
+    config
+        Options of all steps.
+    vacancies
+        What networks and counts together said of empty sites (`vacancy_table`); without it, the
+        counts alone are asked.
+    """
     extent = frame.calibration.extent_xy(frame.shape)
     sure = atoms.column("p_exists") > 0.5
     host = sure & (atoms.elements == material.host)
@@ -233,11 +260,30 @@ def frame_defects(
     evidence = None
     if lattice is not None:
         _, sites = lattice.sites_within(extent, margin_A=0.5)
-        evidence = (sites, site_evidence(frame, atoms, sites, config.evidence))
+        p = site_evidence(frame, atoms, sites, config.evidence)
+        evidence = (sites, p if vacancies is None else _informed(sites, p, vacancies))
     defects = find_defects(
         atoms, lattice, material, extent, site_evidence=evidence, options=config.defects
     )
     return lattice, defects
+
+
+def vacancy_table(found: Found) -> pl.DataFrame:
+    """One row a lattice site that may be empty: position, Å, and probability."""
+    xy = found.vacancies_xy
+    return pl.DataFrame({"x_A": xy[:, 0], "y_A": xy[:, 1], "p": found.p_empty})
+
+
+def _informed(
+    sites: NDArray[np.float64], p: NDArray[np.float64], vacancies: pl.DataFrame
+) -> NDArray[np.float64]:
+    """Take the calibrated probability where there is one; elsewhere halve that of the counts."""
+    out = 0.5 * p
+    if len(vacancies) and len(sites):
+        distance, nearest = cKDTree(vacancies.select("x_A", "y_A").to_numpy()).query(sites)
+        near = distance < _SAME_SITE_A
+        out[near] = vacancies["p"].to_numpy()[nearest[near]]
+    return out
 
 
 def _link(directory: CampaignDirectory, config: Config, count: int) -> str:

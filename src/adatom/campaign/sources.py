@@ -13,9 +13,10 @@ from adatom.campaign.progress import Progress
 from adatom.core import Calibration, Frame, Material, Movie, content_hash
 from adatom.errors import BadInput
 from adatom.frames.calibrate import TRUSTED_CONTRAST, ScaleEstimate, estimate_scale
+from adatom.frames.conditions import Conditions
 from adatom.frames.read import read
 from adatom.frames.specimen import lattice_points
-from adatom.frames.synthesize import Conditions, image_request
+from adatom.frames.synthesize import image_request
 from adatom.instrument.twin import Twin, TwinOptions
 
 _FAR = 0.10  # a scale farther from the lattice's than this is not believed

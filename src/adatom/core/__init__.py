@@ -10,13 +10,14 @@ from adatom.core.defects import DefectTable
 from adatom.core.frame import Frame, LabelledFrame, Movie, ScanRequest
 from adatom.core.lattice import Lattice
 from adatom.core.material import GRAPHENE, Material, find_material
-from adatom.core.prediction import Prediction
+from adatom.core.prediction import VACANCY, Prediction
 from adatom.core.record import Record, content_hash
 from adatom.core.simulation import SimulationResult, SimulationTask
 from adatom.core.structure import Structure
 
 __all__ = [
     "GRAPHENE",
+    "VACANCY",
     "Advice",
     "Affine",
     "AtomTable",

@@ -11,29 +11,51 @@ from adatom.core.calibration import Calibration
 
 Maps = NDArray[np.float32]
 _TINY = 1e-6
+VACANCY = "vacancy"  # the class of empty lattice sites, beside the chemical symbols
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """Every member's probability maps of one frame; all uncertainty is a function of them.
+    """Every member's probability maps of one frame, or of a tile of a large one.
+
+    All uncertainty is a function of them.
 
     Parameters
     ----------
     probabilities
         Shape (member, class, row, col), 0 to 1: the probability that the pixel lies at the centre
-        of an atom of that class (a Gaussian of about 0.2 Å around every atom).
+        of an atom of that class (a Gaussian of `spot_A` around every atom).
     classes
-        Chemical symbol of every class.
+        What each map shows: a chemical symbol, or `VACANCY` for lattice sites left empty.
     calibration
         Pixel size of the maps (the networks' working scale, not the frame's).
     frame
         Index of the frame.
+    spot_A
+        Width of the spot that stands for one atom, Å.
+    origin
+        Row and column of this tile's first pixel in the maps of the whole frame.
+    whole
+        Rows and columns of the whole frame's maps; of these maps by default.
+    inner
+        Rows and columns of this tile that are its own, the rest being overlap; all by default.
     """
 
     probabilities: Maps
     classes: tuple[str, ...]
     calibration: Calibration
     frame: int = 0
+    spot_A: float = 0.25
+    origin: tuple[int, int] = (0, 0)
+    whole: tuple[int, int] = (0, 0)
+    inner: tuple[slice, slice] = (slice(0, 0), slice(0, 0))
+
+    def __post_init__(self) -> None:
+        rows, cols = self.probabilities.shape[2:]
+        if self.whole == (0, 0):
+            object.__setattr__(self, "whole", (rows, cols))
+        if self.inner == (slice(0, 0), slice(0, 0)):
+            object.__setattr__(self, "inner", (slice(0, rows), slice(0, cols)))
 
     @property
     def members(self) -> int:

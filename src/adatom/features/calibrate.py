@@ -13,37 +13,69 @@ from sklearn.linear_model import LogisticRegression
 
 from adatom.core import LabelledFrame
 from adatom.features.locate import Candidates
-from adatom.features.refine import Refined
+from adatom.features.refine import Refined, RefineOptions
 
 FloatArray = NDArray[np.float64]
 _BORDER_A = 1.0
 MATCH_A = 0.5  # a found atom is right when it lies this near to a true one
+# What the counts alone say of a position, Å: between these, tables are interpolated.
+_KNOTS_A = (0.004, 0.008, 0.016, 0.03, 0.045, 0.07, 0.1, 0.15, 0.25, 0.5)
+_ONE_SIGMA = 0.6827
+_WHITE = 1.3  # sum of the noise's autocorrelation up to which it passes for white
 
 
 class Calibrator(BaseModel):
-    """Logistic models of existence and element, and the two weights of the covariance.
+    """Logistic models of existence, element and emptiness, and tables of how far to trust what.
 
-    The covariance of an atom is ``fisher² · Fisher covariance + scatter² · members' scatter``.
+    A position is ``start + trust · (refined - start)``: where counts are plenty the image decides,
+    where they are few the networks, who know lattices, do better than any fit. Its covariance is
+    ``width² · (Fisher covariance + scatter · members' scatter)``. Both tables go by the standard
+    deviation that the counts alone give; frames that spots on a smooth background do not explain
+    (contamination, smoothing: what is left is correlated) have tables of their own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     exists: tuple[float, ...]
     foreign: tuple[float, ...]
-    fisher: float
-    scatter: float
+    empty: tuple[float, ...]
+    trust: tuple[tuple[float, ...], tuple[float, ...]]
+    spread: tuple[float, ...]
+    spread_mean: tuple[float, ...]
+    spread_scale: tuple[float, ...]
 
     def p_exists(self, candidates: Candidates, refined: Refined) -> FloatArray:
-        """Probability that each atom is there, shape (atom,)."""
+        """Probability that each site holds an atom, shape (site,)."""
         return _sigmoid(_exists_features(candidates, refined) @ np.asarray(self.exists))
 
     def p_foreign(self, candidates: Candidates, refined: Refined) -> FloatArray:
-        """Probability that each atom is not of the host's class, shape (atom,)."""
+        """Probability that the atom of each site is not of the host's class, shape (site,)."""
         return _sigmoid(_foreign_features(candidates, refined) @ np.asarray(self.foreign))
 
-    def covariance(self, candidates: Candidates, refined: Refined) -> FloatArray:
-        """Position covariance, shape (atom, 2, 2), Å²."""
-        out: FloatArray = self.fisher**2 * refined.covariance + self.scatter**2 * candidates.scatter
+    def p_empty(self, candidates: Candidates, refined: Refined) -> FloatArray:
+        """Probability that each site is a lattice site without an atom, shape (site,)."""
+        if candidates.mass.shape[1] < 2:
+            return np.zeros(len(candidates.xy))
+        return _sigmoid(_empty_features(candidates, refined) @ np.asarray(self.empty))
+
+    def position(
+        self, candidates: Candidates, refined: Refined, options: RefineOptions
+    ) -> FloatArray:
+        """Position, shape (site, 2), Å."""
+        trust = _table(self.trust[_lumpy(refined)], _counts_sigma(refined, options))
+        out: FloatArray = candidates.xy + trust[:, None] * (refined.xy - candidates.xy)
+        return out
+
+    def covariance(
+        self, candidates: Candidates, refined: Refined, options: RefineOptions
+    ) -> FloatArray:
+        """Position covariance, shape (site, 2, 2), Å²."""
+        features = _spread_features(candidates, refined, options)
+        scaled = (features - self.spread_mean) / self.spread_scale
+        variance = np.exp(scaled @ np.asarray(self.spread))
+        shape = refined.covariance
+        mean = 0.5 * np.einsum("nii->n", shape)
+        out: FloatArray = (variance / np.maximum(mean, 1e-12))[:, None, None] * shape
         return out
 
 
@@ -56,34 +88,55 @@ class Observation:
     truth: LabelledFrame
 
 
-def fit_calibrator(observations: list[Observation]) -> Calibrator:
+def fit_calibrator(observations: list[Observation], options: RefineOptions) -> Calibrator:
     """Fit on held-out simulated frames.
 
     Parameters
     ----------
     observations
         Frames that training never saw.
+    options
+        With which they were refined.
     """
-    exists_x, exists_y, foreign_x, foreign_y = [], [], [], []
-    errors, fisher, scatter = [], [], []
+    exists: list[tuple[FloatArray, NDArray[np.bool_]]] = []
+    foreign: list[tuple[FloatArray, NDArray[np.bool_]]] = []
+    empty: list[tuple[FloatArray, NDArray[np.bool_]]] = []
+    places: list[tuple[FloatArray, ...]] = []
     for seen in observations:
-        match = match_truth(seen.refined.xy, seen.truth.xy)
+        c, r = seen.candidates, seen.refined
+        match = match_truth(c.xy, seen.truth.xy)
         right = match >= 0
-        exists_x.append(_exists_features(seen.candidates, seen.refined))
-        exists_y.append(right)
-        foreign_x.append(_foreign_features(seen.candidates, seen.refined)[right])
-        foreign_y.append(seen.truth.species[match[right]] > 0)
-        errors.append(seen.refined.xy[right] - seen.truth.xy[match[right]])
-        fisher.append(seen.refined.covariance[right])
-        scatter.append(seen.candidates.scatter[right])
-    weights = _fit_covariance(
-        np.concatenate(errors), np.concatenate(fisher), np.concatenate(scatter)
+        vacant = match_truth(c.xy, seen.truth.vacancies_xy) >= 0
+        exists.append((_exists_features(c, r), right))
+        foreign.append((_foreign_features(c, r)[right], seen.truth.species[match[right]] > 0))
+        empty.append((_empty_features(c, r), vacant & ~right))
+        places.append(
+            (
+                seen.truth.xy[match[right]] - c.xy[right],
+                (r.xy - c.xy)[right],
+                _counts_sigma(r, options)[right],
+                np.full(int(right.sum()), _lumpy(r)),
+                _spread_features(c, r, options)[right],
+                _shape(r)[right],
+            )
+        )
+    error, shift, sigma, lumpy, features, shape = (
+        np.concatenate(p) for p in zip(*places, strict=True)
     )
+    trusts, left = [], error.copy()
+    for kind in (0, 1):
+        own = lumpy == kind
+        trusts.append(_fit_trust(error[own], shift[own], sigma[own]))
+        left[own] -= _table(trusts[kind], sigma[own])[:, None] * shift[own]
+    spread, mean, scale = _fit_spread(left / shape, features)
     return Calibrator(
-        exists=_fit_logistic(np.concatenate(exists_x), np.concatenate(exists_y)),
-        foreign=_fit_logistic(np.concatenate(foreign_x), np.concatenate(foreign_y)),
-        fisher=weights[0],
-        scatter=weights[1],
+        exists=_fit_logistic(exists),
+        foreign=_fit_logistic(foreign),
+        empty=_fit_logistic(empty),
+        trust=(trusts[0], trusts[1]),
+        spread=spread,
+        spread_mean=mean,
+        spread_scale=scale,
     )
 
 
@@ -111,19 +164,47 @@ def match_truth(xy: FloatArray, truth: FloatArray) -> NDArray[np.int64]:
     return out
 
 
-def _exists_features(candidates: Candidates, refined: Refined) -> FloatArray:
-    peak = np.clip(candidates.peak, 1e-3, 1 - 1e-3)
+def _counts_sigma(refined: Refined, options: RefineOptions) -> FloatArray:
+    """Standard deviation of a position by the counts alone, Å: the prior is taken off again."""
+    variance = 0.5 * np.einsum("nii->n", refined.covariance)
+    information = 1.0 / np.maximum(variance, 1e-12) - options.start_sigma_A**-2.0
+    out: FloatArray = np.maximum(information, _KNOTS_A[-1] ** -2.0) ** -0.5
+    return out
+
+
+def _lumpy(refined: Refined) -> int:
+    """Tell whether a frame has more in it than spots, a smooth background and white noise."""
+    return int(refined.optics.noise.correlation > _WHITE)
+
+
+def _table(values: tuple[float, ...], sigma: FloatArray) -> FloatArray:
+    out: FloatArray = np.interp(np.log(sigma), np.log(_KNOTS_A), values)
+    return out
+
+
+def _evidence(refined: Refined) -> tuple[FloatArray, FloatArray]:
+    """Amplitude over that of a usual atom, and its standard deviation in the same unit."""
     typical = float(np.median(refined.amplitude)) if len(refined.amplitude) else 1.0
-    evidence = (refined.amplitude - 0.5 * typical) / np.maximum(refined.amplitude_sd, 1e-12)
-    typical_peak = float(np.median(peak)) if len(peak) else 0.5
+    typical = max(typical, 1e-12)
+    return refined.amplitude / typical, np.maximum(refined.amplitude_sd / typical, 1e-3)
+
+
+def _exists_features(candidates: Candidates, refined: Refined) -> FloatArray:
+    ratio, sd = _evidence(refined)
+    atom, vacant = _shares(candidates)
+    mass = _logit(atom)
+    typical = float(np.median(mass)) if len(mass) else 0.0
+    # In noise alone every peak is low; a weak atom among strong ones is another matter.
     return np.stack(
         [
-            np.ones(len(peak)),
-            np.log(peak / (1 - peak)),
-            # In noise alone every peak is low; a weak atom among strong ones is another matter.
-            np.full(len(peak), np.log(typical_peak / (1 - typical_peak))),
+            np.ones(len(mass)),
+            mass,
+            np.full(len(mass), typical),
+            _logit(vacant),
+            _logit(np.clip(candidates.peak, 0, 1)),
             2 * candidates.votes - 1,
-            np.clip(evidence, -6.0, 6.0),
+            candidates.disagreement,
+            np.clip((ratio - 0.5) / sd, -6.0, 6.0),
             # Half of an atom at the border is not in the frame: there, and only there, many err.
             np.clip(1.0 - candidates.border_A / _BORDER_A, 0.0, 1.5),
         ],
@@ -131,36 +212,178 @@ def _exists_features(candidates: Candidates, refined: Refined) -> FloatArray:
     )
 
 
+def _empty_features(candidates: Candidates, refined: Refined) -> FloatArray:
+    ratio, sd = _evidence(refined)
+    atom, vacant = _shares(candidates)
+    typical = float(np.median(_logit(atom))) if len(atom) else 0.0
+    # Log-likelihood ratio of no atom against a usual one, by the counts.
+    natural = 0.15
+    nothing = np.maximum(ratio, 0.0) ** 2 / (sd**2 + natural**2)
+    usual = np.minimum(ratio - 1.0, 0.0) ** 2 / (sd**2 + natural**2)
+    return np.stack(
+        [
+            np.ones(len(ratio)),
+            _logit(vacant),
+            _logit(atom),
+            np.full(len(ratio), typical),
+            np.clip(0.5 * (usual - nothing), -12.0, 12.0),
+            np.clip(1.0 - candidates.border_A / _BORDER_A, 0.0, 1.5),
+        ],
+        axis=1,
+    )
+
+
 def _foreign_features(candidates: Candidates, refined: Refined) -> FloatArray:
-    share = np.clip(1.0 - candidates.class_share[:, 0], 1e-3, 1 - 1e-3)
-    typical = float(np.median(refined.amplitude)) if len(refined.amplitude) else 1.0
-    ratio = np.log(np.clip(refined.amplitude / max(typical, 1e-12), 0.1, 10.0))
-    return np.stack([np.ones(len(share)), np.log(share / (1 - share)), ratio], axis=1)
+    ratio, sd = _evidence(refined)
+    classes = candidates.mass.shape[1]
+    if classes < 3:
+        return np.concatenate([np.ones((len(ratio), 1)), np.zeros((len(ratio), 3))], axis=1)
+    atom = candidates.mass[:, :-1]
+    share = atom[:, 1:].sum(axis=1) / np.maximum(atom.sum(axis=1), 1e-6)
+    return np.stack(
+        [
+            np.ones(len(share)),
+            _logit(share),
+            np.log(np.clip(ratio, 0.2, 8.0)),
+            np.clip((ratio - 2.0) / np.hypot(sd, 0.15), -6.0, 6.0),
+        ],
+        axis=1,
+    )
 
 
-def _fit_logistic(x: FloatArray, y: NDArray[np.bool_]) -> tuple[float, ...]:
-    model = LogisticRegression(C=100.0, fit_intercept=False, max_iter=500)
+def _shares(candidates: Candidates) -> tuple[FloatArray, FloatArray]:
+    """Expected number of atoms, and of empty sites (the last class), at each site."""
+    mass = candidates.mass
+    if mass.shape[1] < 2:
+        return mass[:, 0], np.zeros(len(mass))
+    return mass[:, :-1].sum(axis=1), mass[:, -1]
+
+
+def _logit(p: FloatArray) -> FloatArray:
+    q = np.clip(p, 2e-3, 1 - 2e-3)
+    out: FloatArray = np.log(q / (1 - q))
+    return out
+
+
+def _fit_logistic(parts: list[tuple[FloatArray, NDArray[np.bool_]]]) -> tuple[float, ...]:
+    x = np.concatenate([p[0] for p in parts])
+    y = np.concatenate([p[1] for p in parts])
+    if y.all() or not y.any():
+        # Nothing to tell apart: as sure as the sample allows.
+        odds = (y.sum() + 0.5) / (len(y) - y.sum() + 0.5)
+        return (float(np.log(odds)), *(0.0 for _ in range(x.shape[1] - 1)))
+    model = LogisticRegression(C=100.0, fit_intercept=False, max_iter=2000)
     model.fit(x, y)
     return tuple(float(c) for c in model.coef_[0])
 
 
-def _fit_covariance(
-    errors: FloatArray, fisher: FloatArray, scatter: FloatArray
-) -> tuple[float, float]:
-    """Maximum likelihood of the errors under a Gaussian of the weighted sum of both."""
+def _hats(sigma: FloatArray) -> FloatArray:
+    """Weights of the tables' knots at each atom, shape (atom, knot)."""
+    return np.stack([_table(tuple(row), sigma) for row in np.eye(len(_KNOTS_A))], axis=1)
 
-    def loss(log_weights: FloatArray) -> float:
-        a, b = np.exp(2 * log_weights)
-        variance = np.stack(
-            [a * fisher[:, k, k] + b * scatter[:, k, k] + 1e-8 for k in range(2)], axis=1
-        )
-        # Student's t with few degrees of freedom in place of a Gaussian: a wrong match, half an
-        # angstrom away, must not widen every other atom's error bar.
-        chi = errors**2 / variance
-        return float((0.5 * np.log(variance) + 4.5 * np.log1p(chi / 8.0)).mean())
 
-    best = minimize(loss, np.array([0.0, -2.0]), method="Nelder-Mead").x
-    return float(np.exp(best[0])), float(np.exp(best[1]))
+def _fit_trust(error: FloatArray, shift: FloatArray, sigma: FloatArray) -> tuple[float, ...]:
+    """Least squares of ``error = trust(sigma) · shift``, knot by knot, pulled to full trust.
+
+    Errors of a wrong match, half an ångström away, are limited, so that they decide nothing.
+    """
+    if not len(error):
+        return (1.0,) * len(_KNOTS_A)
+    hats = _hats(sigma)
+    limit = 4 * np.median(np.abs(error))
+    weight = 1.0 / (sigma**2 + 1e-6)
+    good = (np.abs(error) < limit + 4 * sigma[:, None]).all(axis=1)
+    design = (hats[good, None, :] * shift[good, :, None]).reshape(-1, hats.shape[1])
+    target = error[good].ravel()
+    w = np.repeat(weight[good], 2)
+    ridge = 2.0  # observations of standard size that say "full trust" at every knot
+    normal = (design * w[:, None]).T @ design + ridge * np.eye(hats.shape[1])
+    right = (design * w[:, None]).T @ target + ridge
+    out = np.clip(np.linalg.solve(normal, right), 0.0, 1.0)
+    # More counts never make the image less to be trusted; few frames have the most of them.
+    out = np.maximum.accumulate(out[::-1])[::-1]
+    return tuple(float(v) for v in out)
+
+
+def _fit_spread(
+    error: FloatArray, features: FloatArray
+) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
+    """Fit the logarithm of the variance: maximum likelihood, then 68 % within one sigma.
+
+    The likelihood is Student's with four degrees of freedom, not Gaussian: a wrong match, half an
+    ångström away, must not widen every other atom's error bar.
+
+    Parameters
+    ----------
+    error
+        Along x and y, shape (atom, 2), Å, with the shape of the covariance taken out.
+    features
+        Shape (atom, feature); the first is one.
+    """
+    mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
+    mean[0], scale[0] = 0.0, 1.0
+    z = (features - mean) / scale
+
+    def loss(w: FloatArray) -> tuple[float, FloatArray]:
+        log_variance = z @ w
+        ratio = error**2 * np.exp(-log_variance)[:, None] / 4.0
+        value = 0.5 * log_variance[:, None] + 2.5 * np.log1p(ratio)
+        slope = (0.5 - 2.5 * ratio / (1.0 + ratio)).sum(axis=1) / error.size
+        return float(value.mean() + 1e-5 * (w @ w)), z.T @ slope + 2e-5 * w
+
+    start = np.zeros(z.shape[1])
+    start[0] = np.log(np.median(error**2) + 1e-8)
+    w = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 300}).x
+    scaled = np.abs(error) * np.exp(-0.5 * (z @ w))[:, None]
+    w[0] += 2 * np.log(np.quantile(scaled, _ONE_SIGMA))
+    return tuple(w.tolist()), tuple(mean.tolist()), tuple(scale.tolist())
+
+
+def _shape(refined: Refined) -> FloatArray:
+    """Standard deviations along x and y over their mean, shape (atom, 2)."""
+    variance = np.einsum("nii->ni", refined.covariance)
+    out: FloatArray = np.sqrt(variance / np.maximum(variance.mean(axis=1, keepdims=True), 1e-12))
+    return out
+
+
+def _spread_features(
+    candidates: Candidates, refined: Refined, options: RefineOptions
+) -> FloatArray:
+    """What decides how far a position is off, shape (site, feature); the first is one."""
+    n = len(candidates.xy)
+    if not n:
+        return np.zeros((0, 21))
+    sigma = _counts_sigma(refined, options)
+    counts = np.log(sigma) + 3.0
+    scatter = np.log(np.sqrt(0.5 * np.einsum("nii->n", candidates.scatter)) + 1e-4) + 5.0
+    logit = _logit(_shares(candidates)[0])
+    # How far the image moved atoms from where the networks saw them, in units of its own error.
+    moved = np.linalg.norm(refined.xy - candidates.xy, axis=1) / np.maximum(sigma, 1e-4)
+    irregular = _irregularity(candidates.xy)
+    usual = [np.median(v) for v in (scatter, logit, irregular)]
+    one = np.ones(n)
+    s, t, i = (u * one for u in usual)
+    m = np.log(np.median(moved) + 0.05) * one
+    lumps = min(np.log(refined.optics.noise.correlation), 2.0) * one
+    rim = np.exp(-np.maximum(candidates.border_A, 0.0) / 4.0)
+    return np.stack(
+        [
+            one, counts, counts**2, scatter - s, s, s**2, counts * s, logit - t, t, lumps,
+            lumps * counts, np.log(refined.optics.sigma_A) * one,
+            np.clip(1.0 - candidates.border_A / _BORDER_A, 0.0, 1.5), rim, rim * s, m, m**2,
+            m * counts, np.minimum(irregular - i, 2.0), i, i * counts,
+        ],
+        axis=1,
+    )  # fmt: skip
+
+
+def _irregularity(xy: FloatArray) -> FloatArray:
+    """Logarithm of the distance, Å, of each site from the centroid of its three nearest."""
+    if len(xy) < 4:
+        return np.zeros(len(xy))
+    near = cKDTree(xy).query(xy, k=4)[1][:, 1:]
+    out: FloatArray = np.log(np.linalg.norm(xy - xy[near].mean(axis=1), axis=1) + 0.03)
+    return out
 
 
 def _sigmoid(x: FloatArray) -> FloatArray:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from scipy import sparse
-from scipy.sparse import linalg
 from scipy.spatial import cKDTree
 
 from adatom.core import AtomTable, Frame
-from adatom.features.model import background_columns, estimate_noise, sample, spot_columns
+from adatom.features.refine import RefineOptions, refine
 
 FloatArray = NDArray[np.float64]
+_STILL = RefineOptions(start_sigma_A=0.03)  # amplitudes are asked for, atoms hardly move
 
 
 class EvidenceOptions(BaseModel):
@@ -22,7 +21,6 @@ class EvidenceOptions(BaseModel):
 
     prior: float = Field(0.01, gt=0, lt=1, description="share of sites expected to be empty")
     occupied_A: float = Field(0.65, gt=0, description="an atom this near fills a site, Å")
-    probe_sigma_A: float = Field(0.42, gt=0, description="probe width, Å")
 
 
 def site_evidence(
@@ -30,7 +28,7 @@ def site_evidence(
 ) -> FloatArray:
     """Probability that each lattice site is empty, by the intensity there.
 
-    All atoms and all unoccupied sites get an amplitude in one linear fit on a smooth background.
+    All atoms and all unoccupied sites get an amplitude in one fit on a smooth background.
     A site's amplitude is then compared with none and with a host atom's, each with the spread that
     noise and neighbours give it (Bayes' rule with the prior share of vacancies).
 
@@ -52,42 +50,20 @@ def site_evidence(
     options = options or EvidenceOptions()
     if not len(sites_xy) or len(atoms) < 5:
         return np.full(len(sites_xy), options.prior)
-    view = sample(frame)
-    px = view.calibration.pixel_size_A
-    shape = (view.data.shape[0], view.data.shape[1])
     distance, nearest = cKDTree(atoms.xy).query(sites_xy)
     free = distance > options.occupied_A
-    rc = view.rc(np.concatenate([atoms.xy, sites_xy[free]]))
-    spots, _ = spot_columns(shape, rc, np.ones(len(rc)), options.probe_sigma_A / px)
-    knots = background_columns(shape, view.calibration)
-    columns = sparse.hstack([spots, knots]).tocsr()
-    normal = (columns.T @ columns).tocsc()
-    ridge = sparse.identity(normal.shape[0]) * (1e-6 * float(normal.diagonal().mean()))
-    solve = linalg.factorized((normal + ridge).tocsc())
-    fit = solve(columns.T @ view.data.ravel())
-    model = (columns @ fit).reshape(shape)
-    variance = sparse.diags(estimate_noise(view.data, model).variance(model).ravel())
-    spread = (columns.T @ variance @ columns).tocsc()
-    n, amplitude = len(atoms), fit[: len(rc)]
+    fit = refine(frame, np.concatenate([atoms.xy, sites_xy[free]]), _STILL)
+    n = len(atoms)
     which = np.where(free, n + np.cumsum(free) - 1, nearest)
-    sd = np.array([_sd(solve, spread, int(i)) for i in which])
-    host = amplitude[:n][atoms.column("p_exists") > 0.5]
-    typical = float(np.median(host)) if len(host) else float(np.median(amplitude[:n]))
-    value = amplitude[which]
+    host = fit.amplitude[:n][atoms.column("p_exists") > 0.5]
+    typical = float(np.median(host)) if len(host) else float(np.median(fit.amplitude[:n]))
+    value, sd = fit.amplitude[which], fit.amplitude_sd[which]
     natural = 0.12 * typical  # atoms differ a little even without noise: focus, vibration
     empty = _normal(np.maximum(value, 0.0), 0.0, np.hypot(sd, natural))
     full = _normal(np.minimum(value, typical), typical, np.hypot(sd, natural))
     out: FloatArray = options.prior * empty
     out /= np.maximum(out + (1 - options.prior) * full, 1e-300)
     return np.where(free, out, np.minimum(out, 0.5))
-
-
-def _sd(solve: object, spread: sparse.csc_matrix, column: int) -> float:
-    """Standard deviation of one amplitude: the sandwich of the fit's inverse and the noise."""
-    unit = np.zeros(spread.shape[0])
-    unit[column] = 1.0
-    row = solve(unit)  # type: ignore[operator]
-    return float(np.sqrt(max(row @ (spread @ row), 0.0)))
 
 
 def _normal(x: FloatArray, mean: float, sd: FloatArray) -> FloatArray:

@@ -1,16 +1,20 @@
-"""From a frame and its prediction to the table of its atoms."""
+"""From a frame and its networks' maps to the table of its atoms, and to its empty sites."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from adatom.core import AtomTable, Frame, Material, Prediction
+from adatom.core import VACANCY, AtomTable, Frame, Material, Prediction
 from adatom.features.calibrate import Calibrator
+from adatom.features.ghosts import ghosts
 from adatom.features.locate import Candidates, LocateOptions, locate
+from adatom.features.novelty import describe
 from adatom.features.refine import Refined, RefineOptions, refine
-from adatom.features.ties import centroid_ties
 
 FloatArray = NDArray[np.float64]
 
@@ -27,8 +31,39 @@ class FindOptions(BaseModel):
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """What a frame shows.
+
+    Parameters
+    ----------
+    atoms
+        Table of the atoms.
+    vacancies_xy
+        Lattice sites that may be empty, shape (site, 2), Å.
+    p_empty
+        Probability that they are, shape (site,).
+    refined
+        The fit: what all atoms share, and how well it explains the frame.
+    candidates
+        The sites as the networks saw them.
+    description
+        What `Novelty` compares with the training conditions, shape (description,).
+    """
+
+    atoms: AtomTable
+    vacancies_xy: FloatArray
+    p_empty: FloatArray
+    refined: Refined
+    candidates: Candidates
+    description: FloatArray
+
+
 def find_candidates(
-    frame: Frame, prediction: Prediction, material: Material, options: FindOptions
+    frame: Frame,
+    tiles: Iterable[Prediction],
+    material: Material,
+    options: FindOptions | None = None,
 ) -> tuple[Candidates, Refined]:
     """Locate and refine, before calibration.
 
@@ -36,17 +71,72 @@ def find_candidates(
     ----------
     frame
         The image.
-    prediction
-        The ensemble's maps of it.
+    tiles
+        The ensemble's maps of it, whole or in tiles; each is let go before the next is made.
     material
-        Gives the ties between regular atoms.
+        Gives the surroundings of atoms at the border.
     options
         See `FindOptions`.
     """
-    candidates = locate(prediction, options.locate)
-    host = candidates.class_share[:, 0] > 0.5
-    ties = centroid_ties(candidates.xy, host, material)
-    return candidates, refine(frame, candidates.xy, options.refine, ties)
+    options = options or FindOptions()
+    candidates = Candidates.concat([locate(tile, options.locate) for tile in tiles])
+    extent = frame.calibration.extent_xy(frame.shape)
+    outside = ghosts(candidates.xy, extent, material)
+    return candidates, refine(frame, candidates.xy, options.refine, outside)
+
+
+def find(
+    frame: Frame,
+    tiles: Iterable[Prediction],
+    material: Material,
+    calibrator: Calibrator,
+    options: FindOptions | None = None,
+) -> Found:
+    """Find every atom of a frame, with position covariance, element and probabilities.
+
+    Parameters
+    ----------
+    frame
+        The image.
+    tiles
+        The ensemble's maps of it, whole or in tiles.
+    material
+        What it shows: the host is its first species.
+    calibrator
+        Fitted with the ensemble.
+    options
+        See `FindOptions`.
+    """
+    options = options or FindOptions()
+    candidates, refined = find_candidates(frame, tiles, material, options)
+    p_exists = calibrator.p_exists(candidates, refined)
+    p_empty = calibrator.p_empty(candidates, refined)
+    # A site is one or the other: where both are likely, they share.
+    both = np.maximum(p_exists + p_empty, 1.0)
+    p_exists, p_empty = p_exists / both, p_empty / both
+    keep = p_exists >= options.lowest_p_exists
+    element, p_element = _elements(candidates, refined, material, calibrator)
+    atoms = AtomTable.build(
+        frame=frame.index,
+        xy=calibrator.position(candidates, refined, options.refine)[keep],
+        covariance=calibrator.covariance(candidates, refined, options.refine)[keep],
+        p_exists=p_exists[keep],
+        element=element[keep],
+        p_element=p_element[keep],
+        votes=candidates.votes[keep],
+        amplitude=refined.amplitude[keep],
+    )
+    vacant = p_empty >= options.lowest_p_exists
+    description = describe(candidates, refined, material, options.refine)
+    return Found(atoms, candidates.xy[vacant], p_empty[vacant], refined, candidates, description)
+
+
+def describe_frame(
+    frame: Frame, tiles: Iterable[Prediction], material: Material, options: FindOptions
+) -> FloatArray:
+    """Describe a frame for `Novelty`, without calibration; see `describe`."""
+    candidates, refined = find_candidates(frame, tiles, material, options)
+    return describe(candidates, refined, material, options.refine)
 
 
 def find_atoms(
@@ -56,44 +146,23 @@ def find_atoms(
     calibrator: Calibrator,
     options: FindOptions | None = None,
 ) -> AtomTable:
-    """Find every atom of a frame, with position covariance, element and probabilities.
+    """Find the atoms alone, from whole maps; see `find`."""
+    return find(frame, [prediction], material, calibrator, options).atoms
 
-    Parameters
-    ----------
-    frame
-        The image.
-    prediction
-        The ensemble's maps of it.
-    material
-        What it shows; regular atoms are tied to their neighbours.
-    calibrator
-        Fitted with the ensemble.
-    options
-        See `FindOptions`.
-    """
-    options = options or FindOptions()
-    candidates, refined = find_candidates(frame, prediction, material, options)
-    p_exists = calibrator.p_exists(candidates, refined)
+
+def _elements(
+    candidates: Candidates, refined: Refined, material: Material, calibrator: Calibrator
+) -> tuple[NDArray[np.str_], FloatArray]:
+    """Likeliest element of every site and its probability."""
+    species = [s for s in material.species if s != VACANCY]
     p_foreign = calibrator.p_foreign(candidates, refined)
-    classes = prediction.classes
-    foreign = candidates.class_share[:, 1:]
-    best = np.argmax(foreign, axis=1) + 1 if foreign.shape[1] else np.zeros(len(p_exists), int)
-    is_foreign = (p_foreign > 0.5) & (foreign.shape[1] > 0)
-    number = np.where(is_foreign, best, 0)
+    foreign = candidates.mass[:, 1 : len(species)]
+    if not foreign.shape[1]:
+        return np.full(len(p_foreign), species[0]), np.ones(len(p_foreign))
+    best = np.argmax(foreign, axis=1)
     # With several foreign species the probability is shared as the networks share it.
-    total = np.maximum(foreign.sum(axis=1), 1e-12)
-    share = np.array(
-        [foreign[i, b - 1] / total[i] if b else 1.0 for i, b in enumerate(number)], dtype=float
-    )
+    share = foreign[np.arange(len(best)), best] / np.maximum(foreign.sum(axis=1), 1e-12)
+    is_foreign = p_foreign > 0.5
+    number = np.where(is_foreign, best + 1, 0)
     p_element = np.where(is_foreign, p_foreign * share, 1.0 - p_foreign)
-    keep = p_exists >= options.lowest_p_exists
-    return AtomTable.build(
-        frame=frame.index,
-        xy=refined.xy[keep],
-        covariance=calibrator.covariance(candidates, refined)[keep],
-        p_exists=p_exists[keep],
-        element=[classes[k] for k in number[keep]],
-        p_element=p_element[keep],
-        votes=candidates.votes[keep],
-        amplitude=refined.amplitude[keep],
-    )
+    return np.array(species)[number], p_element

@@ -1,17 +1,17 @@
-"""From every member's maps to one list of atoms: peaks, votes and the members' scatter."""
+"""From every member's maps to one list of sites: peaks, votes and the members' scatter."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.optimize import linear_sum_assignment
+from scipy import ndimage
 from scipy.spatial import cKDTree
-from skimage.feature import peak_local_max
 
-from adatom.core import Prediction
+from adatom.core import VACANCY, Prediction
 
 FloatArray = NDArray[np.float64]
 
@@ -21,83 +21,150 @@ class LocateOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    threshold: float = Field(0.15, gt=0, lt=1, description="lowest peak of the mean map")
+    threshold: float = Field(0.08, gt=0, lt=1, description="lowest peak of the mean map")
     member_threshold: float = Field(0.2, gt=0, lt=1, description="lowest peak that is a vote")
-    separation_A: float = Field(0.7, gt=0, description="closest two atoms may be, Å")
-    match_A: float = Field(0.5, gt=0, description="farthest a vote may lie from the atom, Å")
+    separation_A: float = Field(0.7, gt=0, description="closest two sites may be, Å")
+    window_A: float = Field(0.5, gt=0, description="what lies this near to a peak is its own, Å")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
-    """Atoms as the networks see them, before refinement.
+    """Sites as the networks see them, before refinement: atoms, and lattice sites left empty.
 
     Parameters
     ----------
     xy
-        Shape (atom, 2), Å.
+        Shape (site, 2), Å.
     scatter
-        Covariance of the members' positions, shape (atom, 2, 2), Å².
+        Covariance of the members' positions, shape (site, 2, 2), Å².
     peak
-        Height of the mean map, summed over classes, shape (atom,).
+        Highest value of the mean map, summed over the classes that are atoms, shape (site,).
+    mass
+        Expected number of each class within the window, shape (site, class).
+    disagreement
+        Standard deviation between members of the expected number of atoms, shape (site,).
     votes
-        Share of the members that saw it, shape (atom,).
-    class_share
-        Share of the probability that each class has, shape (atom, class); rows sum to one.
+        Share of the members that saw an atom, shape (site,).
     border_A
-        Distance from the nearest border of the frame, shape (atom,), Å.
+        Distance from the nearest border of the frame, shape (site,), Å.
     """
 
     xy: FloatArray
     scatter: FloatArray
     peak: FloatArray
+    mass: FloatArray
+    disagreement: FloatArray
     votes: FloatArray
-    class_share: FloatArray
     border_A: FloatArray
+
+    def take(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> Candidates:
+        """Select some sites."""
+        return Candidates(*(getattr(self, f.name)[keep] for f in fields(self)))
+
+    @classmethod
+    def concat(cls, parts: Sequence[Candidates]) -> Candidates:
+        """Join the sites of several tiles."""
+        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
 
 def locate(prediction: Prediction, options: LocateOptions | None = None) -> Candidates:
-    """Find atoms in the ensemble's maps.
+    """Find sites in the ensemble's maps.
 
-    The consensus comes from the mean over the members; each member then votes with its own peaks,
-    matched one to one, so that a member's miss costs a vote and not the atom.
+    The consensus comes from the mean over the members. Each member's share of it is what that
+    member shows around the consensus, class by class, so that a member's miss costs a vote and not
+    the atom, and no member's peak counts twice.
 
     Parameters
     ----------
     prediction
-        Members' maps.
+        Members' maps of a frame, or of one tile of it.
     options
         See `LocateOptions`.
+
+    Returns
+    -------
+    Sites in the frame's axes; of a tile, those in its inner part.
     """
     options = options or LocateOptions()
     working = prediction.calibration
-    mean = prediction.mean()
-    total = np.minimum(mean.sum(axis=0), 1.0)
-    distance = max(round(working.pixels(options.separation_A) / 2), 1)
-    rc = _peaks(total, distance, options.threshold)
+    maps = prediction.probabilities
+    is_atom = np.array([c != VACANCY for c in prediction.classes])
+    mean = maps.mean(axis=0)
+    total = mean.sum(axis=0)
+    atoms = mean[is_atom].sum(axis=0)
+    rc = _peaks(total, max(int(working.pixels(options.separation_A) / 2), 1), options.threshold)
     rc = _separate(rc, total, working.pixels(options.separation_A))
-    peak = _sample(total, rc)
-    share = np.stack([_sample(m, rc) for m in mean], axis=1) + 1e-6
-    share /= share.sum(axis=1, keepdims=True)
-    votes = np.zeros(len(rc))
-    offsets = np.full((prediction.members, len(rc), 2), np.nan)
-    for m, maps in enumerate(prediction.probabilities):
-        own_total = np.minimum(maps.sum(axis=0), 1.0)
-        own = _peaks(own_total, distance, options.member_threshold)
-        a, b = _match(rc, own, working.pixels(options.match_A))
-        votes[a] += 1
-        offsets[m, a] = own[b] - rc[a]
-    xy = working.xy(rc)
-    scatter = _scatter(offsets[..., ::-1]) * working.pixel_size_A**2  # x, y from row, column
-    extent = np.asarray(working.extent_xy((total.shape[0], total.shape[1])))
-    border = np.minimum(xy, extent - xy).min(axis=1, initial=np.inf)
-    return Candidates(xy, scatter, peak, votes / prediction.members, share, border)
+    rc = rc[_inner(rc, prediction)]
+    half = max(round(working.pixels(options.window_A)), 1)
+    window = _Window(rc, total.shape, half, working.pixels(options.window_A))
+    unit = 2 * np.pi * working.pixels(prediction.spot_A) ** 2  # mass of one atom's spot
+    mass = np.stack([window.sums(m)[0] for m in mean], axis=1) / unit
+    own_mass, offsets, seen = [], [], []
+    for member in maps:
+        own = member[is_atom].sum(axis=0)
+        own_total = own if is_atom.all() else own + member[~is_atom].sum(axis=0)
+        offsets.append(window.sums(own_total)[1])
+        own_mass.append(window.sums(own)[0] / unit)
+        seen.append(window.highest(own) >= options.member_threshold)
+    xy = working.xy(rc + np.asarray(prediction.origin))
+    deviation = np.stack(offsets) - np.mean(offsets, axis=0)
+    scatter = np.einsum("mni,mnj->nij", deviation, deviation) / max(len(maps) - 1, 1)
+    far = np.asarray(working.extent_xy(prediction.whole))
+    return Candidates(
+        xy,
+        scatter[:, ::-1, ::-1] * working.pixel_size_A**2,  # x, y from row, column
+        window.highest(atoms),
+        mass,
+        np.std(own_mass, axis=0),
+        np.mean(seen, axis=0),
+        np.minimum(xy, far - xy).min(axis=1, initial=np.inf),
+    )
+
+
+class _Window:
+    """Round windows about positions, in which maps are summed."""
+
+    def __init__(self, rc: FloatArray, shape: tuple[int, ...], half: int, radius: float) -> None:
+        base = np.round(rc).astype(np.int64)
+        k = np.arange(-half, half + 1)
+        dr, dc = (a.ravel() for a in np.meshgrid(k, k, indexing="ij"))
+        round_ = dr**2 + dc**2 <= max(radius, 1.0) ** 2 + 0.5
+        dr, dc = dr[round_], dc[round_]
+        r, c = base[:, :1] + dr, base[:, 1:] + dc
+        self._inside = (r >= 0) & (r < shape[0]) & (c >= 0) & (c < shape[1])
+        self._index = np.clip(r, 0, shape[0] - 1) * shape[1] + np.clip(c, 0, shape[1] - 1)
+        self._d = np.stack([dr, dc], axis=1).astype(np.float64)
+        self._near = dr**2 + dc**2 <= 2
+
+    def sums(self, image: NDArray[np.float32]) -> tuple[FloatArray, FloatArray]:
+        """Sum (site,) and centre of mass (site, 2), pixels from the window's middle."""
+        values = np.where(self._inside, image.ravel()[self._index], 0.0)
+        amount = values.sum(axis=1)
+        return amount, values @ self._d / np.maximum(amount, 1e-6)[:, None]
+
+    def highest(self, image: NDArray[np.float32]) -> FloatArray:
+        """Highest value at the middle or next to it, shape (site,)."""
+        values = image.ravel()[self._index[:, self._near]]
+        out: FloatArray = np.where(self._inside[:, self._near], values, 0.0).max(
+            axis=1, initial=0.0
+        )
+        return out
+
+
+def _inner(rc: FloatArray, prediction: Prediction) -> NDArray[np.bool_]:
+    rows, cols = prediction.inner
+    nearest = np.round(rc)
+    out: NDArray[np.bool_] = (
+        (nearest[:, 0] >= rows.start) & (nearest[:, 0] < rows.stop)
+        & (nearest[:, 1] >= cols.start) & (nearest[:, 1] < cols.stop)
+    )  # fmt: skip
+    return out
 
 
 def _peaks(image: NDArray[np.float32], distance: int, threshold: float) -> FloatArray:
     """Local maxima as sub-pixel row, column: a Gaussian through each peak and its neighbours."""
-    found = peak_local_max(
-        image, min_distance=distance, threshold_abs=threshold, exclude_border=False
-    )
+    highest = ndimage.maximum_filter(image, 2 * distance + 1, mode="constant")
+    found = np.argwhere((image == highest) & (image > threshold))
     padded = np.log(np.maximum(np.pad(image, 1, mode="edge"), 1e-4)).astype(np.float64)
     r, c = found[:, 0] + 1, found[:, 1] + 1
     rc = found.astype(np.float64)
@@ -111,7 +178,12 @@ def _peaks(image: NDArray[np.float32], distance: int, threshold: float) -> Float
 
 def _separate(rc: FloatArray, image: NDArray[np.float32], distance_px: float) -> FloatArray:
     """Of peaks closer than `distance_px`, keep the higher."""
-    height = _sample(image, rc)
+    if len(rc) < 2:
+        return rc
+    at = np.round(rc).astype(int)
+    height = image[
+        np.clip(at[:, 0], 0, image.shape[0] - 1), np.clip(at[:, 1], 0, image.shape[1] - 1)
+    ].astype(np.float64)
     drop = np.zeros(len(rc), dtype=bool)
     pairs = cKDTree(rc).query_pairs(distance_px, output_type="ndarray")
     order = np.argsort([-max(height[i], height[j]) for i, j in pairs], kind="stable")
@@ -119,49 +191,4 @@ def _separate(rc: FloatArray, image: NDArray[np.float32], distance_px: float) ->
         if not (drop[i] or drop[j]):
             drop[j if height[i] >= height[j] else i] = True
     out: FloatArray = rc[~drop]
-    return out
-
-
-def _sample(image: NDArray[np.float32], rc: FloatArray) -> FloatArray:
-    """Value at the pixel nearest to each position."""
-    r = np.clip(np.round(rc[:, 0]).astype(int), 0, image.shape[0] - 1)
-    c = np.clip(np.round(rc[:, 1]).astype(int), 0, image.shape[1] - 1)
-    out: FloatArray = image[r, c].astype(np.float64)
-    return out
-
-
-def _match(
-    a: FloatArray, b: FloatArray, distance: float
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pair two sets of points one to one, within a distance, at the least total distance."""
-    none = np.zeros(0, dtype=np.int64)
-    if not len(a) or not len(b):
-        return none, none
-    near = cKDTree(a).sparse_distance_matrix(cKDTree(b), distance, output_type="coo_matrix")
-    if near.nnz == 0:
-        return none, none
-    i, j, d = near.row, near.col, near.data
-    # Nearly every point has one partner: pair those at once, assign only what is contested.
-    simple = (np.bincount(i, minlength=len(a))[i] == 1) & (np.bincount(j, minlength=len(b))[j] == 1)
-    left, right = [i[simple]], [j[simple]]
-    if not simple.all():
-        ui, uj = np.unique(i[~simple]), np.unique(j[~simple])
-        cost = np.full((len(ui), len(uj)), 10.0 * distance)
-        cost[np.searchsorted(ui, i[~simple]), np.searchsorted(uj, j[~simple])] = d[~simple]
-        p, q = linear_sum_assignment(cost)
-        ok = cost[p, q] <= distance
-        left.append(ui[p[ok]])
-        right.append(uj[q[ok]])
-    return np.concatenate(left).astype(np.int64), np.concatenate(right).astype(np.int64)
-
-
-def _scatter(offsets: FloatArray) -> FloatArray:
-    """Covariance (atom, 2, 2) over members of offsets (member, atom, 2), NaN where no vote."""
-    seen = np.isfinite(offsets[..., 0])
-    count = np.maximum(seen.sum(axis=0), 1)
-    filled = np.where(seen[..., None], offsets, 0.0)
-    mean = filled.sum(axis=0) / count[:, None]
-    centred = np.where(seen[..., None], offsets - mean, 0.0)
-    out: FloatArray = np.einsum("mni,mnj->nij", centred, centred)
-    out /= np.maximum(count - 1, 1)[:, None, None]
     return out

@@ -12,15 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
-from scipy.sparse import linalg
 
 from adatom.core import Calibration, Frame
+from adatom.features.fisher import Information
 
 FloatArray = NDArray[np.float64]
-_REACH = 3.2  # a spot is cut off at this many widths
+Image = NDArray[np.float32]
 _FIT_PIXEL_A = 0.165  # largest pixel that a fit bins to
 _KNOT_A = 4.5  # the background's grid
-_TAIL = 2.6  # width of the probe's tail in widths of its core
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,16 +35,41 @@ class Noise:
     correlation
         Sum of the noise's autocorrelation over lags: 1 for independent pixels. Smoothed or
         resampled frames have more, and know less than their pixels seem to say.
+    least
+        Least variance of a pixel, intensity²: the line is not followed below.
     """
 
     constant: float
     gain: float
     correlation: float
+    least: float
 
-    def variance(self, signal: FloatArray) -> FloatArray:
+    def deviance(self, data: Image, signal: Image) -> float:
+        """Sum over pixels whose slope by the signal is ``-2 (data - signal) / variance``.
+
+        The quasi-likelihood of Wedderburn, Biometrika 61, 439 (1974): Poisson's for counts, least
+        squares where the variance is constant.
+        """
+        if self.gain <= 0:
+            square = float(np.vdot(data - signal, data - signal))
+            return square / max(self.constant, self.least) / self.correlation
+        gain, constant, floor = (np.float32(v) for v in (self.gain, self.constant, self.least))
+        variance = constant + gain * signal
+        below = variance < floor
+        above = np.maximum(variance, floor)
+        edge = (above - constant) / gain  # the signal, or where its variance is least
+        # In units of the usual variance, so that single precision is enough.
+        value = edge - (data + constant / gain) * np.log(above / floor)
+        total = 2.0 / self.gain * float(value.sum(dtype=np.float64))
+        if below.any():
+            d, mu, e = data[below], signal[below], edge[below]
+            total += float(((d - mu) ** 2 - (d - e) ** 2).sum(dtype=np.float64)) / self.least
+        return total / self.correlation
+
+    def variance(self, signal: Image) -> Image:
         """Variance of every pixel, same shape as the signal, correlation included."""
-        floor = 0.2 * max(self.constant + self.gain * float(np.median(signal)), 1e-12)
-        return np.maximum(self.constant + self.gain * signal, floor) * self.correlation
+        line = self.constant + self.gain * signal
+        return np.asarray(np.maximum(line, self.least) * self.correlation, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +89,7 @@ class Sampled:
         Centre of the first binned pixel in the frame's own axes, Å, along x and y alike.
     """
 
-    data: FloatArray
+    data: Image
     calibration: Calibration
     offset_A: float
 
@@ -80,62 +104,18 @@ class Sampled:
 
 def sample(frame: Frame) -> Sampled:
     """Limit hot pixels and bin a frame to pixels of about a third of a probe."""
-    data = _without_hot_pixels(frame.data.astype(np.float64))
+    data = _without_hot_pixels(frame.data)
     px = frame.calibration.pixel_size_A
     b = max(int(_FIT_PIXEL_A / px), 1)
     rows, cols = data.shape[0] // b, data.shape[1] // b
+    if b == 1:
+        return Sampled(data, frame.calibration, 0.0)
     blocks = data[: rows * b, : cols * b].reshape(rows, b, cols, b)
     return Sampled(blocks.mean(axis=(1, 3)), Calibration(px * b), px * (b - 1) / 2)
 
 
-def spot_columns(
-    shape: tuple[int, int], rc: FloatArray, amplitude: FloatArray, sigma_px: float
-) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-    """Spots and their derivatives at every pixel.
-
-    Parameters
-    ----------
-    shape
-        Rows and columns of the frame.
-    rc
-        Centres, shape (atom, 2), pixels.
-    amplitude
-        Peak heights, shape (atom,).
-    sigma_px
-        Probe width, pixels.
-
-    Returns
-    -------
-    Unit spots, shape (pixel, atom); and the model's derivatives, shape (pixel, 3 atom + 1): those
-    by row for all atoms, by column, by amplitude, and by the probe width.
-    """
-    n, half = len(rc), int(np.ceil(_REACH * sigma_px))
-    base = np.round(rc).astype(int)
-    window = np.arange(-half, half + 1)
-    r = base[:, 0, None] + window
-    c = base[:, 1, None] + window
-    dr, dc = r - rc[:, :1], c - rc[:, 1:]
-    gr = np.exp(-0.5 * (dr / sigma_px) ** 2) * ((r >= 0) & (r < shape[0]))
-    gc = np.exp(-0.5 * (dc / sigma_px) ** 2) * ((c >= 0) & (c < shape[1]))
-    spot = gr[:, :, None] * gc[:, None, :]
-    pixel = np.clip(r, 0, shape[0] - 1)[:, :, None] * shape[1]
-    pixel = pixel + np.clip(c, 0, shape[1] - 1)[:, None, :]
-    atom = np.broadcast_to(np.arange(n)[:, None, None], spot.shape)
-    by_row = spot * (dr / sigma_px**2)[:, :, None] * amplitude[:, None, None]
-    by_col = spot * (dc / sigma_px**2)[:, None, :] * amplitude[:, None, None]
-    radius2 = dr[:, :, None] ** 2 + dc[:, None, :] ** 2
-    by_width = spot * radius2 / sigma_px**3 * amplitude[:, None, None]
-    size = shape[0] * shape[1]
-    p, a = pixel.ravel(), atom.ravel()
-    spots = sparse.csr_matrix((spot.ravel(), (p, a)), shape=(size, n))
-    values = np.concatenate([by_row.ravel(), by_col.ravel(), spot.ravel(), by_width.ravel()])
-    columns = np.concatenate([a, a + n, a + 2 * n, np.full(len(a), 3 * n)])
-    derivatives = sparse.csr_matrix((values, (np.tile(p, 4), columns)), shape=(size, 3 * n + 1))
-    return spots, derivatives
-
-
-def background_columns(shape: tuple[int, int], calibration: Calibration) -> sparse.csr_matrix:
-    """Bilinear hats on a coarse grid: a background slower than the lattice.
+class Background:
+    """Quadratic B-splines on a coarse grid: a background slower than the lattice.
 
     Parameters
     ----------
@@ -143,81 +123,164 @@ def background_columns(shape: tuple[int, int], calibration: Calibration) -> spar
         Rows and columns of the frame.
     calibration
         Its pixel size.
-
-    Returns
-    -------
-    Each knot's weight at every pixel, shape (pixel, knot); rows sum to one.
     """
-    along = []
-    for length in shape:
-        intervals = max(round(length * calibration.pixel_size_A / _KNOT_A), 1)
-        position = np.arange(length) / max(length - 1, 1) * intervals
-        left = np.minimum(position.astype(int), intervals - 1)
-        part = position - left
-        rows = np.tile(np.arange(length), 2)
-        values = np.concatenate([1 - part, part])
-        along.append(
-            sparse.csr_matrix(
-                (values, (rows, np.concatenate([left, left + 1]))), shape=(length, intervals + 1)
-            )
+
+    def __init__(self, shape: tuple[int, int], calibration: Calibration) -> None:
+        self.shape = shape
+        self._intervals = [max(round(n * calibration.pixel_size_A / _KNOT_A), 1) for n in shape]
+        self._dense = []
+        for axis, n in enumerate(shape):
+            first, value, _ = self._along(np.arange(n, dtype=np.float64), axis)
+            dense = np.zeros((n, self._intervals[axis] + 2), dtype=np.float32)
+            for k in range(3):
+                dense[np.arange(n), first + k] = value[:, k]
+            self._dense.append(dense)
+        self._knots = (self._intervals[0] + 2, self._intervals[1] + 2)
+        rows, cols = (n / k for n, k in zip(shape, self._intervals, strict=True))
+        self.area = rows * cols  # under each spline, pixels
+        steps = [_steps(n) for n in self._knots]
+        eyes = [sparse.identity(n) for n in self._knots]
+        # Sum of squared differences of neighbouring levels: it holds knots that few pixels see.
+        self.roughness = sparse.kron(steps[0], eyes[1]) + sparse.kron(eyes[0], steps[1])
+
+    @property
+    def count(self) -> int:
+        """Number of knots."""
+        return self._knots[0] * self._knots[1]
+
+    def image(self, level: FloatArray) -> Image:
+        """Background (row, col) of levels (knot,)."""
+        rows, cols = self._dense
+        grid: Image = level.astype(np.float32).reshape(self._knots)
+        return np.asarray((rows @ grid) @ cols.T, dtype=np.float32)
+
+    def gradient(self, image: Image) -> FloatArray:
+        """Sum of an image under every knot's spline, shape (knot,)."""
+        rows, cols = self._dense
+        out: FloatArray = (rows.T @ image @ cols).ravel().astype(np.float64)
+        return out
+
+    def around(self, rc: FloatArray) -> tuple[NDArray[np.int64], FloatArray]:
+        """Give the nine knots around each position, and their splines there.
+
+        Parameters
+        ----------
+        rc
+            Shape (point, 2), pixels.
+
+        Returns
+        -------
+        Knots, shape (point, 9); and value, slope along rows, slope along columns of their splines,
+        shape (3, point, 9).
+        """
+        (r, vr, sr), (c, vc, sc) = (self._along(rc[:, axis], axis) for axis in (0, 1))
+        k = np.arange(3)
+        knot = (r[:, None] + k)[:, :, None] * self._knots[1] + (c[:, None] + k)[:, None, :]
+        pairs = ((vr, vc), (sr, vc), (vr, sc))
+        splines = np.stack([a[:, :, None] * b[:, None, :] for a, b in pairs])
+        return knot.reshape(-1, 9), splines.reshape(3, -1, 9)
+
+    def at(self, level: FloatArray, rc: FloatArray) -> FloatArray:
+        """Background at positions (point, 2), pixels; shape (point,)."""
+        knot, splines = self.around(rc)
+        out: FloatArray = (level[knot] * splines[0]).sum(axis=1)
+        return out
+
+    def shared(self, info: Information, rc: FloatArray, amplitude: FloatArray) -> sparse.csr_matrix:
+        """Information between (row, column, amplitude) of each atom and the levels.
+
+        Each spline is taken as a plane under a spot, whose moments `info` has.
+
+        Returns
+        -------
+        Shape (3 atom, knot).
+        """
+        knot, (h, hr, hc) = self.around(rc)
+        value, r, c, rr, mixed, cc = info.level[:, :, None]
+        ar, ac = info.spot @ np.stack([hr.ravel(), hc.ravel()])  # the covariance times the slope
+        ar, ac = ar.reshape(h.shape), ac.reshape(h.shape)
+        a = amplitude[:, None]
+        rows = np.stack(
+            [
+                a * (hr * value + h * r + rr * ar + mixed * ac),
+                a * (hc * value + h * c + mixed * ar + cc * ac),
+                h * value + ar * r + ac * c,
+            ],
+            axis=1,
         )
-    return sparse.kron(along[0], along[1]).tocsr()
+        n = len(rc)
+        columns = np.broadcast_to(knot[:, None, :], rows.shape)
+        return sparse.csr_matrix(
+            (rows.ravel(), columns.ravel(), 9 * np.arange(3 * n + 1)), shape=(3 * n, self.count)
+        )
+
+    def information(self, weight: Image) -> sparse.csr_matrix:
+        """Fisher information of the levels, shape (knot, knot)."""
+        rows, cols = (_products(d) for d in self._dense)
+        kr, kc = self._knots
+        sums = (rows @ weight @ cols.T).astype(np.float64).reshape(5, kr, 5, kc)
+        i, r, j, c = np.indices(sums.shape)
+        r2, c2 = r + i - 2, c + j - 2
+        real = (r2 >= 0) & (r2 < kr) & (c2 >= 0) & (c2 < kc)
+        return sparse.csr_matrix(
+            (sums[real], ((r * kc + c)[real], (r2 * kc + c2)[real])), shape=(self.count, self.count)
+        )
+
+    def _along(self, x: FloatArray, axis: int) -> tuple[NDArray[np.int64], FloatArray, FloatArray]:
+        """First of three knots along an axis, their splines and slopes; shapes (n,), (n, 3)."""
+        scale = self._intervals[axis] / max(self.shape[axis] - 1, 1)
+        at = np.clip(x * scale, -0.5, self._intervals[axis] + 0.5)
+        first = np.clip(np.floor(at).astype(np.int64), 0, self._intervals[axis] - 1)
+        f = at - first
+        value = np.stack([(1 - f) ** 2 / 2, 0.5 + f * (1 - f), f**2 / 2], axis=1)
+        return first, value, scale * np.stack([f - 1, 1 - 2 * f, f], axis=1)
 
 
-def solve_normal(matrix: sparse.csc_matrix, right: FloatArray) -> FloatArray:
-    """Solve normal equations (symmetric, positive) of any size.
-
-    Conjugate gradients, scaled by the diagonal: the cost grows with the atoms, where a direct
-    factorisation fills in through the parameters that all atoms share.
-    """
-    diagonal = np.maximum(matrix.diagonal(), 1e-300)
-    scale = 1.0 / np.sqrt(diagonal)
-    scaled = sparse.diags(scale) @ matrix @ sparse.diags(scale)
-    solution, _ = linalg.cg(scaled.tocsr(), right * scale, rtol=1e-7, maxiter=2000)
-    out: FloatArray = solution * scale
-    return out
+def _steps(n: int) -> sparse.csr_matrix:
+    """Matrix of the sum of squared differences along a line of `n`."""
+    difference = sparse.diags([-np.ones(n), np.ones(n - 1)], [0, 1], shape=(n - 1, n))
+    return (difference.T @ difference).tocsr()
 
 
-def tail_image(core: FloatArray, sigma_px: float) -> FloatArray:
-    """Spread the spots' image into the probe's wide tail, `_TAIL` times its width.
-
-    Same intensity in all, so its coefficient is the tail's share relative to the core.
-
-    Parameters
-    ----------
-    core
-        The spots alone, shape (row, col), intensity.
-    sigma_px
-        Probe width, pixels.
-    """
-    width = sigma_px * np.sqrt(_TAIL**2 - 1.0)
-    out: FloatArray = ndimage.gaussian_filter(core, width, mode="nearest", truncate=3.0)
-    return out
+def _products(splines: Image) -> Image:
+    """Products of each spline with those up to two away, -2 first, shape (5 knot, pixel)."""
+    knots = splines.shape[1]
+    padded = np.pad(splines, ((0, 0), (2, 2)))
+    return np.concatenate([(splines * padded[:, k : k + knots]).T for k in range(5)])
 
 
-def estimate_noise(data: FloatArray, model: FloatArray) -> Noise:
+def estimate_noise(data: Image, model: Image) -> Noise:
     """Fit the noise of a frame to what its model leaves.
 
-    Pixels are sorted by expected signal into groups; the variance of the residual in each group,
-    from the median absolute deviation where the counts allow it, is fitted by a line.
+    Pixels are sorted by expected signal into groups; the variance of the residual in each group is
+    fitted by a line.
 
     Parameters
     ----------
     data, model
         Shape (row, col), intensity.
     """
-    residual = data - model
-    order = np.argsort(model.ravel())
-    groups = np.array_split(order, 24)
-    signal = np.array([model.ravel()[g].mean() for g in groups])
+    residual = (data - model).astype(np.float64)
+    order = np.argsort(model, axis=None)
+    sorted_model, sorted_residual = model.ravel()[order], residual.ravel()[order]
     limit = np.percentile(np.abs(residual), 99.9)
-    variance = np.array([np.clip(residual.ravel()[g], -limit, limit).var() for g in groups])
-    overall = float(np.mean(variance))
-    spread = signal - signal.mean()
-    gain = float((spread * variance).sum() / max((spread**2).sum(), 1e-30))
-    gain = max(gain, 0.0)
-    constant = float(variance.mean() - gain * signal.mean())
-    return Noise(constant if gain > 0 else overall, gain, _correlation(residual))
+    edges = np.linspace(0, len(order), 25).astype(int)[:-1]
+    size = np.diff(np.append(edges, len(order)))
+    square = np.clip(sorted_residual, -limit, limit) ** 2
+    signal = np.add.reduceat(sorted_model.astype(np.float64), edges) / size
+    variance = np.add.reduceat(square, edges) / size
+    # A variance is known to a share of itself; relative weights also keep misfit, which is largest
+    # where the signal is, from passing for noise.
+    variance = np.maximum(variance, 1e-6 * max(float(variance.max()), 1e-12))
+    weight = variance**-2.0
+    center = float(np.average(signal, weights=weight))
+    spread = signal - center
+    slope = float((weight * spread * variance).sum() / max((weight * spread**2).sum(), 1e-300))
+    least, correlation = 0.5 * float(variance.min()), _correlation(residual)
+    if slope <= 0:
+        return Noise(float(np.mean(variance)), 0.0, correlation, least)
+    constant = float(np.average(variance, weights=weight)) - slope * center
+    return Noise(constant, slope, correlation, least)
 
 
 def _correlation(residual: FloatArray, reach: int = 2) -> float:
@@ -239,16 +302,25 @@ def _correlation(residual: FloatArray, reach: int = 2) -> float:
     return float(np.clip(1.0 + (near[inner] - misfit).sum(), 1.0, 30.0))
 
 
-def _without_hot_pixels(data: FloatArray) -> FloatArray:
+def _without_hot_pixels(data: Image) -> Image:
     """Replace pixels far above their neighbours' median by it.
 
     Far is what no spot could do: a spot is wider than one pixel, noise is not twelve sigma.
     """
-    median = ndimage.median_filter(data, 3, mode="nearest")
-    difference = data - median
-    spread = 1.4826 * float(np.median(np.abs(difference - np.median(difference))))
-    usual = float(np.clip(difference, *np.percentile(difference, (0.1, 99.9))).std())
-    # Where most pixels are empty, the median knows nothing of the few electrons that came.
-    spread = max(spread, usual if spread == 0 else 0.3 * usual)
-    out: FloatArray = np.where(np.abs(difference) > 12 * spread, median, data)
+    around = ndimage.uniform_filter(data, 3, mode="nearest")
+    difference = (data - around) * np.float32(9 / 8)  # from the mean of the eight neighbours
+    spread = float(
+        np.sqrt(
+            np.mean(np.clip(difference, *np.percentile(difference[::3, ::3], (0.1, 99.9))) ** 2)
+        )
+    )
+    rows, cols = np.nonzero(np.abs(difference) > 9 * max(spread, 1e-30))
+    if not len(rows):
+        return data
+    out = data.copy()
+    padded = np.pad(data, 1, mode="edge")
+    window = np.stack([padded[rows + i, cols + j] for i in range(3) for j in range(3)])
+    median = np.median(window, axis=0)
+    hot = np.abs(window[4] - median) > 12 * spread
+    out[rows[hot], cols[hot]] = median[hot]
     return out

@@ -3,47 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
-from scipy import sparse
-from scipy.spatial import cKDTree
 
 from adatom.core import Frame
-from adatom.features.model import (
-    Noise,
-    background_columns,
-    estimate_noise,
-    sample,
-    solve_normal,
-    spot_columns,
-    tail_image,
-)
+from adatom.features.fit import Fit, Optics, RefineOptions
+from adatom.features.learn import START_SIGMA_A, learn
+from adatom.features.model import Noise, Sampled, sample
+from adatom.features.spots import Probe
+
+__all__ = ["Optics", "RefineOptions", "Refined", "refine"]
 
 FloatArray = NDArray[np.float64]
-
-
-class RefineOptions(BaseModel):
-    """How positions are refined."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    iterations: int = Field(5, ge=1, description="Gauss-Newton steps")
-    start_sigma_A: float = Field(
-        0.035, gt=0, description="how far the networks' positions are trusted, Å (1 sigma)"
-    )
-    tie_sigma_A: float = Field(
-        0.08, gt=0, description="how far a regular atom may lie from its neighbours' centroid, Å"
-    )
-    largest_step_A: float = Field(0.12, gt=0, description="longest move in one iteration, Å")
-    largest_shift_A: float = Field(0.45, gt=0, description="farthest from the start, Å")
-    probe_sigma_A: float = Field(0.42, gt=0, description="probe width to start from, Å")
+_STATISTICS_PX = 384  # the probe and the noise are learned from a square of this edge
+_TILE_PX = 896
+_MARGIN_A = 6.0  # around a tile: atoms farther away do not change it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Refined:
-    """Refined atoms and the model that they make.
+    """Refined atoms and what they share.
 
     Parameters
     ----------
@@ -53,37 +34,35 @@ class Refined:
         Position covariance, shape (atom, 2, 2), Å².
     amplitude, amplitude_sd
         Peak height and its standard deviation, shape (atom,), intensity.
-    probe_sigma_A
-        Fitted probe width, Å.
-    tail_share
-        Intensity in the probe's tail relative to its core.
-    noise
-        Fitted noise.
-    model
-        The fitted image, shape (row, col) of the binned frame (`model.sample`), intensity.
+    level
+        Background under each atom, shape (atom,), intensity.
+    optics
+        Probe and noise.
+    misfit
+        Mean squared residual in units of the noise: 1 where the model explains the frame.
     """
 
     xy: FloatArray
     covariance: FloatArray
     amplitude: FloatArray
     amplitude_sd: FloatArray
-    probe_sigma_A: float
-    tail_share: float
-    noise: Noise
-    model: FloatArray
+    level: FloatArray
+    optics: Optics
+    misfit: float
 
 
 def refine(
     frame: Frame,
     xy: FloatArray,
     options: RefineOptions | None = None,
-    ties: sparse.csr_matrix | None = None,
+    outside_xy: FloatArray | None = None,
 ) -> Refined:
-    """Refine positions and amplitudes of all atoms together with one probe width.
+    """Refine positions and amplitudes of all atoms together with one probe.
 
-    Gauss-Newton on the weighted residual with the networks' positions as a prior: where counts
-    are plenty the image decides, where they are few the start stays. The information of the frame
-    and of the prior add (van Trees), and their inverse is the covariance.
+    Fisher scoring of the Poisson-like likelihood, with the networks' positions as a wide prior:
+    where counts are plenty the image decides, where they are few the start stays. The probe and
+    the noise are learned once, on a part of the frame; the frame is then refined in tiles, so that
+    time goes with its area and memory does not.
 
     Parameters
     ----------
@@ -93,132 +72,118 @@ def refine(
         Start, shape (atom, 2), Å.
     options
         See `RefineOptions`.
-    ties
-        Forms that vanish on a perfect crystal, shape (tie, atom), from `ties.centroid_ties`.
+    outside_xy
+        Atoms beyond the border whose tails show, shape (ghost, 2), Å; fitted and not returned.
     """
     options = options or RefineOptions()
     view = sample(frame)
+    n = len(xy)
+    everything = xy if outside_xy is None else np.concatenate([xy, outside_xy])
+    start = view.rc(everything)
     px = view.calibration.pixel_size_A
-    start, shape = view.rc(xy), view.data.shape
-    n = len(start)
-    knots = background_columns((shape[0], shape[1]), view.calibration)
-    sigma = options.probe_sigma_A / px
-    rc, tail = start.copy(), np.zeros(shape)
-    amplitude, level, share = _linear_start(view.data, rc, sigma, knots)
-    own = np.full(2 * n, (px / options.start_sigma_A) ** 2)
-    tied = _tie_information(ties, n, (px / options.tie_sigma_A) ** 2)
-    prior = (sparse.diags(own) + tied).tocsc()
-    noise = Noise(1.0, 0.0, 1.0)
-    for iteration in range(options.iterations + 1):
-        spots, by_atom = spot_columns((shape[0], shape[1]), rc, amplitude, sigma)
-        core = (spots @ amplitude).reshape(shape)
-        tail = tail_image(core, sigma)
-        background = (knots @ level).reshape(shape) + share * tail
-        model = core + background
-        noise = estimate_noise(view.data, model)
-        derivatives = sparse.hstack(
-            [by_atom, sparse.csr_matrix(tail.reshape(-1, 1)), knots]
-        ).tocsr()
-        weight = 1.0 / noise.variance(model).ravel()
-        weighted = sparse.diags(weight) @ derivatives
-        information = (derivatives.T @ weighted).tocsc()
-        if iteration == options.iterations:
-            break
-        gradient = weighted.T @ (view.data - model).ravel()
-        gradient[: 2 * n] -= own * (rc - start).T.ravel() + tied @ rc.T.ravel()
-        step = _solve(information, prior, gradient)
-        rc = _move(rc, start, step[: 2 * n].reshape(2, n).T, px, options)
-        amplitude = np.maximum(amplitude + step[2 * n : 3 * n], 1e-3 * np.median(amplitude))
-        sigma = float(
-            np.clip(sigma + np.clip(step[3 * n], -0.1 * sigma, 0.1 * sigma), 0.25 / px, 0.7 / px)
+    out = _Result(
+        start.copy(), np.full((len(start), 3, 3), np.nan), np.ones(len(start)), np.zeros(len(start))
+    )
+    if not n:
+        return _nothing(view)
+    square = _busiest(view.data.shape, start)
+    inside = _within(start, square, view.data.shape)
+    ghost = np.nonzero(inside)[0] >= n
+    learned = learn(view.data[square], start[inside] - _corner(square), ghost, px, options)
+    optics = learned.optics()
+    misfit: list[tuple[float, int]] = []
+    margin = int(np.ceil(_MARGIN_A / px))
+    for core in _tiles(view.data.shape):
+        tile = (
+            slice(max(core[0].start - margin, 0), min(core[0].stop + margin, view.data.shape[0])),
+            slice(max(core[1].start - margin, 0), min(core[1].stop + margin, view.data.shape[1])),
         )
-        share = float(np.clip(share + step[3 * n + 1], 0.0, 1.5))
-        level = level + step[3 * n + 2 :]
-    covariance_rc, amplitude_sd = _covariance(information, prior, rc, view.calibration.pixels(4.0))
+        inside = _within(start, tile, view.data.shape)
+        if not (inside & (np.arange(len(start)) < n)).any():
+            continue
+        if tile == square:
+            fit = learned
+        else:
+            ghost = np.nonzero(inside)[0] >= n
+            fit = Fit(view.data[tile], start[inside] - _corner(tile), ghost, optics, options)
+            fit.run(options.iterations)
+        mine = _within(start[inside], core, view.data.shape)
+        out.take(np.nonzero(inside)[0][mine].astype(np.int64), fit, mine, _corner(tile))
+        misfit.append((fit.misfit(), int(mine.sum())))
+    value, weights = np.array(misfit).T
+    variance = np.maximum(np.einsum("nii->ni", out.covariance), 0.0)
     return Refined(
-        view.xy(rc), covariance_rc[:, ::-1, ::-1] * px**2, amplitude, amplitude_sd,
-        sigma * px, share, noise, model,
+        view.xy(out.rc)[:n], out.covariance[:n, 1::-1, 1::-1] * px**2, out.amplitude[:n],
+        np.sqrt(variance[:n, 2]), out.level[:n], optics,
+        float(np.average(value, weights=np.maximum(weights, 1))),
     )  # fmt: skip
 
 
-def _move(
-    rc: FloatArray, start: FloatArray, step: FloatArray, px: float, options: RefineOptions
-) -> FloatArray:
-    """Add a step (atom, 2), limited in length and in distance from the start, pixels."""
-    length = np.linalg.norm(step, axis=1, keepdims=True)
-    step = step * np.minimum(1.0, options.largest_step_A / px / np.maximum(length, 1e-12))
-    away = rc + step - start
-    far = np.linalg.norm(away, axis=1, keepdims=True)
-    out: FloatArray = start + away * np.minimum(
-        1.0, options.largest_shift_A / px / np.maximum(far, 1e-12)
+def _nothing(view: Sampled) -> Refined:
+    """Give the fit of a frame without atoms."""
+    px, data = view.calibration.pixel_size_A, view.data
+    sigma2 = (START_SIGMA_A / px) ** 2
+    probe = Probe(np.array([sigma2, 0.0, sigma2]), np.zeros(2))
+    noise = Noise(max(float(data.var()), 1e-12), 0.0, 1.0, 1e-12)
+    none = np.zeros(0)
+    return Refined(
+        np.zeros((0, 2)), np.zeros((0, 2, 2)), none, none, none, Optics(probe, noise, px), 1.0
     )
+
+
+@dataclass(slots=True, eq=False)
+class _Result:
+    """Atoms of the whole frame, filled tile by tile."""
+
+    rc: FloatArray
+    covariance: FloatArray
+    amplitude: FloatArray
+    level: FloatArray
+
+    def take(
+        self,
+        chosen: NDArray[np.int64],
+        fit: Fit,
+        mine: NDArray[np.bool_],
+        corner: FloatArray,
+    ) -> None:
+        self.rc[chosen] = fit.rc[mine] + corner
+        self.covariance[chosen] = fit.covariance()[mine]
+        self.amplitude[chosen] = fit.amplitude[mine]
+        self.level[chosen] = fit.background.at(fit.level, fit.rc)[mine]
+
+
+def _tiles(shape: tuple[int, ...]) -> list[tuple[slice, slice]]:
+    """Cores of about `_TILE_PX` that cover the frame, equal within a pixel."""
+    along = []
+    for size in shape:
+        count = max(round(size / _TILE_PX), 1)
+        edges = np.round(np.linspace(0, size, count + 1)).astype(int)
+        along.append([slice(int(a), int(b)) for a, b in pairwise(edges)])
+    return [(r, c) for r in along[0] for c in along[1]]
+
+
+def _within(rc: FloatArray, tile: tuple[slice, ...], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Tell which positions belong to a tile; at the frame's border tiles have no end."""
+    nearest = np.round(rc)
+    low = np.array([t.start if t.start > 0 else -np.inf for t in tile])
+    high = np.array([t.stop if t.stop < n else np.inf for t, n in zip(tile, shape, strict=True)])
+    out: NDArray[np.bool_] = np.all((nearest >= low) & (nearest < high), axis=1)
     return out
 
 
-def _linear_start(
-    data: FloatArray, rc: FloatArray, sigma: float, knots: sparse.csr_matrix
-) -> tuple[FloatArray, FloatArray, float]:
-    """Amplitudes and background together by least squares; no tail yet."""
-    spots, _ = spot_columns((data.shape[0], data.shape[1]), rc, np.ones(len(rc)), sigma)
-    columns = sparse.hstack([spots, knots]).tocsr()
-    normal = (columns.T @ columns).tocsc()
-    ridge = np.full(normal.shape[0], 1e-3 * float(normal.diagonal().mean()))
-    both = solve_normal((normal + sparse.diags(ridge)).tocsc(), columns.T @ data.ravel())
-    amplitude = both[: len(rc)]
-    typical = float(np.median(np.abs(amplitude))) if len(rc) else 1.0
-    return np.maximum(amplitude, 0.05 * max(typical, 1e-12)), both[len(rc) :], 0.0
+def _corner(tile: tuple[slice, ...]) -> FloatArray:
+    return np.array([t.start for t in tile], dtype=np.float64)
 
 
-def _tie_information(ties: sparse.csr_matrix | None, n: int, weight: float) -> sparse.csc_matrix:
-    """Information of the ties on rows and columns of all atoms, shape (2 atom, 2 atom)."""
-    if ties is None or ties.shape[0] == 0:
-        return sparse.csc_matrix((2 * n, 2 * n))
-    one = (ties.T @ ties) * weight
-    return sparse.block_diag([one, one], format="csc")
-
-
-def _with_prior(
-    information: sparse.csc_matrix, prior: sparse.csc_matrix, damping: float
-) -> sparse.csc_matrix:
-    """Add the prior on positions, and a share of the diagonal against singular directions."""
-    diagonal = information.diagonal()
-    rest = information.shape[0] - prior.shape[0]
-    whole = sparse.block_diag([prior, sparse.csc_matrix((rest, rest))], format="csc")
-    small = sparse.diags(damping * diagonal + 1e-12 * diagonal.max())
-    return (information + whole + small).tocsc()
-
-
-def _solve(
-    information: sparse.csc_matrix, prior: sparse.csc_matrix, gradient: FloatArray
-) -> FloatArray:
-    """Solve the damped normal equations."""
-    out: FloatArray = solve_normal(_with_prior(information, prior, 1e-3), gradient)
-    return out
-
-
-def _covariance(
-    information: sparse.csc_matrix, prior: sparse.csc_matrix, rc: FloatArray, reach_px: float
-) -> tuple[FloatArray, FloatArray]:
-    """Invert the information: position covariance (atom, 2, 2), row and column, and amplitude sd.
-
-    Small frames are inverted whole; in large ones every atom is inverted with the neighbours it
-    overlaps, since farther ones do not change it.
-    """
-    n = len(rc)
-    common = np.arange(3 * n, information.shape[0])
-    matrix = _with_prior(information, prior, 1e-6).tocsr()
-    cov, sd = np.empty((n, 2, 2)), np.empty(n)
-    if information.shape[0] <= 1500:
-        blocks = [(np.arange(n), np.arange(n))]
-    else:
-        near = cKDTree(rc).query_ball_point(rc, reach_px, return_sorted=True)
-        blocks = [(np.array([i]), np.asarray(near[i])) for i in range(n)]
-        common = common[:2]  # far knots do not matter to one atom, the probe does
-    for own, members in blocks:
-        index = np.concatenate([members, members + n, members + 2 * n, common])
-        inverse = np.linalg.inv(matrix[index][:, index].toarray())
-        k, at = len(members), np.searchsorted(members, own)
-        cov[own, 0, 0], cov[own, 1, 1] = inverse[at, at], inverse[at + k, at + k]
-        cov[own, 0, 1] = cov[own, 1, 0] = inverse[at, at + k]
-        sd[own] = np.sqrt(np.maximum(inverse[at + 2 * k, at + 2 * k], 0.0))
-    return cov, sd
+def _busiest(shape: tuple[int, ...], rc: FloatArray) -> tuple[slice, slice]:
+    """Square of `_STATISTICS_PX` with the most atoms, of a few that cover the frame."""
+    best, most = (slice(0, shape[0]), slice(0, shape[1])), -1
+    edge = [min(_STATISTICS_PX, n) for n in shape]
+    for r in np.unique(np.linspace(0, shape[0] - edge[0], 5).astype(int)):
+        for c in np.unique(np.linspace(0, shape[1] - edge[1], 5).astype(int)):
+            tile = (slice(int(r), int(r) + edge[0]), slice(int(c), int(c) + edge[1]))
+            count = int(_within(rc, tile, shape).sum())
+            if count > most:
+                best, most = tile, count
+    return best

@@ -69,9 +69,13 @@ def lattice_points(
 
 
 def random_specimen(
-    material: Material, extent_xy_A: tuple[float, float], rng: np.random.Generator
+    material: Material,
+    extent_xy_A: tuple[float, float],
+    rng: np.random.Generator,
+    *,
+    whole: bool = False,
 ) -> Specimen:
-    """Draw a sheet: any rotation, strain, grain boundary, hole, vacancies, foreign atoms.
+    """Draw a sheet: any rotation, strain, grain boundary, hole, edge, vacancies, foreign atoms.
 
     Parameters
     ----------
@@ -81,6 +85,8 @@ def random_specimen(
         Width and height of the field of view, Å; atoms reach 3 Å beyond it.
     rng
         Source of randomness.
+    whole
+        One sheet with point defects alone: no grain boundary, hole or edge.
     """
     margin = 3.0
     points = _distort(
@@ -89,12 +95,16 @@ def random_specimen(
         extent_xy_A,
         rng,
     )
-    if rng.random() < 0.2:
+    if rng.random() < 0.2 and not whole:
         points = _grain_boundary(material, points, extent_xy_A, margin + 2.0, rng)
-    if rng.random() < 0.12:
+    if rng.random() < 0.12 and not whole:
         points = _hole(points, extent_xy_A, rng)
+    if rng.random() < 0.06 and not whole:
+        points = _edge(points, extent_xy_A, rng)
     xy, species, vacancies = _defects(material, points, rng)
-    moved = xy + rng.normal(0.0, rng.uniform(0.0, 0.08), xy.shape)
+    # Static disorder; what else moves atoms in an image differs from line to line.
+    disorder = rng.uniform(0.0, 0.03) if whole else abs(rng.normal(0.0, 0.04))
+    moved = xy + rng.normal(0.0, disorder, xy.shape)
     return Specimen(moved, species, vacancies)
 
 
@@ -136,6 +146,14 @@ def _hole(points: FloatArray, extent: tuple[float, float], rng: np.random.Genera
     return points[keep] if keep.sum() > 20 else points
 
 
+def _edge(points: FloatArray, extent: tuple[float, float], rng: np.random.Generator) -> FloatArray:
+    """Cut the sheet along a straight line through the field."""
+    direction = rng.uniform(0, 2 * np.pi)
+    normal = np.array([np.cos(direction), np.sin(direction)])
+    keep = (points - np.asarray(extent) * rng.uniform(0.2, 0.8, 2)) @ normal > 0
+    return points[keep] if keep.sum() > 20 else points
+
+
 def _defects(
     material: Material, points: FloatArray, rng: np.random.Generator
 ) -> tuple[FloatArray, NDArray[np.int64], FloatArray]:
@@ -151,7 +169,7 @@ def _defects(
         return np.array([i for i in near if i != site], dtype=np.int64)
 
     bond = 1.25 * material.bond_length_A
-    for _ in range(rng.poisson(rng.uniform(0.0, 4.0))):
+    for _ in range(rng.poisson(rng.uniform(0.0, 7.0))):
         site = int(rng.integers(len(points)))
         gone = [site, *rng.permutation(star(site, bond))[: rng.choice([0, 0, 0, 1, 1, 3])]]
         vacant += [int(g) for g in gone]

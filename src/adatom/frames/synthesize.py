@@ -6,91 +6,22 @@ convolved with the probe (Krivanek et al., Nature 464, 571 (2010)).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import fft, ndimage
 
 from adatom.core import Calibration, Frame, LabelledFrame, Material, ScanRequest
+from adatom.frames.conditions import Conditions
+from adatom.frames.probe import gaussian_transfer, optics_transfer
 from adatom.frames.specimen import Specimen, random_specimen
 
 FloatArray = NDArray[np.float64]
+_NOTHING = Specimen(np.zeros((0, 2)), np.zeros(0, dtype=np.int64), np.zeros((0, 2)))
 _CORE_A = 0.22  # width of the exactly rendered spot; the rest of the probe is convolved on top
-
-
-@dataclass(frozen=True, slots=True)
-class Conditions:
-    """How a frame is taken.
-
-    Parameters
-    ----------
-    pixel_size_A
-        Å.
-    probe_sigma_A
-        Gaussian width of the spot of one atom along its two axes, Å (probe, source and vibration).
-    probe_angle_rad
-        Direction of the first axis (two-fold astigmatism).
-    tail_fraction
-        Share of the intensity in a second Gaussian, `tail_width` times wider.
-    tail_width
-        Dimensionless.
-    counts
-        Detected counts at the peak of an isolated host atom.
-    background
-        Constant level in units of that peak.
-    slow_background
-        Amplitude of smooth random variation (contamination, support), same unit.
-    slow_length_A
-        Its length scale, Å.
-    jitter_A
-        Standard deviation of the shift of a scan line along x, Å.
-    read_noise
-        Gaussian noise, counts.
-    contrast_exponent
-        Intensity goes with Z to this power.
-    blur_px
-        Smoothing after detection (exported or filtered frames), pixels.
-    """
-
-    pixel_size_A: float = 0.1
-    probe_sigma_A: tuple[float, float] = (0.42, 0.42)
-    probe_angle_rad: float = 0.0
-    tail_fraction: float = 0.15
-    tail_width: float = 2.5
-    counts: float = 20.0
-    background: float = 0.1
-    slow_background: float = 0.0
-    slow_length_A: float = 6.0
-    jitter_A: float = 0.0
-    read_noise: float = 0.0
-    contrast_exponent: float = 1.64
-    blur_px: float = 0.0
-
-    @classmethod
-    def random(cls, rng: np.random.Generator) -> Conditions:
-        """Draw conditions as wide as instruments and operators are; the training range."""
-        width = rng.uniform(0.3, 0.58)
-        stretch = 1.0 + abs(rng.normal(0.0, 0.1))
-        pixel_size_A = float(np.exp(rng.uniform(np.log(0.065), np.log(0.22))))
-        # Counts per area and not per pixel decide what can be seen: draw those.
-        counts_per_A2 = float(np.exp(rng.uniform(np.log(6.0), np.log(8000.0))))
-        return cls(
-            pixel_size_A=pixel_size_A,
-            probe_sigma_A=(width * stretch, width / stretch),
-            probe_angle_rad=rng.uniform(0, np.pi),
-            tail_fraction=rng.uniform(0.0, 0.4),
-            tail_width=rng.uniform(1.8, 3.5),
-            counts=counts_per_A2 * pixel_size_A**2,
-            background=rng.exponential(0.3),
-            slow_background=rng.exponential(0.25) if rng.random() < 0.6 else 0.0,
-            slow_length_A=rng.uniform(2.0, 9.0),
-            jitter_A=abs(rng.normal(0.0, 0.05)),
-            read_noise=rng.uniform(0.0, 0.5) if rng.random() < 0.3 else 0.0,
-            contrast_exponent=rng.uniform(1.25, 1.95),
-            blur_px=rng.uniform(0.3, 1.0) if rng.random() < 0.25 else 0.0,
-        )
 
 
 def spots(
@@ -119,12 +50,13 @@ def spots(
     >>> float(spots((3, 5), np.array([[1.0, 2.0]]), np.array([7.0]), 0.5)[1, 2])
     7.0
     """
-    rows = np.arange(shape[0])[None, :] - rc[:, :1]
-    cols = np.arange(shape[1])[None, :] - rc[:, 1:]
-    gy = np.exp(-0.5 * (rows / sigma_px) ** 2)
-    gx = np.exp(-0.5 * (cols / sigma_px) ** 2)
-    out: FloatArray = (gy * amplitude[:, None]).T @ gx
-    return out
+    # Single precision from here: an error of 1e-7 of a peak, in half the time.
+    rows = (np.arange(shape[0])[None, :] - rc[:, :1]).astype(np.float32)
+    cols = (np.arange(shape[1])[None, :] - rc[:, 1:]).astype(np.float32)
+    scale = np.float32(-0.5 / sigma_px**2)
+    gy = np.exp(scale * rows**2) * amplitude[:, None].astype(np.float32)
+    gx = np.exp(scale * cols**2)
+    return np.asarray(gy.T @ gx, dtype=np.float64)
 
 
 def expected_image(
@@ -155,18 +87,20 @@ def expected_image(
     """
     px = conditions.pixel_size_A
     pad = int(np.ceil(3.0 / px))
-    padded = (shape[0] + 2 * pad, shape[1] + 2 * pad)
+    padded = (fft.next_fast_len(shape[0] + 2 * pad), fft.next_fast_len(shape[1] + 2 * pad))
     z = np.array([atomic_numbers[s] for s in material.species], dtype=np.float64)
     relative = (z / atomic_numbers[material.host]) ** conditions.contrast_exponent
-    rc = Calibration(px).rc(specimen.xy) + pad
+    rc = Calibration(px).rc(_fly_back(specimen.xy, conditions)) + pad
     image = spots(padded, rc, relative[specimen.species], _CORE_A / px)
+    if conditions.contamination > 0:
+        image += _contamination(padded, conditions, rng)
     image = _convolve_probe(image, conditions)
     image += conditions.background
     if conditions.slow_background > 0:
         image += _slow_background(padded, conditions, rng)
-    if conditions.jitter_A > 0:
-        image = _shift_rows(image, rng.normal(0.0, conditions.jitter_A / px, padded[0]))
-    image = np.maximum(image, 0.0)[pad:-pad, pad:-pad]
+    if conditions.jitter_A > 0 or conditions.vibration_A > 0:
+        image = _shift_rows(image, _row_shifts(padded[0], conditions, rng))
+    image = np.maximum(image, 0.0)[pad : pad + shape[0], pad : pad + shape[1]]
     out: FloatArray = image * conditions.counts
     return out
 
@@ -202,25 +136,8 @@ def image_specimen(
     -------
     The frame (counts) and the exact positions of the atoms in it.
     """
-    counts = rng.poisson(expected_image(specimen, shape, material, conditions, rng)).astype(float)
-    if conditions.read_noise > 0:
-        counts += rng.normal(0.0, conditions.read_noise, shape)
-    if conditions.blur_px > 0:
-        counts = ndimage.gaussian_filter(counts, conditions.blur_px)
-    if counts.min() == counts.max():  # not one electron arrived: still a frame, not an error
-        counts[0, 0] += 1.0
-    calibration = Calibration(conditions.pixel_size_A)
-    w, h = calibration.extent_xy(shape)
-    inside = np.all((specimen.xy >= 0) & (specimen.xy <= (w, h)), axis=1)
-    empty = np.all((specimen.vacancies_xy >= 0) & (specimen.vacancies_xy <= (w, h)), axis=1)
-    frame = Frame(counts.astype(np.float32), calibration, index=index, source=source)
-    return LabelledFrame(
-        frame,
-        specimen.xy[inside],
-        specimen.species[inside],
-        material.species,
-        specimen.vacancies_xy[empty],
-    )
+    expected = expected_image(specimen, shape, material, conditions, rng)
+    return _detect(expected, specimen, material, conditions, rng, index=index, source=source)
 
 
 def random_labelled(
@@ -230,6 +147,7 @@ def random_labelled(
     field_A: float = 18.0,
     conditions: Conditions | None = None,
     empty: bool = False,
+    whole: bool = False,
 ) -> LabelledFrame:
     """Draw a random specimen and take a frame of it.
 
@@ -245,6 +163,8 @@ def random_labelled(
         Drawn from the training range by default.
     empty
         Take the frame beside the specimen: background and noise alone.
+    whole
+        Passed to `random_specimen`.
 
     Returns
     -------
@@ -252,10 +172,80 @@ def random_labelled(
     """
     chosen = conditions or Conditions.random(rng)
     n = int(np.ceil(field_A / chosen.pixel_size_A)) + 1
-    specimen = random_specimen(material, Calibration(chosen.pixel_size_A).extent_xy((n, n)), rng)
+    extent = Calibration(chosen.pixel_size_A).extent_xy((n, n))
+    specimen = random_specimen(material, extent, rng, whole=whole)
     if empty:
-        specimen = Specimen(np.zeros((0, 2)), np.zeros(0, dtype=np.int64), np.zeros((0, 2)))
+        specimen = _NOTHING
     return image_specimen(specimen, (n, n), material, chosen, rng)
+
+
+def random_pair(
+    material: Material, rng: np.random.Generator, *, field_A: float, empty_share: float = 0.03
+) -> list[LabelledFrame]:
+    """Take two frames of one random specimen at unrelated doses, for training.
+
+    Parameters
+    ----------
+    material
+        The sheet.
+    rng
+        Source of the specimen, the conditions and the noise.
+    field_A
+        Edge of the square field, Å, rounded up to whole pixels.
+    empty_share
+        Share of the pairs that show background and noise alone.
+
+    Returns
+    -------
+    Two frames with the same truth; the second costs only its noise.
+    """
+    first = Conditions.random(rng)
+    second = Conditions.random(rng)
+    ratio = second.counts_per_A2 / first.counts_per_A2
+    n = int(np.ceil(field_A / first.pixel_size_A)) + 1
+    specimen = random_specimen(material, Calibration(first.pixel_size_A).extent_xy((n, n)), rng)
+    if rng.random() < empty_share:
+        specimen = _NOTHING
+    expected = expected_image(specimen, (n, n), material, first, rng)
+    other = replace(first, counts=first.counts * ratio, read_noise=second.read_noise)
+    return [
+        _detect(expected, specimen, material, first, rng),
+        _detect(expected * ratio, specimen, material, other, rng),
+    ]
+
+
+def _detect(
+    expected: FloatArray,
+    specimen: Specimen,
+    material: Material,
+    conditions: Conditions,
+    rng: np.random.Generator,
+    *,
+    index: int = 0,
+    source: str = "simulated",
+) -> LabelledFrame:
+    """Add the noise of detection to expected counts (row, col), and the truth inside the field."""
+    shape = (expected.shape[0], expected.shape[1])
+    counts = rng.poisson(expected).astype(float)
+    if conditions.read_noise > 0:
+        counts += rng.normal(0.0, conditions.read_noise, shape)
+    if conditions.blur_px > 0:
+        counts = ndimage.gaussian_filter(counts, conditions.blur_px)
+    if counts.min() == counts.max():  # not one electron arrived: still a frame, not an error
+        counts[0, 0] += 1.0
+    calibration = Calibration(conditions.pixel_size_A)
+    w, h = calibration.extent_xy(shape)
+    seen = _fly_back(specimen.xy, conditions)
+    inside = np.all((seen >= 0) & (seen <= (w, h)), axis=1)
+    empty = np.all((specimen.vacancies_xy >= 0) & (specimen.vacancies_xy <= (w, h)), axis=1)
+    frame = Frame(counts.astype(np.float32), calibration, index=index, source=source)
+    return LabelledFrame(
+        frame,
+        seen[inside],
+        specimen.species[inside],
+        material.species,
+        _fly_back(specimen.vacancies_xy[empty], conditions),
+    )
 
 
 def image_request(
@@ -301,36 +291,74 @@ def image_request(
 
 def _convolve_probe(image: FloatArray, conditions: Conditions) -> FloatArray:
     """Widen the core spot to the probe, in Fourier space; a lone host atom peaks at 1."""
-    ky = 2 * np.pi * np.fft.fftfreq(image.shape[0], conditions.pixel_size_A)[:, None]
-    kx = 2 * np.pi * np.fft.rfftfreq(image.shape[1], conditions.pixel_size_A)[None, :]
-    c, s = np.cos(conditions.probe_angle_rad), np.sin(conditions.probe_angle_rad)
-    k1, k2 = c * kx + s * ky, -s * kx + c * ky
-
-    def gaussian(scale: float) -> tuple[FloatArray, float]:
-        s1, s2 = (scale * np.asarray(conditions.probe_sigma_A)).tolist()
-        v1, v2 = max(s1**2 - _CORE_A**2, 0.0), max(s2**2 - _CORE_A**2, 0.0)
-        peak = _CORE_A**2 / np.sqrt((v1 + _CORE_A**2) * (v2 + _CORE_A**2))
-        return np.exp(-0.5 * (v1 * k1**2 + v2 * k2**2)), float(peak)
-
-    core, core_peak = gaussian(1.0)
-    tail, tail_peak = gaussian(conditions.tail_width)
+    px = conditions.pixel_size_A
+    ky = fft.fftfreq(image.shape[0], px)[:, None]
+    kx = fft.rfftfreq(image.shape[1], px)[None, :]
+    widths, angle = conditions.probe_sigma_A, conditions.probe_angle_rad
+    transfer: NDArray[Any] = gaussian_transfer((kx, ky), widths, angle, _CORE_A)
     f = conditions.tail_fraction
-    transfer = (1 - f) * core + f * tail
-    peak = (1 - f) * core_peak + f * tail_peak
-    out: FloatArray = np.fft.irfft2(np.fft.rfft2(image) * transfer / peak, s=image.shape)
+    if f > 0:
+        wide = (widths[0] * conditions.tail_width, widths[1] * conditions.tail_width)
+        transfer = (1 - f) * transfer + f * gaussian_transfer((kx, ky), wide, angle, _CORE_A)
+    if conditions.optics is not None:
+        transfer = transfer * optics_transfer((kx, ky), conditions.optics)
+    core = 2 * np.pi * (_CORE_A / px) ** 2 * np.exp(-2 * (np.pi * _CORE_A) ** 2 * (kx**2 + ky**2))
+    spot: FloatArray = fft.irfft2(core * transfer, s=image.shape)
+    out: FloatArray = fft.irfft2(fft.rfft2(image) * transfer, s=image.shape)
+    return out / float(spot.max())
+
+
+def _fly_back(xy: FloatArray, conditions: Conditions) -> FloatArray:
+    """Shift what lies at the start of the lines: the scan has not settled there."""
+    if conditions.fly_back_A == 0:
+        return xy
+    settle = np.exp(-np.maximum(xy[:, 0], 0.0) / conditions.fly_back_length_A)
+    return xy + np.stack([conditions.fly_back_A * settle, np.zeros(len(xy))], axis=1)
+
+
+def _row_shifts(rows: int, conditions: Conditions, rng: np.random.Generator) -> FloatArray:
+    """Shift of every line along x, pixels: jitter and a periodic vibration."""
+    shift = rng.normal(0.0, conditions.jitter_A, rows)
+    phase = 2 * np.pi * (np.arange(rows) / conditions.vibration_lines + rng.random())
+    out: FloatArray = (shift + conditions.vibration_A * np.sin(phase)) / conditions.pixel_size_A
+    return out
+
+
+def _contamination(
+    shape: tuple[int, int], conditions: Conditions, rng: np.random.Generator
+) -> FloatArray:
+    """Amorphous patches: host-like atoms at random, in hills that cover a share of the field."""
+    px = conditions.pixel_size_A
+    density = 0.6  # atoms per Å²
+    count = int(density * shape[0] * shape[1] * px**2)
+    rc = rng.uniform(0, 1, (count, 2)) * np.asarray(shape)
+    lumps = spots(shape, rc, rng.exponential(1.0, count), _CORE_A / px)
+    # Their probe spreads each over 2π·0.42² Å²: this makes the patches' mean level one.
+    lumps *= (0.42 / _CORE_A) ** 2 / (density * 2 * np.pi * 0.42**2)
+    hills = _hills(shape, 4.0 / px, rng)
+    low, high = np.quantile(hills[::4, ::4], [1 - conditions.contamination, 1.0])
+    mask = np.clip((hills - low) / max(0.5 * (high - low), 1e-9), 0.0, 1.0)
+    # The core is drawn narrower than the probe, so levels here are those before its spread.
+    out: FloatArray = conditions.contamination_level * lumps * mask
     return out
 
 
 def _slow_background(
     shape: tuple[int, int], conditions: Conditions, rng: np.random.Generator
 ) -> FloatArray:
-    """Smooth random hills, from zero up; made on a coarse grid, since nothing in it is sharp."""
-    step = max(int(conditions.slow_length_A / conditions.pixel_size_A / 3), 1)
+    """Smooth random hills, from zero up."""
+    hills = _hills(shape, conditions.slow_length_A / conditions.pixel_size_A, rng)
+    out: FloatArray = conditions.slow_background * (hills - hills.min())
+    return out
+
+
+def _hills(shape: tuple[int, int], length_px: float, rng: np.random.Generator) -> FloatArray:
+    """Smooth noise of unit spread; made on a coarse grid, since nothing in it is sharp."""
+    step = max(int(length_px / 3), 1)
     coarse = rng.normal(size=(shape[0] // step + 4, shape[1] // step + 4))
     coarse = ndimage.gaussian_filter(coarse, 3.0, mode="wrap")
     hills = ndimage.zoom(coarse, step, order=1)[: shape[0], : shape[1]]
-    hills = (hills - hills.min()) / max(float(hills.std()), 1e-9)
-    out: FloatArray = conditions.slow_background * hills
+    out: FloatArray = (hills - hills.mean()) / max(float(hills.std()), 1e-9)
     return out
 
 

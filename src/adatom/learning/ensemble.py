@@ -9,17 +9,16 @@ import torch
 from numpy.typing import NDArray
 
 from adatom.core import Calibration, Frame, Prediction
-from adatom.learning.network import STRIDE, UNet
+from adatom.learning.network import STRIDE
 from adatom.learning.prepare import normalise, resample, resampled_length
 from adatom.learning.weights import Ensemble
 
-_TILE = 1024  # working pixels; larger frames are done in tiles, so that memory stays bounded
-_OVERLAP = 48  # more than the network's reach to either side
+_TILE = 768  # working pixels; larger frames are done in tiles, so that memory stays bounded
+_OVERLAP = 64  # more than the networks' reach to either side
 
 
-@torch.inference_mode()
 def predict(frame: Frame, ensemble: Ensemble) -> Prediction:
-    """Probability maps of every member.
+    """Probability maps of every member, of a whole frame.
 
     Parameters
     ----------
@@ -32,19 +31,62 @@ def predict(frame: Frame, ensemble: Ensemble) -> Prediction:
     -------
     Maps at the ensemble's working pixel size; the origin is the frame's.
     """
+    out: Prediction | None = None
+    for tile in predict_tiles(frame, ensemble):
+        if tile.whole == tile.probabilities.shape[2:]:
+            return tile
+        if out is None:
+            shape = (*tile.probabilities.shape[:2], *tile.whole)
+            out = Prediction(
+                np.empty(shape, dtype=np.float32), tile.classes, tile.calibration, tile.frame,
+                tile.spot_A,
+            )  # fmt: skip
+        rows, cols = tile.inner
+        r, c = tile.origin
+        where = slice(r + rows.start, r + rows.stop), slice(c + cols.start, c + cols.stop)
+        out.probabilities[:, :, where[0], where[1]] = tile.probabilities[:, :, rows, cols]
+    assert out is not None  # a frame has at least one tile  # noqa: S101
+    return out
+
+
+@torch.inference_mode()
+def predict_tiles(frame: Frame, ensemble: Ensemble) -> Iterator[Prediction]:
+    """Probability maps of every member, tile by tile, so that any frame fits in memory.
+
+    Parameters
+    ----------
+    frame
+        Any size.
+    ensemble
+        Trained networks.
+
+    Yields
+    ------
+    Tiles with overlap; their inner parts cover the frame once. A frame of up to `_TILE` working
+    pixels is one tile.
+    """
     image = resample(frame.data, frame.calibration, ensemble.working)
     image = normalise(image, ensemble.working)
-    shape = (len(ensemble.members), len(ensemble.classes), *image.shape)
-    out = np.empty(shape, dtype=np.float32)
-    for rows, cols, keep_rows, keep_cols in _tiles(image.shape):
+    whole = (image.shape[0], image.shape[1])
+    networks = ensemble.ready()
+    for rows, cols, inner in _tiles(whole):
         tile = image[rows, cols]
-        for m, member in enumerate(ensemble.members):
-            inner = (
-                slice(keep_rows.start - rows.start, keep_rows.stop - rows.start),
-                slice(keep_cols.start - cols.start, keep_cols.stop - cols.start),
-            )
-            out[m, :, keep_rows, keep_cols] = _run(member, tile)[:, inner[0], inner[1]]
-    return Prediction(out, ensemble.classes, ensemble.working, frame.index)
+        grown = tuple(max(-(-n // STRIDE) * STRIDE, 4 * STRIDE) for n in tile.shape)
+        pad = [(0, g - n) for g, n in zip(grown, tile.shape, strict=True)]
+        x = torch.from_numpy(np.pad(tile, pad, mode="symmetric"))[None, None]
+        x = x.contiguous(memory_format=torch.channels_last)
+        maps = [torch.sigmoid(n(x))[0, :, :, : tile.shape[0], : tile.shape[1]] for n in networks]
+        probabilities: NDArray[np.float32] = torch.cat(maps).numpy()
+        yield Prediction(
+            probabilities,
+            ensemble.classes,
+            ensemble.working,
+            frame.index,
+            ensemble.spot_A,
+            (rows.start, cols.start),
+            whole,
+            inner,
+        )
 
 
 def map_shape(
@@ -63,33 +105,20 @@ def map_shape(
     return resampled_length(shape[0], ratio), resampled_length(shape[1], ratio)
 
 
-def _run(member: UNet, image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities (class, row, col) of one image, padded to the stride and cropped again."""
-    rows, cols = image.shape
-    grown = (
-        max(-(-rows // STRIDE) * STRIDE, 4 * STRIDE),
-        max(-(-cols // STRIDE) * STRIDE, 4 * STRIDE),
-    )
-    padded = np.pad(image, ((0, grown[0] - rows), (0, grown[1] - cols)), mode="symmetric")
-    logits = member(torch.from_numpy(padded)[None, None])
-    out: NDArray[np.float32] = torch.sigmoid(logits)[0, :, :rows, :cols].numpy()
-    return out
-
-
-def _tiles(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice, slice, slice]]:
-    """Tiles as (rows, cols) to run and the part (rows, cols) of the frame to keep of each.
+def _tiles(shape: tuple[int, int]) -> Iterator[tuple[slice, slice, tuple[slice, slice]]]:
+    """Tiles as (rows, cols) to run and the inner part (rows, cols) of each to keep.
 
     Tiles start on multiples of the stride, so that pooling falls as it does in the whole frame
     and no seam shows.
     """
-    step = (_TILE - 2 * _OVERLAP) // STRIDE * STRIDE
-    for r in range(0, shape[0], step):
-        for c in range(0, shape[1], step):
-            r0, c0 = max(r - _OVERLAP, 0), max(c - _OVERLAP, 0)
-            r1, c1 = min(r + step + _OVERLAP, shape[0]), min(c + step + _OVERLAP, shape[1])
-            yield (
-                slice(r0, r1),
-                slice(c0, c1),
-                slice(r, min(r + step, shape[0])),
-                slice(c, min(c + step, shape[1])),
-            )
+    along = []
+    for n in shape:
+        step = n if n <= _TILE else (_TILE - 2 * _OVERLAP) // STRIDE * STRIDE
+        parts = []
+        for first in range(0, n, step):
+            low, high = max(first - _OVERLAP, 0), min(first + step + _OVERLAP, n)
+            parts.append((slice(low, high), slice(first - low, min(first + step, n) - low)))
+        along.append(parts)
+    for rows, inner_rows in along[0]:
+        for cols, inner_cols in along[1]:
+            yield rows, cols, (inner_rows, inner_cols)

@@ -1,67 +1,119 @@
-"""The network: a small U-Net that gives, for every pixel and class, the chance of an atom there."""
+"""The network: one trunk and several members' heads on it, cheap enough for a live microscope.
+
+The trunk works at twice the working pixel, where a probe is still sampled finely; the heads unfold
+their maps back to the working pixel.
+Members that share a trunk cost a head each: an ensemble is a few such networks.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-_DEPTH = 3
-STRIDE = 2**_DEPTH  # sides are padded to multiples of this
+FOLD = 2  # working pixels along a side of a trunk pixel
+STRIDE = 4 * FOLD  # sides are padded to multiples of this
+_HIDDEN = 16  # channels of a head
+_CONTEXT = 3  # residual blocks at the coarsest level
+_LEVELS = (1, 2, 3)  # widths of the trunk's levels in units of the first
 
 
-class Block(nn.Module):
-    """Two 3 x 3 convolutions with batch normalisation."""
+class ConvNorm(nn.Sequential):
+    """A convolution, batch normalisation and a rectifier; sides stay, or shrink by `stride`."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> None:
+        pad = (kernel - stride) // 2
+        super().__init__(
+            nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=pad, bias=False),
             nn.BatchNorm2d(outputs),
             nn.ReLU(inplace=True),
         )
 
+
+class Trunk(nn.Module):
+    """Encoder and decoder with skips at three scales (after Ronneberger et al., arXiv:1505.04597).
+
+    Parameters
+    ----------
+    width
+        Channels of the finest level.
+    dropout
+        Share of the finest level's channels that are dropped in training.
+    """
+
+    def __init__(self, width: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        w1, w2, w3 = (width * k for k in _LEVELS)
+        self.down1 = nn.Sequential(ConvNorm(1, w1, 3 * FOLD, stride=FOLD), ConvNorm(w1, w1))
+        self.down2 = nn.Sequential(ConvNorm(w1, w2), ConvNorm(w2, w2))
+        self.bottom = ConvNorm(w2, w3)
+        # What lies one lattice constant away and farther is learned here, where it is cheap.
+        self.context = nn.ModuleList(
+            [nn.Sequential(ConvNorm(w3, w3), ConvNorm(w3, w3)) for _ in range(_CONTEXT)]
+        )
+        self.narrow2, self.narrow1 = nn.Conv2d(w3, w2, 1), nn.Conv2d(w2, w1, 1)
+        self.up2 = nn.Sequential(ConvNorm(w2, w2), ConvNorm(w2, w2))
+        self.up1 = nn.Sequential(ConvNorm(w1, w1), ConvNorm(w1, w1))
+        self.pool = nn.MaxPool2d(2)
+        self.grow = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+        self.drop = nn.Dropout2d(dropout)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Shape (batch, inputs, row, col) to (batch, outputs, row, col)."""
-        out: torch.Tensor = self.layers(x)
+        """Shape (batch, 1, row, col) to (batch, width, row / FOLD, col / FOLD)."""
+        one = self.down1(x)
+        two = self.down2(self.pool(one))
+        three = self.bottom(self.pool(two))
+        for block in self.context:
+            three = three + block(three)
+        two = self.up2(two + self.grow(self.narrow2(three)))
+        one = self.up1(one + self.grow(self.narrow1(two)))
+        out: torch.Tensor = self.drop(one)
         return out
 
 
-class UNet(nn.Module):
-    """Encoder and decoder with skips, three levels (Ronneberger et al., arXiv:1505.04597).
+class Network(nn.Module):
+    """A trunk with one head a member.
 
     Parameters
     ----------
     classes
-        Number of maps to give.
+        Number of maps that each member gives.
     width
-        Channels at full resolution; doubled at every level.
+        Channels of the trunk's finest level.
+    heads
+        Members on this trunk.
+    dropout
+        Passed to the trunk.
     """
 
-    def __init__(self, classes: int, width: int = 16) -> None:
+    def __init__(self, classes: int, width: int = 32, heads: int = 1, dropout: float = 0.0) -> None:
         super().__init__()
-        self.classes, self.width = classes, width
-        w = [width * 2**i for i in range(_DEPTH + 1)]
-        self.down = nn.ModuleList([Block(1 if i == 0 else w[i - 1], w[i]) for i in range(_DEPTH)])
-        self.bottom = Block(w[_DEPTH - 1], w[_DEPTH])
-        self.up = nn.ModuleList([Block(w[i + 1] + w[i], w[i]) for i in reversed(range(_DEPTH))])
-        self.pool = nn.MaxPool2d(2)
-        self.grow = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
-        self.head = nn.Conv2d(width, classes, 1)
+        self.classes, self.width, self.heads, self.dropout = classes, width, heads, dropout
+        self.trunk = Trunk(width, dropout)
+        self.hidden = ConvNorm(width, _HIDDEN * heads)
+        self.out = nn.Conv2d(_HIDDEN * heads, classes * FOLD**2 * heads, 1, groups=heads)
+        self.unfold = nn.PixelShuffle(FOLD)
         # Atoms' centres cover a few per cent of the pixels: start from there.
-        nn.init.constant_(self.head.bias, -3.0)  # type: ignore[arg-type]
+        nn.init.constant_(self.out.bias, -3.0)  # type: ignore[arg-type]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits (batch, class, row, col) of images (batch, 1, row, col); sides in `STRIDE`s."""
-        skips = []
-        for block in self.down:
-            x = block(x)
-            skips.append(x)
-            x = self.pool(x)
-        x = self.bottom(x)
-        for block, skip in zip(self.up, reversed(skips), strict=True):
-            x = block(torch.cat([self.grow(x), skip], dim=1))
-        out: torch.Tensor = self.head(x)
-        return out
+        """Logits (batch, member, class, row, col) of images (batch, 1, row, col).
+
+        Sides must be multiples of `STRIDE`.
+        """
+        maps: torch.Tensor = self.unfold(self.out(self.hidden(self.trunk(x))))
+        return maps.view(x.shape[0], self.heads, self.classes, *maps.shape[2:])
+
+
+def fused(network: Network) -> Network:
+    """Fold batch normalisation into the convolutions before it: same answers, less to compute.
+
+    Works in place, on a network in evaluation mode; it can't be trained afterwards.
+    """
+    for module in list(network.modules()):
+        if isinstance(module, ConvNorm) and isinstance(module[1], nn.BatchNorm2d):
+            conv = module[0]
+            assert isinstance(conv, nn.Conv2d)  # ConvNorm is made so  # noqa: S101
+            module[0] = fuse_conv_bn_eval(conv, module[1])
+            module[1] = nn.Identity()
+    return network

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,23 +12,31 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch.nn import functional
 
 from adatom.core import Calibration, LabelledFrame
-from adatom.learning.network import STRIDE, UNet
+from adatom.learning.network import STRIDE, Network
 from adatom.learning.prepare import normalise, resample
 
-Source = Callable[[np.random.Generator], LabelledFrame]
+Source = Callable[[np.random.Generator], Sequence[LabelledFrame]]
+Kind = Literal["shared", "scratch", "baseline", "swag", "snapshot", "dropout"]
+# Foreign atoms and vacancies are rare: each class's map has this weight in the loss. A weight on a
+# whole class, atoms and emptiness alike, leaves its probabilities where they were.
+_RARE_WEIGHT = 3.0
+_SEEN = 0.75  # share of the frames that each head learns from; heads differ by it
 
 
 class TrainOptions(BaseModel):
-    """How a member is trained."""
+    """How an ensemble is trained."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    steps: int = Field(700, ge=1, description="optimiser steps")
+    kind: Kind = Field("shared", description="how members come to differ, see learning.kinds")
+    members: int = Field(10, ge=1, description="members of the ensemble")
+    trunks: int = Field(2, ge=1, description="trunks that the members of a shared ensemble have")
+    steps: int = Field(8000, ge=1, description="optimiser steps of a network from scratch")
     batch: int = Field(8, ge=1, description="frames a step")
-    side_px: int = Field(128, ge=32, description="edge of a training frame, working pixels")
-    working_pixel_size_A: float = Field(0.14, gt=0, description="working scale, Å")
-    target_sigma_A: float = Field(0.22, gt=0, description="width of the target spots, Å")
-    width: int = Field(16, ge=4, description="channels at full resolution")
+    side_px: int = Field(112, ge=32, description="edge of a training frame, working pixels")
+    working_pixel_size_A: float = Field(0.2, gt=0, description="working scale, Å")
+    target_sigma_A: float = Field(0.25, gt=0, description="width of the target spots, Å")
+    width: int = Field(32, ge=4, description="channels of a trunk's finest level")
     learning_rate: float = Field(3e-3, gt=0, description="peak learning rate of AdamW")
 
     @property
@@ -54,16 +63,17 @@ def targets(
 
     Returns
     -------
-    Targets, shape (class, row, col), 0 to 1.
+    Targets, shape (class + 1, row, col), 0 to 1; the last is of empty lattice sites.
     """
     sigma = working.pixels(sigma_A)
-    rc = working.rc(labelled.xy)
-    out = np.zeros((len(labelled.classes), *shape), dtype=np.float32)
-    for k in range(len(labelled.classes)):
-        own = rc[labelled.species == k]
-        gy = np.exp(-0.5 * ((np.arange(shape[0])[None, :] - own[:, :1]) / sigma) ** 2)
-        gx = np.exp(-0.5 * ((np.arange(shape[1])[None, :] - own[:, 1:]) / sigma) ** 2)
-        out[k] = np.minimum(gy.T @ gx, 1.0)
+    rc, empty = working.rc(labelled.xy), working.rc(labelled.vacancies_xy)
+    groups = [rc[labelled.species == k] for k in range(len(labelled.classes))]
+    out = np.zeros((len(groups) + 1, *shape), dtype=np.float32)
+    scale = np.float32(-0.5 / sigma**2)
+    for k, own in enumerate([*groups, empty]):
+        dy = (np.arange(shape[0])[None, :] - own[:, :1]).astype(np.float32)
+        dx = (np.arange(shape[1])[None, :] - own[:, 1:]).astype(np.float32)
+        out[k] = np.minimum(np.exp(scale * dy**2).T @ np.exp(scale * dx**2), 1.0)
     return out
 
 
@@ -81,7 +91,7 @@ def prepare_pair(
 
     Returns
     -------
-    Input, shape (row, col), normalised; and targets, shape (class, row, col), 0 to 1.
+    Input, shape (row, col), normalised; and targets, shape (class + 1, row, col), 0 to 1.
     """
     working = Calibration(options.working_pixel_size_A)
     image = resample(labelled.frame.data, labelled.frame.calibration, working)
@@ -90,47 +100,64 @@ def prepare_pair(
     return image, targets(labelled, (side, side), working, options.target_sigma_A)
 
 
-def train_member(
+def fit(
+    network: Network,
     source: Source,
-    classes: int,
     seed: int,
     options: TrainOptions,
+    *,
+    steps: int,
+    learning_rate: float,
     progress: Callable[[int, float], None] | None = None,
-) -> UNet:
-    """Train one network from scratch.
+) -> Network:
+    """Train a network, from where it stands, by one cycle of the learning rate.
 
     Parameters
     ----------
+    network
+        Changed in place.
     source
-        Gives a fresh labelled frame, at least `options.field_A` wide.
-    classes
-        Number of classes.
+        Gives fresh labelled frames, at least `options.field_A` wide, one or a few at a time.
     seed
-        Seeds the weights and the data; members differ by it alone.
+        Seeds the data and the frames that each head sees.
     options
         See `TrainOptions`.
+    steps
+        Optimiser steps.
+    learning_rate
+        Its peak.
     progress
         Called with the step and the running loss.
 
     Returns
     -------
-    The network, in evaluation mode.
+    The same network, in evaluation mode.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    network = UNet(classes, options.width).train()
+    network.train()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 1.4 x faster
-    optimiser = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=1e-4)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, options.learning_rate, total_steps=options.steps, pct_start=0.1
+        optimiser, learning_rate, total_steps=steps, pct_start=min(0.1, 300 / steps)
     )
+    weight = torch.full((network.classes, 1, 1), _RARE_WEIGHT)
+    weight[0] = 1.0
     running = float("nan")
-    for step in range(options.steps):
-        pairs = [prepare_pair(source(rng), options) for _ in range(options.batch)]
+    waiting: list[LabelledFrame] = []
+    for step in range(steps):
+        while len(waiting) < options.batch:
+            waiting.extend(source(rng))
+        pairs = [prepare_pair(waiting.pop(0), options) for _ in range(options.batch)]
         x = torch.from_numpy(np.stack([p[0] for p in pairs])[:, None])
-        x = x.contiguous(memory_format=torch.channels_last)
-        y = torch.from_numpy(np.stack([p[1] for p in pairs]))
-        loss = functional.binary_cross_entropy_with_logits(network(x), y)
+        y = torch.from_numpy(np.stack([p[1] for p in pairs]))[:, None]
+        logits = network(x.contiguous(memory_format=torch.channels_last))
+        each = functional.binary_cross_entropy_with_logits(
+            logits, y.expand_as(logits), reduction="none"
+        )
+        each = (each * weight).mean(dim=(2, 3, 4))
+        seen = (torch.rand(each.shape) < _SEEN) if network.heads > 1 else torch.ones(each.shape)
+        loss = (each * seen).sum() / seen.sum().clamp(min=1)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -140,5 +167,4 @@ def train_member(
         running = value if np.isnan(running) else 0.98 * running + 0.02 * value
         if progress is not None:
             progress(step, running)
-    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return network.eval()

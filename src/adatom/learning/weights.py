@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from adatom.core import Calibration, content_hash
+from adatom.core import VACANCY, Calibration, content_hash
 from adatom.errors import BadInput
-from adatom.learning.network import UNet
+from adatom.learning.network import Network, fused
 
-FORMAT = 1
+FORMAT = 2
 SHIPPED = Path(__file__).parent / "shipped"
 
 
@@ -26,24 +27,49 @@ class Ensemble:
 
     Parameters
     ----------
-    members
-        The networks, in evaluation mode.
+    networks
+        In evaluation mode; each has one member or several, its heads.
     classes
-        Chemical symbol of every class.
+        What the maps show: chemical symbols, then `VACANCY`.
     working
         Pixel size at which they work.
     card
         The model card: data recipe, seeds, version, measured scores, calibration.
     """
 
-    members: tuple[UNet, ...]
+    networks: tuple[Network, ...]
     classes: tuple[str, ...]
     working: Calibration
     card: dict[str, Any] = field(default_factory=dict)
+    _ready: list[Network] = field(default_factory=list, repr=False)
+
+    @property
+    def members(self) -> int:
+        """Number of members."""
+        return sum(n.heads for n in self.networks)
+
+    @property
+    def species(self) -> tuple[str, ...]:
+        """Chemical symbols of the classes that are atoms."""
+        return tuple(c for c in self.classes if c != VACANCY)
+
+    @property
+    def spot_A(self) -> float:
+        """Width of the spot that stands for one atom in the maps, Å."""
+        return float(self.card.get("training", {}).get("target_sigma_A", 0.25))
+
+    def ready(self) -> tuple[Network, ...]:
+        """Give the networks as they run fastest: normalisation folded in, channels last."""
+        if not self._ready:
+            for network in self.networks:
+                copy = fused(deepcopy(network).eval())
+                copy.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                self._ready.append(copy)
+        return tuple(self._ready)
 
     def fingerprint(self) -> str:
         """Hash of weights and calibration: part of the key of each step that uses them."""
-        parts = [t.numpy() for m in self.members for t in m.state_dict().values()]
+        parts = [t.numpy() for n in self.networks for t in n.state_dict().values()]
         return content_hash(
             *parts, list(self.classes), self.working.pixel_size_A, self.card.get("calibration")
         )
@@ -61,16 +87,17 @@ def save(ensemble: Ensemble, path: Path) -> None:
     """
     tensors = {
         f"{i}.{name}": (t.half() if t.is_floating_point() else t).contiguous()
-        for i, member in enumerate(ensemble.members)
-        for name, t in member.state_dict().items()
+        for i, network in enumerate(ensemble.networks)
+        for name, t in network.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, str(path))
     card = {
         "format": FORMAT,
-        "members": len(ensemble.members),
-        "width": ensemble.members[0].width,
+        "members": ensemble.members,
+        "heads": [n.heads for n in ensemble.networks],
+        "width": ensemble.networks[0].width,
         "classes": list(ensemble.classes),
         "working_pixel_size_A": ensemble.working.pixel_size_A,
         **ensemble.card,
@@ -96,7 +123,7 @@ def load(path: Path) -> Ensemble:
         text = path.with_suffix(".json").read_text(encoding="utf-8")
         card = _Card.model_validate_json(text)
         tensors = load_file(str(path))
-        members = _members(card, tensors)
+        networks = _networks(card, tensors)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise BadInput(
             str(path),
@@ -105,7 +132,7 @@ def load(path: Path) -> Ensemble:
             todo=todo,
         ) from error
     return Ensemble(
-        members, card.classes, Calibration(card.working_pixel_size_A), card.model_extra or {}
+        networks, card.classes, Calibration(card.working_pixel_size_A), card.model_extra or {}
     )
 
 
@@ -114,34 +141,36 @@ class _Card(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    format: Literal[1]
-    members: int = Field(ge=1)
+    format: Literal[2]
+    heads: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
     width: int = Field(ge=1)
     classes: tuple[str, ...] = Field(min_length=1)
     working_pixel_size_A: float = Field(gt=0, allow_inf_nan=False)
 
 
-def _members(card: _Card, tensors: dict[str, torch.Tensor]) -> tuple[UNet, ...]:
+def _networks(card: _Card, tensors: dict[str, torch.Tensor]) -> tuple[Network, ...]:
     """Build the networks; ValueError or RuntimeError where card and tensors don't fit."""
     left = dict(tensors)
-    members = tuple(_member(card, number, left) for number in range(card.members))
+    networks = tuple(_network(card, number, left) for number in range(len(card.heads)))
     if left:
-        raise ValueError(f"tensors beyond the card's {card.members} members: {min(left)}")
-    return members
+        raise ValueError(f"tensors beyond the card's {len(card.heads)} networks: {min(left)}")
+    return networks
 
 
-def _member(card: _Card, number: int, tensors: dict[str, torch.Tensor]) -> UNet:
-    """Build one member and take its tensors out of `tensors`; ValueError where they don't fit."""
+def _network(card: _Card, number: int, tensors: dict[str, torch.Tensor]) -> Network:
+    """Build one network and take its tensors out of `tensors`; ValueError where they don't fit."""
     prefix = f"{number}."
     own = [name for name in tensors if name.startswith(prefix)]
     state = {name.removeprefix(prefix): tensors.pop(name) for name in own}
     state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-    member = UNet(len(card.classes), card.width)
-    found = member.load_state_dict(state, strict=False)  # RuntimeError where shapes differ
+    network = Network(len(card.classes), card.width, card.heads[number])
+    found = network.load_state_dict(state, strict=False)  # RuntimeError where shapes differ
     lost = [k for k in found.missing_keys if not k.endswith("num_batches_tracked")]
     if lost or found.unexpected_keys:
-        raise ValueError(f"member {number} without {lost[:3]} and with {found.unexpected_keys[:3]}")
-    return member.eval()
+        raise ValueError(
+            f"network {number} without {lost[:3]} and with {found.unexpected_keys[:3]}"
+        )
+    return network.eval()
 
 
 def load_shipped(material: str) -> Ensemble:

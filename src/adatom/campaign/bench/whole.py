@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,34 +22,6 @@ _MOVIE_PIXEL_A = 0.078125
 _LABEL_A = 0.6
 
 Row = dict[str, Any]
-
-
-def run_benchmark(name: str, data: Path | None, output: Path | None) -> list[Row]:
-    """Run a benchmark.
-
-    Parameters
-    ----------
-    name
-        One of `BENCHMARKS`.
-    data
-        Directory of the real micrographs, for those that need it.
-    output
-        Where to keep the campaign; a temporary directory by default. It must not exist, or the
-        time would not be that of the whole way.
-
-    Returns
-    -------
-    Rows with ``quantity``, ``measured``, ``target`` and whether it is ``met``.
-    """
-    if output is not None and output.exists():
-        raise BadInput(
-            str(output),
-            expected="a new directory",
-            got="one that exists",
-            todo="Name another: what is known already would not be timed.",
-        )
-    with tempfile.TemporaryDirectory() as scratch:
-        return BENCHMARKS[name](data, output or Path(scratch) / "campaign")
 
 
 def bench_demo(data: Path | None, output: Path) -> list[Row]:
@@ -147,9 +117,3 @@ def _cpu_seconds() -> float:
 
 def _row(quantity: str, measured: str, target: str, met: bool) -> Row:
     return {"quantity": quantity, "measured": measured, "target": target, "met": bool(met)}
-
-
-BENCHMARKS: dict[str, Callable[[Path | None, Path], list[Row]]] = {
-    "demo": bench_demo,
-    "movie": bench_movie,
-}

@@ -1,0 +1,240 @@
+"""`adatom bench find`: atoms, vacancies, Si, errors against the bound, and honest uncertainties."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+from adatom.campaign.assess import held_out
+from adatom.campaign.bench.bound import ideal_f1, position_bound
+from adatom.campaign.bench.peers import run_peers
+from adatom.campaign.bench.score import Answer, Tally
+from adatom.campaign.bench.sets import DOSES, Scene, convolution_set, multislice_set
+from adatom.campaign.perception import calibrator_of
+from adatom.core import GRAPHENE, Frame, LabelledFrame
+from adatom.errors import EngineMissing
+from adatom.features.find import FindOptions, Found, describe_frame, find
+from adatom.features.novelty import Novelty
+from adatom.learning import weights
+from adatom.learning.ensemble import predict_tiles
+
+FloatArray = NDArray[np.float64]
+Row = dict[str, Any]
+_TARGETS: dict[str, tuple[float, ...]] = {
+    "atom": (0.93, 0.995, 0.9998, 1.0, 1.0, 1.0),
+    "vacancy": (0.0, 0.85, 0.98, 0.995, 1.0, 1.0),
+    "Si": (0.80, 0.97, 0.995, 1.0, 1.0, 1.0),
+}
+_CACHE = Path.home() / ".cache" / "adatom"
+
+
+class Finder:
+    """The shipped ensemble, or another, as the benchmark calls it."""
+
+    def __init__(self, path: Path | None) -> None:
+        weights.threads(1)
+        self.ensemble = weights.load_shipped("graphene") if path is None else weights.load(path)
+        self.calibrator = calibrator_of(self.ensemble)
+        self.novelty = Novelty.model_validate(self.ensemble.card["novelty"])
+
+    def __call__(self, frame: Frame) -> Found:
+        """Find the atoms of a raw frame."""
+        return find(frame, predict_tiles(frame, self.ensemble), GRAPHENE, self.calibrator)
+
+    def distance(self, frame: Frame) -> float:
+        """Distance of a frame to the training conditions."""
+        tiles = predict_tiles(frame, self.ensemble)
+        return self.novelty.distance(describe_frame(frame, tiles, GRAPHENE, FindOptions()))
+
+
+def answer_of(found: Found) -> Answer:
+    """Give what was found in the form that scores take."""
+    table = found.atoms
+    return Answer(
+        table.xy,
+        table.elements,
+        table.data.select("sigma_x_A", "sigma_y_A").to_numpy(),
+        table.column("p_exists"),
+        table.column("p_element"),
+        found.vacancies_xy[found.p_empty > 0.5],
+    )
+
+
+def bench_find(options: Any, output: Path) -> list[Row]:
+    """Run the benchmark; see `BenchOptions`."""
+    finder = Finder(options.weights)
+    count = 3 if options.quick else 12
+    rows = _set_rows("convolution", convolution_set(count), finder, options, output)
+    try:
+        slices = multislice_set(2 if options.quick else 6, _CACHE / "multislice")
+        rows += _set_rows("multislice", slices, finder, options, output)
+    except EngineMissing as missing:
+        rows.append(_row("multislice set", f"not run: {missing.todo}", "run", met=False))
+    rows += _shifted_rows(finder, 4 if options.quick else 12)
+    rows += _pure_row(finder, 4 if options.quick else 40)
+    return rows
+
+
+def _set_rows(name: str, scenes: list[Scene], finder: Finder, options: Any, out: Path) -> list[Row]:
+    bounds = [position_bound(scene) for scene in scenes]
+    tallies: list[Tally] = []
+    seconds: list[float] = []
+    frames: list[list[LabelledFrame]] = []
+    repeats = 1 if options.quick or name == "convolution" else 2
+    for dose in DOSES:
+        tally, began, shots = Tally(), 0.0, []
+        for repeat in range(repeats):
+            for i, scene in enumerate(scenes):
+                truth = scene.frame(dose, i + 1000 * repeat)
+                start = time.perf_counter()
+                found = finder(truth.frame)
+                began += time.perf_counter() - start
+                inside = ~np.isnan(bounds[i][:, 0])
+                tally.add(truth, answer_of(found), bounds[i][inside] / np.sqrt(dose))
+                shots.append(truth)
+        tallies.append(tally)
+        seconds.append(began / len(shots))
+        frames.append(shots)
+    rows = _rows_of(name, tallies)
+    for what in ("vacancy", "Si"):
+        best = [
+            ideal_f1(scenes * repeats, shots, dose, what)
+            for dose, shots in zip(DOSES, frames, strict=True)
+        ]
+        limit = f"{name}: {what} F1 of an ideal observer"
+        rows.append(_row(limit, _join(best), "the limit", met=True))
+    rows.append(
+        _row(f"{name}: ms a frame of 256²", _join(1e3 * s for s in seconds), "reported", met=True)
+    )
+    if options.peers is not None:
+        for tool, parts in run_peers(options.peers, frames, out / name).items():
+            rows += _peer_rows(f"{name}, {tool}", parts)
+    return rows
+
+
+def _rows_of(name: str, tallies: list[Tally]) -> list[Row]:
+    """Scores of adatom over the doses, with their targets."""
+    rows = []
+    for what, targets in _TARGETS.items():
+        got = [t.f1(what) for t in tallies]
+        met = all(round(g, 4) >= target for g, target in zip(got, targets, strict=True))
+        rows.append(_row(f"{name}: {what} F1", _join(got, 4), _join(targets, 4), met=met))
+    for what in ("vacancy", "Si"):
+        precision, recall = ([f(t) for t in tallies] for f in _shares(what))
+        both = f"{_join(precision)}; {_join(recall)}"
+        rows += [_row(f"{name}: {what} precision; recall", both, "reported", met=True)]
+    rmse, bound = [t.rmse_A() for t in tallies], [t.bound_A() for t in tallies]
+    ratio = [a / b for a, b in zip(rmse, bound, strict=True)]
+    rows.append(_row(f"{name}: RMSE per axis, Å", _join(rmse, 4), "reported", met=True))
+    rows.append(_row(f"{name}: Cramér-Rao bound, Å", _join(bound, 4), "the limit", met=True))
+    rows.append(
+        _row(
+            f"{name}: RMSE over bound",
+            _join(ratio, 2),
+            "under 1.15 from dose 1 up",
+            met=all(r < 1.15 for r, dose in zip(ratio, DOSES, strict=True) if dose >= 1),
+        )
+    )
+    for sigmas, low, high in ((1.0, 0.63, 0.73), (2.0, 0.93, 0.97)):
+        got = [t.coverage(sigmas) for t in tallies]
+        met = all(low <= g <= high for g in got)
+        rows.append(
+            _row(f"{name}: within {sigmas:.0f}σ", _join(got, 3), f"{low} to {high}", met=met)
+        )
+    for of in ("p_exists", "p_element"):
+        got = [t.calibration_error(of) for t in tallies]
+        met = all(not g > 0.02 for g in got)
+        rows.append(
+            _row(f"{name}: calibration error of {of}", _join(got, 3), "at most 0.02", met=met)
+        )
+    return rows
+
+
+def _shares(what: str) -> tuple[Callable[[Tally], float], Callable[[Tally], float]]:
+    return (lambda t: t.precision(what)), (lambda t: t.recall(what))
+
+
+def _peer_rows(name: str, tallies: list[Tally]) -> list[Row]:
+    """Scores of another tool, without targets."""
+    measures: tuple[tuple[str, Callable[[Tally], float], int], ...] = (
+        ("atom F1", lambda t: t.f1("atom"), 4),
+        ("Si F1", lambda t: t.f1("Si"), 3),
+        ("RMSE per axis, Å", Tally.rmse_A, 4),
+        ("within 1σ", lambda t: t.coverage(1.0), 2),
+    )
+    rows = []
+    for what, measure, digits in measures:
+        got = [measure(t) for t in tallies]
+        if not all(np.isnan(got)):
+            rows.append(_row(f"{name}: {what}", _join(got, digits), "baseline", met=True))
+    seconds = [1e3 * t.seconds for t in tallies]
+    return [*rows, _row(f"{name}: ms a frame of 256²", _join(seconds, 0), "baseline", met=True)]
+
+
+def _shifted_rows(finder: Finder, count: int) -> list[Row]:
+    """Under conditions never trained on: fair uncertainties, and a distance that notices."""
+    usual = [finder.distance(f.frame) for f in held_out(GRAPHENE, 5, 4 * count) if len(f.xy)]
+    shifts: dict[str, tuple[list[Scene], tuple[float, ...]]] = {
+        "probe 1.5 times wider": (convolution_set(count, probe=1.5), (5.0, 20.0)),
+        "astigmatism 1.8 : 1": (convolution_set(count, astigmatism=1.8), (5.0, 20.0)),
+        "dose 3 times under training": (convolution_set(count), (0.0,)),
+    }
+    rows = []
+    for name, (scenes, doses) in shifts.items():
+        tally, distances = Tally(), []
+        for dose in doses:
+            for i, scene in enumerate(scenes):
+                # Training ends at 2.5 counts per Å² at a carbon peak.
+                counts = dose or 2.5 / 3 * scene.pixel_size_A**2
+                truth = scene.frame(counts, 500 + i)
+                found = finder(truth.frame)
+                tally.add(truth, answer_of(found))
+                distances.append(finder.novelty.distance(found.description))
+        labels = np.concatenate([np.zeros(len(usual)), np.ones(len(distances))])
+        score = np.nan_to_num(np.concatenate([usual, distances]), posinf=1e3)
+        area = float(roc_auc_score(labels, score))
+        cover = tally.coverage(1.0)
+        rows.append(
+            _row(
+                f"{name}: within 1σ; AUROC of the distance",
+                f"{cover:.3f}; {area:.3f}",
+                "at least 0.55; at least 0.95",
+                met=(np.isnan(cover) or cover >= 0.55) and area >= 0.95,
+            )
+        )
+    return rows
+
+
+def _pure_row(finder: Finder, count: int) -> list[Row]:
+    """Count the Si that is invented in pure carbon."""
+    atoms = wrong = 0
+    for i, scene in enumerate(convolution_set(count)):
+        carbon = scene.without_silicon()
+        for dose in (1.0, 5.0):
+            table = finder(carbon.frame(dose, 900 + i).frame).atoms
+            sure = table.column("p_exists") > 0.5
+            atoms += int(sure.sum())
+            wrong += int((sure & (table.elements == "Si")).sum())
+    rate = 1e4 * wrong / max(atoms, 1)
+    return [
+        _row(
+            "Si in pure carbon, in 10,000 atoms",
+            f"{rate:.2f} ({wrong} of {atoms})",
+            "at most 1",
+            met=rate <= 1,
+        )
+    ]
+
+
+def _join(values: Any, digits: int = 3) -> str:
+    return " / ".join(f"{v:.{digits}f}" for v in values)
+
+
+def _row(quantity: str, measured: str, target: str, met: bool) -> Row:
+    return {"quantity": quantity, "measured": measured, "target": target, "met": bool(met)}

@@ -1,0 +1,95 @@
+"""`adatom bench speed`: raw frame to atoms with covariances, against AtomAI and the pixels."""
+
+from __future__ import annotations
+
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adatom.campaign.bench.find import Finder
+from adatom.campaign.bench.peers import run_tool, write_frames
+from adatom.campaign.bench.sets import convolution_set
+from adatom.core import GRAPHENE
+from adatom.frames.synthesize import random_labelled
+from adatom.learning.ensemble import predict_tiles
+
+Row = dict[str, Any]
+_DOSE = 5.0
+_PIXEL_A = (0.15, 0.15)
+
+
+def bench_speed(options: Any, output: Path) -> list[Row]:
+    """Time frames of growing size on one thread; see `BenchOptions`."""
+    finder = Finder(options.weights)
+    sizes = (256, 512, 1024) if options.quick else (256, 512, 1024, 2048, 4096)
+    seconds: dict[int, float] = {}
+    memory: dict[int, float] = {}
+    rows: list[Row] = []
+    for size in sizes:
+        (scene,) = convolution_set(1, pixels=size, pixel_range_A=_PIXEL_A)
+        frame = scene.frame(_DOSE, size).frame
+        finder(frame)  # warm up
+        times = []
+        for _ in range(3 if size <= 1024 else 1):
+            start = time.perf_counter()
+            found = finder(frame)
+            times.append(time.perf_counter() - start)
+        seconds[size] = float(np.median(times))
+        memory[size] = _peak_MB()
+        start = time.perf_counter()
+        for _ in predict_tiles(frame, finder.ensemble):
+            pass
+        networks = time.perf_counter() - start
+        rows.append(
+            _row(
+                f"{size}²: seconds in all, of these networks; atoms; peak memory so far",
+                f"{seconds[size]:.2f}, {networks:.2f}; {len(found.atoms)}; {memory[size]:.0f} MB",
+                "at most 1000 MB" if size == 1024 else "reported",
+                met=size != 1024 or memory[size] <= 1000,
+            )
+        )
+    per_pixel = {n: 1e6 * s / n**2 for n, s in seconds.items()}
+    small, large = min(per_pixel), max(per_pixel)
+    ratio = per_pixel[large] / per_pixel[small]
+    rows.append(
+        _row(
+            f"microseconds a pixel, {small}² and {large}²",
+            f"{per_pixel[small]:.2f} and {per_pixel[large]:.2f} (ratio {ratio:.2f})",
+            "linear: ratio at most 1.5",
+            met=ratio <= 1.5,
+        )
+    )
+    if options.peers is not None:
+        rows.append(_against_atomai(options.peers, seconds[1024], output))
+    return rows
+
+
+def _against_atomai(python: Path, ours: float, output: Path) -> Row:
+    """AtomAI's ten networks on the same 1024² frame, one thread, same run."""
+    (scene,) = convolution_set(1, pixels=1024, pixel_range_A=_PIXEL_A)
+    write_frames(output / "large", [scene.frame(_DOSE, 1024)])
+    training = [
+        random_labelled(GRAPHENE, np.random.default_rng([41_000_000, i]), field_A=40.0)
+        for i in range(30)
+    ]
+    write_frames(output / "training", training, labels=True)
+    answer = run_tool(python, "AtomAI", output / "large", output, members=10)
+    theirs = float(answer["frames"][0]["seconds"])
+    ratio, memory = theirs / ours, answer["peak_memory_MB"]
+    return _row(
+        "1024², ten members: adatom over AtomAI",
+        f"{ours:.2f} s over {theirs:.1f} s ({memory:.0f} MB): 1/{ratio:.1f}",
+        "at most 1/10",
+        met=ours <= theirs / 10,
+    )
+
+
+def _peak_MB() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _row(quantity: str, measured: str, target: str, met: bool) -> Row:
+    return {"quantity": quantity, "measured": measured, "target": target, "met": bool(met)}

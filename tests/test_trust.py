@@ -1,0 +1,295 @@
+"""Probabilities, error bars and the distance from training: fitted on truth, and held to it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from adatom.campaign.assess import held_out
+from adatom.core import GRAPHENE, Calibration, Frame
+from adatom.features.calibrate import Calibrator, Observation, fit_calibrator, match_truth
+from adatom.features.find import FindOptions, describe_frame, find_candidates
+from adatom.features.fit import Optics, RefineOptions
+from adatom.features.locate import Candidates
+from adatom.features.model import Noise
+from adatom.features.novelty import Novelty, fit_novelty
+from adatom.features.refine import Refined
+from adatom.features.spots import Probe
+from adatom.frames.conditions import Conditions
+from adatom.frames.specimen import Specimen
+from adatom.frames.synthesize import image_specimen, random_labelled
+from adatom.learning import weights
+from adatom.learning.ensemble import predict_tiles
+from sheets import NONE, SEED, graphene_frame, inner, rms
+
+OPTIONS = RefineOptions()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    weights.threads(1)
+
+
+@pytest.fixture(scope="module")
+def ensemble():
+    return weights.load_shipped("graphene")
+
+
+@pytest.fixture(scope="module")
+def observations(ensemble):
+    """Eight frames from a few counts to many."""
+    out = []
+    for k in range(8):
+        truth = random_labelled(
+            GRAPHENE,
+            np.random.default_rng(SEED + 200 + k),
+            conditions=Conditions(pixel_size_A=0.14, counts=0.3 * 2.2**k),
+            whole=True,
+        )
+        tiles = predict_tiles(truth.frame, ensemble)
+        found = find_candidates(truth.frame, tiles, GRAPHENE, FindOptions())
+        out.append(Observation(*found, truth))
+    return out
+
+
+@pytest.fixture(scope="module")
+def fitted(observations):
+    return fit_calibrator(observations, OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def shipped(ensemble):
+    return Calibrator.model_validate(ensemble.card["calibration"])
+
+
+def candidates_of(atom, foreign=0.0, vacant=0.0, peak=None):
+    """Sites of which the networks expect so many atoms, a share of them foreign."""
+    atom, foreign, vacant = np.broadcast_arrays(
+        np.asarray(atom, dtype=float), np.asarray(foreign, dtype=float),
+        np.asarray(vacant, dtype=float),
+    )  # fmt: skip
+    n = len(atom)
+    grid = 2.0 * np.stack(np.divmod(np.arange(n), 8), axis=1).astype(float)
+    return Candidates(
+        grid, np.tile(np.eye(2) * 1e-4, (n, 1, 1)), atom if peak is None else peak,
+        np.stack([atom * (1 - foreign), atom * foreign, vacant], axis=1), np.zeros(n),
+        np.clip(atom, 0, 1), np.full(n, 9.0),
+    )  # fmt: skip
+
+
+def refined_of(candidates, amplitude, *, shift=(0.0, 0.0), sigma=0.02):
+    n = len(candidates.xy)
+    # The fit's covariance has the prior in it; `sigma` is that of the counts alone.
+    variance = 1.0 / (sigma**-2.0 + OPTIONS.start_sigma_A**-2.0)
+    optics = Optics(Probe(np.array([9.0, 0.0, 9.0]), np.zeros(2)), Noise(0.0, 1.0, 1.0, 0.1), 0.14)
+    return Refined(
+        candidates.xy + shift, np.tile(np.eye(2) * variance, (n, 1, 1)),
+        np.broadcast_to(amplitude, n).astype(float), np.full(n, 0.1), np.zeros(n), optics, 1.0,
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- probabilities
+
+
+@pytest.mark.parametrize("which", ["shipped", "fitted"])
+def test_probabilities_are_probabilities_and_rise_with_the_evidence(which, request):
+    calibrator: Calibrator = request.getfixturevalue(which)
+    rising, ones = np.linspace(0.0, 1.0, 50), np.ones(50)
+    one = candidates_of(rising)
+    p = calibrator.p_exists(one, refined_of(one, ones))
+    assert 0 <= p.min() <= p.max() <= 1
+    assert p[0] < 0.2 < 0.9 < p[-1]
+    assert (np.diff(p) > -0.01).all()
+    two = candidates_of(ones, rising)
+    p = calibrator.p_foreign(two, refined_of(two, ones))
+    assert 0 <= p.min() <= p.max() <= 1
+    assert (np.diff(p) >= 0).all()
+    assert p[0] < 0.01
+    assert p[-1] > 10 * p[0]
+    three = candidates_of(ones, 0.5 * ones)
+    bright = calibrator.p_foreign(three, refined_of(three, np.geomspace(0.5, 4.0, 50)))
+    assert bright[-1] > bright[0]
+    four = candidates_of(1 - rising, vacant=rising)
+    p = calibrator.p_empty(four, refined_of(four, 1 - rising))
+    assert (np.diff(p) >= 0).all()
+    assert p[0] < 0.01 < 0.9 < p[-1]
+
+
+def test_probabilities_are_what_they_say(observations, fitted):
+    p, right = [], []
+    for o in observations:
+        keep = inner(o.truth.frame, o.candidates.xy)
+        p.append(fitted.p_exists(o.candidates, o.refined)[keep])
+        right.append((match_truth(o.candidates.xy, o.truth.xy) >= 0)[keep])
+    p, right = np.concatenate(p), np.concatenate(right)
+    assert 0 < (~right).sum()
+    assert p.mean() == pytest.approx(right.mean(), abs=0.02)
+    assert p[right].mean() > 0.9
+    assert np.median(p[~right]) < 0.3
+
+
+def test_without_foreign_species_nothing_is_foreign_or_empty(fitted):
+    only = candidates_of(np.ones(9))
+    only = replace(only, mass=only.mass[:, :1])
+    refined = refined_of(only, np.ones(9))
+    assert fitted.p_empty(only, refined).max() == 0
+    assert np.ptp(fitted.p_foreign(only, refined)) == 0
+
+
+# ---------------------------------------------------------------- positions and their error bars
+
+
+def plain(**changes):
+    return Calibrator(
+        **{
+            "exists": (0.0,), "foreign": (0.0,), "empty": (0.0,),
+            "trust": ((1.0,) * 10, (0.5,) * 10), "spread": (np.log(0.03**2), *(0.0,) * 20),
+            "spread_mean": (0.0,) * 21, "spread_scale": (1.0,) * 21, **changes,
+        }
+    )  # fmt: skip
+
+
+def test_a_position_goes_as_far_from_the_networks_as_the_image_is_trusted():
+    sites = candidates_of(np.ones(12))
+    trust = tuple(np.linspace(1.0, 0.1, 10))
+    calibrator = plain(trust=(trust, (0.0,) * 10))
+    # The tables' knots, Å: here the trust is that of the knot.
+    for k, sigma in ((0, 0.004), (3, 0.03), (6, 0.1)):
+        refined = refined_of(sites, 1.0, shift=(0.08, -0.04), sigma=sigma)
+        moved = calibrator.position(sites, refined, OPTIONS) - sites.xy
+        np.testing.assert_allclose(moved, np.tile([0.08, -0.04], (12, 1)) * trust[k], atol=2e-4)
+    lumpy = replace(refined.optics, noise=replace(refined.optics.noise, correlation=2.0))
+    refined = replace(refined, optics=lumpy)
+    np.testing.assert_allclose(calibrator.position(sites, refined, OPTIONS), sites.xy)
+
+
+def test_a_covariance_has_the_shape_of_the_counts_and_the_size_of_the_fit():
+    sites = candidates_of(np.ones(12))
+    refined = refined_of(sites, 1.0)
+    shape = np.array([[2.0, 0.5], [0.5, 1.0]]) * 1e-4
+    refined = replace(refined, covariance=np.tile(shape, (12, 1, 1)))
+    covariance = plain().covariance(sites, refined, OPTIONS)
+    np.testing.assert_allclose(covariance, np.tile(shape * 0.03**2 / 1.5e-4, (12, 1, 1)))
+
+
+def test_a_fitted_calibrator_makes_error_bars_hold(observations, fitted):
+    pulls = []
+    for o in observations:
+        xy = fitted.position(o.candidates, o.refined, OPTIONS)
+        match = match_truth(xy, o.truth.xy)
+        keep = (match >= 0) & inner(o.truth.frame, xy)
+        c = fitted.covariance(o.candidates, o.refined, OPTIONS)[keep]
+        pulls.append((xy[keep] - o.truth.xy[match[keep]]) / np.sqrt(np.einsum("nii->ni", c)))
+    within = np.abs(np.concatenate(pulls))
+    assert 0.62 < (within < 1).mean() < 0.75
+    assert (within < 2).mean() > 0.9
+
+
+def loss_against_the_better(calibrator, observations):
+    """Error of positions over that of the networks or of the image, whichever is less."""
+    out = []
+    for o in observations:
+        match = match_truth(o.candidates.xy, o.truth.xy)
+        keep = (match >= 0) & inner(o.truth.frame, o.candidates.xy)
+        each = [
+            rms(p[keep] - o.truth.xy[match[keep]])
+            for p in (
+                o.candidates.xy, o.refined.xy,
+                calibrator.position(o.candidates, o.refined, OPTIONS),
+            )
+        ]  # fmt: skip
+        out.append(each[2] / min(each[:2]))
+    return np.array(out)
+
+
+def test_networks_and_image_together_are_as_good_as_the_better_at_every_dose(
+    observations, shipped
+):
+    assert loss_against_the_better(shipped, observations).max() < 1.1
+
+
+@pytest.mark.xfail(
+    reason="knots without data are pulled to full trust, which then spreads to all others",
+    strict=True,
+)
+def test_a_few_frames_are_enough_to_know_how_far_to_trust_the_image(observations, fitted):
+    assert loss_against_the_better(fitted, observations).max() < 1.15
+
+
+def test_matching_is_one_to_one_and_near_first():
+    truth = np.array([[0.0, 0.0], [5.0, 0.0]])
+    found = np.array([[0.3, 0.0], [0.1, 0.0], [5.0, 0.49], [9.0, 9.0]])
+    np.testing.assert_array_equal(match_truth(found, truth), [-1, 0, 1, -1])
+    assert match_truth(np.zeros((0, 2)), truth).shape == (0,)
+    np.testing.assert_array_equal(match_truth(found, np.zeros((0, 2))), [-1] * 4)
+
+
+# ---------------------------------------------------------------- beyond training
+
+
+@pytest.fixture(scope="module")
+def distance(ensemble):
+    novelty = Novelty.model_validate(ensemble.card["novelty"])
+
+    def of(frame: Frame) -> tuple[float, float]:
+        tiles = predict_tiles(frame, ensemble)
+        d = novelty.distance(describe_frame(frame, tiles, GRAPHENE, FindOptions()))
+        return d, novelty.share_farther(d)
+
+    return of
+
+
+def square_lattice(spacing_A, seed, *, px=0.12, pixels=151):
+    rng, edge = np.random.default_rng(seed), (pixels - 1) * px
+    angle, axis = rng.uniform(0, 1.5), np.arange(-edge, edge, spacing_A)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    xy = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2) @ turn + edge / 2
+    xy = xy[np.all((xy > -3) & (xy < edge + 3), axis=1)]
+    specimen = Specimen(xy, np.zeros(len(xy), dtype=np.int64), NONE)
+    conditions = Conditions(pixel_size_A=px, counts=20.0)
+    return image_specimen(specimen, (pixels, pixels), GRAPHENE, conditions, rng).frame
+
+
+@pytest.mark.parametrize("level", [0.05, 1.0, 5.0, 100.0])
+def test_noise_is_farther_than_training_frames(distance, level):
+    for seed in range(2):
+        noise = np.random.default_rng(seed).poisson(level, (150, 150)).astype(np.float32)
+        assert distance(Frame(noise, Calibration(0.12)))[1] < 0.05
+
+
+@pytest.mark.parametrize("spacing_A", [1.8, 2.0, 2.3, 2.6])
+def test_another_lattice_is_farther_than_training_frames(distance, spacing_A):
+    assert distance(square_lattice(spacing_A, 0))[1] < 0.05
+
+
+def test_graphene_is_near(distance):
+    near = [distance(graphene_frame(300 + k, px=0.14, counts=c).frame)[0]
+            for k, c in enumerate((0.5, 2.0, 8.0, 30.0))]  # fmt: skip
+    near += [distance(f.frame)[0] for f in held_out(GRAPHENE, 778, 12) if len(f.xy)]
+    assert np.median(near) < 0.8
+    assert np.mean(np.array(near) < 1.2) > 0.75
+
+
+def test_too_few_sites_are_infinitely_far(distance):
+    conditions = Conditions(pixel_size_A=0.12, counts=50.0)
+    specimen = Specimen(np.array([[4.03, 5.27]]), np.array([0]), NONE)
+    rng = np.random.default_rng(0)
+    frame = image_specimen(specimen, (81, 90), GRAPHENE, conditions, rng).frame
+    assert distance(frame) == (np.inf, 0.0)
+
+
+def test_a_fitted_distance_has_its_share_of_its_own_frames_beyond():
+    rng = np.random.default_rng(0)
+    sigma = rng.uniform(-5, -2, 600)
+    rows = sigma[:, None] * 0.1 + rng.normal(0, 0.2, (600, 18))
+    rows[:, 0] = sigma
+    rows[7, 3] = np.nan  # a frame with too few sites
+    novelty = fit_novelty(rows)
+    again = Novelty.model_validate(novelty.model_dump())
+    d = np.array([again.distance(r) for r in np.delete(rows, 7, axis=0)])
+    assert 0.01 < (d > 1).mean() < 0.12
+    assert again.distance(rows[7]) == np.inf
+    assert np.mean([again.share_farther(x) < 0.05 for x in d]) == pytest.approx(0.05, abs=0.01)
+    far = rows[0].copy()
+    far[1] += 5.0  # a far wider probe
+    assert again.share_farther(again.distance(far)) == 0.0
