@@ -306,7 +306,17 @@ def test_what_typer_refuses_is_bad_input_too(face, frames, tmp_path):
 
 
 def test_an_unknown_benchmark(face):
-    refused(face("bench", "nothing"), "nothing", "demo or movie")
+    refused(face("bench", "nothing"), "nothing", "demo or movie or find or speed")
+
+
+def test_a_benchmark_into_what_exists(face, tmp_path):
+    refused(face("bench", "find", "-o", tmp_path), tmp_path, "new directory")
+
+
+def test_an_unknown_kind_to_train(face, tmp_path):
+    answer = face("train", "graphene", "--kind", "bagging", "-o", tmp_path / "w.safetensors")
+    refused(answer, "--kind", "bagging", "snapshot")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_material_to_train(face, tmp_path):
@@ -327,15 +337,19 @@ class _Trap:
         return os.mkdir, (str(self.path),)
 
 
-@pytest.mark.parametrize("kind", ["missing", "garbage", "pickle", "cardless", "foreign card"])
+@pytest.mark.parametrize(
+    "kind", ["missing", "garbage", "pickle", "cardless", "foreign card", "old"]
+)
 def test_weights_that_are_none(face, frames, tmp_path, kind):
     path = tmp_path / "weights.safetensors"
-    card = {"format": 1, "members": 1, "width": 8, "classes": ["C", "Si"]}
+    card = {"format": 2, "heads": [1], "width": 8, "classes": ["C", "Si", "vacancy"]}
+    if kind == "old":
+        card |= {"format": 1, "members": 1}
     if kind == "garbage":
         path.write_bytes(b"\xff" * 4000)
     elif kind == "pickle":
         path.write_bytes(pickle.dumps(_Trap(tmp_path / "trap")))
-    elif kind in ("cardless", "foreign card"):
+    elif kind in ("cardless", "foreign card", "old"):
         shutil.copy(_shipped(), path)
     if kind not in ("missing", "cardless"):
         path.with_suffix(".json").write_text(json.dumps(card | {"working_pixel_size_A": 0.1}))
@@ -353,7 +367,7 @@ def test_weights_for_something_else(face, frames, tmp_path, change):
     shutil.copy(_shipped(), path)
     card = json.loads(_shipped().with_suffix(".json").read_text())
     if change == "classes":
-        card["classes"] = ["Mo", "S"]
+        card["classes"] = ["Mo", "S", "vacancy"]
     else:
         del card["calibration"]
     path.with_suffix(".json").write_text(json.dumps(card))

@@ -101,7 +101,8 @@ def test_help(command):
                  "voltage in kV", "60.0", "graphene", "START:STOP", "adatom-campaign")),
         ("find", ("pixel size in Å", "graphene", "default: all", "adatom-campaign")),
         ("demo", ("default: demo", "default: 7")),
-        ("train", ("default: 6", "default: 700")),
+        ("train", ("default: shared", "default: 10", "default: 8000", "dropout")),
+        ("bench", ("--quick", "--peers", "--weights", "find, speed")),
     ],
 )  # fmt: skip
 def test_help_shows_units_and_defaults(command, words):
@@ -195,7 +196,7 @@ def test_find_writes_frames_and_maps(found, movie):
     maps = zarr.open_group(found[0] / "maps.zarr", mode="r")
     for name in ("mean", "std", "entropy", "mutual_information"):
         array = maps[f"{name}/0"]
-        assert array.shape[:2] == (3, 2)  # frames, classes C and Si
+        assert array.shape[:2] == (3, 3)  # frames, classes C, Si and vacancy
         assert np.isfinite(array[:]).all()
         assert float(array[:].max()) > 0
 

@@ -125,7 +125,7 @@ def test_error_bars_hold(seen):
         error = s.atoms.xy[keep] - s.truth.xy[match[keep]]
         pulls.append(error / np.sqrt(np.einsum("nii->ni", s.atoms.covariance[keep])))
     pull = np.abs(np.concatenate(pulls))
-    assert 0.58 < (pull < 1).mean() < 0.85
+    assert 0.58 < (pull < 1).mean() < 0.9
     assert (pull < 2).mean() > 0.9
 
 
@@ -154,7 +154,8 @@ def test_vacancies_are_found_and_none_is_invented(whole, seed):
     # A site that is empty has no atom, and the other way round.
     atoms = sure(found.atoms)
     assert cKDTree(atoms.xy).query(truth.vacancies_xy)[0].min() > 0.7
-    assert len(atoms) == pytest.approx(len(truth.xy), abs=2)
+    ours, theirs = (inner(truth.frame, xy, 0.5).sum() for xy in (atoms.xy, truth.xy))
+    assert ours == pytest.approx(theirs, abs=1)
 
 
 # ---------------------------------------------------------------- what must not matter

@@ -9,18 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from adatom.core import GRAPHENE, Calibration, Frame, Prediction
+from adatom.core import GRAPHENE, VACANCY, Calibration, Frame, Prediction
 from adatom.errors import BadInput
 from adatom.frames.conditions import Conditions
-from adatom.frames.synthesize import random_labelled
+from adatom.frames.synthesize import random_labelled, random_pair
 from adatom.learning import ensemble as at_work
 from adatom.learning import weights
-from adatom.learning.ensemble import map_shape, predict
-from adatom.learning.network import STRIDE, UNet
+from adatom.learning.ensemble import map_shape, predict, predict_tiles
+from adatom.learning.kinds import train_start
+from adatom.learning.network import STRIDE, Network, fused
 from adatom.learning.prepare import normalise, resample
-from adatom.learning.train import TrainOptions, prepare_pair, targets, train_member
+from adatom.learning.train import TrainOptions, prepare_pair, targets
+from sheets import graphene_frame
 
-WORKING = Calibration(0.14)
+WORKING = Calibration(0.2)
 TINY = TrainOptions(steps=4, batch=2, side_px=64, width=4)
 
 
@@ -39,8 +41,9 @@ def shipped():
 
 
 @pytest.fixture(scope="module")
-def two(shipped):
-    return replace(shipped, members=shipped.members[:2])
+def one(shipped):
+    """The first of the shipped networks, with its members."""
+    return replace(shipped, networks=shipped.networks[:1], _ready=[])
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +79,7 @@ def test_normalise_is_blind_to_gain_and_offset(frame):
     image = resample(frame.data, frame.calibration, WORKING)
     a, b = normalise(image, WORKING), normalise(image * 37.0 - 512.0, WORKING)
     np.testing.assert_allclose(a, b, atol=2e-3)
-    assert abs(a.mean()) < 0.1
+    assert abs(a.mean()) < 0.2
     assert a.std() == pytest.approx(1.0, abs=0.1)
 
 
@@ -99,50 +102,81 @@ def test_a_hot_pixel_stays_one_pixel(frame):
     assert np.abs(a - b)[away].max() < 0.05
 
 
+@pytest.mark.parametrize("heads", [1, 3])
 @pytest.mark.parametrize("classes", [1, 2, 3])
-def test_the_network_gives_one_map_a_class_of_the_size_of_its_input(classes):
-    network = UNet(classes, width=4).eval()
-    assert network(torch.zeros(2, 1, 5 * STRIDE, 3 * STRIDE)).shape == (2, classes, 40, 24)
+def test_the_network_gives_each_member_one_map_a_class_of_the_size_of_its_input(classes, heads):
+    network = Network(classes, width=4, heads=heads).eval()
+    shape = (5 * STRIDE, 3 * STRIDE)
+    assert network(torch.zeros(2, 1, *shape)).shape == (2, heads, classes, *shape)
+
+
+def test_a_new_network_starts_from_the_few_per_cent_that_atoms_cover():
+    with torch.inference_mode():
+        maps = torch.sigmoid(Network(3, width=8)(torch.randn(2, 1, 64, 64)))
+    assert 0.01 < float(maps.mean()) < 0.12
+
+
+def test_folding_the_normalisation_in_changes_no_answer():
+    torch.manual_seed(0)
+    network = Network(3, width=8, heads=2)
+    x = torch.randn(4, 1, 64, 48)
+    for _ in range(3):
+        network(x)  # gives the normalisation something to remember
+    with torch.inference_mode():
+        before = network.eval()(x)
+        after = fused(network)(x)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules())
+    assert float((before - after).abs().max()) < 1e-3
 
 
 def draw(rng, conditions=None):
-    return random_labelled(GRAPHENE, rng, field_A=TINY.field_A, conditions=conditions)
+    return [random_labelled(GRAPHENE, rng, field_A=TINY.field_A, conditions=conditions)]
 
 
-def test_targets_peak_at_the_atoms_of_their_own_class():
-    labelled = draw(np.random.default_rng(12))
+def test_targets_peak_at_the_atoms_of_their_own_class_and_at_empty_sites():
+    (labelled,) = draw(np.random.default_rng(12))
     image, target = prepare_pair(labelled, TINY)
     assert image.shape == target.shape[1:] == (64, 64)
+    assert len(target) == len(GRAPHENE.species) + 1
     rc = WORKING.rc(labelled.xy)
     inside = np.all((rc > 1) & (rc < 62), axis=1)
     r, c = np.round(rc[inside]).astype(int).T
     k = labelled.species[inside]
-    assert target[k, r, c].min() > 0.75  # within half a pixel of a Gaussian 1.6 pixels wide
-    alone = targets(replace(labelled, xy=np.array([[2.8, 4.2]]), species=np.array([1])),
-                    (64, 64), WORKING, 0.22)  # fmt: skip
-    assert alone[1, 30, 20] == pytest.approx(1.0)
-    assert alone[1].sum() == pytest.approx(2 * np.pi * (0.22 / 0.14) ** 2, rel=1e-3)
+    assert target[k, r, c].min() > 0.7  # within half a pixel of a Gaussian 1.25 pixels wide
+    alone = targets(
+        replace(
+            labelled, xy=np.array([[2.8, 4.2]]), species=np.array([1]),
+            vacancies_xy=np.array([[6.0, 8.0]]),
+        ), (64, 64), WORKING, 0.25,
+    )  # fmt: skip
     assert not alone[0].any()
+    for k, (row, col) in ((1, (21, 14)), (2, (40, 30))):
+        assert alone[k, row, col] == pytest.approx(1.0)
+        assert alone[k].sum() == pytest.approx(2 * np.pi * 1.25**2, rel=1e-3)
 
 
-EASY = partial(draw, conditions=Conditions(pixel_size_A=0.14, counts=50.0))
+EASY = partial(draw, conditions=Conditions(pixel_size_A=0.2, counts=50.0))
+
+
+def train(source, seed, options, note=None):
+    return train_start(source, 3, seed, 1, options, note)
 
 
 def test_training_lowers_the_loss():
     rng = np.random.default_rng(0)
-    pool = [EASY(rng) for _ in range(12)]
+    pool = [EASY(rng)[0] for _ in range(12)]
     running: list[float] = []
 
     def source(draws):
-        return pool[draws.integers(8)]
+        return [pool[draws.integers(8)]]
 
-    start = train_member(source, 2, 3, TINY.model_copy(update={"steps": 1}))
-    more = TINY.model_copy(update={"steps": 100, "learning_rate": 0.01})
-    end = train_member(source, 2, 3, more, lambda _, loss: running.append(loss))
+    start = train(source, 3, TINY.model_copy(update={"steps": 1}))
+    more = TINY.model_copy(update={"steps": 80, "learning_rate": 0.01})
+    end = train(source, 3, more, lambda _, loss: running.append(loss))
     assert len(running) == more.steps
     unseen = [prepare_pair(labelled, TINY) for labelled in pool[8:]]
     x = torch.from_numpy(np.stack([p[0] for p in unseen])[:, None])
-    y = torch.from_numpy(np.stack([p[1] for p in unseen]))
+    y = torch.from_numpy(np.stack([p[1] for p in unseen]))[:, None]
     with torch.inference_mode():
         before, after = (
             float(torch.nn.functional.binary_cross_entropy_with_logits(network(x), y))
@@ -152,30 +186,51 @@ def test_training_lowers_the_loss():
 
 
 def test_training_repeats_with_its_seed():
-    one, same, other = (train_member(EASY, 2, seed, TINY) for seed in (3, 3, 4))
+    one, same, other = (train(EASY, seed, TINY) for seed in (3, 3, 4))
     assert not one.training
     a, b, c = (n.state_dict() for n in (one, same, other))
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert not all(torch.equal(a[k], c[k]) for k in a)
 
 
+def test_training_takes_pairs_as_they_come():
+    """Two frames of one specimen: the same truth, other noise."""
+    first, second = random_pair(GRAPHENE, np.random.default_rng(3), field_A=TINY.field_A)
+    np.testing.assert_array_equal(first.xy, second.xy)
+    assert not np.array_equal(first.frame.data, second.frame.data)
+    running: list[float] = []
+    source = partial(random_pair, GRAPHENE, field_A=TINY.field_A)
+    train(source, 0, TINY.model_copy(update={"batch": 3}), lambda _, loss: running.append(loss))
+    assert len(running) == TINY.steps
+    assert np.isfinite(running).all()
+
+
 def small_ensemble(seed=0):
     torch.manual_seed(seed)
-    members = tuple(UNet(2, 4).eval() for _ in range(2))
-    return weights.Ensemble(members, ("C", "Si"), WORKING, {"calibration": {"fisher": 1.5}})
+    networks = tuple(Network(3, 4, heads).eval() for heads in (2, 1))
+    classes = ("C", "Si", VACANCY)
+    return weights.Ensemble(networks, classes, WORKING, {"calibration": {"fisher": 1.5}})
+
+
+def test_an_ensemble_counts_heads_as_members_and_names_its_species():
+    assert small_ensemble().members == 3
+    assert small_ensemble().species == ("C", "Si")
+    assert small_ensemble().spot_A == 0.25
+    wide = replace(small_ensemble(), card={"training": {"target_sigma_A": 0.3}})
+    assert wide.spot_A == 0.3
 
 
 def test_weights_come_back_bit_for_bit_at_half_precision(tmp_path):
     before, path = small_ensemble(), tmp_path / "w.safetensors"
     weights.save(before, path)
     after = weights.load(path)
-    assert (after.classes, after.working, after.card) == (
-        before.classes, before.working, before.card,
-    )  # fmt: skip
-    for a, b in zip(before.members, after.members, strict=True):
+    assert (after.classes, after.working) == (before.classes, before.working)
+    assert after.card["calibration"] == before.card["calibration"]
+    for a, b in zip(before.networks, after.networks, strict=True):
         for name, tensor in b.state_dict().items():
             old = a.state_dict()[name]
             assert torch.equal(tensor, old.half().float() if old.is_floating_point() else old)
+    assert [n.heads for n in after.networks] == [2, 1]
     again = tmp_path / "again.safetensors"
     weights.save(after, again)
     assert again.read_bytes() == path.read_bytes()
@@ -212,12 +267,16 @@ def test_weights_that_are_none_are_refused_and_nothing_is_unpickled(tmp_path, ca
 @pytest.mark.parametrize(
     "change",
     [
-        {"members": 3},
-        {"members": 1},
+        {"heads": [2, 1, 1]},
+        {"heads": [2]},
+        {"heads": [1, 2]},
+        {"heads": []},
+        {"heads": [2, 0]},
+        {"heads": "many"},
         {"width": 8},
         {"classes": ["C"]},
+        {"format": 1},
         {"format": 99},
-        {"members": "many"},
         {"working_pixel_size_A": -1.0},
         {"classes": None},
     ],
@@ -245,47 +304,84 @@ def test_materials_without_networks_are_told_how_to_get_some():
         weights.load_shipped("mos2")
 
 
-def test_shipped_networks_are_enough_and_differ(shipped):
-    assert len(shipped.members) >= 5
-    assert shipped.classes == GRAPHENE.species
-    first = [m.head.weight for m in shipped.members]
-    assert all(not torch.equal(first[0], w) for w in first[1:])
+def test_shipped_networks_are_enough_and_differ(shipped, frame):
+    assert shipped.members >= 5
+    assert shipped.species == GRAPHENE.species
+    assert shipped.classes[-1] == VACANCY
+    assert {"calibration", "novelty", "scores"} <= set(shipped.card)
+    maps = predict(frame, shipped).probabilities
+    assert len(maps) == shipped.members
+    apart = [np.abs(a - b).max() for i, a in enumerate(maps) for b in maps[:i]]
+    assert min(apart) > 0.01
 
 
-@pytest.mark.parametrize("shape", [(191, 174), (57, 201)])
-def test_tiles_show_no_seams(shipped, frame, monkeypatch, shape):
-    one = replace(shipped, members=shipped.members[:1])
-    big = np.tile(frame.data, (2, 2))[: shape[0], : shape[1]]
-    whole = predict(Frame(big, WORKING), one)
-    assert whole.probabilities.shape == (1, 2, *shape)
-    monkeypatch.setattr(at_work, "_TILE", 144)
-    tiled = predict(Frame(big, WORKING), one)
-    assert len(list(at_work._tiles(shape))) > 2
-    assert np.abs(whole.probabilities - tiled.probabilities).max() < 1e-3
+@pytest.fixture(scope="module")
+def wide():
+    """A frame of several tiles of 192 working pixels."""
+    return graphene_frame(900, px=0.2, counts=5.0, field=(60, 47), silicon=[(30, 20)]).frame
+
+
+@pytest.mark.parametrize("shape", [(231, 301), (57, 300)])
+def test_tiles_show_no_seams(one, wide, monkeypatch, shape):
+    big = replace(wide, data=wide.data[: shape[0], : shape[1]].copy())
+    whole = predict(big, one)
+    assert whole.probabilities.shape == (one.members, 3, *shape)
+    assert whole.inner == (slice(0, shape[0]), slice(0, shape[1]))
+    monkeypatch.setattr(at_work, "_TILE", 208)
+    tiles = list(predict_tiles(big, one))
+    assert len(tiles) > 2
+    count = np.zeros(shape, dtype=int)
+    for tile in tiles:
+        assert tile.whole == shape
+        rows, cols = tile.inner
+        r, c = tile.origin
+        there = slice(r + rows.start, r + rows.stop), slice(c + cols.start, c + cols.stop)
+        count[there] += 1
+        mine = tile.probabilities[:, :, rows, cols]
+        assert np.abs(whole.probabilities[:, :, *there] - mine).max() < 5e-3
+    assert (count == 1).all()
+    assert np.abs(predict(big, one).probabilities - whole.probabilities).max() < 5e-3
+
+
+@pytest.mark.xfail(reason="networks reach 95 pixels, the overlap is 64", strict=True)
+def test_tiles_are_the_whole_to_single_precision(one, wide, monkeypatch):
+    whole = predict(wide, one).probabilities
+    monkeypatch.setattr(at_work, "_TILE", at_work._OVERLAP * 2 + 80)
+    assert np.abs(predict(wide, one).probabilities - whole).max() < 1e-4
 
 
 def test_tiles_cover_every_pixel_once(monkeypatch):
-    monkeypatch.setattr(at_work, "_TILE", 144)
+    monkeypatch.setattr(at_work, "_TILE", 2 * at_work._OVERLAP + 64)
     count = np.zeros((301, 97), dtype=int)
-    for rows, cols, keep_rows, keep_cols in at_work._tiles(count.shape):
-        count[keep_rows, keep_cols] += 1
+    for rows, cols, (own_rows, own_cols) in at_work._tiles(count.shape):
         assert rows.start % STRIDE == cols.start % STRIDE == 0
-        assert rows.start <= keep_rows.start < keep_rows.stop <= rows.stop
-        assert cols.start <= keep_cols.start < keep_cols.stop <= cols.stop
+        for tile, own in ((rows, own_rows), (cols, own_cols)):
+            assert 0 <= own.start < own.stop <= tile.stop - tile.start
+            assert tile.stop - tile.start <= at_work._TILE
+        count[rows, cols][own_rows, own_cols] += 1
     assert (count == 1).all()
 
 
-def test_a_frame_is_judged_by_itself(two, frame):
-    alone = predict(frame, two).probabilities
+@pytest.mark.parametrize("shape", [(16, 16), (17, 61), (83, 41)])
+def test_maps_of_small_and_odd_frames_have_their_shape(one, frame, shape):
+    small = replace(frame, data=frame.data[: shape[0], : shape[1]].copy())
+    maps = predict(small, one).probabilities
+    assert maps.shape == (one.members, 3, *map_shape(shape, frame.calibration, WORKING))
+    assert np.isfinite(maps).all()
+    assert 0 <= maps.min() <= maps.max() <= 1
+
+
+def test_a_frame_is_judged_by_itself(one, frame):
+    alone = predict(frame, one).probabilities
     other = np.random.default_rng(0).poisson(900.0, frame.shape).astype(np.float32)
-    predict(replace(frame, data=other), two)
-    np.testing.assert_array_equal(predict(frame, two).probabilities, alone)
+    predict(replace(frame, data=other), one)
+    np.testing.assert_array_equal(predict(frame, one).probabilities, alone)
 
 
-def test_the_order_of_members_changes_nothing(shipped, frame):
+def test_the_order_of_networks_changes_nothing(shipped, frame):
     forward = predict(frame, shipped)
-    backward = predict(frame, replace(shipped, members=shipped.members[::-1]))
-    np.testing.assert_array_equal(forward.probabilities, backward.probabilities[::-1])
+    backward = predict(frame, replace(shipped, networks=shipped.networks[::-1], _ready=[]))
+    assert not np.array_equal(forward.probabilities, backward.probabilities)
     for a, b in (
         (forward.mean(), backward.mean()),
         (forward.std(), backward.std()),

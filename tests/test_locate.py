@@ -174,7 +174,10 @@ def test_an_empty_site_is_a_site_without_votes():
 
 
 def test_a_doubtful_element_is_one_site_with_shared_mass():
-    carbon, silicon = spots((50, 54), [5.0, 4.0], NONE, NONE), spots((50, 54), NONE, [5.0, 4.0], NONE)
+    carbon, silicon = (
+        spots((50, 54), [5.0, 4.0], NONE, NONE),
+        spots((50, 54), NONE, [5.0, 4.0], NONE),
+    )
     found = locate(prediction(*[carbon] * 3, *[silicon] * 1))
     assert len(found.xy) == 1
     assert found.votes[0] == 1  # all see an atom

@@ -153,13 +153,13 @@ def sheet_and_jacobian(tails):
     amplitude[10] *= 4  # a heavy one
     weight = 1.0 / (direct(probe, (n, n), rc, amplitude) + 1.0)
     grid = Grid((n, n))
-    info = information(
-        grid, weight.astype(np.float32), rc, amplitude, probe, find_pairs(rc, probe)
-    )
+    info = information(grid, weight.astype(np.float32), rc, amplitude, probe, find_pairs(rc, probe))
     rows, h = [], 1e-3
     for p, a in zip(rc, amplitude, strict=True):
         for step in ((h, 0.0), (0.0, h)):
-            up, down = (direct(probe, (n, n), (p + s)[None], [a]) for s in (step, np.negative(step)))
+            up, down = (
+                direct(probe, (n, n), (p + s)[None], [a]) for s in (step, np.negative(step))
+            )
             rows.append(((up - down) / (2 * h)).ravel())
         rows.append(direct(probe, (n, n), p[None], [1.0]).ravel())
     jacobian = np.array(rows)
@@ -313,7 +313,10 @@ def test_the_probe_and_the_amplitudes_are_those_of_the_frame():
 
 def test_starts_far_off_are_drawn_in_where_counts_are_plenty():
     truth = graphene_frame(451, counts=30.0)
-    refined, keep = run(truth, start_of(truth, 0.15), start_sigma_A=0.2), inner(truth.frame, truth.xy)
+    refined, keep = (
+        run(truth, start_of(truth, 0.15), start_sigma_A=0.2),
+        inner(truth.frame, truth.xy),
+    )
     assert rms((refined.xy - truth.xy)[keep]) < 0.25 * 0.15
 
 
@@ -388,7 +391,10 @@ def test_a_hot_pixel_moves_nothing_far_away():
     truth = graphene_frame(471, counts=30.0)
     start, data = start_of(truth), truth.frame.data.copy()
     data[70, 81] = 1e5
-    clean, hot = run(truth, start), run(replace(truth, frame=replace(truth.frame, data=data)), start)
+    clean, hot = (
+        run(truth, start),
+        run(replace(truth, frame=replace(truth.frame, data=data)), start),
+    )
     moved = np.linalg.norm(hot.xy - clean.xy, axis=1)
     far = np.linalg.norm(truth.xy - (81 * 0.12, 70 * 0.12), axis=1) > 2.5
     assert moved[far].max() < 0.005
@@ -405,7 +411,9 @@ def test_odd_and_small_frames_are_refined(shape):
     refined = refine(frame, start, None, ghosts(start, extent(frame), GRAPHENE))
     assert refined.xy.shape == xy.shape
     assert np.isfinite(refined.covariance).all()
-    assert np.linalg.norm(refined.xy - start, axis=1).max() <= RefineOptions().largest_shift_A + 1e-9
+    assert (
+        np.linalg.norm(refined.xy - start, axis=1).max() <= RefineOptions().largest_shift_A + 1e-9
+    )
     inside = inner(frame, xy, 0.7)
     if inside.sum() > 5:
         assert rms((refined.xy - xy)[inside]) < 0.05

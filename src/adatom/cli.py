@@ -256,7 +256,7 @@ def doctor(as_json: Json = False) -> None:
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="demo, find, speed, or movie (needs --data)")],
+    name: Annotated[str, typer.Argument(help="demo, find, speed; with --data movie, real")],
     data: Annotated[
         Path | None, typer.Option("--data", help="directory of the real micrographs")
     ] = None,

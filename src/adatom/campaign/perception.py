@@ -30,6 +30,7 @@ from adatom.features import estimate_drift, find_defects, link_atoms, link_defec
 from adatom.features.calibrate import Calibrator
 from adatom.features.evidence import site_evidence
 from adatom.features.find import Found, find
+from adatom.features.novelty import Novelty
 from adatom.frames.calibrate import fit_lattice
 from adatom.learning import weights
 from adatom.learning.ensemble import map_shape, predict
@@ -45,6 +46,7 @@ from adatom.store import (
 )
 
 _SAME_SITE_A = 0.6
+RARE = 0.02  # of training frames lie this far out: a frame that does is flagged
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,6 +63,8 @@ class Perceived:
         Ledger key of every frame's defects, by frame.
     key
         Ledger key of the linked tables.
+    unlike_training
+        Frames that are farther from the training conditions than `RARE` of training frames.
     """
 
     atoms: AtomTable
@@ -68,6 +72,7 @@ class Perceived:
     lattices: dict[int, Lattice | None]
     keys: dict[int, str]
     key: str
+    unlike_training: tuple[int, ...] = ()
 
 
 def load_ensemble(config: Config) -> weights.Ensemble:
@@ -144,7 +149,13 @@ def perceive(
         lattices,
         dict(enumerate(defect_keys)),
         key,
+        tuple(i for i in range(len(movie)) if _is_unlike(directory, i)),
     )
+
+
+def _is_unlike(directory: CampaignDirectory, frame: int) -> bool:
+    share = read_json(_part(directory, frame, "conditions.json")).get("share_farther")
+    return share is not None and share < RARE
 
 
 def _find(
@@ -164,10 +175,12 @@ def _find(
         replace=True,
     )
     calibrator, networks = calibrator_of(ensemble), ensemble.fingerprint()
+    novelty = novelty_of(ensemble)
 
     def current(i: int) -> str:
         part = _hash_of(
-            _part(directory, i, "atoms.parquet"), _part(directory, i, "vacancies.parquet")
+            *(_part(directory, i, f) for f in ("atoms.parquet", "vacancies.parquet")),
+            _part(directory, i, "conditions.json"),
         )
         whole = (part, frames.hash(i), maps.hash(i))
         return content_hash(*whole) if all(whole) else ""
@@ -186,6 +199,7 @@ def _find(
         found = find(frame, [prediction], material, calibrator, config.find)
         write_table(_part(directory, i, "atoms.parquet"), found.atoms.data)
         write_table(_part(directory, i, "vacancies.parquet"), vacancy_table(found))
+        write_json(_part(directory, i, "conditions.json"), conditions_of(found, novelty))
         return current(i)
 
     inputs = [movie.fingerprint, px, material, networks, config.find]
@@ -266,6 +280,26 @@ def frame_defects(
         atoms, lattice, material, extent, site_evidence=evidence, options=config.defects
     )
     return lattice, defects
+
+
+def novelty_of(ensemble: weights.Ensemble) -> Novelty | None:
+    """Read from the model card how to tell frames unlike training; None where it has none."""
+    return Novelty.model_validate(ensemble.card["novelty"]) if "novelty" in ensemble.card else None
+
+
+def conditions_of(found: Found, novelty: Novelty | None) -> dict[str, float | None]:
+    """Conditions that the fit of one frame shows, and how far they are from training."""
+    optics = found.refined.optics
+    distance = None if novelty is None else novelty.distance(found.description)
+    return {
+        "probe_sigma_A": optics.sigma_A,
+        "probe_ellipticity": optics.ellipticity,
+        "jitter_A": optics.jitter_A,
+        "noise_correlation": optics.noise.correlation,
+        "misfit": found.refined.misfit,
+        "novelty": None if distance is None or not np.isfinite(distance) else distance,
+        "share_farther": None if novelty is None else novelty.share_farther(distance or 0.0),
+    }
 
 
 def vacancy_table(found: Found) -> pl.DataFrame:

@@ -8,7 +8,7 @@ from typing import Any
 
 from adatom.campaign.conclude import advise_campaign, report_campaign, summarise
 from adatom.campaign.config import Config, parse_config
-from adatom.campaign.perception import calibrator_of, load_ensemble, perceive
+from adatom.campaign.perception import Perceived, calibrator_of, load_ensemble, perceive
 from adatom.campaign.progress import Progress, Silent
 from adatom.campaign.simulate import check_simulation, make_structures, simulate_all
 from adatom.campaign.sources import open_movie
@@ -76,7 +76,7 @@ def run_campaign(
     ) as directory:
         steps = Steps(directory, progress)
         found = perceive(movie, material, config, ensemble, steps)
-        more = _lattice_warnings(found.lattices)
+        more = (*_novelty_warnings(found), *_lattice_warnings(found.lattices))
         for warning in more:
             progress.warn(warning)
         warnings = (*warnings, *more)
@@ -111,6 +111,17 @@ def resume_campaign(
     with CampaignDirectory.existing(path, read_only=True) as directory:
         config = parse_config(dict(directory.config), str(directory.config_path))
     return run_campaign(config, path, only_find=only_find, progress=progress)
+
+
+def _novelty_warnings(found: Perceived) -> tuple[str, ...]:
+    unlike = found.unlike_training
+    if not unlike:
+        return ()
+    which = f"{len(unlike)} of {len(found.lattices)} frames (first {unlike[0]})"
+    return (
+        f"{which} are unlike anything the networks were trained on: check the material and the "
+        "scale, and trust their atoms little",
+    )
 
 
 def _lattice_warnings(lattices: dict[int, Any]) -> tuple[str, ...]:

@@ -18,52 +18,53 @@ from adatom.features.refine import Refined, RefineOptions
 FloatArray = NDArray[np.float64]
 _BORDER_A = 1.0
 MATCH_A = 0.5  # a found atom is right when it lies this near to a true one
-# What the counts alone say of a position, Å: between these, tables are interpolated.
-_KNOTS_A = (0.004, 0.008, 0.016, 0.03, 0.045, 0.07, 0.1, 0.15, 0.25, 0.5)
+_MOVED = (0.0, 0.6, 0.7, 0.8, 0.9, 1.05, 1.3, 1.7, 2.2, 3.5)  # where trust is tabulated
+_MEDIAN = 0.6745  # of the absolute value of a standard normal variable
+_LARGEST_A = 0.5  # of the errors that counts alone may leave
+_NATURAL = 0.15  # atoms differ a little even without noise: focus, vibration
 _ONE_SIGMA = 0.6827
-_WHITE = 1.3  # sum of the noise's autocorrelation up to which it passes for white
 
 
 class Calibrator(BaseModel):
-    """Logistic models of existence, element and emptiness, and tables of how far to trust what.
+    """Logistic models of what is at a site, and how far to trust image and networks.
 
     A position is ``start + trust · (refined - start)``: where counts are plenty the image decides,
-    where they are few the networks, who know lattices, do better than any fit. Its covariance is
-    ``width² · (Fisher covariance + scatter · members' scatter)``. Both tables go by the standard
-    deviation that the counts alone give; frames that spots on a smooth background do not explain
-    (contamination, smoothing: what is left is correlated) have tables of their own.
+    where they are few the networks, who know lattices, do better than any fit. Which of the two a
+    frame is shows in how far refinement moves its atoms, in units of its own error: where networks
+    are the worse, their error is most of that (empirical Bayes; Efron and Morris, J. Am. Stat.
+    Assoc. 68, 117 (1973)). The variance of a position is log-linear in what the counts, the members
+    and the surroundings say of it; its shape is that of Fisher's covariance.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    exists: tuple[float, ...]
+    states: tuple[tuple[float, ...], tuple[float, ...]]
     foreign: tuple[float, ...]
-    empty: tuple[float, ...]
-    trust: tuple[tuple[float, ...], tuple[float, ...]]
+    trust: tuple[float, ...]
     spread: tuple[float, ...]
     spread_mean: tuple[float, ...]
     spread_scale: tuple[float, ...]
 
-    def p_exists(self, candidates: Candidates, refined: Refined) -> FloatArray:
-        """Probability that each site holds an atom, shape (site,)."""
-        return _sigmoid(_exists_features(candidates, refined) @ np.asarray(self.exists))
+    def p_states(self, candidates: Candidates, refined: Refined) -> tuple[FloatArray, FloatArray]:
+        """Probability that each site holds an atom, and that it is an empty lattice site.
+
+        What is left is that nothing is there at all. Each of shape (site,).
+        """
+        logits = _state_features(candidates, refined) @ np.asarray(self.states).T
+        both = np.exp(np.clip(logits, -30, 30))
+        share = both / (1.0 + both.sum(axis=1, keepdims=True))
+        return share[:, 0], share[:, 1]
 
     def p_foreign(self, candidates: Candidates, refined: Refined) -> FloatArray:
         """Probability that the atom of each site is not of the host's class, shape (site,)."""
         return _sigmoid(_foreign_features(candidates, refined) @ np.asarray(self.foreign))
 
-    def p_empty(self, candidates: Candidates, refined: Refined) -> FloatArray:
-        """Probability that each site is a lattice site without an atom, shape (site,)."""
-        if candidates.mass.shape[1] < 2:
-            return np.zeros(len(candidates.xy))
-        return _sigmoid(_empty_features(candidates, refined) @ np.asarray(self.empty))
-
     def position(
         self, candidates: Candidates, refined: Refined, options: RefineOptions
     ) -> FloatArray:
         """Position, shape (site, 2), Å."""
-        trust = _table(self.trust[_lumpy(refined)], _counts_sigma(refined, options))
-        out: FloatArray = candidates.xy + trust[:, None] * (refined.xy - candidates.xy)
+        trust = _trust(self.trust, _moved(candidates, refined, options))
+        out: FloatArray = candidates.xy + trust * (refined.xy - candidates.xy)
         return out
 
     def covariance(
@@ -98,42 +99,37 @@ def fit_calibrator(observations: list[Observation], options: RefineOptions) -> C
     options
         With which they were refined.
     """
-    exists: list[tuple[FloatArray, NDArray[np.bool_]]] = []
+    states: list[tuple[FloatArray, NDArray[np.int64]]] = []
     foreign: list[tuple[FloatArray, NDArray[np.bool_]]] = []
-    empty: list[tuple[FloatArray, NDArray[np.bool_]]] = []
     places: list[tuple[FloatArray, ...]] = []
     for seen in observations:
         c, r = seen.candidates, seen.refined
         match = match_truth(c.xy, seen.truth.xy)
         right = match >= 0
-        vacant = match_truth(c.xy, seen.truth.vacancies_xy) >= 0
-        exists.append((_exists_features(c, r), right))
+        vacant = (match_truth(c.xy, seen.truth.vacancies_xy) >= 0) & ~right
+        states.append((_state_features(c, r), np.where(right, 1, np.where(vacant, 2, 0))))
         foreign.append((_foreign_features(c, r)[right], seen.truth.species[match[right]] > 0))
-        empty.append((_empty_features(c, r), vacant & ~right))
+        n = int(right.sum())
         places.append(
             (
                 seen.truth.xy[match[right]] - c.xy[right],
                 (r.xy - c.xy)[right],
                 _counts_sigma(r, options)[right],
-                np.full(int(right.sum()), _lumpy(r)),
+                np.full(n, _moved(c, r, options)),
                 _spread_features(c, r, options)[right],
                 _shape(r)[right],
             )
         )
-    error, shift, sigma, lumpy, features, shape = (
+    error, shift, sigma, moved, features, shape = (
         np.concatenate(p) for p in zip(*places, strict=True)
     )
-    trusts, left = [], error.copy()
-    for kind in (0, 1):
-        own = lumpy == kind
-        trusts.append(_fit_trust(error[own], shift[own], sigma[own]))
-        left[own] -= _table(trusts[kind], sigma[own])[:, None] * shift[own]
+    trust = _fit_trust(error, shift, sigma, moved)
+    left = error - _trust(trust, moved)[:, None] * shift
     spread, mean, scale = _fit_spread(left / shape, features)
     return Calibrator(
-        exists=_fit_logistic(exists),
+        states=_fit_states(states),
         foreign=_fit_logistic(foreign),
-        empty=_fit_logistic(empty),
-        trust=(trusts[0], trusts[1]),
+        trust=trust,
         spread=spread,
         spread_mean=mean,
         spread_scale=scale,
@@ -168,18 +164,21 @@ def _counts_sigma(refined: Refined, options: RefineOptions) -> FloatArray:
     """Standard deviation of a position by the counts alone, Å: the prior is taken off again."""
     variance = 0.5 * np.einsum("nii->n", refined.covariance)
     information = 1.0 / np.maximum(variance, 1e-12) - options.start_sigma_A**-2.0
-    out: FloatArray = np.maximum(information, _KNOTS_A[-1] ** -2.0) ** -0.5
+    out: FloatArray = np.maximum(information, _LARGEST_A**-2.0) ** -0.5
     return out
 
 
-def _lumpy(refined: Refined) -> int:
-    """Tell whether a frame has more in it than spots, a smooth background and white noise."""
-    return int(refined.optics.noise.correlation > _WHITE)
+def _moved(candidates: Candidates, refined: Refined, options: RefineOptions) -> float:
+    """How far refinement moved the atoms of a frame: median, in units of its own error."""
+    if not len(candidates.xy):
+        return 0.0
+    step = np.abs(refined.xy - candidates.xy)
+    return float(np.median(step / _counts_sigma(refined, options)[:, None])) / _MEDIAN
 
 
-def _table(values: tuple[float, ...], sigma: FloatArray) -> FloatArray:
-    out: FloatArray = np.interp(np.log(sigma), np.log(_KNOTS_A), values)
-    return out
+def _trust(table: tuple[float, ...], moved: float | FloatArray) -> FloatArray:
+    """Look the trust up by how far a frame's atoms were moved."""
+    return np.asarray(np.interp(moved, _MOVED, table), dtype=np.float64)
 
 
 def _evidence(refined: Refined) -> tuple[FloatArray, FloatArray]:
@@ -189,44 +188,27 @@ def _evidence(refined: Refined) -> tuple[FloatArray, FloatArray]:
     return refined.amplitude / typical, np.maximum(refined.amplitude_sd / typical, 1e-3)
 
 
-def _exists_features(candidates: Candidates, refined: Refined) -> FloatArray:
+def _state_features(candidates: Candidates, refined: Refined) -> FloatArray:
+    """What tells an atom, an empty site and nothing apart, shape (site, feature); first is one."""
     ratio, sd = _evidence(refined)
     atom, vacant = _shares(candidates)
     mass = _logit(atom)
     typical = float(np.median(mass)) if len(mass) else 0.0
-    # In noise alone every peak is low; a weak atom among strong ones is another matter.
+    # Log-likelihood ratio of no atom against a usual one, by the counts.
+    noise = sd**2 + _NATURAL**2
+    counts = 0.5 * (np.minimum(ratio - 1.0, 0.0) ** 2 - np.maximum(ratio, 0.0) ** 2) / noise
     return np.stack(
         [
             np.ones(len(mass)),
             mass,
+            # In noise alone every peak is low; a weak atom among strong ones is another matter.
             np.full(len(mass), typical),
             _logit(vacant),
             _logit(np.clip(candidates.peak, 0, 1)),
             2 * candidates.votes - 1,
             candidates.disagreement,
-            np.clip((ratio - 0.5) / sd, -6.0, 6.0),
+            np.clip(counts, -12.0, 12.0),
             # Half of an atom at the border is not in the frame: there, and only there, many err.
-            np.clip(1.0 - candidates.border_A / _BORDER_A, 0.0, 1.5),
-        ],
-        axis=1,
-    )
-
-
-def _empty_features(candidates: Candidates, refined: Refined) -> FloatArray:
-    ratio, sd = _evidence(refined)
-    atom, vacant = _shares(candidates)
-    typical = float(np.median(_logit(atom))) if len(atom) else 0.0
-    # Log-likelihood ratio of no atom against a usual one, by the counts.
-    natural = 0.15
-    nothing = np.maximum(ratio, 0.0) ** 2 / (sd**2 + natural**2)
-    usual = np.minimum(ratio - 1.0, 0.0) ** 2 / (sd**2 + natural**2)
-    return np.stack(
-        [
-            np.ones(len(ratio)),
-            _logit(vacant),
-            _logit(atom),
-            np.full(len(ratio), typical),
-            np.clip(0.5 * (usual - nothing), -12.0, 12.0),
             np.clip(1.0 - candidates.border_A / _BORDER_A, 0.0, 1.5),
         ],
         axis=1,
@@ -265,6 +247,21 @@ def _logit(p: FloatArray) -> FloatArray:
     return out
 
 
+def _fit_states(
+    parts: list[tuple[FloatArray, NDArray[np.int64]]],
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Fit atom (1) and empty site (2) against nothing (0) by multinomial logistic regression."""
+    x, y = (np.concatenate(p) for p in zip(*parts, strict=True))
+    # One made-up site of each kind, so that a sample without one still has a fit.
+    x = np.concatenate([x, np.repeat(x.mean(axis=0, keepdims=True), 3, axis=0)])
+    y = np.concatenate([y, np.arange(3)])
+    scale = x.std(axis=0) + 1e-9
+    scale[0] = 1.0
+    model = LogisticRegression(C=100.0, fit_intercept=False, max_iter=3000).fit(x / scale, y)
+    nothing, atom, empty = model.coef_ / scale
+    return tuple((atom - nothing).tolist()), tuple((empty - nothing).tolist())
+
+
 def _fit_logistic(parts: list[tuple[FloatArray, NDArray[np.bool_]]]) -> tuple[float, ...]:
     x = np.concatenate([p[0] for p in parts])
     y = np.concatenate([p[1] for p in parts])
@@ -272,37 +269,28 @@ def _fit_logistic(parts: list[tuple[FloatArray, NDArray[np.bool_]]]) -> tuple[fl
         # Nothing to tell apart: as sure as the sample allows.
         odds = (y.sum() + 0.5) / (len(y) - y.sum() + 0.5)
         return (float(np.log(odds)), *(0.0 for _ in range(x.shape[1] - 1)))
-    model = LogisticRegression(C=100.0, fit_intercept=False, max_iter=2000)
-    model.fit(x, y)
-    return tuple(float(c) for c in model.coef_[0])
+    scale = x.std(axis=0) + 1e-9
+    scale[0] = 1.0
+    model = LogisticRegression(C=100.0, fit_intercept=False, max_iter=3000).fit(x / scale, y)
+    return tuple((model.coef_[0] / scale).tolist())
 
 
-def _hats(sigma: FloatArray) -> FloatArray:
-    """Weights of the tables' knots at each atom, shape (atom, knot)."""
-    return np.stack([_table(tuple(row), sigma) for row in np.eye(len(_KNOTS_A))], axis=1)
+def _fit_trust(
+    error: FloatArray, shift: FloatArray, sigma: FloatArray, moved: FloatArray
+) -> tuple[float, ...]:
+    """Least squares of ``error = trust(moved) · shift``, knot by knot.
 
-
-def _fit_trust(error: FloatArray, shift: FloatArray, sigma: FloatArray) -> tuple[float, ...]:
-    """Least squares of ``error = trust(sigma) · shift``, knot by knot, pulled to full trust.
-
-    Errors of a wrong match, half an ångström away, are limited, so that they decide nothing.
+    Errors of a wrong match, half an ångström away, are left out. A frame whose atoms moved farther
+    is never trusted less: the table rises.
     """
-    if not len(error):
-        return (1.0,) * len(_KNOTS_A)
-    hats = _hats(sigma)
-    limit = 4 * np.median(np.abs(error))
-    weight = 1.0 / (sigma**2 + 1e-6)
-    good = (np.abs(error) < limit + 4 * sigma[:, None]).all(axis=1)
-    design = (hats[good, None, :] * shift[good, :, None]).reshape(-1, hats.shape[1])
-    target = error[good].ravel()
-    w = np.repeat(weight[good], 2)
-    ridge = 2.0  # observations of standard size that say "full trust" at every knot
-    normal = (design * w[:, None]).T @ design + ridge * np.eye(hats.shape[1])
-    right = (design * w[:, None]).T @ target + ridge
-    out = np.clip(np.linalg.solve(normal, right), 0.0, 1.0)
-    # More counts never make the image less to be trusted; few frames have the most of them.
-    out = np.maximum.accumulate(out[::-1])[::-1]
-    return tuple(float(v) for v in out)
+    good = (np.abs(error) < 0.1 + 4 * np.minimum(sigma, 0.06)[:, None]).all(axis=1)
+    hats = np.stack([_trust(tuple(row), moved[good]) for row in np.eye(len(_MOVED))], axis=1)
+    weight = np.repeat(1.0 / np.minimum(sigma[good], 0.06) ** 2, 2)
+    design = (hats[:, None, :] * shift[good, :, None]).reshape(-1, len(_MOVED))
+    normal = (design * weight[:, None]).T @ design + 1e-3 * np.eye(len(_MOVED))
+    right = (design * weight[:, None]).T @ error[good].ravel()
+    values = np.clip(np.linalg.solve(normal, right), 0.0, 1.0)
+    return tuple(np.maximum.accumulate(values).tolist())
 
 
 def _fit_spread(
@@ -357,13 +345,11 @@ def _spread_features(
     counts = np.log(sigma) + 3.0
     scatter = np.log(np.sqrt(0.5 * np.einsum("nii->n", candidates.scatter)) + 1e-4) + 5.0
     logit = _logit(_shares(candidates)[0])
-    # How far the image moved atoms from where the networks saw them, in units of its own error.
-    moved = np.linalg.norm(refined.xy - candidates.xy, axis=1) / np.maximum(sigma, 1e-4)
     irregular = _irregularity(candidates.xy)
     usual = [np.median(v) for v in (scatter, logit, irregular)]
     one = np.ones(n)
     s, t, i = (u * one for u in usual)
-    m = np.log(np.median(moved) + 0.05) * one
+    m = np.log(_moved(candidates, refined, options) + 0.05) * one
     lumps = min(np.log(refined.optics.noise.correlation), 2.0) * one
     rim = np.exp(-np.maximum(candidates.border_A, 0.0) / 4.0)
     return np.stack(

@@ -109,11 +109,7 @@ def find(
     """
     options = options or FindOptions()
     candidates, refined = find_candidates(frame, tiles, material, options)
-    p_exists = calibrator.p_exists(candidates, refined)
-    p_empty = calibrator.p_empty(candidates, refined)
-    # A site is one or the other: where both are likely, they share.
-    both = np.maximum(p_exists + p_empty, 1.0)
-    p_exists, p_empty = p_exists / both, p_empty / both
+    p_exists, p_empty = calibrator.p_states(candidates, refined)
     keep = p_exists >= options.lowest_p_exists
     element, p_element = _elements(candidates, refined, material, calibrator)
     atoms = AtomTable.build(

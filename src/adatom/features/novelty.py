@@ -23,7 +23,7 @@ _FEW = 8  # fewer sites tell nothing
 _NAMES = (
     "log spot sigma", "log ellipticity", "core tail", "wide tail", "log level", "log misfit",
     "median logit", "low logit", "disagreement", "votes", "log scatter", "amplitude spread",
-    "coordination", "log bond", "bond spread", "log density", "log correlation",
+    "coordination", "log bond", "bond spread", "log density", "log correlation", "log counts",
 )  # fmt: skip
 
 
@@ -33,6 +33,7 @@ _CHECKS: tuple[tuple[str, int, float], ...] = (
     ("log spot sigma", +1, 0.01),
     ("log spot sigma", -1, 0.005),
     ("log ellipticity", +1, 0.02),
+    ("log counts", -1, 0.01),
     ("median logit", -1, 0.005),
     ("coordination", -1, 0.005),
     ("bond spread", +1, 0.005),
@@ -151,6 +152,7 @@ def describe(
         _spread(distance),
         np.log(density),
         np.log(optics.noise.correlation),
+        np.log(max(typical * 2 * np.pi * optics.probe.sigma() ** 2 / _quantum(refined), 0.05)),
     ]
     return np.array(values, dtype=np.float64)
 
@@ -198,6 +200,14 @@ def _counts_sigma_A(refined: Refined, options: RefineOptions) -> float:
     variance = 0.5 * np.einsum("nii->n", refined.covariance)
     information = 1.0 / np.maximum(variance, 1e-12) - options.start_sigma_A**-2.0
     return float(np.median(np.maximum(information, 1.0) ** -0.5))
+
+
+def _quantum(refined: Refined) -> float:
+    """Intensity of one detected electron, or what the noise says it is."""
+    noise, typical = refined.optics.noise, float(np.median(refined.amplitude))
+    level = max(float(np.median(refined.level)), 0.0)
+    variance = noise.constant + noise.gain * (typical + level)
+    return max(variance / max(typical + level, 1e-12), 1e-12)
 
 
 def _surroundings(xy: FloatArray, material: Material) -> tuple[FloatArray, NDArray[np.int64]]:

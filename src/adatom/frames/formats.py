@@ -358,3 +358,23 @@ def _no_dataset(path: Path, dataset: str | None) -> None:
             got=f"a {path.suffix} file, which holds one array",
             todo="Leave --dataset out.",
         )
+
+
+def published_defects(path: Path, names: list[str]) -> NDArray[np.float64]:
+    """Read the Si atoms of the published defect library's labels.
+
+    Parameters
+    ----------
+    path
+        A file of the library.
+    names
+        Data sets of labels in it: rows of x and y in pixels and the element.
+
+    Returns
+    -------
+    Positions of the Si atoms, x and y in pixels, shape (atom, 2).
+    """
+    with h5py.File(path) as file:
+        rows = [row for name in names for row in file[name][:].tolist()]
+    silicon = [[float(x), float(y)] for x, y, element in rows if element == b"Si"]
+    return np.array(silicon, dtype=np.float64).reshape(-1, 2)

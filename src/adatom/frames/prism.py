@@ -128,12 +128,15 @@ class PrismTruth:
         Every atom, also those outside the image.
     options
         The microscope.
+    height
+        Share of the beam at such a carbon atom: the unit of `image`.
     """
 
     image: FloatArray
     pixel_size_A: float
     specimen: Specimen
     options: PrismOptions
+    height: float
 
 
 def atoms_of(specimen: Specimen, material: Material = GRAPHENE) -> Atoms:
@@ -261,7 +264,7 @@ def prism_set(
                 todo="Give more pixels or larger ones.",
             )
         height = np.median(ndimage.map_coordinates(image, Calibration(px).rc(plain).T, order=5))
-        out.append(PrismTruth(image / height, px, specimen, options))
+        out.append(PrismTruth(image / height, px, specimen, options, float(height)))
     return out
 
 
@@ -283,13 +286,11 @@ def prism_spot(
 
     Returns
     -------
-    Shape (row, col), one at the atom.
+    Share of the beam that hits the detector, shape (row, col).
     """
     middle = (pixels - 1) / 2 * pixel_size_A
     lone = Specimen(np.array([[middle, middle]]), np.zeros(1, dtype=np.int64), np.zeros((0, 2)))
-    image = _cached_image(atoms_of(lone), (pixels, pixels), pixel_size_A, options, cache)
-    out: FloatArray = image / image[pixels // 2, pixels // 2]
-    return out
+    return _cached_image(atoms_of(lone), (pixels, pixels), pixel_size_A, options, cache)
 
 
 def _load_abtem() -> Any:

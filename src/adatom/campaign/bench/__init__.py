@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adatom.campaign.bench.find import bench_find
+from adatom.campaign.bench.real import bench_real
 from adatom.campaign.bench.speed import bench_speed
 from adatom.campaign.bench.whole import bench_demo, bench_movie, silicon_hits
 from adatom.errors import BadInput
@@ -74,5 +75,6 @@ BENCHMARKS: dict[str, Callable[[Any, Path], list[Row]]] = {
     "demo": lambda options, output: bench_demo(options.data, output),
     "movie": lambda options, output: bench_movie(options.data, output),
     "find": bench_find,
+    "real": bench_real,
     "speed": bench_speed,
 }

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adatom.campaign.bench.score import Answer, Tally
-from adatom.core import GRAPHENE, LabelledFrame
+from adatom.core import GRAPHENE, Frame, LabelledFrame
 from adatom.errors import StepFailed
 from adatom.frames.synthesize import random_labelled
 
@@ -27,7 +28,7 @@ _PROCESS_S = 3600
 
 
 def run_peers(
-    python: Path, frames: list[list[LabelledFrame]], folder: Path
+    python: Path, frames: list[list[LabelledFrame]], folder: Path, trained: Path
 ) -> dict[str, list[Tally]]:
     """Run every other tool on frames of several doses.
 
@@ -39,6 +40,8 @@ def run_peers(
         Frames of each dose.
     folder
         Where frames and answers are written.
+    trained
+        Where the frames that AtomAI learns from, and its networks, are kept between calls.
 
     Returns
     -------
@@ -46,14 +49,10 @@ def run_peers(
     """
     flat = [f for part in frames for f in part]
     write_frames(folder / "frames", flat)
-    training = [
-        random_labelled(GRAPHENE, np.random.default_rng([41_000_000, i]), field_A=40.0)
-        for i in range(_TRAINING_FRAMES)
-    ]
-    write_frames(folder / "training", training, labels=True)
+    write_frames(trained / "training", _training(), labels=True)
     out = {}
     for tool in _TOOLS:
-        answers = run_tool(python, tool, folder / "frames", folder)["frames"]
+        answers = run_tool(python, tool, folder / "frames", folder, trained)["frames"]
         tallies, k = [], 0
         for part in frames:
             tally = Tally()
@@ -64,6 +63,47 @@ def run_peers(
             tallies.append(tally)
         out[tool] = tallies
     return out
+
+
+def run_on_frames(
+    python: Path, frames: list[Frame], folder: Path
+) -> dict[str, list[NDArray[np.float64]]]:
+    """Run every other tool on frames without truth.
+
+    Parameters
+    ----------
+    python
+        Interpreter of an environment that has the tools.
+    frames
+        Any frames.
+    folder
+        Where frames, networks and answers are written.
+
+    Returns
+    -------
+    For every tool the positions (atom, 2), Å, of each frame.
+    """
+    none = np.zeros((0, 2))
+    bare = [
+        LabelledFrame(f, none, np.zeros(0, dtype=np.int64), GRAPHENE.species, none) for f in frames
+    ]
+    write_frames(folder / "real", bare)
+    write_frames(folder / "training", _training(), labels=True)
+    return {
+        tool: [
+            np.array(a["xy_A"], dtype=np.float64).reshape(-1, 2)
+            for a in run_tool(python, tool, folder / "real", folder, folder)["frames"]
+        ]
+        for tool in _TOOLS
+    }
+
+
+def _training() -> list[LabelledFrame]:
+    """Frames that AtomAI learns from: the same simulator as for adatom's networks."""
+    return [
+        random_labelled(GRAPHENE, np.random.default_rng([41_000_000, i]), field_A=40.0)
+        for i in range(_TRAINING_FRAMES)
+    ]
 
 
 def write_frames(folder: Path, frames: list[LabelledFrame], *, labels: bool = False) -> None:
@@ -84,7 +124,16 @@ def write_frames(folder: Path, frames: list[LabelledFrame], *, labels: bool = Fa
     (folder / "manifest.json").write_text(json.dumps({"frames": manifest}), encoding="utf-8")
 
 
-def run_tool(python: Path, tool: str, frames: Path, folder: Path, members: int = 5) -> Any:
+def run_tool(
+    python: Path,
+    tool: str,
+    frames: Path,
+    folder: Path,
+    trained: Path,
+    *,
+    members: int = 5,
+    steps: int = 200,
+) -> Any:
     """Run one tool on a folder of frames, on one thread; gives what it wrote."""
     script, name = _TOOLS[tool]
     answer = folder / f"{name}-{frames.name}.json"
@@ -93,13 +142,21 @@ def run_tool(python: Path, tool: str, frames: Path, folder: Path, members: int =
         "--out", str(answer),
     ]  # fmt: skip
     if name == "atomai":
-        command += ["--train", str(folder / "training"), "--model", str(folder / "atomai")]
-        command += ["--members", str(members), "--steps", "200"]
+        command += ["--train", str(trained / "training"), "--model", str(trained / "atomai")]
+        command += ["--members", str(members), "--steps", str(steps)]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    done = subprocess.run(  # noqa: S603  # the interpreter is the user's own choice
-        command, capture_output=True, text=True, timeout=_PROCESS_S, check=False,
-        env={**os.environ, **threads},
-    )  # fmt: skip
+    try:
+        done = subprocess.run(  # noqa: S603  # the interpreter is the user's own choice
+            command, capture_output=True, text=True, timeout=_PROCESS_S, check=False,
+            env={**os.environ, **threads},
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise StepFailed(
+            tool,
+            expected="answers for the benchmark's frames",
+            got=str(error)[-400:],
+            todo="Name the Python of an environment made as peer_scripts/README.md says.",
+        ) from error
     if done.returncode != 0 or not answer.exists():
         raise StepFailed(
             tool,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from adatom.core import LabelledFrame
 from adatom.features.calibrate import match_truth
@@ -165,6 +167,41 @@ class Tally:
             if (which == b).any()
         ]
         return float(sum(gaps))
+
+
+def f1_within(
+    xy: FloatArray,
+    truth: FloatArray,
+    far: FloatArray,
+    margin_A: float,
+    distance_A: float,
+    keep: Callable[[FloatArray], NDArray[np.bool_]] | None = None,
+) -> float:
+    """F1 of positions against others, away from the border.
+
+    Parameters
+    ----------
+    xy, truth
+        Shape (atom, 2), Å.
+    far
+        Centre of the last pixel, x and y, Å.
+    margin_A
+        Atoms nearer to the border count neither way, though others may match them.
+    distance_A
+        Farthest that a match may lie.
+    keep
+        Tells which positions count, beyond those.
+    """
+    if not len(xy) or not len(truth):
+        return float(len(xy) == len(truth))
+    shares = []
+    for own, other in ((xy, truth), (truth, xy)):
+        inner = np.all((own > margin_A) & (own < far - margin_A), axis=1)
+        if keep is not None:
+            inner &= keep(own)
+        near = cKDTree(other).query(own[inner])[0] < distance_A
+        shares.append(float(near.mean()) if len(near) else 1.0)
+    return 2 * shares[0] * shares[1] / max(sum(shares), 1e-12)
 
 
 def _inner(xy: FloatArray, truth: LabelledFrame, margin_A: float) -> NDArray[np.bool_]:

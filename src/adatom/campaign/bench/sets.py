@@ -83,7 +83,7 @@ def convolution_set(
     *,
     pixels: int = _PIXELS,
     pixel_range_A: tuple[float, float] = (0.11, 0.19),
-    probe: float = 1.0,
+    probe_A: tuple[float, float] = (0.37, 0.46),
     astigmatism: float = 1.0,
     jitter_A: float = 0.0,
 ) -> list[Scene]:
@@ -97,15 +97,17 @@ def convolution_set(
         Rows and columns.
     pixel_range_A
         Smallest and largest pixel size, Å.
-    probe, astigmatism
-        Factors by which the probe is wider, and longer than wide.
+    probe_A
+        Narrowest and widest probe, Å.
+    astigmatism
+        Factor by which the probe is longer than wide.
     jitter_A
         Standard deviation of the lines' shifts, Å.
     """
     scenes = []
     for i, px in enumerate(np.linspace(*pixel_range_A, count) if count > 1 else [0.15]):
         rng = np.random.default_rng([SEED, i])
-        width, stretch = rng.uniform(0.37, 0.46) * probe, rng.uniform(1.0, 1.06) * astigmatism**0.5
+        width, stretch = rng.uniform(*probe_A), rng.uniform(1.0, 1.06) * astigmatism**0.5
         conditions = Conditions(
             pixel_size_A=float(px),
             probe_sigma_A=(width * stretch, width / stretch),
@@ -144,7 +146,7 @@ def multislice_set(count: int, cache: Path | None) -> list[Scene]:
             np.maximum(t.image, 0.0) + _BACKGROUND,
             t.pixel_size_A,
             t.specimen,
-            prism_spot(SPOT_PX, SPOT_A, t.options, cache=cache),
+            prism_spot(SPOT_PX, SPOT_A, t.options, cache=cache) / t.height,
             silicon=_MULTISLICE_SILICON,
         )
         for t in prism_set(count, cache=cache)

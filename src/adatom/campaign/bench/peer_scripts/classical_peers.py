@@ -219,8 +219,9 @@ def make_trackpy() -> Locate:
             noise_size=SMOOTH_A / px,
             percentile=0,
         )
-        table[["x", "y"]] -= diameter
-        xy = table[["x", "y"]].to_numpy()
+        if not len(table):  # it then lacks some columns
+            return np.zeros((0, 2)), np.zeros(0)
+        xy = table[["x", "y"]].to_numpy() - diameter
         mass = table["mass"].to_numpy()
         kept = strong(mass, at(flat, xy), noise_of(image, px))
         return xy[kept], table["ep"].to_numpy()[kept]

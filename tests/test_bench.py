@@ -1,0 +1,226 @@
+"""The benchmarks themselves: their scores, their bound, their scenes, what they refuse."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from adatom.campaign.bench import BENCHMARKS, BenchOptions, run_benchmark
+from adatom.campaign.bench.bound import position_bound
+from adatom.campaign.bench.peers import write_frames
+from adatom.campaign.bench.score import Answer, Tally
+from adatom.campaign.bench.sets import SPOT_A, SPOT_PX, Scene, convolution_set
+from adatom.core import GRAPHENE, Calibration, Frame, LabelledFrame
+from adatom.errors import BadInput
+from adatom.frames.specimen import Specimen
+
+NONE = np.zeros((0, 2))
+IMAGE = np.random.default_rng(0).poisson(5.0, (101, 101)).astype(np.float32)
+FRAME = Frame(IMAGE, Calibration(0.2))  # 20 Å
+ATOMS = np.array([[4.0, 4.0], [4.0, 10.0], [10.0, 4.0], [10.0, 10.0], [16.0, 16.0]])
+TRUTH = LabelledFrame(FRAME, ATOMS, np.array([0, 0, 0, 0, 1]), ("C", "Si"), np.array([[16.0, 4.0]]))
+
+
+def answer(xy, **more):
+    return Answer(np.asarray(xy, dtype=float).reshape(-1, 2), **more)
+
+
+# ---------------------------------------------------------------- scores
+
+
+def test_a_right_answer_scores_one():
+    tally = Tally()
+    tally.add(TRUTH, answer(ATOMS, element=np.array(["C"] * 4 + ["Si"]),
+                            vacancies_xy=TRUTH.vacancies_xy))  # fmt: skip
+    assert [tally.f1(k) for k in ("atom", "Si", "vacancy")] == [1.0, 1.0, 1.0]
+    assert tally.rmse_A() == 0.0
+
+
+def test_f1_is_the_harmonic_mean_of_precision_and_recall():
+    found = np.concatenate([ATOMS[:3], [[7.0, 7.0]]])  # three of five, and one that is none
+    tally = Tally()
+    tally.add(TRUTH, answer(found, element=np.array(["C", "C", "Si", "C"])))
+    assert tally.precision("atom") == pytest.approx(3 / 4)
+    assert tally.recall("atom") == pytest.approx(3 / 5)
+    assert tally.f1("atom") == pytest.approx(2 * 0.75 * 0.6 / 1.35)
+    assert (tally.precision("Si"), tally.recall("Si"), tally.f1("Si")) == (0.0, 0.0, 0.0)
+    assert np.isnan(tally.f1("vacancy"))  # never asked for
+    tally.add(TRUTH, answer(ATOMS, element=np.array(["C"] * 4 + ["Si"])))
+    assert tally.f1("atom") == pytest.approx(2 * (8 / 9) * (8 / 10) / (8 / 9 + 8 / 10))
+    assert tally.recall("Si") == 0.5
+
+
+def test_an_atom_found_twice_is_right_once():
+    tally = Tally()
+    tally.add(TRUTH, answer(np.concatenate([ATOMS, ATOMS + 0.1])))
+    assert tally.recall("atom") == 1.0
+    assert tally.precision("atom") == 0.5
+
+
+def test_what_is_not_believed_is_not_counted():
+    tally = Tally()
+    tally.add(TRUTH, answer(np.concatenate([ATOMS, [[7.0, 7.0]]]),
+                            p_exists=np.array([0.9] * 5 + [0.4])))  # fmt: skip
+    assert tally.f1("atom") == 1.0
+
+
+def test_atoms_at_the_border_count_neither_way():
+    edge = replace(TRUTH, xy=np.concatenate([ATOMS, [[0.2, 9.0]]]),
+                   species=np.array([0, 0, 0, 0, 1, 0]))  # fmt: skip
+    missed, invented = Tally(), Tally()
+    missed.add(edge, answer(ATOMS))
+    invented.add(TRUTH, answer(np.concatenate([ATOMS, [[9.0, 19.9]]])))
+    assert missed.f1("atom") == invented.f1("atom") == 1.0
+    # But an atom just inside, found just outside, is found.
+    near = replace(TRUTH, xy=np.array([[0.52, 9.0]]), species=np.array([0]))
+    found = Tally()
+    found.add(near, answer([[0.45, 9.0]]))
+    assert found.recall("atom") == 1.0
+
+
+def test_errors_and_coverage_are_per_axis():
+    error = np.array([[0.1, 0.0], [0.0, 0.2], [0.0, 0.0], [-0.1, 0.0], [0.0, -0.3]])
+    tally = Tally()
+    tally.add(TRUTH, answer(ATOMS + error, sigma=np.full((5, 2), 0.11)), np.full((5, 2), 0.05))
+    assert tally.rmse_A() == pytest.approx(np.sqrt(0.15 / 10))
+    assert tally.bound_A() == pytest.approx(0.05)
+    assert tally.coverage(1.0) == pytest.approx(8 / 10)
+    assert tally.coverage(2.0) == pytest.approx(9 / 10)
+    assert np.isnan(Tally().coverage(1.0))
+
+
+def test_calibration_error_is_the_gap_between_said_and_true():
+    """Atoms said to exist at 0.8 of which half do: a gap of 0.3."""
+    found = np.concatenate([ATOMS, ATOMS + [2.5, 0.0]])
+    tally = Tally()
+    tally.add(TRUTH, answer(found, element=np.array(["C"] * 10), p_exists=np.full(10, 0.8),
+                            p_element=np.full(10, 0.9)))  # fmt: skip
+    assert tally.calibration_error("p_exists") == pytest.approx(0.3, abs=1e-6)
+    # Four of the five right ones are C: said 0.9, true 0.8.
+    assert tally.calibration_error("p_element") == pytest.approx(0.1, abs=1e-6)
+    fair = Tally()
+    fair.add(TRUTH, answer(found, element=np.array(["C"] * 10), p_exists=np.full(10, 0.5),
+                           p_element=np.ones(10)))  # fmt: skip
+    assert fair.calibration_error("p_exists") == pytest.approx(0.0, abs=1e-6)
+
+
+# ---------------------------------------------------------------- the bound
+
+
+def gaussian_scene(places, sigma_A=0.42, *, background, px=0.1, pixels=121):
+    places = np.asarray(places, dtype=float).reshape(-1, 2)
+    axis = (np.arange(SPOT_PX) - (SPOT_PX - 1) / 2) * SPOT_A
+    spot = np.exp(-(axis[:, None] ** 2 + axis[None, :] ** 2) / (2 * sigma_A**2))
+    y, x = np.mgrid[:pixels, :pixels] * px
+    image = sum(np.exp(-((x - a) ** 2 + (y - b) ** 2) / (2 * sigma_A**2)) for a, b in places)
+    specimen = Specimen(places, np.zeros(len(places), dtype=np.int64), NONE)
+    return Scene(image + background, px, specimen, spot)
+
+
+def test_the_bound_of_one_spot_is_its_width_over_the_root_of_its_counts():
+    """Without a background: sigma / sqrt(N), and N is what one count at the peak sums to."""
+    counts = 2 * np.pi * (0.42 / 0.1) ** 2
+    (bound,) = position_bound(gaussian_scene([[6.03, 5.96]], background=1e-6))
+    np.testing.assert_allclose(bound, 0.42 / np.sqrt(counts), rtol=0.03)
+    # A bright level: photon noise of the level alone, sqrt(2 B / pi) · px (Ober et al. 2004).
+    (bright,) = position_bound(gaussian_scene([[6.03, 5.96]], background=100.0))
+    np.testing.assert_allclose(bright, np.sqrt(2 * 100.0 / np.pi) * 0.1, rtol=0.03)
+
+
+def test_the_bound_of_touching_spots_is_wider_along_their_line():
+    alone = position_bound(gaussian_scene([[6.0, 6.0]], background=0.1))[0]
+    pair = position_bound(gaussian_scene([[5.4, 6.0], [6.6, 6.0]], background=0.1))
+    assert (pair[:, 0] > 1.1 * alone[0]).all()
+    assert (pair[:, 0] > 1.1 * pair[:, 1]).all()
+    np.testing.assert_allclose(pair[0], pair[1], rtol=0.02)
+
+
+def test_atoms_beyond_the_border_have_no_bound():
+    bound = position_bound(gaussian_scene([[6.0, 6.0], [-0.4, 6.0], [30.0, 6.0]], background=0.1))
+    assert np.isfinite(bound[0]).all()
+    assert np.isnan(bound[1:]).all()
+
+
+# ---------------------------------------------------------------- scenes
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return convolution_set(2, pixels=128)
+
+
+def test_scenes_have_defects_and_their_spot(scenes):
+    for scene in scenes:
+        assert scene.expected.shape == (128, 128)
+        assert (scene.specimen.species == 1).sum() >= 1
+        assert len(scene.specimen.vacancies_xy) >= 1
+        assert scene.spot.max() == pytest.approx(1.0, abs=0.01)
+        assert scene.spot.argmax() == scene.spot.size // 2
+    again = convolution_set(2, pixels=128)
+    np.testing.assert_array_equal(again[1].expected, scenes[1].expected)
+
+
+def test_frames_of_a_scene_are_poisson_at_their_dose(scenes):
+    scene = scenes[0]
+    one, same, other = (scene.frame(20.0, s) for s in (1, 1, 2))
+    np.testing.assert_array_equal(one.frame.data, same.frame.data)
+    assert not np.array_equal(one.frame.data, other.frame.data)
+    pull = (one.frame.data - 20 * scene.expected) / np.sqrt(20 * scene.expected)
+    assert pull.std() == pytest.approx(1.0, abs=0.04)
+    assert one.xy.min() >= 0
+
+
+def test_the_pure_scene_is_the_same_sheet_in_carbon(scenes):
+    pure = scenes[0].without_silicon()
+    assert not pure.specimen.species.any()
+    np.testing.assert_array_equal(pure.specimen.xy, scenes[0].specimen.xy)
+    changed = pure.expected - scenes[0].expected
+    assert changed.max() < 1e-4
+    assert changed.min() < -1.0  # where the Si was brighter
+
+
+def test_a_wider_probe_and_astigmatism_are_what_they_say():
+    usual, wide, long = (convolution_set(1, pixels=64, **k)[0].conditions.probe_sigma_A
+                         for k in ({}, {"probe_A": (0.6, 0.6)}, {"astigmatism": 1.8}))  # fmt: skip
+    assert np.sqrt(np.prod(wide)) == pytest.approx(0.6)
+    assert wide[0] / wide[1] == pytest.approx(usual[0] / usual[1])
+    assert long[0] / long[1] == pytest.approx(1.8 * usual[0] / usual[1])
+    assert np.prod(long) == pytest.approx(np.prod(usual))
+
+
+def test_frames_for_other_tools_are_written_with_their_truth(tmp_path):
+    import json
+
+    write_frames(tmp_path / "frames", [TRUTH], labels=True)
+    (entry,) = json.loads((tmp_path / "frames" / "manifest.json").read_text())["frames"]
+    assert entry["pixel_size_A"] == 0.2
+    np.testing.assert_array_equal(np.load(tmp_path / "frames" / entry["file"]), IMAGE)
+    labels = np.load(tmp_path / "frames" / entry["labels"])
+    np.testing.assert_array_equal(labels[:, :2], ATOMS)
+    np.testing.assert_array_equal(labels[:, 2], TRUTH.species)
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize("name", sorted(BENCHMARKS))
+def test_an_output_that_exists_is_refused(name, tmp_path):
+    with pytest.raises(BadInput, match="new directory"):
+        run_benchmark(name, BenchOptions(output=tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_movie_needs_its_data(tmp_path):
+    with pytest.raises(BadInput, match="--data"):
+        run_benchmark("movie", BenchOptions(data=tmp_path))
+
+
+@pytest.mark.parametrize("name", ["find", "speed"])
+def test_weights_that_are_none_are_refused(name, tmp_path):
+    with pytest.raises(BadInput, match="adatom train"):
+        run_benchmark(name, BenchOptions(weights=tmp_path / "none.safetensors"))
+
+
+def test_every_benchmark_has_a_material_to_find():
+    assert set(BENCHMARKS) == {"demo", "movie", "find", "speed"}
+    assert GRAPHENE.species == ("C", "Si")
