@@ -118,10 +118,11 @@ def _novelty_warnings(found: Perceived) -> tuple[str, ...]:
     if not unlike:
         return ()
     which = f"{len(unlike)} of {len(found.lattices)} frames (first {unlike[0]})"
-    return (
+    warning = (
         f"{which} are unlike anything the networks were trained on: check the material and the "
-        "scale, and trust their atoms little",
+        "scale, and trust their atoms little"
     )
+    return (warning,)
 
 
 def _lattice_warnings(lattices: dict[int, Any]) -> tuple[str, ...]:
