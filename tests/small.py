@@ -12,8 +12,8 @@ import tomli_w
 from numpy.typing import NDArray
 
 from adatom.core import GRAPHENE, ScanRequest
-from adatom.frames.specimen import lattice_points
 from adatom.frames.conditions import Conditions
+from adatom.frames.specimen import lattice_points
 from adatom.frames.synthesize import image_request
 
 PIXEL_A = 0.12

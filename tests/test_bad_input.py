@@ -306,7 +306,9 @@ def test_what_typer_refuses_is_bad_input_too(face, frames, tmp_path):
 
 
 def test_an_unknown_benchmark(face):
-    refused(face("bench", "nothing"), "nothing", "demo or movie or find or speed")
+    from adatom.campaign.bench import BENCHMARKS
+
+    refused(face("bench", "nothing"), "nothing", " or ".join(BENCHMARKS))
 
 
 def test_a_benchmark_into_what_exists(face, tmp_path):

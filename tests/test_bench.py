@@ -10,7 +10,7 @@ from adatom.campaign.bench.bound import position_bound
 from adatom.campaign.bench.peers import write_frames
 from adatom.campaign.bench.score import Answer, Tally
 from adatom.campaign.bench.sets import SPOT_A, SPOT_PX, Scene, convolution_set
-from adatom.core import GRAPHENE, Calibration, Frame, LabelledFrame
+from adatom.core import Calibration, Frame, LabelledFrame
 from adatom.errors import BadInput
 from adatom.frames.specimen import Specimen
 
@@ -210,17 +210,14 @@ def test_an_output_that_exists_is_refused(name, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_movie_needs_its_data(tmp_path):
-    with pytest.raises(BadInput, match="--data"):
-        run_benchmark("movie", BenchOptions(data=tmp_path))
+@pytest.mark.parametrize("name", ["movie", "real"])
+def test_the_real_ones_need_their_data(name, tmp_path):
+    for data in (None, tmp_path):
+        with pytest.raises(BadInput, match="--data"):
+            run_benchmark(name, BenchOptions(data=data))
 
 
 @pytest.mark.parametrize("name", ["find", "speed"])
 def test_weights_that_are_none_are_refused(name, tmp_path):
     with pytest.raises(BadInput, match="adatom train"):
         run_benchmark(name, BenchOptions(weights=tmp_path / "none.safetensors"))
-
-
-def test_every_benchmark_has_a_material_to_find():
-    assert set(BENCHMARKS) == {"demo", "movie", "find", "speed"}
-    assert GRAPHENE.species == ("C", "Si")

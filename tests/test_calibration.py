@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from adatom.core import GRAPHENE, Affine, Calibration, Lattice
 from adatom.errors import BadInput
 from adatom.frames.calibrate import TRUSTED_CONTRAST, estimate_scale, fit_lattice
-from adatom.frames.specimen import Specimen, lattice_points, random_specimen
 from adatom.frames.conditions import Conditions
+from adatom.frames.specimen import Specimen, lattice_points, random_specimen
 from adatom.frames.synthesize import image_specimen
 
 finite = st.floats(-500.0, 500.0)

@@ -19,10 +19,6 @@ from adatom.learning.kinds import diversify, heads_of, train_start
 from adatom.learning.train import Kind, TrainOptions
 
 KINDS: tuple[Kind, ...] = ("shared", "scratch", "baseline", "swag", "snapshot", "dropout")
-_BROKEN = pytest.mark.xfail(
-    raises=RuntimeError, strict=True, reason="parameters_to_vector does not take channels-last"
-)
-EVERY = [pytest.param(k, marks=_BROKEN) if k == "swag" else k for k in KINDS]
 TINY = {"steps": 2, "batch": 2, "side_px": 32, "width": 8, "members": 3}
 
 
@@ -71,7 +67,7 @@ def frame():
     return random_labelled(GRAPHENE, rng, field_A=12.0, conditions=conditions).frame
 
 
-@pytest.mark.parametrize("kind", EVERY)
+@pytest.mark.parametrize("kind", KINDS)
 def test_members_are_as_many_as_asked_for_and_differ(frame, kind):
     ensemble, seconds = made(kind)
     assert ensemble.members == 3
@@ -84,7 +80,7 @@ def test_members_are_as_many_as_asked_for_and_differ(frame, kind):
         assert np.abs(a - b).max() > 1e-5
 
 
-@pytest.mark.parametrize("kind", EVERY)
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_is_kept_gives_the_same_maps(frame, kind, tmp_path):
     ensemble, _ = made(kind)
     path = tmp_path / "w.safetensors"
@@ -100,9 +96,15 @@ def test_what_is_kept_gives_the_same_maps(frame, kind, tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "networks"),
-    [("shared", [2, 1]), ("scratch", [1, 1, 1]), ("baseline", [1, 1, 1]), pytest.param("swag", [1, 1, 1], marks=_BROKEN),
-     ("snapshot", [1, 1, 1]), ("dropout", [3])],
-)  # fmt: skip
+    [
+        ("shared", [2, 1]),
+        ("scratch", [1, 1, 1]),
+        ("baseline", [1, 1, 1]),
+        ("swag", [1, 1, 1]),
+        ("snapshot", [1, 1, 1]),
+        ("dropout", [3]),
+    ],
+)
 def test_members_share_trunks_as_their_kind_says(kind, networks):
     assert [n.heads for n in made(kind)[0].networks] == networks
 
@@ -128,7 +130,7 @@ def test_dropout_members_share_one_trunk_and_drop_channels_of_their_own():
     assert network.dropout == 0.0  # nothing is drawn any more: the same answer on every run
 
 
-@pytest.mark.parametrize("kind", EVERY[2:])
+@pytest.mark.parametrize("kind", KINDS[2:])
 def test_members_of_one_network_leave_it_as_it_was(kind):
     options = options_of(kind)
     source = partial(random_pair, GRAPHENE, field_A=options.field_A)
@@ -139,7 +141,7 @@ def test_members_of_one_network_leave_it_as_it_was(kind):
     assert all(torch.equal(before[k], v) for k, v in start.state_dict().items())
 
 
-@pytest.mark.parametrize("kind", [pytest.param("swag", marks=_BROKEN), "dropout"])
+@pytest.mark.parametrize("kind", ["swag", "dropout"])
 def test_the_same_seed_gives_the_same_members(frame, kind):
     one, same, other = (predict(frame, make(kind, s)).probabilities for s in (3, 3, 4))
     np.testing.assert_array_equal(one, same)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from adatom.core import GRAPHENE, VACANCY, Calibration, Frame, Prediction
+from adatom.core import GRAPHENE, VACANCY, Calibration, Prediction
 from adatom.errors import BadInput
 from adatom.frames.conditions import Conditions
 from adatom.frames.synthesize import random_labelled, random_pair
@@ -343,7 +343,6 @@ def test_tiles_show_no_seams(one, wide, monkeypatch, shape):
     assert np.abs(predict(big, one).probabilities - whole.probabilities).max() < 5e-3
 
 
-@pytest.mark.xfail(reason="networks reach 95 pixels, the overlap is 64", strict=True)
 def test_tiles_are_the_whole_to_single_precision(one, wide, monkeypatch):
     whole = predict(wide, one).probabilities
     monkeypatch.setattr(at_work, "_TILE", at_work._OVERLAP * 2 + 80)

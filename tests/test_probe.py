@@ -158,15 +158,12 @@ def contaminated(share, level):
 def test_contamination_covers_its_share_with_lumps(share):
     added = contaminated(share, 2.0)
     assert added.min() > -1e-6  # it only ever adds
-    covered = added > 0.01
+    covered = added > 0.003
     assert share < covered.mean() < share + 0.25  # the probe spreads its rim
     assert added[covered].std() > 0.3 * added[covered].mean()
     np.testing.assert_allclose(added, contaminated(share, 0.5), atol=1e-6)  # goes with its level
 
 
-@pytest.mark.xfail(
-    reason="the probe's spread is counted twice: contamination is 3.6 times its level", strict=True
-)
 def test_contamination_has_its_level():
     added = contaminated(0.5, 1.0)
     assert 0.3 < added[added > 0.01].mean() < 1.0  # hills: less at their feet

@@ -125,7 +125,7 @@ def test_probabilities_are_what_they_say(observations, fitted):
         p.append(fitted.p_states(o.candidates, o.refined)[0][keep])
         right.append((match_truth(o.candidates.xy, o.truth.xy) >= 0)[keep])
     p, right = np.concatenate(p), np.concatenate(right)
-    assert 0 < (~right).sum()
+    assert (~right).sum() > 0
     assert p.mean() == pytest.approx(right.mean(), abs=0.02)
     assert p[right].mean() > 0.9
     assert np.median(p[~right]) < 0.3

@@ -19,6 +19,7 @@ from adatom.features.spots import Grid, Image, Probe
 
 FloatArray = NDArray[np.float64]
 _REACH = 4.8  # spots farther apart than this many widths share no information
+_LEFT = 0.3  # of its own information that neighbours cannot take from an atom
 _ROUNDS = 4  # of messages between neighbours; each takes in atoms one bond farther
 
 
@@ -81,22 +82,26 @@ class Information:
         data[off], indices[off] = self.shared, p.second
         return sparse.bsr_matrix((data, indices, indptr), shape=(3 * n, 3 * n))
 
-    def covariance(self, prior: FloatArray) -> FloatArray:
+    def covariance(self, prior: FloatArray, known: NDArray[np.bool_] | None = None) -> FloatArray:
         """Invert, block by block of the diagonal: shape (atom, 3, 3).
 
         Gaussian belief propagation (Weiss and Freeman, Neural Comput. 13, 2173 (2001)): exact on
-        trees; around a ring the overlaps have died away.
+        trees; around a ring the overlaps have died away. Atoms in `known` (atom,) take nothing from
+        their neighbours: of ghosts, of which little shows, rings of messages would make too much.
         """
         p = self.pairs
         own = self.own + prior
         n = len(own)
         if not len(p.first):
             return _inverse(own)
-        message = np.zeros_like(self.shared)  # from the second of each pair to the first
+        shared = self.shared
+        if known is not None:
+            shared = np.where((known[p.first] | known[p.second])[:, None, None], 0.0, shared)
+        message = np.zeros_like(shared)  # from the second of each pair to the first
         total = own.copy()
         for _ in range(_ROUNDS):
             without = _at_least(total[p.second] + message[p.back], own[p.second])
-            message = self.shared @ _inverse(without) @ np.swapaxes(self.shared, 1, 2)
+            message = shared @ _inverse(without) @ np.swapaxes(shared, 1, 2)
             flat = message.reshape(-1, 9)
             summed = np.stack(
                 [np.bincount(p.first, weights=flat[:, k], minlength=n) for k in range(9)], axis=1
@@ -199,9 +204,9 @@ def _blocks(
 
 
 def _at_least(blocks: FloatArray, own: FloatArray) -> FloatArray:
-    """Leave every block a twentieth of its own information: loops may have taken more."""
+    """Leave every block a part of its own information: loops may have taken more."""
     k = np.arange(3)
-    blocks[:, k, k] = np.maximum(blocks[:, k, k], 0.05 * own[:, k, k])
+    blocks[:, k, k] = np.maximum(blocks[:, k, k], _LEFT * own[:, k, k])
     return blocks
 
 

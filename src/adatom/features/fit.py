@@ -249,7 +249,7 @@ class Fit:
     def covariance(self) -> FloatArray:
         """Covariance of row, column and amplitude, shape (atom, 3, 3), pixels and intensity."""
         weight = (1.0 / self.noise.variance(self.model())).astype(np.float32)
-        out = self._information(weight).covariance(self._prior(self.typical()))
+        out = self._information(weight).covariance(self._prior(self.typical()), self.ghost)
         # Nothing is less sure than the prior alone; loops of messages may forget it.
         widest = np.einsum("nii->ni", out)[:, :2].max(axis=1)
         most = (self.options.start_sigma_A / self.px) ** 2

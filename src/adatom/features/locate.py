@@ -92,12 +92,14 @@ def locate(prediction: Prediction, options: LocateOptions | None = None) -> Cand
     mean = maps.mean(axis=0)
     total = mean.sum(axis=0)
     atoms = mean[is_atom].sum(axis=0)
-    rc = _peaks(total, max(int(working.pixels(options.separation_A) / 2), 1), options.threshold)
+    spot = working.pixels(prediction.spot_A)
+    reach = max(int(working.pixels(options.separation_A) / 2), 1)
+    rc = _peaks(total, reach, options.threshold, spot)
     rc = _separate(rc, total, working.pixels(options.separation_A))
     rc = rc[_inner(rc, prediction)]
     half = max(round(working.pixels(options.window_A)), 1)
     window = _Window(rc, total.shape, half, working.pixels(options.window_A))
-    unit = 2 * np.pi * working.pixels(prediction.spot_A) ** 2  # mass of one atom's spot
+    unit = 2 * np.pi * spot**2  # mass of one atom's spot
     mass = np.stack([window.sums(m)[0] for m in mean], axis=1) / unit
     own_mass, offsets, seen = [], [], []
     for member in maps:
@@ -161,8 +163,13 @@ def _inner(rc: FloatArray, prediction: Prediction) -> NDArray[np.bool_]:
     return out
 
 
-def _peaks(image: NDArray[np.float32], distance: int, threshold: float) -> FloatArray:
-    """Local maxima as sub-pixel row, column: a Gaussian through each peak and its neighbours."""
+def _peaks(
+    image: NDArray[np.float32], distance: int, threshold: float, spot_px: float
+) -> FloatArray:
+    """Local maxima as sub-pixel row, column: a Gaussian through each peak and its neighbours.
+
+    At the border, where a neighbour is missing, a Gaussian of the spot's width.
+    """
     highest = ndimage.maximum_filter(image, 2 * distance + 1, mode="constant")
     found = np.argwhere((image == highest) & (image > threshold))
     padded = np.log(np.maximum(np.pad(image, 1, mode="edge"), 1e-4)).astype(np.float64)
@@ -172,7 +179,10 @@ def _peaks(image: NDArray[np.float32], distance: int, threshold: float) -> Float
         low, mid, high = padded[r - dr, c - dc], padded[r, c], padded[r + dr, c + dc]
         curvature = low - 2 * mid + high
         shift = np.where(curvature < -1e-9, 0.5 * (low - high) / np.minimum(curvature, -1e-9), 0.0)
-        rc[:, axis] += np.clip(shift, -0.5, 0.5)
+        first, last = found[:, axis] == 0, found[:, axis] == image.shape[axis] - 1
+        shift = np.where(first, 0.5 - spot_px**2 * (mid - high), shift)
+        shift = np.where(last, spot_px**2 * (mid - low) - 0.5, shift)
+        rc[:, axis] += np.clip(shift, -0.49, 0.49)
     return np.asarray(rc, dtype=np.float64)
 
 

@@ -17,7 +17,7 @@ from adatom.features.spots import Probe
 __all__ = ["Optics", "RefineOptions", "Refined", "refine"]
 
 FloatArray = NDArray[np.float64]
-_STATISTICS_PX = 384  # the probe and the noise are learned from a square of this edge
+_STATISTICS_PX = 256  # the probe and the noise are learned from a square of this edge
 _TILE_PX = 896
 _MARGIN_A = 6.0  # around a tile: atoms farther away do not change it
 

@@ -121,7 +121,7 @@ class Conditions:
             slow_background=rng.exponential(0.25) if rng.random() < 0.5 else 0.0,
             slow_length_A=rng.uniform(2.0, 9.0),
             contamination=rng.uniform(0.05, 0.6) if rng.random() < 0.15 else 0.0,
-            contamination_level=rng.uniform(0.3, 2.5),
+            contamination_level=rng.uniform(1.1, 9.1),
             jitter_A=abs(rng.normal(0.0, 0.05)) if rng.random() < 0.6 else 0.0,
             vibration_A=rng.exponential(0.04) if rng.random() < 0.15 else 0.0,
             vibration_lines=rng.uniform(3.0, 30.0),

@@ -333,12 +333,11 @@ def _contamination(
     count = int(density * shape[0] * shape[1] * px**2)
     rc = rng.uniform(0, 1, (count, 2)) * np.asarray(shape)
     lumps = spots(shape, rc, rng.exponential(1.0, count), _CORE_A / px)
-    # Their probe spreads each over 2π·0.42² Å²: this makes the patches' mean level one.
-    lumps *= (0.42 / _CORE_A) ** 2 / (density * 2 * np.pi * 0.42**2)
+    # Their probe spreads each over about 2π·0.42² Å²: this makes the patches' mean level one.
+    lumps /= density * 2 * np.pi * 0.42**2
     hills = _hills(shape, 4.0 / px, rng)
     low, high = np.quantile(hills[::4, ::4], [1 - conditions.contamination, 1.0])
     mask = np.clip((hills - low) / max(0.5 * (high - low), 1e-9), 0.0, 1.0)
-    # The core is drawn narrower than the probe, so levels here are those before its spread.
     out: FloatArray = conditions.contamination_level * lumps * mask
     return out
 

@@ -13,8 +13,8 @@ from adatom.learning.network import STRIDE
 from adatom.learning.prepare import normalise, resample, resampled_length
 from adatom.learning.weights import Ensemble
 
-_TILE = 768  # working pixels; larger frames are done in tiles, so that memory stays bounded
-_OVERLAP = 64  # more than the networks' reach to either side
+_TILE = 1024  # working pixels; larger frames are done in tiles, so that memory stays bounded
+_OVERLAP = 96  # more than the networks' reach to either side
 
 
 def predict(frame: Frame, ensemble: Ensemble) -> Prediction:

@@ -142,13 +142,21 @@ def _swag(start: Network, source: Source, seed: int, options: TrainOptions) -> l
         sample = mean + spread / 2**0.5 * torch.randn(mean.shape, generator=generator)
         share = torch.randn(len(rows), generator=generator) / (2 * (len(rows) - 1)) ** 0.5
         member = deepcopy(network)
-        torch.nn.utils.vector_to_parameters(sample + share @ deviation, member.parameters())
+        _set_weights(member, sample + share @ deviation)
         out.append(_renew_norms(member, source, seed + 1000 + k, options))
     return out
 
 
+@torch.no_grad()
+def _set_weights(network: Network, flat: torch.Tensor) -> None:
+    for p in network.parameters():
+        own, flat = flat[: p.numel()], flat[p.numel() :]
+        p.copy_(own.reshape(p.shape))
+
+
 def _weights(network: Network) -> torch.Tensor:
-    return torch.nn.utils.parameters_to_vector(network.parameters()).detach().clone()
+    # Channels-last weights have no flat view: each is laid out anew.
+    return torch.cat([p.detach().contiguous().reshape(-1) for p in network.parameters()])
 
 
 @torch.no_grad()
