@@ -58,8 +58,6 @@ def test_no_error_bar_runs_away_whatever_lies_beyond_the_border():
         dense = np.linalg.inv(info.matrix(prior).toarray())
         found = np.einsum("nii->ni", info.covariance(prior, fit.ghost))
         ratio = found / np.diag(dense).reshape(-1, 3)
-            -1, 3
-        )
         worst = max(worst, float(ratio[~fit.ghost].max()))
     assert worst < 1.5
 
