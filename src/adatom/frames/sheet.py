@@ -87,10 +87,10 @@ def _put_defects(
     sites = rng.permutation(len(points))
     roomy = np.all((points > 2.5) & (points < np.asarray(extent) - 2.5), axis=1)
     for kind in kinds:
-        free = [s for s in sites if roomy[s] and _apart(points[s], taken)]
-        if not free:
+        free = next((s for s in sites if roomy[s] and _apart(points[s], taken)), None)
+        if free is None:
             break
-        site = int(free[0])
+        site = int(free)
         taken.append(points[site])
         near = rng.permutation(tree.query(points[site], k=4)[1][1:])
         if kind == "silicon":
