@@ -327,7 +327,7 @@ def test_tiles_show_no_seams(one, wide, monkeypatch, shape):
     whole = predict(big, one)
     assert whole.probabilities.shape == (one.members, 3, *shape)
     assert whole.inner == (slice(0, shape[0]), slice(0, shape[1]))
-    monkeypatch.setattr(at_work, "_TILE", 208)
+    monkeypatch.setattr(at_work, "_TILE", 2 * at_work._OVERLAP + 96)
     tiles = list(predict_tiles(big, one))
     assert len(tiles) > 2
     count = np.zeros(shape, dtype=int)
