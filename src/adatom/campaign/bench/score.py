@@ -191,16 +191,20 @@ def f1_within(
         Farthest that a match may lie.
     keep
         Tells which positions count, beyond those.
+
+    Returns
+    -------
+    Zero to one; NaN where no position counts, since nothing was asked then.
     """
     if not len(xy) or not len(truth):
-        return float(len(xy) == len(truth))
+        return float("nan") if len(xy) == len(truth) else 0.0
     shares = []
     for own, other in ((xy, truth), (truth, xy)):
         inner = np.all((own > margin_A) & (own < far - margin_A), axis=1)
         if keep is not None:
             inner &= keep(own)
         near = cKDTree(other).query(own[inner])[0] < distance_A
-        shares.append(float(near.mean()) if len(near) else 1.0)
+        shares.append(float(near.mean()) if len(near) else float("nan"))
     return 2 * shares[0] * shares[1] / max(sum(shares), 1e-12)
 
 
