@@ -8,7 +8,7 @@ import pytest
 from adatom.campaign.bench import BENCHMARKS, BenchOptions, run_benchmark
 from adatom.campaign.bench.bound import position_bound
 from adatom.campaign.bench.peers import write_frames
-from adatom.campaign.bench.score import Answer, Tally
+from adatom.campaign.bench.score import Answer, Tally, f1_within
 from adatom.campaign.bench.sets import SPOT_A, SPOT_PX, Scene, convolution_set
 from adatom.core import Calibration, Frame, LabelledFrame
 from adatom.errors import BadInput
@@ -221,3 +221,13 @@ def test_the_real_ones_need_their_data(name, tmp_path):
 def test_weights_that_are_none_are_refused(name, tmp_path):
     with pytest.raises(BadInput, match="adatom train"):
         run_benchmark(name, BenchOptions(weights=tmp_path / "none.safetensors"))
+
+
+def test_a_score_of_nothing_is_no_number():
+    """A mask that leaves nobody must not read as a perfect score."""
+    xy, far = np.array([[2.0, 2.0], [5.0, 5.0]]), np.array([9.0, 9.0])
+    assert f1_within(xy, xy, far, 0.5, 0.5) == 1.0
+    assert f1_within(xy, xy[:1], far, 0.5, 0.5) == pytest.approx(2 / 3)
+    assert f1_within(xy, np.zeros((0, 2)), far, 0.5, 0.5) == 0.0
+    nobody = f1_within(xy, xy, far, 0.5, 0.5, keep=lambda p: np.zeros(len(p), dtype=bool))
+    assert np.isnan(nobody)

@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 from adatom.core import GRAPHENE, AtomTable, Calibration, Frame, LabelledFrame
 from adatom.features.calibrate import Calibrator, match_truth
 from adatom.features.evidence import site_evidence
-from adatom.features.find import Found, find_atoms
+from adatom.features.find import Found
 from adatom.features.find import find as find_all
 from adatom.frames.calibrate import fit_lattice
 from adatom.frames.conditions import Conditions
@@ -39,7 +39,7 @@ def calibrator(ensemble):
 @pytest.fixture(scope="module")
 def find(ensemble, calibrator):
     def run(frame: Frame) -> AtomTable:
-        atoms = find_atoms(frame, predict(frame, ensemble), GRAPHENE, calibrator)
+        atoms = find_all(frame, [predict(frame, ensemble)], GRAPHENE, calibrator).atoms
         return sure(atoms)
 
     return run
@@ -244,7 +244,7 @@ def test_shuffled_members_find_the_same(ensemble, calibrator, seen):
     prediction = predict(frame, ensemble)
     order = np.random.default_rng(0).permutation(prediction.members)
     shuffled = replace(prediction, probabilities=prediction.probabilities[order])
-    one, other = (find_atoms(frame, p, GRAPHENE, calibrator) for p in (prediction, shuffled))
+    one, other = (find_all(frame, [p], GRAPHENE, calibrator).atoms for p in (prediction, shuffled))
     assert len(one) == len(other)
     np.testing.assert_allclose(one.xy, other.xy, atol=1e-4)
     assert (one.elements == other.elements).all()
@@ -261,7 +261,7 @@ def test_an_atom_that_three_members_miss_keeps_seven_votes(ensemble, calibrator)
     assert len(maps) == 10
     maps[:3, :2, r - 4 : r + 5, c - 4 : c + 5] = 0.0
     atoms = sure(
-        find_atoms(truth.frame, replace(prediction, probabilities=maps), GRAPHENE, calibrator)
+        find_all(truth.frame, [replace(prediction, probabilities=maps)], GRAPHENE, calibrator).atoms
     )
     distance, at = cKDTree(atoms.xy).query(middle)
     assert distance < 0.1
@@ -341,6 +341,20 @@ def test_tiles_find_what_the_whole_frame_shows(ensemble, calibrator, monkeypatch
     distance, order = cKDTree(tiled.atoms.xy).query(whole.atoms.xy)
     assert distance.max() < 0.01
     assert (tiled.atoms.elements[order] == whole.atoms.elements).all()
+
+
+def test_maps_summed_up_tile_by_tile_are_those_of_the_whole(ensemble, monkeypatch):
+    from adatom.campaign.perception import _MAPS, _summed_up
+    from adatom.learning import ensemble as at_work
+
+    truth = graphene_frame(67, px=0.15, counts=10.0, field=(70, 60))
+    whole = predict(truth.frame, ensemble)
+    shape = whole.probabilities.shape[1:]
+    monkeypatch.setattr(at_work, "_TILE", 2 * at_work._OVERLAP + 80)
+    summary = {name: np.full(shape, np.nan, np.float32) for name in _MAPS}
+    assert len(list(_summed_up(predict_tiles(truth.frame, ensemble), summary))) > 4
+    for name, got in summary.items():
+        np.testing.assert_allclose(got, getattr(whole, name)(), atol=2e-3, err_msg=name)
 
 
 # ---------------------------------------------------------------- evidence

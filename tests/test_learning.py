@@ -237,6 +237,15 @@ def test_weights_come_back_bit_for_bit_at_half_precision(tmp_path):
     assert weights.load(again).fingerprint() == after.fingerprint()
 
 
+def test_a_changed_ensemble_counts_its_members_anew(tmp_path):
+    path = tmp_path / "two.safetensors"
+    weights.save(weights.load_shipped("graphene"), path)
+    whole = weights.load(path)
+    weights.save(replace(whole, networks=whole.networks[:1]), path)
+    assert json.loads(path.with_suffix(".json").read_text("utf-8"))["members"] == 5
+    assert weights.load(path).members == 5
+
+
 def test_fingerprint_changes_with_weights_and_calibration():
     one = small_ensemble()
     assert small_ensemble().fingerprint() == one.fingerprint()

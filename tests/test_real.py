@@ -12,11 +12,11 @@ from scipy.spatial import cKDTree
 from adatom.campaign.config import Config, InputOptions
 from adatom.campaign.perception import calibrator_of, frame_defects
 from adatom.core import GRAPHENE, AtomTable
-from adatom.features.find import find_atoms
+from adatom.features.find import find as find_all
 from adatom.frames import read
 from adatom.instrument import TwinOptions
 from adatom.learning import weights
-from adatom.learning.ensemble import predict
+from adatom.learning.ensemble import predict_tiles
 
 pytestmark = pytest.mark.realdata
 NEAR_A = 0.6
@@ -29,7 +29,7 @@ def find():
     calibrator = calibrator_of(ensemble)
 
     def run(frame):
-        atoms = find_atoms(frame, predict(frame, ensemble), GRAPHENE, calibrator)
+        atoms = find_all(frame, predict_tiles(frame, ensemble), GRAPHENE, calibrator).atoms
         return AtomTable(atoms.data.filter(pl.col("p_exists") > 0.5))
 
     return run

@@ -7,12 +7,18 @@ import pytest
 
 from adatom.campaign.assess import calibrate_ensemble, held_out
 from adatom.core import GRAPHENE, Calibration, Frame
-from adatom.features.calibrate import Calibrator, Observation, fit_calibrator, match_truth
-from adatom.features.find import FindOptions, describe_frame, find_candidates
+from adatom.features.calibrate import (
+    Calibrator,
+    Observation,
+    _fit_exists,
+    fit_calibrator,
+    match_truth,
+)
+from adatom.features.find import FindOptions, find_candidates
 from adatom.features.fit import Optics, RefineOptions
 from adatom.features.locate import Candidates
 from adatom.features.model import Noise
-from adatom.features.novelty import _NAMES, Novelty, fit_novelty
+from adatom.features.novelty import _NAMES, Novelty, describe, fit_novelty
 from adatom.features.refine import Refined
 from adatom.features.spots import Probe
 from adatom.frames.conditions import Conditions
@@ -131,6 +137,28 @@ def test_probabilities_are_what_they_say(observations, fitted):
     assert np.median(p[~right]) < 0.3
 
 
+def test_sure_atoms_are_as_sure_as_they_are_right(observations, shipped):
+    """A hundred atoms of a supercell are drawn: 0.998 each, and every fifth draw lacks one."""
+    seen = observations[-1]  # the most counts
+    keep = inner(seen.truth.frame, seen.candidates.xy, 1.5)
+    right = match_truth(seen.candidates.xy, seen.truth.xy) >= 0
+    p = shipped.p_states(seen.candidates, seen.refined)[0][keep & right]
+    assert len(p) > 80
+    assert np.median(1 - p) < 3e-4
+
+
+def test_existence_is_bent_to_the_share_that_is_true():
+    """Where the model says one in a hundred errs and none does, the table says so."""
+    rng = np.random.default_rng(3)
+    x = np.stack([np.ones(4000), np.repeat([4.6, -4.6], 2000)], axis=1)
+    y = np.where(np.arange(4000) < 2000, 1, (rng.random(4000) < 0.2).astype(int))
+    knots, values = _fit_exists([(x, y)], ((0.0, 1.0), (-30.0, 0.0)))
+    assert (np.diff(values) >= 0).all()
+    said = 1 / (1 + np.exp(-np.interp([4.6, -4.6], knots, values)))
+    assert 1 - said[0] < 0.005
+    assert said[1] == pytest.approx(0.2, abs=0.08)
+
+
 def test_without_foreign_species_all_are_alike(fitted):
     only = candidates_of(np.linspace(0.2, 1.0, 9))
     only = replace(only, mass=only.mass[:, [0, 2]])
@@ -143,7 +171,8 @@ def test_without_foreign_species_all_are_alike(fitted):
 def plain(**changes):
     return Calibrator(
         **{
-            "states": ((0.0,), (0.0,)), "foreign": (0.0,), "trust": (1.0,) * 10,
+            "states": ((0.0,), (0.0,)), "exists": ((-9.0, 9.0), (-9.0, 9.0)),
+            "foreign": (0.0,), "trust": (1.0,) * 10,
             "spread": (np.log(0.03**2), *(0.0,) * (SPREAD - 1)),
             "spread_mean": (0.0,) * SPREAD, "spread_scale": (1.0,) * SPREAD, **changes,
         }
@@ -243,8 +272,8 @@ def distance(ensemble):
     novelty = Novelty.model_validate(ensemble.card["novelty"])
 
     def of(frame: Frame) -> tuple[float, float]:
-        tiles = predict_tiles(frame, ensemble)
-        d = novelty.distance(describe_frame(frame, tiles, GRAPHENE, FindOptions()))
+        found = find_candidates(frame, predict_tiles(frame, ensemble), GRAPHENE, FindOptions())
+        d = novelty.distance(describe(*found, GRAPHENE, OPTIONS))
         return d, novelty.share_farther(d)
 
     return of

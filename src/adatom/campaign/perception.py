@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from adatom.core import (
     Lattice,
     Material,
     Movie,
+    Prediction,
     content_hash,
     find_material,
 )
@@ -33,7 +35,7 @@ from adatom.features.find import Found, find
 from adatom.features.novelty import Novelty
 from adatom.frames.calibrate import fit_lattice
 from adatom.learning import weights
-from adatom.learning.ensemble import map_shape, predict
+from adatom.learning.ensemble import map_shape, predict_tiles
 from adatom.store import (
     CampaignDirectory,
     file_hash,
@@ -46,6 +48,7 @@ from adatom.store import (
 )
 
 _SAME_SITE_A = 0.6
+_MAPS = ("mean", "std", "entropy", "mutual_information")  # of the members, by `Prediction`
 RARE = 0.02  # of training frames lie this far out: a frame that does is flagged
 
 
@@ -188,15 +191,10 @@ def _find(
     def make(i: int) -> str:
         frame = movie[i]
         frames.write(i, frame.data)
-        prediction = predict(frame, ensemble)
-        maps.write(
-            i,
-            mean=prediction.mean(),
-            std=prediction.std(),
-            entropy=prediction.entropy(),
-            mutual_information=prediction.mutual_information(),
-        )
-        found = find(frame, [prediction], material, calibrator, config.find)
+        summary = {name: np.zeros((len(ensemble.classes), *shape), np.float32) for name in _MAPS}
+        tiles = _summed_up(predict_tiles(frame, ensemble), summary)
+        found = find(frame, tiles, material, calibrator, config.find)
+        maps.write(i, **summary)
         write_table(_part(directory, i, "atoms.parquet"), found.atoms.data)
         write_table(_part(directory, i, "vacancies.parquet"), vacancy_table(found))
         write_json(_part(directory, i, "conditions.json"), conditions_of(found, novelty))
@@ -275,11 +273,29 @@ def frame_defects(
     if lattice is not None:
         _, sites = lattice.sites_within(extent, margin_A=0.5)
         p = site_evidence(frame, atoms, sites, config.evidence)
-        evidence = (sites, p if vacancies is None else _informed(sites, p, vacancies))
+        if vacancies is not None:
+            p = _informed(sites, p, vacancies, config.find.lowest_p_exists)
+        evidence = (sites, p)
     defects = find_defects(
         atoms, lattice, material, extent, site_evidence=evidence, options=config.defects
     )
     return lattice, defects
+
+
+def _summed_up(
+    tiles: Iterable[Prediction], summary: dict[str, NDArray[np.float32]]
+) -> Iterator[Prediction]:
+    """Pass tiles on, and leave in `summary` what the members' maps say together.
+
+    The members' own maps of a large frame do not fit in memory, those of a tile do.
+    """
+    for tile in tiles:
+        rows, cols = tile.inner
+        r, c = tile.origin
+        there = slice(r + rows.start, r + rows.stop), slice(c + cols.start, c + cols.stop)
+        for name, whole in summary.items():
+            whole[:, there[0], there[1]] = getattr(tile, name)()[:, rows, cols]
+        yield tile
 
 
 def novelty_of(ensemble: weights.Ensemble) -> Novelty | None:
@@ -309,10 +325,10 @@ def vacancy_table(found: Found) -> pl.DataFrame:
 
 
 def _informed(
-    sites: NDArray[np.float64], p: NDArray[np.float64], vacancies: pl.DataFrame
+    sites: NDArray[np.float64], p: NDArray[np.float64], vacancies: pl.DataFrame, least: float
 ) -> NDArray[np.float64]:
-    """Take the calibrated probability where there is one; elsewhere halve that of the counts."""
-    out = 0.5 * p
+    """Take the calibrated probability; where none is listed it was less than any that is."""
+    out = np.minimum(p, least)
     if len(vacancies) and len(sites):
         distance, nearest = cKDTree(vacancies.select("x_A", "y_A").to_numpy()).query(sites)
         near = distance < _SAME_SITE_A

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
-from concurrent.futures import as_completed
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, as_completed
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,47 +73,28 @@ def train_ensemble(
         Called with the number of networks finished and of all.
     """
     options = options or TrainOptions()
-    heads = heads_of(options)
-    tuned = options.members if options.kind == "baseline" else 0
-    total, done = len(heads) + tuned, 0
+    kept, total, done = _Kept(keep, material, options), count_jobs(options), 0
+
+    def finished() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, total)
+
     with local_processes(workers or cores()) as pool:
-
-        def gather(jobs: dict[Any, tuple[str, int]]) -> list[list[Network]]:
-            nonlocal done
-            found: dict[int, list[Network]] = {}
-            for job in as_completed(jobs):
-                name, i = jobs[job]
-                found[i] = job.result()
-                _keep(found[i], keep, name, material, options)
-                done += 1
-                if progress is not None:
-                    progress(done, total)
-            return [found[i] for i in sorted(found)]
-
-        def submit(name: str, i: int, call: Any, *given: Any) -> tuple[Any, tuple[str, int]]:
-            kept = _kept(keep, name, material, options)
-            if kept is not None:
-                return pool.submit(list, kept), (name, i)
-            job: Any = pool.submit(partial(call, material.name, *given, options))
-            return job, (name, i)
-
-        starts = gather(
-            dict(
-                submit(f"start{seed + i}", i, _start, seed + i, count)
-                for i, count in enumerate(heads)
+        starts = {
+            f"start{seed + i}": partial(_start, material.name, seed + i, count, options)
+            for i, count in enumerate(heads_of(options))
+        }
+        networks = _run(pool, starts, kept, finished)
+        members = {
+            f"{options.kind}{seed}-{i}": partial(
+                _member, material.name, networks[0], seed, i, options
             )
-        )
-        networks = [n for part in starts for n in part]
-        if options.kind == "baseline":
-            members = range(options.members)
-            parts = gather(
-                dict(submit(f"member{i}", i, _member, networks[0], seed, i) for i in members)
-            )
-            networks = [n for part in parts for n in part]
-        elif options.kind not in ("shared", "scratch"):
-            networks = pool.submit(
-                _member, material.name, networks[0], seed, None, options
-            ).result()
+            for i in range(total - len(starts))
+        }
+        if members:
+            networks = _run(pool, members, kept, finished)
     return weights.Ensemble(
         tuple(networks),
         (*material.species, VACANCY),
@@ -122,11 +104,68 @@ def train_ensemble(
             "made_by": f"adatom train {material.name} --kind {options.kind} "
             f"--members {options.members} --steps {options.steps} --seed {seed}",
             "adatom": adatom.__version__,
-            "seeds": [seed + i for i in range(len(heads))],
+            "seeds": [seed + i for i in range(len(starts))],
             "training": options.model_dump(),
             "data": "random simulated frames: frames/specimen.py and Conditions.random",
         },
     )
+
+
+def count_jobs(options: TrainOptions) -> int:
+    """Count what is trained on its own: networks from scratch, then what makes members of one."""
+    after = {"shared": 0, "scratch": 0, "baseline": options.members}
+    return len(heads_of(options)) + after.get(options.kind, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Finished networks on disk, so that an interrupted training goes on with the missing ones."""
+
+    folder: Path | None
+    material: Material
+    options: TrainOptions
+
+    def path(self, name: str) -> Path | None:
+        if self.folder is None:
+            return None
+        recipe = content_hash(self.material, self.options, adatom.__version__)
+        return self.folder / f"{self.material.name}-{recipe}-{name}.safetensors"
+
+    def load(self, name: str) -> list[Network] | None:
+        path = self.path(name)
+        found = path is not None and path.exists()
+        return list(weights.load(path).networks) if path is not None and found else None
+
+    def save(self, name: str, networks: list[Network]) -> None:
+        path = self.path(name)
+        if path is not None:
+            working = Calibration(self.options.working_pixel_size_A)
+            classes = (*self.material.species, VACANCY)
+            weights.save(weights.Ensemble(tuple(networks), classes, working), path)
+
+
+def _run(
+    pool: Executor,
+    jobs: Mapping[str, Callable[[], list[Network]]],
+    kept: _Kept,
+    finished: Callable[[], None],
+) -> list[Network]:
+    """Run what is not kept yet; gives the networks in the order of the jobs."""
+    found: dict[str, list[Network]] = {}
+    waiting = {}
+    for name, job in jobs.items():
+        before = kept.load(name)
+        if before is None:
+            waiting[pool.submit(job)] = name
+        else:
+            found[name] = before
+            finished()
+    for done in as_completed(waiting):
+        name = waiting[done]
+        found[name] = done.result()
+        kept.save(name, found[name])
+        finished()
+    return [network for name in jobs for network in found[name]]
 
 
 def _start(material: str, seed: int, heads: int, options: TrainOptions) -> list[Network]:
@@ -140,7 +179,7 @@ def _start(material: str, seed: int, heads: int, options: TrainOptions) -> list[
 
 
 def _member(
-    material: str, start: Network, seed: int, member: int | None, options: TrainOptions
+    material: str, start: Network, seed: int, member: int, options: TrainOptions
 ) -> list[Network]:
     """Make members of one network in a process of its own, on one thread."""
     weights.threads(1)
@@ -149,32 +188,6 @@ def _member(
 
 def _source(material: Material, options: TrainOptions) -> Any:
     return partial(random_pair, material, field_A=options.field_A)
-
-
-def _path(keep: Path | None, name: str, material: Material, options: TrainOptions) -> Path | None:
-    if keep is None:
-        return None
-    recipe = content_hash(material, options, adatom.__version__)
-    return keep / f"{material.name}-{recipe}-{name}.safetensors"
-
-
-def _keep(
-    networks: list[Network], keep: Path | None, name: str, material: Material, options: TrainOptions
-) -> None:
-    path = _path(keep, name, material, options)
-    if path is not None and not path.exists():
-        working = Calibration(options.working_pixel_size_A)
-        classes = (*material.species, VACANCY)
-        weights.save(weights.Ensemble(tuple(networks), classes, working), path)
-
-
-def _kept(
-    keep: Path | None, name: str, material: Material, options: TrainOptions
-) -> list[Network] | None:
-    path = _path(keep, name, material, options)
-    if path is None or not path.exists():
-        return None
-    return list(weights.load(path).networks)
 
 
 def _log(path: Path, seed: int, step: int, loss: float) -> None:
@@ -202,8 +215,7 @@ def train_to_file(
     """
     material = find_material(material_name)
     keep = path.with_suffix(".members")
-    tuned = options.members if options.kind == "baseline" else 0
-    progress.start("train", len(heads_of(options)) + tuned, 0)
+    progress.start("train", count_jobs(options), 0)
     ensemble = train_ensemble(
         material,
         seed=seed,

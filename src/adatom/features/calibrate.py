@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from scipy.optimize import minimize
 from scipy.spatial import cKDTree
+from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from adatom.core import LabelledFrame
@@ -21,6 +22,7 @@ MATCH_A = 0.5  # a found atom is right when it lies this near to a true one
 _MOVED = (0.0, 0.6, 0.7, 0.8, 0.9, 1.05, 1.3, 1.7, 2.2, 3.5)  # where trust is tabulated
 _MEDIAN = 0.6745  # of the absolute value of a standard normal variable
 _LARGEST_A = 0.5  # of the errors that counts alone may leave
+_EXISTS_BINS = 25
 _NATURAL = 0.15  # atoms differ a little even without noise: focus, vibration
 _ONE_SIGMA = 0.6827
 
@@ -39,6 +41,7 @@ class Calibrator(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     states: tuple[tuple[float, ...], tuple[float, ...]]
+    exists: tuple[tuple[float, ...], tuple[float, ...]]
     foreign: tuple[float, ...]
     trust: tuple[float, ...]
     spread: tuple[float, ...]
@@ -52,8 +55,9 @@ class Calibrator(BaseModel):
         """
         logits = _state_features(candidates, refined) @ np.asarray(self.states).T
         both = np.exp(np.clip(logits, -30, 30))
-        share = both / (1.0 + both.sum(axis=1, keepdims=True))
-        return share[:, 0], share[:, 1]
+        atom, empty = (both / (1.0 + both.sum(axis=1, keepdims=True))).T
+        exists = _sigmoid(np.interp(_log_odds(atom), *self.exists))
+        return exists, empty * (1.0 - exists) / np.maximum(1.0 - atom, 1e-12)
 
     def p_foreign(self, candidates: Candidates, refined: Refined) -> FloatArray:
         """Probability that the atom of each site is not of the host's class, shape (site,)."""
@@ -126,8 +130,10 @@ def fit_calibrator(observations: list[Observation], options: RefineOptions) -> C
     trust = _fit_trust(error, shift, sigma, moved)
     left = error - _trust(trust, moved)[:, None] * shift
     spread, mean, scale = _fit_spread(left / shape, features)
+    weights = _fit_states(states)
     return Calibrator(
-        states=_fit_states(states),
+        states=weights,
+        exists=_fit_exists(states, weights),
         foreign=_fit_logistic(foreign),
         trust=trust,
         spread=spread,
@@ -262,6 +268,32 @@ def _fit_states(
     return tuple((atom - nothing).tolist()), tuple((empty - nothing).tolist())
 
 
+def _fit_exists(
+    parts: list[tuple[FloatArray, NDArray[np.int64]]],
+    states: tuple[tuple[float, ...], tuple[float, ...]],
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Bend the log-odds of existence to the shares that are true, where the model is too straight.
+
+    Bins of equal numbers of sites, isotonic over them (Zadrozny and Elkan, KDD 2002, 694). A
+    supercell has a hundred sure atoms: one in a thousand less sure, and a draw in ten lacks one.
+
+    Returns
+    -------
+    Log-odds by the model, and those that are true, at the knots of a table.
+    """
+    x, y = (np.concatenate(p) for p in zip(*parts, strict=True))
+    both = np.exp(np.clip(x @ np.asarray(states).T, -30, 30))
+    raw = _log_odds(both[:, 0] / (1.0 + both.sum(axis=1)))
+    order = np.argsort(raw)
+    groups = [g for g in np.array_split(order, min(_EXISTS_BINS, len(order))) if len(g)]
+    knots = np.array([raw[g].mean() for g in groups])
+    count = np.array([len(g) for g in groups], dtype=np.float64)
+    # Half a site of each kind more: of so many, none may err, and yet the next may.
+    share = np.array([((y[g] == 1).sum() + 0.5) / (len(g) + 1.0) for g in groups])
+    share = IsotonicRegression().fit(knots, share, sample_weight=count).predict(knots)
+    return tuple(knots.tolist()), tuple(_log_odds(share).tolist())
+
+
 def _fit_logistic(parts: list[tuple[FloatArray, NDArray[np.bool_]]]) -> tuple[float, ...]:
     x = np.concatenate([p[0] for p in parts])
     y = np.concatenate([p[1] for p in parts])
@@ -369,6 +401,12 @@ def _irregularity(xy: FloatArray) -> FloatArray:
         return np.zeros(len(xy))
     near = cKDTree(xy).query(xy, k=4)[1][:, 1:]
     out: FloatArray = np.log(np.linalg.norm(xy - xy[near].mean(axis=1), axis=1) + 0.03)
+    return out
+
+
+def _log_odds(p: FloatArray) -> FloatArray:
+    q = np.clip(p, 1e-9, 1 - 1e-9)
+    out: FloatArray = np.log(q / (1 - q))
     return out
 
 

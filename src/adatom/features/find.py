@@ -127,25 +127,6 @@ def find(
     return Found(atoms, candidates.xy[vacant], p_empty[vacant], refined, candidates, description)
 
 
-def describe_frame(
-    frame: Frame, tiles: Iterable[Prediction], material: Material, options: FindOptions
-) -> FloatArray:
-    """Describe a frame for `Novelty`, without calibration; see `describe`."""
-    candidates, refined = find_candidates(frame, tiles, material, options)
-    return describe(candidates, refined, material, options.refine)
-
-
-def find_atoms(
-    frame: Frame,
-    prediction: Prediction,
-    material: Material,
-    calibrator: Calibrator,
-    options: FindOptions | None = None,
-) -> AtomTable:
-    """Find the atoms alone, from whole maps; see `find`."""
-    return find(frame, [prediction], material, calibrator, options).atoms
-
-
 def _elements(
     candidates: Candidates, refined: Refined, material: Material, calibrator: Calibrator
 ) -> tuple[NDArray[np.str_], FloatArray]:

@@ -254,9 +254,9 @@ class Fit:
         widest = np.einsum("nii->ni", out)[:, :2].max(axis=1)
         most = (self.options.start_sigma_A / self.px) ** 2
         out[:, :2, :2] *= np.minimum(1.0, most / np.maximum(widest, 1e-12))[:, None, None]
-        # What the lines under an atom may still have moved it: the mean over its lines, of which
-        # a Gaussian of the probe's width counts sqrt(4π) widths.
-        lines = np.sqrt(4 * np.pi) * self.probe.sigma()
+        # What the lines under an atom may still have moved it. Each line counts by its information,
+        # exp(-r²/σ²); the mean is then over (Σq)² / Σq² = sqrt(2π) σ lines.
+        lines = np.sqrt(2 * np.pi) * self.probe.sigma()
         near = np.clip(np.round(self.rc[:, 0]).astype(int), 0, len(self.lines) - 1)
         slow = self.jitter**2 * 0.5 / lines  # moves of neighbouring lines together
         out[:, 1, 1] += self.lines_sd[near] ** 2 / lines + slow

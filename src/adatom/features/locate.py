@@ -111,6 +111,9 @@ def locate(prediction: Prediction, options: LocateOptions | None = None) -> Cand
     xy = working.xy(rc + np.asarray(prediction.origin))
     deviation = np.stack(offsets) - np.mean(offsets, axis=0)
     scatter = np.einsum("mni,mnj->nij", deviation, deviation) / max(len(maps) - 1, 1)
+    # A window cuts the far side of a spot that moved: its centre of mass shows less of the move.
+    cut = 0.5 * (options.window_A / prediction.spot_A) ** 2
+    scatter /= (1.0 - cut / np.expm1(cut)) ** 2
     far = np.asarray(working.extent_xy(prediction.whole))
     return Candidates(
         xy,

@@ -17,7 +17,7 @@ FloatArray = NDArray[np.float64]
 Image = NDArray[np.float32]
 _WIDTHS = np.array([1.0, 1.8, 3.2])  # of the probe's parts, in units of its core
 _KEPT = 3  # spectra of probes: the probe, its Gaussian, and that squared
-_PAD = 14  # pixels around the frame, against wrap-around
+_PAD = 24  # pixels around the frame, against wrap-around
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -68,7 +68,7 @@ def train_start(
 
 
 def diversify(
-    start: Network, source: Source, seed: int, options: TrainOptions, member: int | None = None
+    start: Network, source: Source, seed: int, options: TrainOptions, member: int = 0
 ) -> list[Network]:
     """Make the members of one trained network, by the kind of the options.
 
@@ -90,8 +90,7 @@ def diversify(
     Networks in evaluation mode.
     """
     if options.kind == "baseline":
-        own = seed + 1 + (member or 0)
-        return [_tune(deepcopy(start), source, own, options)]
+        return [_tune(deepcopy(start), source, seed + 1 + member, options)]
     if options.kind == "snapshot":
         return _snapshots(start, source, seed, options)
     if options.kind == "swag":

@@ -68,10 +68,14 @@ class Ensemble:
         return tuple(self._ready)
 
     def fingerprint(self) -> str:
-        """Hash of weights and calibration: part of the key of each step that uses them."""
+        """Hash of weights, calibration and novelty: part of the key of each step that uses them."""
         parts = [t.numpy() for n in self.networks for t in n.state_dict().values()]
         return content_hash(
-            *parts, list(self.classes), self.working.pixel_size_A, self.card.get("calibration")
+            *parts,
+            list(self.classes),
+            self.working.pixel_size_A,
+            self.card.get("calibration"),
+            self.card.get("novelty"),
         )
 
 
@@ -131,9 +135,12 @@ def load(path: Path) -> Ensemble:
             got=str(error),
             todo=todo,
         ) from error
-    return Ensemble(
-        networks, card.classes, Calibration(card.working_pixel_size_A), card.model_extra or {}
-    )
+    return Ensemble(networks, card.classes, Calibration(card.working_pixel_size_A), _kept(card))
+
+
+def _kept(card: _Card) -> dict[str, Any]:
+    """What the card says beyond its shape, which `save` writes anew."""
+    return {k: v for k, v in (card.model_extra or {}).items() if k != "members"}
 
 
 class _Card(BaseModel):

@@ -10,13 +10,12 @@ from typing import Any
 
 from adatom.campaign.bench.find import bench_find
 from adatom.campaign.bench.real import bench_real
+from adatom.campaign.bench.rows import Row
 from adatom.campaign.bench.speed import bench_speed
 from adatom.campaign.bench.whole import bench_demo, bench_movie, silicon_hits
 from adatom.errors import BadInput
 
 __all__ = ["BENCHMARKS", "BenchOptions", "run_benchmark", "silicon_hits"]
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,18 +14,18 @@ from sklearn.metrics import roc_auc_score
 from adatom.campaign.assess import held_out
 from adatom.campaign.bench.bound import ideal_f1, position_bound
 from adatom.campaign.bench.peers import run_peers
+from adatom.campaign.bench.rows import Row, row
 from adatom.campaign.bench.score import Answer, Tally
 from adatom.campaign.bench.sets import DOSES, Scene, convolution_set, multislice_set
 from adatom.campaign.perception import calibrator_of
 from adatom.core import GRAPHENE, Frame, LabelledFrame
 from adatom.errors import EngineMissing
-from adatom.features.find import FindOptions, Found, describe_frame, find
+from adatom.features.find import Found, find
 from adatom.features.novelty import Novelty
 from adatom.learning import weights
 from adatom.learning.ensemble import predict_tiles
 
 FloatArray = NDArray[np.float64]
-Row = dict[str, Any]
 _TARGETS: dict[str, tuple[float, ...]] = {
     "atom": (0.93, 0.995, 0.9998, 1.0, 1.0, 1.0),
     "vacancy": (0.0, 0.85, 0.98, 0.995, 1.0, 1.0),
@@ -52,8 +52,7 @@ class Finder:
 
     def distance(self, frame: Frame) -> float:
         """Distance of a frame to the training conditions."""
-        tiles = predict_tiles(frame, self.ensemble)
-        return self.novelty.distance(describe_frame(frame, tiles, GRAPHENE, FindOptions()))
+        return self.novelty.distance(self(frame).description)
 
 
 def answer_of(found: Found) -> Answer:
@@ -78,7 +77,7 @@ def bench_find(options: Any, output: Path) -> list[Row]:
         slices = multislice_set(2 if options.quick else 6, _CACHE / "multislice")
         rows += _set_rows("multislice", slices, finder, options, output)
     except EngineMissing as missing:
-        rows.append(_row("multislice set", f"not run: {missing.todo}", "run", met=False))
+        rows.append(row("multislice set", f"not run: {missing.todo}", "run", met=False))
     rows += _shifted_rows(finder, 4 if options.quick else 12)
     rows += _pure_row(finder, 4 if options.quick else 40)
     return rows
@@ -111,9 +110,9 @@ def _set_rows(name: str, scenes: list[Scene], finder: Finder, options: Any, out:
             for dose, shots in zip(DOSES, frames, strict=True)
         ]
         limit = f"{name}: {what} F1 of an ideal observer"
-        rows.append(_row(limit, _join(best), "the limit", met=True))
+        rows.append(row(limit, _join(best), "the limit", met=True))
     rows.append(
-        _row(f"{name}: ms a frame of 256²", _join(1e3 * s for s in seconds), "reported", met=True)
+        row(f"{name}: ms a frame of 256²", _join(1e3 * s for s in seconds), "reported", met=True)
     )
     if options.peers is not None:
         few = [shots[:_PEER_FRAMES] for shots in frames]  # Atomap takes ten seconds a frame
@@ -128,17 +127,17 @@ def _rows_of(name: str, tallies: list[Tally]) -> list[Row]:
     for what, targets in _TARGETS.items():
         got = [t.f1(what) for t in tallies]
         met = all(round(g, 4) >= target for g, target in zip(got, targets, strict=True))
-        rows.append(_row(f"{name}: {what} F1", _join(got, 4), _join(targets, 4), met=met))
+        rows.append(row(f"{name}: {what} F1", _join(got, 4), _join(targets, 4), met=met))
     for what in ("vacancy", "Si"):
         precision, recall = ([f(t) for t in tallies] for f in _shares(what))
         both = f"{_join(precision)}; {_join(recall)}"
-        rows += [_row(f"{name}: {what} precision; recall", both, "reported", met=True)]
+        rows += [row(f"{name}: {what} precision; recall", both, "reported", met=True)]
     rmse, bound = [t.rmse_A() for t in tallies], [t.bound_A() for t in tallies]
     ratio = [a / b for a, b in zip(rmse, bound, strict=True)]
-    rows.append(_row(f"{name}: RMSE per axis, Å", _join(rmse, 4), "reported", met=True))
-    rows.append(_row(f"{name}: Cramér-Rao bound, Å", _join(bound, 4), "the limit", met=True))
+    rows.append(row(f"{name}: RMSE per axis, Å", _join(rmse, 4), "reported", met=True))
+    rows.append(row(f"{name}: Cramér-Rao bound, Å", _join(bound, 4), "the limit", met=True))
     rows.append(
-        _row(
+        row(
             f"{name}: RMSE over bound",
             _join(ratio, 2),
             "under 1.15 from dose 1 up",
@@ -149,13 +148,13 @@ def _rows_of(name: str, tallies: list[Tally]) -> list[Row]:
         got = [t.coverage(sigmas) for t in tallies]
         met = all(low <= g <= high for g in got)
         rows.append(
-            _row(f"{name}: within {sigmas:.0f}σ", _join(got, 3), f"{low} to {high}", met=met)
+            row(f"{name}: within {sigmas:.0f}σ", _join(got, 3), f"{low} to {high}", met=met)
         )
     for of in ("p_exists", "p_element"):
         got = [t.calibration_error(of) for t in tallies]
         met = all(not g > 0.02 for g in got)
         rows.append(
-            _row(f"{name}: calibration error of {of}", _join(got, 3), "at most 0.02", met=met)
+            row(f"{name}: calibration error of {of}", _join(got, 3), "at most 0.02", met=met)
         )
     return rows
 
@@ -176,9 +175,9 @@ def _peer_rows(name: str, tallies: list[Tally]) -> list[Row]:
     for what, measure, digits in measures:
         got = [measure(t) for t in tallies]
         if not all(np.isnan(got)):
-            rows.append(_row(f"{name}: {what}", _join(got, digits), "baseline", met=True))
+            rows.append(row(f"{name}: {what}", _join(got, digits), "baseline", met=True))
     seconds = [1e3 * t.seconds for t in tallies]
-    return [*rows, _row(f"{name}: ms a frame of 256²", _join(seconds, 0), "baseline", met=True)]
+    return [*rows, row(f"{name}: ms a frame of 256²", _join(seconds, 0), "baseline", met=True)]
 
 
 def _shifted_rows(finder: Finder, count: int) -> list[Row]:
@@ -205,7 +204,7 @@ def _shifted_rows(finder: Finder, count: int) -> list[Row]:
         area = float(roc_auc_score(labels, score))
         cover = tally.coverage(1.0)
         rows.append(
-            _row(
+            row(
                 f"{name}: within 1σ; AUROC of the distance",
                 f"{cover:.3f}; {area:.3f}",
                 "at least 0.55; at least 0.95",
@@ -227,7 +226,7 @@ def _pure_row(finder: Finder, count: int) -> list[Row]:
             wrong += int((sure & (table.elements == "Si")).sum())
     rate = 1e4 * wrong / max(atoms, 1)
     return [
-        _row(
+        row(
             "Si in pure carbon, in 10,000 atoms",
             f"{rate:.2f} ({wrong} of {atoms})",
             "at most 1",
@@ -238,7 +237,3 @@ def _pure_row(finder: Finder, count: int) -> list[Row]:
 
 def _join(values: Any, digits: int = 3) -> str:
     return " / ".join(f"{v:.{digits}f}" for v in values)
-
-
-def _row(quantity: str, measured: str, target: str, met: bool) -> Row:
-    return {"quantity": quantity, "measured": measured, "target": target, "met": bool(met)}

@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 
 from adatom.campaign.bench.find import Finder
 from adatom.campaign.bench.peers import run_on_frames
+from adatom.campaign.bench.rows import Row, row
 from adatom.campaign.bench.score import f1_within
 from adatom.core import Calibration, Frame
 from adatom.errors import BadInput
@@ -20,7 +21,6 @@ from adatom.frames import read
 from adatom.frames.formats import published_defects
 
 FloatArray = NDArray[np.float64]
-Row = dict[str, Any]
 _NEAR_A = 0.6
 _BORDER_PX = 10
 _CONTAMINATED = 1.5  # of the file's density, in which an atom's centre has 0.95
@@ -57,9 +57,9 @@ def _library(finder: Finder, folder: Path, every: int) -> Row:
     """Share of the labelled Si, where the label sits on a bright spot, that is found."""
     keys: dict[str, list[str]] = defaultdict(list)
     with (folder / "index.csv").open(encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            if row["si_ok"] == "1":
-                keys[row["file"]].append(row["defect_key"])
+        for line in csv.DictReader(file):
+            if line["si_ok"] == "1":
+                keys[line["file"]].append(line["defect_key"])
     found = labelled = 0
     for name in sorted(keys)[::every]:
         frame = read(folder / name)[0]
@@ -71,7 +71,7 @@ def _library(finder: Finder, folder: Path, every: int) -> Row:
             found += int((cKDTree(silicon).query(truth)[0] < _NEAR_A).sum())
         labelled += len(truth)
     share = found / max(labelled, 1)
-    return _row(
+    return row(
         f"Si library: Si within {_NEAR_A} Å of the labels",
         f"{found} of {labelled} ({100 * share:.1f} %)",
         "at least 99 %",
@@ -88,7 +88,7 @@ def _grain_boundary(finder: Finder, folder: Path) -> Row:
     margin = _BORDER_PX * frame.calibration.pixel_size_A
     far = np.asarray(frame.calibration.extent_xy(frame.shape))
     score = f1_within(xy, published, far, margin, _NEAR_A)
-    return _row(
+    return row(
         "grain boundary: F1 against the published positions",
         f"{score:.4f}",
         "at least 0.995",
@@ -113,7 +113,7 @@ def _contaminated(finder: Finder, folder: Path) -> Row:
         scores.append(f1_within(xy, truth, far, 0.5, 0.5, keep=clean))
         inside = truth[np.all((truth > 0.5) & (truth < far - 0.5), axis=1)]
         asked += int(clean(inside).sum())
-    return _row(
+    return row(
         "simulated contaminated graphene: F1 outside of the contamination",
         " / ".join(f"{s:.3f}" for s in scores) + f" ({asked} true atoms)",
         "at least 0.98 each",
@@ -168,7 +168,7 @@ def _noisier(finder: Finder, folder: Path, peers: Path | None, output: Path) -> 
         parts = np.array(scores).reshape(len(_NOISIER), -1)
         text = "; ".join(" / ".join(f"{v:.3f}" for v in part) for part in parts)
         rows.append(
-            _row(
+            row(
                 f"{tool}: F1 against its undegraded result at 1/2 and 1/4 of the signal-to-noise "
                 "(boundary / dimer / trimer)",
                 text,
@@ -177,7 +177,3 @@ def _noisier(finder: Finder, folder: Path, peers: Path | None, output: Path) -> 
             )
         )
     return rows
-
-
-def _row(quantity: str, measured: str, target: str, met: bool) -> Row:
-    return {"quantity": quantity, "measured": measured, "target": target, "met": bool(met)}

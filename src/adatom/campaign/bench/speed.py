@@ -11,12 +11,12 @@ import numpy as np
 
 from adatom.campaign.bench.find import Finder
 from adatom.campaign.bench.peers import run_tool, write_frames
+from adatom.campaign.bench.rows import Row, row
 from adatom.campaign.bench.sets import convolution_set
 from adatom.core import GRAPHENE, Frame
 from adatom.frames.synthesize import random_labelled
 from adatom.learning.ensemble import predict_tiles
 
-Row = dict[str, Any]
 _DOSE = 5.0
 _FEW_STEPS = 20
 _SCENE_PX = 1024
@@ -46,7 +46,7 @@ def bench_speed(options: Any, output: Path) -> list[Row]:
             pass
         networks = time.perf_counter() - start
         rows.append(
-            _row(
+            row(
                 f"{size}²: seconds in all, of these networks; atoms; peak memory so far",
                 f"{seconds[size]:.2f}, {networks:.2f}; {len(found.atoms)}; {memory[size]:.0f} MB",
                 "at most 1000 MB" if size == 1024 else "reported",
@@ -57,7 +57,7 @@ def bench_speed(options: Any, output: Path) -> list[Row]:
     small, large = min(per_pixel), max(per_pixel)
     ratio = per_pixel[large] / per_pixel[small]
     rows.append(
-        _row(
+        row(
             f"microseconds a pixel, {small}² and {large}²",
             f"{per_pixel[small]:.2f} and {per_pixel[large]:.2f} (ratio {ratio:.2f})",
             "linear: ratio at most 1.5",
@@ -92,7 +92,7 @@ def _against_atomai(python: Path, ours: float, output: Path) -> Row:
     )
     theirs = float(answer["frames"][0]["seconds"])
     ratio, memory = theirs / ours, answer["peak_memory_MB"]
-    return _row(
+    return row(
         "1024², ten members: adatom over AtomAI",
         f"{ours:.2f} s over {theirs:.1f} s ({memory:.0f} MB): 1/{ratio:.1f}",
         "at most 1/10",
@@ -102,7 +102,3 @@ def _against_atomai(python: Path, ours: float, output: Path) -> Row:
 
 def _peak_MB() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def _row(quantity: str, measured: str, target: str, met: bool) -> Row:
-    return {"quantity": quantity, "measured": measured, "target": target, "met": bool(met)}

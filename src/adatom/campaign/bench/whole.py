@@ -6,11 +6,11 @@ import csv
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 
+from adatom.campaign.bench.rows import Row, row
 from adatom.campaign.config import Config, InputOptions
 from adatom.campaign.demo import demo_config
 from adatom.campaign.pipeline import run_campaign
@@ -21,8 +21,6 @@ _MOVIE = "graphene_si_movie/si3c6_trimer_rotating"
 _MOVIE_PIXEL_A = 0.078125
 _LABEL_A = 0.6
 
-Row = dict[str, Any]
-
 
 def bench_demo(data: Path | None, output: Path) -> list[Row]:
     """Time the demonstration."""
@@ -31,9 +29,9 @@ def bench_demo(data: Path | None, output: Path) -> list[Row]:
     summary = run_campaign(demo_config(7), output).summary
     seconds = time.perf_counter() - began
     return [
-        _row("wall time", f"{seconds:.0f} s", "under 180 s", seconds < 180),
-        _row("processor time", f"{_cpu_seconds() - cpu:.0f} s", "shown", met=True),
-        _row("frames, atoms", f"{summary['frames']}, {summary['atoms']}", "shown", met=True),
+        row("wall time", f"{seconds:.0f} s", "under 180 s", seconds < 180),
+        row("processor time", f"{_cpu_seconds() - cpu:.0f} s", "shown", met=True),
+        row("frames, atoms", f"{summary['frames']}, {summary['atoms']}", "shown", met=True),
     ]
 
 
@@ -63,18 +61,18 @@ def bench_movie(data: Path | None, output: Path) -> list[Row]:
     runs = {row["temperature_K"]: row["runs"] for row in summary["dynamics"]}
     spread = ", ".join(f"{r['formula']} {r['energy_sd_eV']:.3f} eV" for r in energies) or "none"
     return [
-        _row("wall time", f"{seconds:.0f} s", "under 900 s", seconds < 900),
-        _row("processor time", f"{_cpu_seconds() - cpu:.0f} s", "shown", met=True),
-        _row(
+        row("wall time", f"{seconds:.0f} s", "under 900 s", seconds < 900),
+        row("processor time", f"{_cpu_seconds() - cpu:.0f} s", "shown", met=True),
+        row(
             f"frames with three Si within {_LABEL_A} Å of the labels",
             f"{hits} of {frames} (worst Si {worst:.2f} Å)",
             "at least 40 of 44",
             hits >= 40,
         ),
-        _row("median nearest C-C", f"{bond:.3f} Å", "1.38 to 1.46 Å", 1.38 <= bond <= 1.46),
-        _row("relaxed draws", str(draws), "at least 4", draws >= 4),
-        _row("spread of their energy", spread, "reported", bool(energies)),
-        _row(
+        row("median nearest C-C", f"{bond:.3f} Å", "1.38 to 1.46 Å", 1.38 <= bond <= 1.46),
+        row("relaxed draws", str(draws), "at least 4", draws >= 4),
+        row("spread of their energy", spread, "reported", bool(energies)),
+        row(
             "dynamics runs at 300 and 900 K",
             f"{runs.get(300.0, 0)} and {runs.get(900.0, 0)}",
             "at least 1 each",
@@ -113,7 +111,3 @@ def _cpu_seconds() -> float:
     """Processor time of this process and its finished children, s."""
     t = os.times()
     return t.user + t.system + t.children_user + t.children_system
-
-
-def _row(quantity: str, measured: str, target: str, met: bool) -> Row:
-    return {"quantity": quantity, "measured": measured, "target": target, "met": bool(met)}
