@@ -10,7 +10,7 @@ from scipy.optimize import least_squares
 from adatom.core import GRAPHENE
 from adatom.errors import BadInput, EngineMissing
 from adatom.frames import prism
-from adatom.frames.prism import PrismOptions, atoms_of, prism_image, prism_set
+from adatom.frames.prism import PrismOptions, atoms_of, prism_image, prism_set, prism_spot
 from adatom.frames.sheet import graphene_sheet
 from adatom.frames.specimen import Specimen
 
@@ -123,3 +123,24 @@ def test_a_set_is_the_same_from_its_cache(tmp_path):
     np.testing.assert_array_equal(first[0].image, again[0].image)
     assert len(list(tmp_path.iterdir())) == 1
     assert 0.8 < first[0].image.max() < 6.0
+
+
+@pytest.mark.slow
+def test_an_image_is_nearly_the_sum_of_its_atoms_spots():
+    """The bound and the ideal observer stand on the spot: too wide a one would flatter us."""
+    pytest.importorskip("abtem")
+    options, px = PrismOptions(), 0.1
+    spot = prism_spot(61, px, options)
+    (_, width) = fit_spot(spot, px, (3.0, 3.0))
+    assert np.unravel_index(spot.argmax(), spot.shape) == (30, 30)
+    assert 0.35 < width < 0.5
+    xy = np.array([[3.0, 3.0], [4.4, 3.0], [2.3, 4.2]])  # on the pixels' centres
+    sheet = Specimen(xy, np.zeros(3, dtype=np.int64), NONE)
+    atoms = atoms_of(sheet, GRAPHENE)
+    atoms.set_cell((10.0, 10.0, 2.0))
+    image = prism_image(atoms, (61, 61), px, options)
+    summed = np.zeros_like(image)
+    for x, y in np.round(xy / px).astype(int) - 30:
+        summed += np.roll(spot, (y, x), axis=(0, 1))
+    near = slice(15, 46)
+    np.testing.assert_allclose(image[near, near], summed[near, near], atol=0.06 * float(spot.max()))

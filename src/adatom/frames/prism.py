@@ -290,7 +290,11 @@ def prism_spot(
     """
     middle = (pixels - 1) / 2 * pixel_size_A
     lone = Specimen(np.array([[middle, middle]]), np.zeros(1, dtype=np.int64), np.zeros((0, 2)))
-    return _cached_image(atoms_of(lone), (pixels, pixels), pixel_size_A, options, cache)
+    atoms = atoms_of(lone)
+    # A lone atom fills no cell: without vacuum as wide as the image, its neighbours are its images.
+    side = (pixels - 1) * pixel_size_A + _GAP_A
+    atoms.set_cell((side, side, _DEPTH_A))
+    return _cached_image(atoms, (pixels, pixels), pixel_size_A, options, cache)
 
 
 def _load_abtem() -> Any:
