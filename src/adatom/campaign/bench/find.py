@@ -126,8 +126,8 @@ def _rows_of(name: str, tallies: list[Tally]) -> list[Row]:
     rows = []
     for what, targets in _TARGETS.items():
         got = [t.f1(what) for t in tallies]
-        met = all(round(g, 4) >= target for g, target in zip(got, targets, strict=True))
-        rows.append(row(f"{name}: {what} F1", _join(got, 4), _join(targets, 4), met=met))
+        met = all(g >= target for g, target in zip(got, targets, strict=True))
+        rows.append(row(f"{name}: {what} F1", _join(got, 5), _join(targets, 4), met=met))
     for what in ("vacancy", "Si"):
         precision, recall = ([f(t) for t in tallies] for f in _shares(what))
         both = f"{_join(precision)}; {_join(recall)}"
