@@ -49,7 +49,7 @@ from adatom.store import (
 
 _SAME_SITE_A = 0.6
 _MAPS = ("mean", "std", "entropy", "mutual_information")  # of the members, by `Prediction`
-RARE = 0.02  # of training frames lie this far out: a frame that does is flagged
+RARE = 0.006  # of training frames lie this far out: a frame that does is flagged (decision 7)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -79,8 +79,7 @@ def ideal_f1(scenes: list[Scene], frames: list[LabelledFrame], dose: float, what
 
     Is this site empty, or is this atom Si? The observer knows the probe, the background and all
     other atoms exactly, uses the exact Poisson likelihood (Neyman and Pearson, 1933) and the
-    threshold that is best in hindsight. It does not ask what a defect does to its neighbours, which
-    at these doses says little.
+    threshold that is best in hindsight. It does not ask what a defect does to its neighbours.
 
     Parameters
     ----------
