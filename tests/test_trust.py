@@ -6,21 +6,16 @@ import numpy as np
 import pytest
 
 from adatom.campaign.assess import calibrate_ensemble, held_out
-from adatom.core import GRAPHENE, Calibration, Frame
-from adatom.features.calibrate import (
-    Calibrator,
-    Observation,
-    _fit_exists,
-    fit_calibrator,
-    match_truth,
-)
+from adatom.core import GRAPHENE, VACANCY, Calibration, Frame, LabelledFrame, Prediction
+from adatom.features.calibrate import Calibrator, Observation, fit_calibrator, match_truth
 from adatom.features.find import FindOptions, find_candidates
 from adatom.features.fit import Optics, RefineOptions
-from adatom.features.locate import Candidates
+from adatom.features.locate import Candidates, locate
 from adatom.features.model import Noise
 from adatom.features.novelty import _NAMES, Novelty, describe, fit_novelty
 from adatom.features.refine import Refined
 from adatom.features.spots import Probe
+from adatom.features.states import class_features, fit_exists, state_features
 from adatom.frames.conditions import Conditions
 from adatom.frames.specimen import Specimen
 from adatom.frames.synthesize import image_specimen, random_labelled
@@ -152,7 +147,7 @@ def test_existence_is_bent_to_the_share_that_is_true():
     rng = np.random.default_rng(3)
     x = np.stack([np.ones(4000), np.repeat([4.6, -4.6], 2000)], axis=1)
     y = np.where(np.arange(4000) < 2000, 1, (rng.random(4000) < 0.2).astype(int))
-    knots, values = _fit_exists([(x, y)], ((0.0, 1.0), (-30.0, 0.0)))
+    knots, values = fit_exists([(x, y)], ((0.0, 1.0), (-30.0, 0.0)))
     assert (np.diff(values) >= 0).all()
     said = 1 / (1 + np.exp(-np.interp([4.6, -4.6], knots, values)))
     assert 1 - said[0] < 0.005
@@ -165,6 +160,136 @@ def test_without_foreign_species_all_are_alike(fitted):
     assert np.ptp(fitted.p_foreign(only, refined_of(only, np.ones(9)))) == 0
 
 
+def sites_of_classes(species, rng, *, brightness=(3.0, 2.0, 1.0)):
+    """Sites whose networks take them rather for what they are, and as bright as that."""
+    n, classes = len(species), len(brightness)
+    weight = rng.uniform(0.2, 1.0, (n, classes)) + 1.5 * np.eye(classes)[species]
+    mass = np.concatenate([weight / weight.sum(axis=1, keepdims=True), np.zeros((n, 1))], axis=1)
+    one = candidates_of(np.ones(n))
+    sites = replace(one, mass=mass)
+    amplitude = np.asarray(brightness)[species] * rng.normal(1.0, 0.1, n)
+    return sites, refined_of(sites, amplitude)
+
+
+def observation_of(species, seed):
+    rng = np.random.default_rng(seed)
+    sites, refined = sites_of_classes(species, rng)
+    frame = Frame(rng.random((64, 64), dtype=np.float32), Calibration(0.2))
+    truth = LabelledFrame(frame, sites.xy + 0.01, species, ("Mo", "S2", "S"), NONE)
+    return Observation(sites, refined, truth)
+
+
+def test_each_of_several_classes_is_told_from_the_others():
+    rng = np.random.default_rng(5)
+    calibrator = fit_calibrator(
+        [observation_of(rng.choice(3, 200, p=(0.3, 0.6, 0.1)), k) for k in range(4)], OPTIONS
+    )
+    species = np.repeat([0, 1, 2], 60)
+    sites, refined = sites_of_classes(species, rng)
+    p = calibrator.p_classes(sites, refined)
+    assert p.shape == (180, 3)
+    np.testing.assert_allclose(p.sum(axis=1), 1.0)
+    np.testing.assert_allclose(calibrator.p_foreign(sites, refined), 1.0 - p[:, 0], atol=1e-12)
+    assert (np.argmax(p, axis=1) == species).mean() > 0.9
+    assert Calibrator.model_validate_json(calibrator.model_dump_json()) == calibrator
+
+
+def test_a_class_that_no_sample_has_is_improbable():
+    calibrator = fit_calibrator([observation_of(np.arange(200) % 2, k) for k in range(4)], OPTIONS)
+    species = np.arange(100) % 2
+    p = calibrator.p_classes(*sites_of_classes(species, np.random.default_rng(9)))
+    assert p[:, 2].max() < 0.05
+    assert (np.argmax(p, axis=1) == species).mean() > 0.9
+    alone = fit_calibrator([observation_of(np.zeros(200, dtype=int), 1)], OPTIONS)
+    p = alone.p_classes(*sites_of_classes(species, np.random.default_rng(9)))
+    assert np.argmax(p, axis=1).max() == 0
+
+
+def test_with_one_foreign_class_its_row_is_a_logistic_model(shipped):
+    sites = candidates_of(np.ones(20), np.linspace(0.0, 1.0, 20))
+    refined = refined_of(sites, np.linspace(0.5, 4.0, 20))
+    (row,) = shipped.foreign
+    logits = class_features(sites, refined) @ np.array(row)
+    p = 1 / (1 + np.exp(-logits))
+    np.testing.assert_allclose(shipped.p_foreign(sites, refined), p, atol=1e-12)
+
+
+def test_an_atom_is_compared_with_its_own_class():
+    """The dim class of a crystal of two is no less there than the bright one."""
+    species = np.repeat([0, 1], 20)
+    sites = candidates_of(np.ones(40), species)
+    both = state_features(sites, refined_of(sites, np.where(species == 0, 5.0, 1.0)))
+    same = state_features(sites, refined_of(sites, 1.0))
+    own = slice(9)  # what follows is of the whole frame
+    np.testing.assert_allclose(both[20:, own], same[20:, own])
+    few = candidates_of(np.ones(40), np.arange(40) < 5)
+    bright = refined_of(few, np.where(np.arange(40) < 5, 4.0, 1.0))
+    np.testing.assert_allclose(state_features(few, bright)[5:, own], same[5:, own], atol=1e-9)
+
+
+def counts_of(amplitude, *, sd=0.1):
+    """What the counts say of each site, and how few they are."""
+    sites = candidates_of(np.ones(len(amplitude)))
+    refined = replace(refined_of(sites, amplitude), amplitude_sd=np.full(len(amplitude), sd))
+    features = state_features(sites, refined)
+    return features[:, 7], features[0, 9]
+
+
+def test_a_dim_atom_says_more_where_the_others_are_alike():
+    """Of equal error bars: what counts is how much the frame's own atoms scatter."""
+    rng, dim = np.random.default_rng(4), np.append(np.ones(200), 0.25)
+    alike = counts_of(dim * np.append(rng.normal(1.0, 0.1, 200), 1.0))[0]
+    unlike = counts_of(dim * np.append(np.abs(rng.normal(1.0, 0.4, 200)), 1.0))[0]
+    assert alike[-1] > 2.5 * unlike[-1] > 0
+    # No atom and less than none are as good, and none is infinitely sure.
+    none = counts_of(np.append(np.ones(200), [-3.0, 0.0]))[0]
+    assert none[-2] == none[-1] == pytest.approx(5.0, abs=0.1)
+    assert none[:-2] == pytest.approx(-5.0, abs=0.1)
+
+
+def test_few_counts_are_known_by_the_errors_of_amplitudes():
+    few = [counts_of(np.ones(50), sd=sd)[1] for sd in (0.01, 0.05, 0.2, 0.5, 5.0)]
+    np.testing.assert_allclose(few, [0.0, 0.0, np.log10(4.0), 1.0, 1.2])
+
+
+def test_vacancies_are_found_at_one_count_and_doubted_at_a_third(ensemble, shipped):
+    """Expected and true numbers agree; at one count hardly one of them is missed."""
+    expected, true, found = {}, {}, {}
+    for dose in (0.3, 1.0):
+        for k in range(6):
+            gone = ((5.0, 5.0), (13.0, 6.0), (8.0, 13.0))
+            truth = graphene_frame(400 + k, px=0.13, counts=dose, missing=gone)
+            tiles = predict_tiles(truth.frame, ensemble)
+            seen = find_candidates(truth.frame, tiles, GRAPHENE, FindOptions())
+            p = shipped.p_states(*seen)[1]
+            right = match_truth(seen[0].xy, truth.vacancies_xy) >= 0
+            for counts, value in (
+                (expected, p.sum()), (true, len(truth.vacancies_xy)), (found, p[right].sum()),
+            ):  # fmt: skip
+                counts[dose] = counts.get(dose, 0.0) + value
+        assert 0.7 * true[dose] < expected[dose] < 1.4 * true[dose]
+    assert found[1.0] > 0.9 * true[1.0]
+    assert 0.4 * true[0.3] < found[0.3] < 0.9 * true[0.3]
+
+
+def test_sites_of_a_coarser_map_are_found_at_its_own_scale():
+    """All lengths twice as long: the same sites, the same masses, positions twice as far."""
+    rng = np.random.default_rng(2)
+    maps = np.zeros((2, 2, 60, 60), dtype=np.float32)
+    r, c = np.indices((60, 60))
+    for at in (
+        8.0 + 7.1 * np.stack(np.divmod(np.arange(36), 6), axis=1) + rng.normal(0, 0.5, (36, 2))
+    ):
+        maps[:, 0] += np.exp(-((r - at[0]) ** 2 + (c - at[1]) ** 2) / (2 * 1.25**2))
+    maps[1] *= 0.9
+    fine = locate(Prediction(maps, ("C", VACANCY), Calibration(0.2)))
+    coarse = locate(Prediction(maps, ("C", VACANCY), Calibration(0.4), spot_A=0.5))
+    assert len(fine.xy) == 36
+    np.testing.assert_allclose(coarse.xy, 2 * fine.xy)
+    np.testing.assert_allclose(coarse.mass, fine.mass)
+    np.testing.assert_allclose(coarse.scatter, 4 * fine.scatter)
+
+
 # ---------------------------------------------------------------- positions and their error bars
 
 
@@ -172,7 +297,7 @@ def plain(**changes):
     return Calibrator(
         **{
             "states": ((0.0,), (0.0,)), "exists": ((-9.0, 9.0), (-9.0, 9.0)),
-            "foreign": (0.0,), "trust": (1.0,) * 10,
+            "foreign": ((0.0,) * 4,), "trust": (1.0,) * 10,
             "spread": (np.log(0.03**2), *(0.0,) * (SPREAD - 1)),
             "spread_mean": (0.0,) * SPREAD, "spread_scale": (1.0,) * SPREAD, **changes,
         }

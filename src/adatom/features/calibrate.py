@@ -9,21 +9,30 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from scipy.optimize import minimize
 from scipy.spatial import cKDTree
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
 
 from adatom.core import LabelledFrame
 from adatom.features.locate import Candidates
 from adatom.features.refine import Refined, RefineOptions
+from adatom.features.states import (
+    BORDER_A,
+    class_features,
+    class_probabilities,
+    fit_classes,
+    fit_exists,
+    fit_states,
+    log_odds,
+    logit,
+    shares,
+    sigmoid,
+    state_features,
+    state_odds,
+)
 
 FloatArray = NDArray[np.float64]
-_BORDER_A = 1.0
 MATCH_A = 0.5  # a found atom is right when it lies this near to a true one
 _MOVED = (0.0, 0.6, 0.7, 0.8, 0.9, 1.05, 1.3, 1.7, 2.2, 3.5)  # where trust is tabulated
 _MEDIAN = 0.6745  # of the absolute value of a standard normal variable
 _LARGEST_A = 0.5  # of the errors that counts alone may leave
-_EXISTS_BINS = 25
-_NATURAL = 0.15  # atoms differ a little even without noise: focus, vibration
 _ONE_SIGMA = 0.6827
 
 
@@ -42,7 +51,7 @@ class Calibrator(BaseModel):
 
     states: tuple[tuple[float, ...], tuple[float, ...]]
     exists: tuple[tuple[float, ...], tuple[float, ...]]
-    foreign: tuple[float, ...]
+    foreign: tuple[tuple[float, ...], ...]
     trust: tuple[float, ...]
     spread: tuple[float, ...]
     spread_mean: tuple[float, ...]
@@ -53,15 +62,25 @@ class Calibrator(BaseModel):
 
         What is left is that nothing is there at all. Each of shape (site,).
         """
-        logits = _state_features(candidates, refined) @ np.asarray(self.states).T
-        both = np.exp(np.clip(logits, -30, 30))
+        both = state_odds(self.states, state_features(candidates, refined))
         atom, empty = (both / (1.0 + both.sum(axis=1, keepdims=True))).T
-        exists = _sigmoid(np.interp(_log_odds(atom), *self.exists))
+        exists = sigmoid(np.interp(log_odds(atom), *self.exists))
         return exists, empty * (1.0 - exists) / np.maximum(1.0 - atom, 1e-12)
 
+    def p_classes(self, candidates: Candidates, refined: Refined) -> FloatArray:
+        """Probability of each class for the atom of each site, shape (site, class).
+
+        Classes are the networks' without the last, which are empty sites.
+        """
+        features = class_features(candidates, refined)
+        if features.shape[1] < 4:
+            return np.ones((len(features), 1))
+        return class_probabilities(self.foreign, features)
+
     def p_foreign(self, candidates: Candidates, refined: Refined) -> FloatArray:
-        """Probability that the atom of each site is not of the host's class, shape (site,)."""
-        return _sigmoid(_foreign_features(candidates, refined) @ np.asarray(self.foreign))
+        """Probability that the atom of each site is not of the first class, shape (site,)."""
+        out: FloatArray = self.p_classes(candidates, refined)[:, 1:].sum(axis=1)
+        return out
 
     def position(
         self, candidates: Candidates, refined: Refined, options: RefineOptions
@@ -104,15 +123,15 @@ def fit_calibrator(observations: list[Observation], options: RefineOptions) -> C
         With which they were refined.
     """
     states: list[tuple[FloatArray, NDArray[np.int64]]] = []
-    foreign: list[tuple[FloatArray, NDArray[np.bool_]]] = []
+    classes: list[tuple[FloatArray, NDArray[np.int64]]] = []
     places: list[tuple[FloatArray, ...]] = []
     for seen in observations:
         c, r = seen.candidates, seen.refined
         match = match_truth(c.xy, seen.truth.xy)
         right = match >= 0
         vacant = (match_truth(c.xy, seen.truth.vacancies_xy) >= 0) & ~right
-        states.append((_state_features(c, r), np.where(right, 1, np.where(vacant, 2, 0))))
-        foreign.append((_foreign_features(c, r)[right], seen.truth.species[match[right]] > 0))
+        states.append((state_features(c, r), np.where(right, 1, np.where(vacant, 2, 0))))
+        classes.append((class_features(c, r)[right], seen.truth.species[match[right]]))
         n = int(right.sum())
         places.append(
             (
@@ -130,11 +149,11 @@ def fit_calibrator(observations: list[Observation], options: RefineOptions) -> C
     trust = _fit_trust(error, shift, sigma, moved)
     left = error - _trust(trust, moved)[:, None] * shift
     spread, mean, scale = _fit_spread(left / shape, features)
-    weights = _fit_states(states)
+    weights = fit_states(states)
     return Calibrator(
         states=weights,
-        exists=_fit_exists(states, weights),
-        foreign=_fit_logistic(foreign),
+        exists=fit_exists(states, weights),
+        foreign=fit_classes(classes),
         trust=trust,
         spread=spread,
         spread_mean=mean,
@@ -185,126 +204,6 @@ def _moved(candidates: Candidates, refined: Refined, options: RefineOptions) -> 
 def _trust(table: tuple[float, ...], moved: float | FloatArray) -> FloatArray:
     """Look the trust up by how far a frame's atoms were moved."""
     return np.asarray(np.interp(moved, _MOVED, table), dtype=np.float64)
-
-
-def _evidence(refined: Refined) -> tuple[FloatArray, FloatArray]:
-    """Amplitude over that of a usual atom, and its standard deviation in the same unit."""
-    typical = float(np.median(refined.amplitude)) if len(refined.amplitude) else 1.0
-    typical = max(typical, 1e-12)
-    return refined.amplitude / typical, np.maximum(refined.amplitude_sd / typical, 1e-3)
-
-
-def _state_features(candidates: Candidates, refined: Refined) -> FloatArray:
-    """What tells an atom, an empty site and nothing apart, shape (site, feature); first is one."""
-    ratio, sd = _evidence(refined)
-    atom, vacant = _shares(candidates)
-    mass = _logit(atom)
-    typical = float(np.median(mass)) if len(mass) else 0.0
-    # Log-likelihood ratio of no atom against a usual one, by the counts.
-    noise = sd**2 + _NATURAL**2
-    counts = 0.5 * (np.minimum(ratio - 1.0, 0.0) ** 2 - np.maximum(ratio, 0.0) ** 2) / noise
-    return np.stack(
-        [
-            np.ones(len(mass)),
-            mass,
-            # In noise alone every peak is low; a weak atom among strong ones is another matter.
-            np.full(len(mass), typical),
-            _logit(vacant),
-            _logit(np.clip(candidates.peak, 0, 1)),
-            2 * candidates.votes - 1,
-            candidates.disagreement,
-            np.clip(counts, -12.0, 12.0),
-            # Half of an atom at the border is not in the frame: there, and only there, many err.
-            np.clip(1.0 - candidates.border_A / _BORDER_A, 0.0, 1.5),
-        ],
-        axis=1,
-    )
-
-
-def _foreign_features(candidates: Candidates, refined: Refined) -> FloatArray:
-    ratio, sd = _evidence(refined)
-    classes = candidates.mass.shape[1]
-    if classes < 3:
-        return np.concatenate([np.ones((len(ratio), 1)), np.zeros((len(ratio), 3))], axis=1)
-    atom = candidates.mass[:, :-1]
-    share = atom[:, 1:].sum(axis=1) / np.maximum(atom.sum(axis=1), 1e-6)
-    return np.stack(
-        [
-            np.ones(len(share)),
-            _logit(share),
-            np.log(np.clip(ratio, 0.2, 8.0)),
-            np.clip((ratio - 2.0) / np.hypot(sd, 0.15), -6.0, 6.0),
-        ],
-        axis=1,
-    )
-
-
-def _shares(candidates: Candidates) -> tuple[FloatArray, FloatArray]:
-    """Expected number of atoms, and of empty sites (the last class), at each site."""
-    mass = candidates.mass
-    if mass.shape[1] < 2:
-        return mass[:, 0], np.zeros(len(mass))
-    return mass[:, :-1].sum(axis=1), mass[:, -1]
-
-
-def _logit(p: FloatArray) -> FloatArray:
-    q = np.clip(p, 2e-3, 1 - 2e-3)
-    out: FloatArray = np.log(q / (1 - q))
-    return out
-
-
-def _fit_states(
-    parts: list[tuple[FloatArray, NDArray[np.int64]]],
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Fit atom (1) and empty site (2) against nothing (0) by multinomial logistic regression."""
-    x, y = (np.concatenate(p) for p in zip(*parts, strict=True))
-    # One made-up site of each kind, so that a sample without one still has a fit.
-    x = np.concatenate([x, np.repeat(x.mean(axis=0, keepdims=True), 3, axis=0)])
-    y = np.concatenate([y, np.arange(3)])
-    scale = x.std(axis=0) + 1e-9
-    scale[0] = 1.0
-    model = LogisticRegression(C=100.0, fit_intercept=False, max_iter=3000).fit(x / scale, y)
-    nothing, atom, empty = model.coef_ / scale
-    return tuple((atom - nothing).tolist()), tuple((empty - nothing).tolist())
-
-
-def _fit_exists(
-    parts: list[tuple[FloatArray, NDArray[np.int64]]],
-    states: tuple[tuple[float, ...], tuple[float, ...]],
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Bend the log-odds of existence to the shares that are true, where the model is too straight.
-
-    Bins of equal numbers of sites, isotonic over them (Zadrozny and Elkan, KDD 2002, 694). A
-    supercell has a hundred sure atoms: one in a thousand less sure, and a draw in ten lacks one.
-
-    Returns
-    -------
-    Log-odds by the model, and those that are true, at the knots of a table.
-    """
-    x, y = (np.concatenate(p) for p in zip(*parts, strict=True))
-    both = np.exp(np.clip(x @ np.asarray(states).T, -30, 30))
-    raw = _log_odds(both[:, 0] / (1.0 + both.sum(axis=1)))
-    order = np.argsort(raw)
-    groups = [g for g in np.array_split(order, min(_EXISTS_BINS, len(order))) if len(g)]
-    knots = np.array([raw[g].mean() for g in groups])
-    count = np.array([len(g) for g in groups], dtype=np.float64)
-    # Half a site of each kind more: of so many, none may err, and yet the next may.
-    share = np.array([((y[g] == 1).sum() + 0.5) / (len(g) + 1.0) for g in groups])
-    share = IsotonicRegression().fit(knots, share, sample_weight=count).predict(knots)
-    return tuple(knots.tolist()), tuple(_log_odds(share).tolist())
-
-
-def _fit_logistic(parts: list[tuple[FloatArray, NDArray[np.bool_]]]) -> tuple[float, ...]:
-    x = np.concatenate([p[0] for p in parts])
-    y = np.concatenate([p[1] for p in parts])
-    if y.all() or not y.any():
-        # Nothing to tell apart: as sure as the sample allows.
-        odds = (y.sum() + 0.5) / (len(y) - y.sum() + 0.5)
-        return (float(np.log(odds)), *(0.0 for _ in range(x.shape[1] - 1)))
-    scale = x.std(axis=0) + 1e-9
-    scale[0] = 1.0
-    model = LogisticRegression(C=100.0, fit_intercept=False, max_iter=3000).fit(x / scale, y)
-    return tuple((model.coef_[0] / scale).tolist())
 
 
 def _fit_trust(
@@ -376,9 +275,9 @@ def _spread_features(
     sigma = _counts_sigma(refined, options)
     counts = np.log(sigma) + 3.0
     scatter = np.log(np.sqrt(0.5 * np.einsum("nii->n", candidates.scatter)) + 1e-4) + 5.0
-    logit = _logit(_shares(candidates)[0])
+    sure = logit(shares(candidates)[0])
     irregular = _irregularity(candidates.xy)
-    usual = [np.median(v) for v in (scatter, logit, irregular)]
+    usual = [np.median(v) for v in (scatter, sure, irregular)]
     one = np.ones(n)
     s, t, i = (u * one for u in usual)
     m = np.log(_moved(candidates, refined, options) + 0.05) * one
@@ -386,9 +285,9 @@ def _spread_features(
     rim = np.exp(-np.maximum(candidates.border_A, 0.0) / 4.0)
     return np.stack(
         [
-            one, counts, counts**2, scatter - s, s, s**2, counts * s, logit - t, t, lumps,
+            one, counts, counts**2, scatter - s, s, s**2, counts * s, sure - t, t, lumps,
             lumps * counts, np.log(refined.optics.sigma_A) * one,
-            np.clip(1.0 - candidates.border_A / _BORDER_A, 0.0, 1.5), rim, rim * s, m, m**2,
+            np.clip(1.0 - candidates.border_A / BORDER_A, 0.0, 1.5), rim, rim * s, m, m**2,
             m * counts, np.minimum(irregular - i, 2.0), i, i * counts,
         ],
         axis=1,
@@ -401,15 +300,4 @@ def _irregularity(xy: FloatArray) -> FloatArray:
         return np.zeros(len(xy))
     near = cKDTree(xy).query(xy, k=4)[1][:, 1:]
     out: FloatArray = np.log(np.linalg.norm(xy - xy[near].mean(axis=1), axis=1) + 0.03)
-    return out
-
-
-def _log_odds(p: FloatArray) -> FloatArray:
-    q = np.clip(p, 1e-9, 1 - 1e-9)
-    out: FloatArray = np.log(q / (1 - q))
-    return out
-
-
-def _sigmoid(x: FloatArray) -> FloatArray:
-    out: FloatArray = 1.0 / (1.0 + np.exp(-np.clip(x, -30, 30)))
     return out

@@ -15,6 +15,12 @@ from adatom.features.ghosts import ghosts
 from adatom.features.locate import Candidates, LocateOptions, locate
 from adatom.features.novelty import describe
 from adatom.features.refine import Refined, RefineOptions, refine
+from adatom.features.units import (
+    candidates_times,
+    frame_in_units,
+    material_in_units,
+    refined_times,
+)
 
 FloatArray = NDArray[np.float64]
 
@@ -65,7 +71,7 @@ def find_candidates(
     material: Material,
     options: FindOptions | None = None,
 ) -> tuple[Candidates, Refined]:
-    """Locate and refine, before calibration.
+    """Locate and refine, before calibration; lengths are in units of `Material.scale` Å.
 
     Parameters
     ----------
@@ -79,10 +85,15 @@ def find_candidates(
         See `FindOptions`.
     """
     options = options or FindOptions()
+    scale = material.scale
     candidates = Candidates.concat([locate(tile, options.locate) for tile in tiles])
-    extent = frame.calibration.extent_xy(frame.shape)
-    outside = ghosts(candidates.xy, extent, material)
-    return candidates, refine(frame, candidates.xy, options.refine, outside)
+    candidates = candidates_times(candidates, 1.0 / scale)
+    seen = frame_in_units(frame, scale)
+    outside = np.zeros((0, 2))
+    if material.coordination > 1:
+        extent = seen.calibration.extent_xy(seen.shape)
+        outside = ghosts(candidates.xy, extent, material_in_units(material, scale))
+    return candidates, refine(seen, candidates.xy, options.refine, outside)
 
 
 def find(
@@ -112,10 +123,11 @@ def find(
     p_exists, p_empty = calibrator.p_states(candidates, refined)
     keep = p_exists >= options.lowest_p_exists
     element, p_element = _elements(candidates, refined, material, calibrator)
+    scale = material.scale
     atoms = AtomTable.build(
         frame=frame.index,
-        xy=calibrator.position(candidates, refined, options.refine)[keep],
-        covariance=calibrator.covariance(candidates, refined, options.refine)[keep],
+        xy=calibrator.position(candidates, refined, options.refine)[keep] * scale,
+        covariance=calibrator.covariance(candidates, refined, options.refine)[keep] * scale**2,
         p_exists=p_exists[keep],
         element=element[keep],
         p_element=p_element[keep],
@@ -123,7 +135,9 @@ def find(
         amplitude=refined.amplitude[keep],
     )
     vacant = p_empty >= options.lowest_p_exists
-    description = describe(candidates, refined, material, options.refine)
+    alike = material_in_units(material, scale)
+    description = describe(candidates, refined, alike, options.refine)
+    candidates, refined = candidates_times(candidates, scale), refined_times(refined, scale)
     return Found(atoms, candidates.xy[vacant], p_empty[vacant], refined, candidates, description)
 
 
@@ -132,14 +146,6 @@ def _elements(
 ) -> tuple[NDArray[np.str_], FloatArray]:
     """Likeliest element of every site and its probability."""
     species = [s for s in material.species if s != VACANCY]
-    p_foreign = calibrator.p_foreign(candidates, refined)
-    foreign = candidates.mass[:, 1 : len(species)]
-    if not foreign.shape[1]:
-        return np.full(len(p_foreign), species[0]), np.ones(len(p_foreign))
-    best = np.argmax(foreign, axis=1)
-    # With several foreign species the probability is shared as the networks share it.
-    share = foreign[np.arange(len(best)), best] / np.maximum(foreign.sum(axis=1), 1e-12)
-    is_foreign = p_foreign > 0.5
-    number = np.where(is_foreign, best + 1, 0)
-    p_element = np.where(is_foreign, p_foreign * share, 1.0 - p_foreign)
-    return np.array(species)[number], p_element
+    p = calibrator.p_classes(candidates, refined)
+    number = np.argmax(p, axis=1)
+    return np.array(species)[number], p[np.arange(len(p)), number]

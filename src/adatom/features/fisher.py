@@ -20,6 +20,7 @@ from adatom.features.spots import Grid, Image, Probe
 FloatArray = NDArray[np.float64]
 _REACH = 4.8  # spots farther apart than this many widths share no information
 _LEFT = 0.3  # of its own information that neighbours cannot take from an atom
+_ORDERS = ("", "r", "c", "rr", "rc", "cc")
 _ROUNDS = 4  # of messages between neighbours; each takes in atoms one bond farther
 
 
@@ -90,24 +91,21 @@ class Information:
         their neighbours: of ghosts, of which little shows, rings of messages would make too much.
         """
         p = self.pairs
-        own = self.own + prior
-        n = len(own)
+        # Blocks come first and atoms last: sums over blocks run in vectors.
+        own = np.ascontiguousarray(np.moveaxis(self.own + prior, 0, -1))
         if not len(p.first):
-            return _inverse(own)
-        shared = self.shared
+            return np.moveaxis(_inverse(own), -1, 0)
+        shared = np.ascontiguousarray(np.moveaxis(self.shared, 0, -1))
         if known is not None:
-            shared = np.where((known[p.first] | known[p.second])[:, None, None], 0.0, shared)
+            shared[:, :, known[p.first] | known[p.second]] = 0.0
         message = np.zeros_like(shared)  # from the second of each pair to the first
-        total = own.copy()
+        total, second = own, np.ascontiguousarray(own[:, :, p.second])
         for _ in range(_ROUNDS):
-            without = _at_least(total[p.second] + message[p.back], own[p.second])
-            message = shared @ _inverse(without) @ np.swapaxes(shared, 1, 2)
-            flat = message.reshape(-1, 9)
-            summed = np.stack(
-                [np.bincount(p.first, weights=flat[:, k], minlength=n) for k in range(9)], axis=1
-            )
-            total = _at_least(own - summed.reshape(n, 3, 3), own)
-        return _inverse(total)
+            without = _at_least(total[:, :, p.second] + message[:, :, p.back], second)
+            half = np.einsum("abn,bcn->acn", shared, _inverse(without))
+            message = np.einsum("acn,dcn->adn", half, shared)
+            total = _at_least(own - _summed(message, p.first, own.shape[2]), own)
+        return np.ascontiguousarray(np.moveaxis(_inverse(total), -1, 0))
 
 
 def find_pairs(rc: FloatArray, probe: Probe) -> Pairs:
@@ -127,7 +125,7 @@ def find_pairs(rc: FloatArray, probe: Probe) -> Pairs:
     found = found.astype(np.int64)
     first = np.concatenate([found[:, 0], found[:, 1]])
     second = np.concatenate([found[:, 1], found[:, 0]])
-    order = np.lexsort((second, first))
+    order = np.argsort(first * n + second)
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
     back = place[(order + len(found)) % max(len(order), 1)]
@@ -161,38 +159,52 @@ def information(
     )
     # A wide tail takes from the core's peak what `peak` says; positions live on the core.
     a = np.maximum(amplitude, 1e-9)
-    own = _blocks(grid, moments, rc, inverse, np.zeros((len(rc), 2)), (a, a)) * peak**2
+    places = grid.places(rc)
+    own = _blocks(grid.at(moments, places, _ORDERS), inverse, np.zeros((len(rc), 2)), (a, a))
+    own *= peak**2
     # Of a spot outside of the frame only a slope shows: rounding may leave less than nothing.
-    diagonal = np.einsum("nii->ni", own)
-    unit = np.sqrt(np.maximum(diagonal, 1e-30 + 1e-12 * diagonal.max(axis=0)))
-    blind = np.linalg.eigvalsh(own / (unit[:, :, None] * unit[:, None, :]))[:, 0] < 1e-2
+    blind = _blind(own, rc, grid.shape)
     own[blind] = 0.0
-    i, j = pairs.first, pairs.second
-    d = rc[j] - rc[i]
-    shared = _blocks(grid, moments, (rc[i] + rc[j]) / 2, inverse, d, (a[i], a[j])) * peak**2
-    shared[blind[i] | blind[j]] = 0.0
-    level = grid.at(sums, rc, ("", "r", "c", "rr", "rc", "cc")) * peak
+    half = np.nonzero(pairs.first < pairs.second)[0]
+    i, j = pairs.first[half], pairs.second[half]
+    moved = grid.at(moments, (rc[i] + rc[j]) / 2, _ORDERS)
+    blocks = _blocks(moved, inverse, rc[j] - rc[i], (a[i], a[j])) * peak**2
+    blocks[blind[i] | blind[j]] = 0.0
+    shared = np.empty((len(pairs.first), 3, 3))
+    shared[half], shared[pairs.back[half]] = blocks, np.swapaxes(blocks, 1, 2)
+    level = grid.at(sums, places, _ORDERS) * peak
     level[:, blind] = 0.0
     return Information(own, shared, pairs, level, covariance)
 
 
+def _blind(own: FloatArray, rc: FloatArray, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Tell whose own information (atom, 3, 3) is but rounding, shape (atom,)."""
+    out = np.zeros(len(own), dtype=bool)
+    diagonal = np.einsum("nii->ni", own)
+    least = 1e-30 + 1e-12 * diagonal.max(axis=0, initial=0.0)
+    # Eigenvalues are slow, and of a spot in the frame at least a half shows.
+    beyond = np.any((rc < 0.5) | (rc > np.array(shape) - 1.5), axis=1)
+    asked = np.nonzero(beyond | (diagonal <= least).any(axis=1))[0]
+    unit = np.sqrt(np.maximum(diagonal[asked], least))
+    out[asked] = np.linalg.eigvalsh(own[asked] / (unit[:, :, None] * unit[:, None, :]))[:, 0] < 1e-2
+    return out
+
+
 def _blocks(
-    grid: Grid,
-    moments: Image,
-    middle: FloatArray,
+    moments: FloatArray,
     inverse: FloatArray,
     d: FloatArray,
     amplitude: tuple[FloatArray, FloatArray],
 ) -> FloatArray:
-    """Blocks (pair, 3, 3) between atoms at ``middle - d/2`` and ``middle + d/2``."""
-    m, mr, mc, mrr, mrc, mcc = grid.at(moments, middle, ("", "r", "c", "rr", "rc", "cc"))
+    """Blocks (pair, 3, 3) between atoms `d` (pair, 2) apart; moments (6, pair) midway."""
+    m, mr, mc, mrr, mrc, mcc = moments
     h = d @ inverse / 2
     decay = np.exp(-0.25 * np.einsum("ni,ij,nj->n", d, inverse, d))
     s = 0.5 * np.stack([mr, mc], axis=1)
     second = 0.25 * np.stack([np.stack([mrr, mrc], 1), np.stack([mrc, mcc], 1)], 1)
     second += 0.5 * inverse * m[:, None, None]
     a, b = amplitude
-    out = np.empty((len(middle), 3, 3))
+    out = np.empty((len(d), 3, 3))
     cross = h[:, :, None] * s[:, None, :] - s[:, :, None] * h[:, None, :]
     cross -= h[:, :, None] * h[:, None, :] * m[:, None, None]
     out[:, :2, :2] = (a * b)[:, None, None] * (second + cross)
@@ -203,25 +215,35 @@ def _blocks(
     return out
 
 
+def _summed(blocks: FloatArray, into: NDArray[np.int64], n: int) -> FloatArray:
+    """Sum symmetric blocks (3, 3, pair) that go to the same atom, shape (3, 3, atom)."""
+    out = np.empty((3, 3, n))
+    for i in range(3):
+        for j in range(i + 1):
+            out[i, j] = out[j, i] = np.bincount(into, weights=blocks[i, j], minlength=n)
+    return out
+
+
 def _at_least(blocks: FloatArray, own: FloatArray) -> FloatArray:
-    """Leave every block a part of its own information: loops may have taken more."""
-    k = np.arange(3)
-    blocks[:, k, k] = np.maximum(blocks[:, k, k], _LEFT * own[:, k, k])
+    """Leave every block (3, 3, n) a part of its own information: loops may have taken more."""
+    for k in range(3):
+        np.maximum(blocks[k, k], _LEFT * own[k, k], out=blocks[k, k])
     return blocks
 
 
 def _inverse(blocks: FloatArray) -> FloatArray:
-    """Invert (n, 3, 3) positive matrices; correlations are kept from ones that none could have."""
-    scale = np.sqrt(np.maximum(np.einsum("nii->ni", blocks), 1e-300))
-    unit = blocks / (scale[:, :, None] * scale[:, None, :])
-    b, c, f = (np.clip(unit[:, i, j], -0.97, 0.97) for i, j in ((0, 1), (0, 2), (1, 2)))
-    a = e = i = np.ones(len(unit))
-    out = np.empty_like(unit)
-    out[:, 0, 0], out[:, 1, 1], out[:, 2, 2] = e * i - f * f, a * i - c * c, a * e - b * b
-    out[:, 0, 1] = out[:, 1, 0] = c * f - b * i
-    out[:, 0, 2] = out[:, 2, 0] = b * f - c * e
-    out[:, 1, 2] = out[:, 2, 1] = b * c - a * f
-    det = a * out[:, 0, 0] + b * out[:, 0, 1] + c * out[:, 0, 2]
-    out /= np.maximum(det, 1e-3)[:, None, None]
-    out /= scale[:, :, None] * scale[:, None, :]
-    return np.asarray(out, dtype=np.float64)
+    """Invert (3, 3, n) positive matrices; correlations are kept from ones that none could have."""
+    scale = 1.0 / np.sqrt(np.maximum(np.stack([blocks[k, k] for k in range(3)]), 1e-300))
+    b, c, f = (
+        np.clip(blocks[i, j] * scale[i] * scale[j], -0.97, 0.97)
+        for i, j in ((0, 1), (0, 2), (1, 2))
+    )
+    out = np.empty_like(blocks)
+    out[0, 0], out[1, 1], out[2, 2] = 1.0 - f * f, 1.0 - c * c, 1.0 - b * b
+    out[0, 1], out[0, 2], out[1, 2] = c * f - b, b * f - c, b * c - f
+    scale_by = 1.0 / np.maximum(out[0, 0] + b * out[0, 1] + c * out[0, 2], 1e-3)
+    for i in range(3):
+        for j in range(i, 3):
+            out[i, j] *= scale_by * (scale[i] * scale[j])
+            out[j, i] = out[i, j]
+    return out

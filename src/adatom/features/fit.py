@@ -11,13 +11,15 @@ from scipy import sparse
 from scipy.sparse import linalg
 
 from adatom.core import Calibration
-from adatom.features.fisher import Information, find_pairs, information
+from adatom.features.fisher import Information, Pairs, find_pairs, information
 from adatom.features.model import Background, Noise, estimate_noise
 from adatom.features.spots import Grid, Image, Probe
 
 FloatArray = NDArray[np.float64]
 _DAMPING = 0.03  # of each parameter's own information: what is left out there is as large
 _TRIES = 3
+_RESIDUAL = 3e-3  # of the equations, left to the next step: its curvature is not exact anyway
+_FRESH = 0.05  # change of the probe or of the pixels' weights from which curvature is made anew
 _RIM_A = 1.2  # left out where the noise is measured
 _LEAST_LINES = 24  # fewer do not tell jitter from noise
 _FROZEN = 1e9  # a prior that no frame can move
@@ -109,7 +111,11 @@ class Fit:
         self.prior, self.ghost = prior, ghost
         self._faint = max(0.05 * float(data[::2, ::2].std()), 1e-9)
         self.damping = _DAMPING
-        self._known: tuple[Image, float] | None = None
+        self._spectrum: NDArray[np.complex64] | None = None
+        self._image: Image | None = None
+        self._value: float | None = None
+        self._pairs: Pairs | None = None
+        self._curvature: _Curvature | None = None
         self.lines = np.zeros(data.shape[0])  # shift of each scan line along x, pixels
         self.lines_sd = np.zeros(data.shape[0])
         self.jitter = optics.jitter_A / self.px
@@ -126,21 +132,33 @@ class Fit:
             self.settle_lines()
         self.free(2)
 
+    def begin(self, amplitude: float, level: float) -> None:
+        """Start from what another piece of the frame has shown of an atom and of the background."""
+        self.amplitude = np.full(len(self.rc), amplitude)
+        self.level = np.full(self.background.count, level)
+        self._moved()
+
     def free(self, iterations: int) -> None:
         """Take so many steps; none makes the fit worse than it was."""
-        self.forget()
         for _ in range(iterations):
             self.step()
 
     def model(self) -> Image:
-        """Give the expected image, shape (row, col)."""
-        spectrum = self.grid.spectrum(self.rc, self.amplitude)
-        kernel = self.grid.kernel(self.probe)
-        image = self.grid.image(spectrum, kernel) + self.background.image(self.level)
-        if self.lines.any():
-            slope = self.grid.image(spectrum, self.grid.along_columns(kernel))
-            image -= self.lines[:, None].astype(np.float32) * slope
-        return image
+        """Give the expected image, shape (row, col); not to be written to."""
+        if self._image is None:
+            kernel = self.grid.kernel(self.probe)
+            image = self.grid.image(self.spectrum(), kernel) + self.background.image(self.level)
+            if self.lines.any():
+                slope = self.grid.image(self.spectrum(), self.grid.along_columns(kernel))
+                image -= self.lines[:, None].astype(np.float32) * slope
+            self._image = image
+        return self._image
+
+    def spectrum(self) -> NDArray[np.complex64]:
+        """Spectrum of the atoms as points, for `Grid.image`."""
+        if self._spectrum is None:
+            self._spectrum = self.grid.spectrum(self.rc, self.amplitude)
+        return self._spectrum
 
     def settle_lines(self) -> None:
         """Estimate the shift of each scan line, and how much lines shift at all.
@@ -149,9 +167,8 @@ class Fit:
         mean a line. What noise alone would give is taken off the variance of the shifts, and each
         is shrunk towards none accordingly.
         """
-        spectrum = self.grid.spectrum(self.rc, self.amplitude)
         kernel = self.grid.along_columns(self.grid.kernel(self.probe))
-        slope = self.grid.image(spectrum, kernel)
+        slope = self.grid.image(self.spectrum(), kernel)
         model = self.model()
         weighted = slope / self.noise.variance(model)
         known = (weighted * slope).sum(axis=1, dtype=np.float64)
@@ -172,7 +189,7 @@ class Fit:
             trust[seen] = excess / (excess + variance)
             self.lines = np.clip(trust * shift, -3 * self.jitter, 3 * self.jitter)
             self.lines_sd = self.jitter * np.sqrt(1 - trust)
-        self.forget()
+        self._image = self._value = None
 
     def step(self, *, frozen: bool = False) -> None:
         """One step of Fisher scoring: exact gradient, information with small terms left out.
@@ -192,8 +209,10 @@ class Fit:
         gradient[:, 2] += prior[:, 2, 2] * (typical - self.amplitude)
         if frozen:
             prior = prior + np.diag([_FROZEN, _FROZEN, 0.0])
-        system = _System(self, self._information(weight), prior, gradient, (weight, weighted))
+        curvature = self._curved(weight, frozen=frozen)
+        system = _System(self, curvature, prior, gradient, weighted)
         before = (self.rc, self.amplitude, self.level)
+        spectrum = self._spectrum
         for _ in range(_TRIES):
             change, level = system.solve(self.damping)
             if not (np.isfinite(change).all() and np.isfinite(level).all()):
@@ -203,34 +222,63 @@ class Fit:
             self.level = before[2] + level
             if not frozen:
                 self.rc = _move(before[0], self.start, change[:, :2], self.px, self.options)
-            self._known = None
+            self._moved()
             if self._state()[1] <= now + 1e-6 * self.data.size:  # False for nan
                 self.damping = max(self.damping / 3, _DAMPING)
                 return
             self.damping *= 6
         self.rc, self.amplitude, self.level = before
-        self._known = (model, now)
+        self._spectrum, self._image, self._value = spectrum, model, now
 
     def _state(self) -> tuple[Image, float]:
         """Expected image, and twice the negative log of its posterior but for a constant."""
-        if self._known is None:
-            model = self.model()
+        model = self.model()
+        if self._value is None:
             typical = self.typical()
             prior = self._prior(typical)
             away = (self.rc - self.start) ** 2
             penalty = float((prior[:, 0, 0] * away.sum(axis=1)).sum())
             penalty += float((prior[:, 2, 2] * (self.amplitude - typical) ** 2).sum())
             penalty += float(self.level @ (self.smoothness() @ self.level))
-            self._known = (model, self.noise.deviance(self.data, model) + penalty)
-        return self._known
+            self._value = self.noise.deviance(self.data, model) + penalty
+        return model, self._value
 
     def smoothness(self) -> sparse.csr_matrix:
         """Information of the prior on the background: that it is smooth."""
         return self.background.roughness * (0.5 * self.typical()) ** -2.0
 
     def forget(self) -> None:
-        """Say that probe or noise have changed."""
-        self._known = None
+        """Say that anything may have changed."""
+        self._moved()
+        self._pairs = self._curvature = None
+
+    def see(self, probe: Probe) -> None:
+        """Take another probe."""
+        self.probe = probe
+        self._image = self._value = None
+
+    def _moved(self) -> None:
+        """Say that atoms or background have changed."""
+        self._spectrum = self._image = self._value = None
+
+    def _curved(self, weight: Image, *, frozen: bool) -> _Curvature:
+        """Give the likelihood's curvature: anew where it has changed, or else the last one.
+
+        The gradient is exact: a slightly old curvature leads to the same place.
+        """
+        last, brightness = self._curvature, float(weight.mean())
+        if (
+            last is None
+            or last.frozen != frozen
+            or abs(brightness - last.brightness) > _FRESH * last.brightness
+            or np.abs(self.probe.covariance - last.probe.covariance).max()
+            > _FRESH * self.probe.sigma() ** 2
+        ):
+            if last is None or not last.frozen or self.probe is not last.probe:
+                self._pairs = None  # the atoms have moved, or reach farther
+            last = _Curvature(self, self._information(weight), weight, frozen=frozen)
+            self._curvature = last
+        return last
 
     def _prior(self, typical: float) -> FloatArray:
         """Information of the prior; ghosts, of which little shows, stay near their inner kin."""
@@ -267,7 +315,7 @@ class Fit:
         rim = min(int(_RIM_A / self.px), min(self.data.shape) // 6)
         inner = (slice(rim, self.data.shape[0] - rim), slice(rim, self.data.shape[1] - rim))
         self.noise = estimate_noise(self.data[inner], self.model()[inner])
-        self.forget()
+        self._value = None
 
     def misfit(self) -> float:
         """Mean squared residual over the noise's variance."""
@@ -275,8 +323,26 @@ class Fit:
         return float(np.mean((self.data - model) ** 2 / self.noise.variance(model)))
 
     def _information(self, weight: Image) -> Information:
-        pairs = find_pairs(self.rc, self.probe)
-        return information(self.grid, weight, self.rc, self.amplitude, self.probe, pairs)
+        if self._pairs is None:
+            self._pairs = find_pairs(self.rc, self.probe)
+        return information(self.grid, weight, self.rc, self.amplitude, self.probe, self._pairs)
+
+
+class _Curvature:
+    """Fisher information of atoms and background as matrices, without priors.
+
+    It can serve several steps: what an atom's position is known by goes with its amplitude, and
+    the rest changes little.
+    """
+
+    def __init__(self, fit: Fit, info: Information, weight: Image, *, frozen: bool) -> None:
+        self.frozen, self.probe, self.brightness = frozen, fit.probe, float(weight.mean())
+        self.amplitude = np.maximum(fit.amplitude, 1e-9)
+        self.atoms = info.matrix(np.zeros((1, 3, 3)))
+        self.knots = fit.background.information(weight)
+        self.cross = fit.background.shared(info, fit.rc, fit.amplitude)
+        self.cross_t = self.cross.T.tocsr()
+        self.diagonal = self.atoms.diagonal(), self.knots.diagonal()
 
 
 class _System:
@@ -290,18 +356,15 @@ class _System:
     def __init__(
         self,
         fit: Fit,
-        info: Information,
+        curvature: _Curvature,
         prior: FloatArray,
         gradient: FloatArray,
-        images: tuple[Image, Image],
+        weighted: Image,
     ) -> None:
-        weight, weighted = images
         background, self._n = fit.background, len(fit.rc)
         smooth = fit.smoothness()
-        self._atoms = info.matrix(prior)
-        self._knots = background.information(weight) + smooth
-        self._cross = background.shared(info, fit.rc, fit.amplitude)
-        self._cross_t = self._cross.T.tocsr()
+        self._curvature = curvature
+        self._knots = curvature.knots + smooth
         self._knot, splines = background.around(fit.rc)
         # The level that one of an amplitude adds.
         self._tail = splines[0] * fit.probe.tail_area() / background.area
@@ -309,24 +372,38 @@ class _System:
         top = gradient.copy()
         top[:, 2] -= (self._tail * by_level[self._knot]).sum(axis=1)
         self._right = np.concatenate([top.ravel(), by_level])
-        diagonal = np.concatenate([self._atoms.diagonal(), self._knots.diagonal()])
+        # Since the curvature was computed, amplitudes have changed.
+        grown = np.ones((self._n, 3))
+        grown[:, :2] = (np.maximum(fit.amplitude, 1e-9) / curvature.amplitude)[:, None]
+        own = np.einsum("nii->ni", prior).ravel()
+        diagonal = np.concatenate(
+            [curvature.diagonal[0] * grown.ravel() ** 2 + own, self._knots.diagonal()]
+        )
         self._scale = 1.0 / np.sqrt(np.maximum(diagonal, 1e-300))
+        self._grown = np.concatenate([grown.ravel(), np.ones(background.count)]) * self._scale
+        self._prior = own * self._scale[: 3 * self._n] ** 2
 
     def solve(self, damping: float) -> tuple[FloatArray, FloatArray]:
         """Change of the atoms, shape (atom, 3), and of the levels, shape (knot,)."""
-        n, scale = self._n, self._scale
+        n, scale, curvature = self._n, self._scale, self._curvature
+        diagonal = np.full(len(scale), damping)
+        diagonal[: 3 * n] += self._prior
 
         def product(x: FloatArray) -> FloatArray:
-            v = x * scale
-            a = self._atoms @ v[: 3 * n] + self._cross @ v[3 * n :]
-            b = self._cross_t @ v[: 3 * n] + self._knots @ v[3 * n :]
-            out: FloatArray = np.concatenate([a, b]) * scale + damping * x
-            return out
+            v = x * self._grown
+            out = np.empty_like(v)
+            out[: 3 * n] = curvature.atoms @ v[: 3 * n]
+            out[: 3 * n] += curvature.cross @ v[3 * n :]
+            out[3 * n :] = curvature.cross_t @ v[: 3 * n]
+            out[3 * n :] += self._knots @ v[3 * n :]
+            out *= self._grown
+            out += diagonal * x
+            return np.asarray(out, dtype=np.float64)
 
         size = len(self._right)
         operator = linalg.LinearOperator((size, size), matvec=product, dtype=np.float64)
         with np.errstate(over="ignore", invalid="ignore"):  # the caller looks at the answer
-            solution, _ = linalg.cg(operator, self._right * scale, rtol=1e-3, maxiter=60)
+            solution, _ = linalg.cg(operator, self._right * scale, rtol=_RESIDUAL, maxiter=60)
         solution = solution * scale
         change, level = solution[: 3 * n].reshape(n, 3), solution[3 * n :]
         moved = np.bincount(

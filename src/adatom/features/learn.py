@@ -15,7 +15,13 @@ _SIGMA_A = (0.2, 0.9)
 
 
 def learn(
-    data: Image, start: FloatArray, ghost: NDArray[np.bool_], px: float, options: RefineOptions
+    data: Image,
+    start: FloatArray,
+    ghost: NDArray[np.bool_],
+    px: float,
+    options: RefineOptions,
+    *,
+    whole: bool = True,
 ) -> Fit:
     """Learn the probe and the noise from a part of the frame, which is refined with them.
 
@@ -31,6 +37,9 @@ def learn(
         Pixel size, Å.
     options
         See `RefineOptions`.
+    whole
+        Whether this is all of the frame: if not, its atoms are refined again, and here only as far
+        as what is learned needs them.
     """
     sigma2 = (START_SIGMA_A / px) ** 2
     optics = Optics(
@@ -40,11 +49,14 @@ def learn(
     fit = Fit(data, start, ghost, optics, options)
     for iteration in range(options.probe_iterations):
         fit.step(frozen=iteration < 2)
-        fit.forget()  # what is learned below changes the likelihood
         if iteration >= 1:
-            fit.probe = _fit_probe(fit)
+            fit.see(_fit_probe(fit))
         fit.measure_noise()
     fit.settle_lines()
+    if not whole and fit.jitter == 0:
+        fit.free(1)
+        fit.measure_noise()
+        return fit
     fit.free(2)
     fit.measure_noise()
     fit.settle_lines()
@@ -56,18 +68,13 @@ def learn(
 def _fit_probe(fit: Fit) -> Probe:
     """One Gauss-Newton step of the probe's shape, with all amplitudes and the level in common."""
     grid, probe = fit.grid, fit.probe
-    spectrum = grid.spectrum(fit.rc, fit.amplitude)
-    now = probe.transfer(grid.kr, grid.kc)
+    spectrum = fit.spectrum()
     base = np.concatenate([probe.covariance, probe.tails])
     sigma2 = probe.sigma() ** 2
-    steps = np.array([0.02 * sigma2, 0.02 * sigma2, 0.02 * sigma2, 0.02, 0.02])
-    columns = []
-    for k, h in enumerate(steps):
-        moved = base.copy()
-        moved[k] += h
-        other = Probe(moved[:3], moved[3:]).transfer(grid.kr, grid.kc)
-        columns.append(grid.image(spectrum, grid.spline_inverse((other - now) / np.float32(h))))
-    core = grid.image(spectrum, grid.spline_inverse(now))
+    columns = [
+        grid.image(spectrum, grid.spline_inverse(slope)) for slope in probe.slopes(grid.kr, grid.kc)
+    ]
+    core = grid.image(spectrum, grid.kernel(probe))
     model = core + fit.background.image(fit.level)
     columns += [core, np.ones_like(core)]
     weight = 1.0 / fit.noise.variance(model)

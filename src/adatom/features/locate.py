@@ -14,10 +14,11 @@ from scipy.spatial import cKDTree
 from adatom.core import VACANCY, Prediction
 
 FloatArray = NDArray[np.float64]
+_SPOT_A = 0.25  # graphene's, for which lengths are given
 
 
 class LocateOptions(BaseModel):
-    """How peaks are found."""
+    """How peaks are found; lengths are for a spot of 0.25 Å and grow with it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -93,12 +94,14 @@ def locate(prediction: Prediction, options: LocateOptions | None = None) -> Cand
     total = mean.sum(axis=0)
     atoms = mean[is_atom].sum(axis=0)
     spot = working.pixels(prediction.spot_A)
-    reach = max(int(working.pixels(options.separation_A) / 2), 1)
+    separation, window_px = (
+        spot * length / _SPOT_A for length in (options.separation_A, options.window_A)
+    )
+    reach = max(int(separation / 2), 1)
     rc = _peaks(total, reach, options.threshold, spot)
-    rc = _separate(rc, total, working.pixels(options.separation_A))
+    rc = _separate(rc, total, separation)
     rc = rc[_inner(rc, prediction)]
-    half = max(round(working.pixels(options.window_A)), 1)
-    window = _Window(rc, total.shape, half, working.pixels(options.window_A))
+    window = _Window(rc, total.shape, max(round(window_px), 1), window_px)
     unit = 2 * np.pi * spot**2  # mass of one atom's spot
     mass = np.stack([window.sums(m)[0] for m in mean], axis=1) / unit
     own_mass, offsets, seen = [], [], []
@@ -112,7 +115,7 @@ def locate(prediction: Prediction, options: LocateOptions | None = None) -> Cand
     deviation = np.stack(offsets) - np.mean(offsets, axis=0)
     scatter = np.einsum("mni,mnj->nij", deviation, deviation) / max(len(maps) - 1, 1)
     # A window cuts the far side of a spot that moved: its centre of mass shows less of the move.
-    cut = 0.5 * (options.window_A / prediction.spot_A) ** 2
+    cut = 0.5 * (window_px / spot) ** 2
     scatter /= (1.0 - cut / np.expm1(cut)) ** 2
     far = np.asarray(working.extent_xy(prediction.whole))
     return Candidates(

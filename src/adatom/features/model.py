@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, sparse
+from scipy import fft, ndimage, sparse
 
 from adatom.core import Calibration, Frame
 from adatom.features.fisher import Information
@@ -54,22 +54,31 @@ class Noise:
             square = float(np.vdot(data - signal, data - signal))
             return square / max(self.constant, self.least) / self.correlation
         gain, constant, floor = (np.float32(v) for v in (self.gain, self.constant, self.least))
-        variance = constant + gain * signal
-        below = variance < floor
-        above = np.maximum(variance, floor)
-        edge = (above - constant) / gain  # the signal, or where its variance is least
+        # In place throughout: to touch new memory takes longer than to compute.
+        edge = gain * signal
+        edge += constant  # the variance
+        below = edge < floor if edge.min() < floor else None
+        np.maximum(edge, floor, out=edge)
         # In units of the usual variance, so that single precision is enough.
-        value = edge - (data + constant / gain) * np.log(above / floor)
+        value = edge / floor
+        np.log(value, out=value)
+        value *= data + constant / gain
+        edge -= constant
+        edge /= gain  # the signal, or where its variance is least
+        np.subtract(edge, value, out=value)
         total = 2.0 / self.gain * float(value.sum(dtype=np.float64))
-        if below.any():
+        if below is not None:
             d, mu, e = data[below], signal[below], edge[below]
             total += float(((d - mu) ** 2 - (d - e) ** 2).sum(dtype=np.float64)) / self.least
         return total / self.correlation
 
     def variance(self, signal: Image) -> Image:
         """Variance of every pixel, same shape as the signal, correlation included."""
-        line = self.constant + self.gain * signal
-        return np.asarray(np.maximum(line, self.least) * self.correlation, dtype=np.float32)
+        out = np.multiply(signal, np.float32(self.gain), dtype=np.float32)
+        out += np.float32(self.constant)
+        np.maximum(out, np.float32(self.least), out=out)
+        out *= np.float32(self.correlation)
+        return out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -289,8 +298,8 @@ def _correlation(residual: FloatArray, reach: int = 2) -> float:
     What is still correlated just beyond `reach` is misfit and not noise: it is taken off.
     """
     flat = np.clip(residual, *np.percentile(residual, (0.1, 99.9)))
-    power = np.abs(np.fft.rfft2(flat - flat.mean())) ** 2
-    lag = np.fft.irfft2(power, s=flat.shape)
+    spectrum = fft.rfft2((flat - flat.mean()).astype(np.float32))
+    lag = fft.irfft2(spectrum.real**2 + spectrum.imag**2, s=flat.shape).astype(np.float64)
     if lag[0, 0] <= 0:
         return 1.0
     lag = lag / lag[0, 0]

@@ -89,15 +89,14 @@ def refine(
     square = _busiest(view.data.shape, start)
     inside = _within(start, square, view.data.shape)
     ghost = np.nonzero(inside)[0] >= n
-    learned = learn(view.data[square], start[inside] - _corner(square), ghost, px, options)
-    optics = learned.optics()
+    tiles = [(core, _around(core, view.data.shape, px)) for core in _tiles(view.data.shape)]
+    learned = learn(
+        view.data[square], start[inside] - _corner(square), ghost, px, options,
+        whole=any(tile == square for _, tile in tiles),
+    )  # fmt: skip
+    optics, level = learned.optics(), float(np.median(learned.level))
     misfit: list[tuple[float, int]] = []
-    margin = int(np.ceil(_MARGIN_A / px))
-    for core in _tiles(view.data.shape):
-        tile = (
-            slice(max(core[0].start - margin, 0), min(core[0].stop + margin, view.data.shape[0])),
-            slice(max(core[1].start - margin, 0), min(core[1].stop + margin, view.data.shape[1])),
-        )
+    for core, tile in tiles:
         inside = _within(start, tile, view.data.shape)
         if not (inside & (np.arange(len(start)) < n)).any():
             continue
@@ -106,6 +105,7 @@ def refine(
         else:
             ghost = np.nonzero(inside)[0] >= n
             fit = Fit(view.data[tile], start[inside] - _corner(tile), ghost, optics, options)
+            fit.begin(learned.typical(), level)
             fit.run(options.iterations)
         mine = _within(start[inside], core, view.data.shape)
         out.take(np.nonzero(inside)[0][mine].astype(np.int64), fit, mine, _corner(tile))
@@ -161,6 +161,16 @@ def _tiles(shape: tuple[int, ...]) -> list[tuple[slice, slice]]:
         edges = np.round(np.linspace(0, size, count + 1)).astype(int)
         along.append([slice(int(a), int(b)) for a, b in pairwise(edges)])
     return [(r, c) for r in along[0] for c in along[1]]
+
+
+def _around(core: tuple[slice, slice], shape: tuple[int, ...], px: float) -> tuple[slice, slice]:
+    """Give a core with its margin."""
+    margin = int(np.ceil(_MARGIN_A / px))
+    rows, cols = (
+        slice(max(c.start - margin, 0), min(c.stop + margin, n))
+        for c, n in zip(core, shape, strict=True)
+    )
+    return rows, cols
 
 
 def _within(rc: FloatArray, tile: tuple[slice, ...], shape: tuple[int, ...]) -> NDArray[np.bool_]:

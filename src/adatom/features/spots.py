@@ -58,6 +58,26 @@ class Probe:
         out = sum(np.float32(w * area * s2) * np.exp(np.float32(s2) * form) for w, s2 in parts if w)
         return np.asarray(out, dtype=np.float32)
 
+    def slopes(self, kr: FloatArray, kc: FloatArray) -> list[Image]:
+        """Derivatives of `transfer` by each of the covariance and by each tail."""
+        rr, rc, cc = self.covariance
+        form = (-2 * np.pi**2 * (rr * kr**2 + 2 * rc * kr * kc + cc * kc**2)).astype(np.float32)
+        determinant = max(rr * cc - rc**2, 1e-12)
+        area = 2 * np.pi * np.sqrt(determinant)
+        parts = [np.float32(area * s2) * np.exp(np.float32(s2) * form) for s2 in _WIDTHS**2]
+        weights = self.weights.astype(np.float32)
+        whole = sum(w * p for w, p in zip(weights, parts, strict=True))
+        wide = sum(
+            w * np.float32(s2) * p for w, s2, p in zip(weights, _WIDTHS**2, parts, strict=True)
+        )
+        by_area = np.array([cc, -2 * rc, rr]) / (2 * determinant)
+        squares = (kr**2, 2 * kr * kc, kc**2)
+        shape = [
+            np.float32(a) * whole - (2 * np.pi**2 * k).astype(np.float32) * wide
+            for a, k in zip(by_area, squares, strict=True)
+        ]
+        return [*shape, parts[1] - parts[0], parts[2] - parts[0]]
+
     def effective(self) -> tuple[float, FloatArray]:
         """Give the Gaussian that carries the same information: its peak and covariance (2, 2).
 
@@ -75,6 +95,22 @@ class Probe:
         peak, covariance = self.effective()
         whole = float(self.weights @ _WIDTHS**2) * np.sqrt(np.linalg.det(self.matrix()))
         return float(2 * np.pi * (whole - peak * np.sqrt(np.linalg.det(covariance))))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Places:
+    """Positions on a grid, as its splines see them.
+
+    Parameters
+    ----------
+    index
+        The padded frame's pixels around each, shape (4, 4, point).
+    fraction
+        How far each lies beyond the second of them along rows and along columns, shape (point,).
+    """
+
+    index: NDArray[np.int64]
+    fraction: tuple[FloatArray, FloatArray]
 
 
 class Grid:
@@ -124,9 +160,10 @@ class Grid:
         amplitude
             Shape (atom,).
         """
-        index, weight = self._stencil(rc)
-        values = weight[0][:, :, None] * (weight[1] * amplitude[:, None])[:, None, :]
-        size = self._padded[0] * self._padded[1]
+        places = self.places(rc)
+        rows, cols = (_spline(f, 0) for f in places.fraction)
+        values = rows[:, None, :] * (cols * amplitude)[None, :, :]
+        index, size = places.index, self._padded[0] * self._padded[1]
         comb = np.bincount(index.ravel(), weights=values.ravel(), minlength=size)
         out: NDArray[np.complex64] = fft.rfft2(comb.reshape(self._padded).astype(np.float32))
         return out
@@ -145,15 +182,17 @@ class Grid:
         spectrum = fft.rfft2(padded)
         return [fft.irfft2(spectrum * k, s=self._padded, overwrite_x=True) for k in kernels]
 
-    def at(self, coefficients: Image, rc: FloatArray, orders: tuple[str, ...]) -> FloatArray:
+    def at(
+        self, coefficients: Image, where: FloatArray | Places, orders: tuple[str, ...]
+    ) -> FloatArray:
         """Value and derivatives of a spline image at positions.
 
         Parameters
         ----------
         coefficients
             From `coefficients`.
-        rc
-            Shape (point, 2), pixels.
+        where
+            Shape (point, 2), pixels; or `places` of them.
         orders
             Of ``""`` (the value), ``"r"``, ``"c"``, ``"rr"``, ``"rc"``, ``"cc"``.
 
@@ -161,18 +200,28 @@ class Grid:
         -------
         Shape (order, point).
         """
-        index, _ = self._stencil(rc)
-        patch = coefficients.ravel()[index].astype(np.float64)
-        fraction = [self._split(rc[:, axis], axis)[1] for axis in (0, 1)]
-        tables = [[_spline(f, order) for order in range(3)] for f in fraction]
-        out = np.empty((len(orders), len(rc)))
-        along_c: dict[int, FloatArray] = {}
+        places = where if isinstance(where, Places) else self.places(where)
+        # As precise as the coefficients are. Points come last: sums over them run in vectors.
+        patch = coefficients.ravel()[places.index]
+        rows: dict[int, Image] = {}
+        along_c: dict[int, Image] = {}
+        out = np.empty((len(orders), patch.shape[2]))
         for k, order in enumerate(orders):
             dr, dc = order.count("r"), order.count("c")
             if dc not in along_c:
-                along_c[dc] = np.einsum("nij,nj->ni", patch, tables[1][dc])
-            out[k] = np.einsum("ni,ni->n", along_c[dc], tables[0][dr])
+                table = _spline(places.fraction[1], dc).astype(np.float32)
+                along_c[dc] = np.einsum("ijn,jn->in", patch, table)
+            if dr not in rows:
+                rows[dr] = _spline(places.fraction[0], dr).astype(np.float32)
+            out[k] = np.einsum("in,in->n", along_c[dc], rows[dr])
         return out
+
+    def places(self, rc: FloatArray) -> Places:
+        """Find the pixels around positions (point, 2), to read several images there."""
+        (r, fr), (c, fc) = (self._split(rc[:, axis], axis) for axis in (0, 1))
+        k = np.arange(4)[:, None]
+        index = ((r + k) * self._padded[1])[:, None, :] + (c + k)[None, :, :]
+        return Places(index, (fr, fc))
 
     def _split(self, x: FloatArray, axis: int) -> tuple[NDArray[np.int64], FloatArray]:
         """First of the four pixels that a spline reaches, and the fraction beyond the second."""
@@ -180,21 +229,15 @@ class Grid:
         base = np.floor(shifted).astype(np.int64)
         return base - 1, shifted - base
 
-    def _stencil(self, rc: FloatArray) -> tuple[NDArray[np.int64], tuple[FloatArray, FloatArray]]:
-        r, fr = self._split(rc[:, 0], 0)
-        c, fc = self._split(rc[:, 1], 1)
-        k = np.arange(4)
-        index = (r[:, None] + k)[:, :, None] * self._padded[1] + (c[:, None] + k)[:, None, :]
-        return index, (_spline(fr, 0), _spline(fc, 0))
-
 
 def _spline(f: FloatArray, order: int) -> FloatArray:
-    """Weights of the four cubic B-splines around a point, or their derivatives, shape (n, 4)."""
+    """Weights of the four cubic B-splines around a point, or their derivatives, shape (4, n)."""
     g = 1.0 - f
+    f2, g2 = f * f, g * g  # powers of arrays are slow
     if order == 0:
-        parts = [g**3 / 6, (3 * f**3 - 6 * f**2 + 4) / 6, (3 * g**3 - 6 * g**2 + 4) / 6, f**3 / 6]
-    elif order == 1:
-        parts = [-(g**2) / 2, (3 * f**2 - 4 * f) / 2, -(3 * g**2 - 4 * g) / 2, f**2 / 2]
-    else:
-        parts = [g, 3 * f - 2, 3 * g - 2, f]
-    return np.stack(parts, axis=1)
+        inner = ((0.5 * f - 1.0) * f2 + 2 / 3, (0.5 * g - 1.0) * g2 + 2 / 3)
+        parts = [f * f2, g * g2]
+        return np.stack([parts[1] / 6, *inner, parts[0] / 6])
+    if order == 1:
+        return np.stack([-g2 / 2, 1.5 * f2 - 2 * f, 2 * g - 1.5 * g2, f2 / 2])
+    return np.stack([g, 3 * f - 2, 3 * g - 2, f])

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from adatom.core import Calibration, Frame, Prediction
-from adatom.learning.network import STRIDE
+from adatom.learning.network import FOLD, STRIDE, Network
 from adatom.learning.prepare import normalise, resample, resampled_length
 from adatom.learning.weights import Ensemble
 
 _TILE = 1024  # working pixels; larger frames are done in tiles, so that memory stays bounded
+_STRIP = 32  # rows of a trunk's map that the heads do at a time
 _OVERLAP = 96  # more than the networks' reach to either side
 
 
@@ -66,7 +66,7 @@ def predict_tiles(frame: Frame, ensemble: Ensemble) -> Iterator[Prediction]:
     pixels is one tile.
     """
     image = resample(frame.data, frame.calibration, ensemble.working)
-    image = normalise(image, ensemble.working)
+    image = normalise(image)
     whole = (image.shape[0], image.shape[1])
     networks = ensemble.ready()
     for rows, cols, inner in _tiles(whole):
@@ -75,10 +75,13 @@ def predict_tiles(frame: Frame, ensemble: Ensemble) -> Iterator[Prediction]:
         pad = [(0, g - n) for g, n in zip(grown, tile.shape, strict=True)]
         x = torch.from_numpy(np.pad(tile, pad, mode="symmetric"))[None, None]
         x = x.contiguous(memory_format=torch.channels_last)
-        maps = [torch.sigmoid(n(x))[0, :, :, : tile.shape[0], : tile.shape[1]] for n in networks]
-        probabilities: NDArray[np.float32] = torch.cat(maps).numpy()
+        maps = torch.empty((ensemble.members, len(ensemble.classes), *x.shape[2:]))
+        first = 0
+        for network in networks:
+            _heads(network, network.trunk(x), maps[first : first + network.heads])
+            first += network.heads
         yield Prediction(
-            probabilities,
+            maps[:, :, : tile.shape[0], : tile.shape[1]].numpy(),
             ensemble.classes,
             ensemble.working,
             frame.index,
@@ -87,6 +90,30 @@ def predict_tiles(frame: Frame, ensemble: Ensemble) -> Iterator[Prediction]:
             whole,
             inner,
         )
+
+
+def _heads(network: Network, trunk: torch.Tensor, out: torch.Tensor) -> None:
+    """Write the heads' probabilities (member, class, row, col) into `out`, as `forward` has them.
+
+    In strips: the hidden maps of a whole frame are larger than any cache and than what the
+    allocator keeps, and would cost as much in page faults as in arithmetic. And member by member:
+    a grouped convolution of one pixel is slow.
+    """
+    heads, classes, (rows, cols) = network.heads, network.classes, trunk.shape[2:]
+    weight, bias = network.out.weight, network.out.bias
+    assert bias is not None  # it is made with one  # noqa: S101
+    weight = weight.view(heads, classes * FOLD**2, -1)
+    bias = bias.view(heads, -1, 1)
+    unfolded = out.view(heads, classes, rows, FOLD, cols, FOLD)
+    for low in range(0, rows, _STRIP):
+        high = min(low + _STRIP, rows)
+        top = max(low - 1, 0)  # one more row to either side: the hidden layer looks that far
+        hidden = network.hidden(trunk[:, :, top : high + 1])[0, :, low - top :][:, : high - low]
+        # (channel, row, col) in channels-last memory to (member, channel, pixel), without a copy.
+        flat = hidden.permute(1, 2, 0).reshape(-1, heads, weight.shape[2]).permute(1, 2, 0)
+        maps = torch.baddbmm(bias, weight, flat).sigmoid_()
+        maps = maps.view(heads, classes, FOLD, FOLD, high - low, cols)
+        unfolded[:, :, low:high] = maps.permute(0, 1, 4, 2, 5, 3)
 
 
 def map_shape(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, sparse
+from scipy import fft, sparse
 
 from adatom.core import Calibration
 
+FloatArray = NDArray[np.float64]
 Image = NDArray[np.float32]
-_BACKGROUND_A = 5.0  # slower than this is background; a hexagon's hole is 2.5 Å wide
+_BACKGROUND_PX = 25.0  # slower is background; a hexagon's hole is half as wide
 _LIMIT = 12.0  # in standard deviations: a hot pixel stays a bright pixel and nothing more
 
 
@@ -63,7 +64,7 @@ def _weights(n: int, ratio: float) -> sparse.csr_matrix:
     )
 
 
-def normalise(image: Image, working: Calibration) -> Image:
+def normalise(image: Image) -> Image:
     """Remove what is slower than the lattice and bring the contrast to one.
 
     Uses nothing but this frame, so that no other frame can change its atoms; extremes are
@@ -73,8 +74,6 @@ def normalise(image: Image, working: Calibration) -> Image:
     ----------
     image
         Shape (row, col), at the working scale.
-    working
-        Its pixel size.
 
     Returns
     -------
@@ -84,10 +83,36 @@ def normalise(image: Image, working: Calibration) -> Image:
     if high <= low:
         low, high = float(image.min()), float(image.max())
     limited = np.clip(image, low, high)
-    sigma = working.pixels(_BACKGROUND_A)
-    flat = image - ndimage.gaussian_filter(limited, sigma, mode="nearest", truncate=2.5)
+    flat = image - _slow(limited)
     scale = float(np.std(np.clip(flat, *np.percentile(flat, (0.2, 99.8)))))
     if scale <= 0:
         scale = float(np.std(flat)) or 1.0
     out: Image = np.clip(flat / scale, -_LIMIT, _LIMIT).astype(np.float32)
     return out
+
+
+def _slow(image: Image) -> Image:
+    """Smooth by a Gaussian cut at 2.5 widths, its edge pixels repeated beyond the border.
+
+    By Fourier transform: a direct sum over its 127 pixels takes three times as long.
+    """
+    reach = int(2.5 * _BACKGROUND_PX + 0.5)
+    x = np.arange(-reach, reach + 1)
+    kernel = np.exp(-0.5 * (x / _BACKGROUND_PX) ** 2)
+    kernel /= kernel.sum()
+    size = [int(fft.next_fast_len(n + 2 * reach, real=True)) for n in image.shape]
+    pad = [(reach, m - n - reach) for n, m in zip(image.shape, size, strict=True)]
+    middle = float(image.mean())  # single precision is for what differs from it
+    padded = np.pad(np.asarray(image - np.float32(middle), dtype=np.float32), pad, mode="edge")
+    rows, cols = (np.cos(2 * np.pi * np.outer(k, x)) @ kernel for k in _frequencies(size))
+    spectrum = fft.rfft2(padded)
+    spectrum *= rows.astype(np.float32)[:, None]
+    spectrum *= cols.astype(np.float32)
+    out = fft.irfft2(spectrum, s=tuple(size), overwrite_x=True)
+    out = out[reach : reach + image.shape[0], reach : reach + image.shape[1]]
+    return np.asarray(out + np.float32(middle), dtype=np.float32)
+
+
+def _frequencies(size: list[int]) -> tuple[FloatArray, FloatArray]:
+    """Cycles per pixel along rows and, of real images, along columns."""
+    return fft.fftfreq(size[0]), fft.rfftfreq(size[1])
