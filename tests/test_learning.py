@@ -19,7 +19,7 @@ from adatom.learning.ensemble import map_shape, predict, predict_tiles
 from adatom.learning.kinds import train_start
 from adatom.learning.network import STRIDE, Network, fused
 from adatom.learning.prepare import normalise, resample
-from adatom.learning.train import TrainOptions, prepare_pair, targets
+from adatom.learning.train import TrainOptions, prepare, targets
 from sheets import graphene_frame
 
 WORKING = Calibration(0.2)
@@ -77,7 +77,7 @@ def test_resampling_keeps_a_level_to_the_border_and_averages_noise():
 
 def test_normalise_is_blind_to_gain_and_offset(frame):
     image = resample(frame.data, frame.calibration, WORKING)
-    a, b = normalise(image, WORKING), normalise(image * 37.0 - 512.0, WORKING)
+    a, b = normalise(image), normalise(image * 37.0 - 512.0)
     np.testing.assert_allclose(a, b, atol=2e-3)
     assert abs(a.mean()) < 0.2
     assert a.std() == pytest.approx(1.0, abs=0.1)
@@ -87,7 +87,7 @@ def test_normalise_removes_what_is_slower_than_the_lattice(frame):
     image = resample(frame.data, frame.calibration, WORKING)
     ramp = np.linspace(0, 10 * image.std(), image.shape[1], dtype=np.float32)[None, :]
     inner = (slice(30, -30), slice(30, -30))
-    a, b = normalise(image, WORKING)[inner], normalise(image + ramp, WORKING)[inner]
+    a, b = normalise(image)[inner], normalise(image + ramp)[inner]
     assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.99
 
 
@@ -95,7 +95,7 @@ def test_a_hot_pixel_stays_one_pixel(frame):
     image = resample(frame.data, frame.calibration, WORKING)
     hot = image.copy()
     hot[40, 50] = 1e5
-    a, b = normalise(image, WORKING), normalise(hot, WORKING)
+    a, b = normalise(image), normalise(hot)
     assert b[40, 50] == b.max() <= 12.0
     away = np.ones(image.shape, dtype=bool)
     away[40, 50] = False
@@ -135,7 +135,7 @@ def draw(rng, conditions=None):
 
 def test_targets_peak_at_the_atoms_of_their_own_class_and_at_empty_sites():
     (labelled,) = draw(np.random.default_rng(12))
-    image, target = prepare_pair(labelled, TINY)
+    image, target, _ = prepare(labelled, TINY)
     assert image.shape == target.shape[1:] == (64, 64)
     assert len(target) == len(GRAPHENE.species) + 1
     rc = WORKING.rc(labelled.xy)
@@ -174,7 +174,7 @@ def test_training_lowers_the_loss():
     more = TINY.model_copy(update={"steps": 80, "learning_rate": 0.01})
     end = train(source, 3, more, lambda _, loss: running.append(loss))
     assert len(running) == more.steps
-    unseen = [prepare_pair(labelled, TINY) for labelled in pool[8:]]
+    unseen = [prepare(labelled, TINY) for labelled in pool[8:]]
     x = torch.from_numpy(np.stack([p[0] for p in unseen])[:, None])
     y = torch.from_numpy(np.stack([p[1] for p in unseen]))[:, None]
     with torch.inference_mode():

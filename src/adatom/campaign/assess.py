@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from adatom.campaign.executors import local_processes
 from adatom.core import LabelledFrame, Material
 from adatom.features.calibrate import Calibrator, Observation, fit_calibrator, match_truth
 from adatom.features.find import FindOptions, find, find_candidates
 from adatom.features.novelty import describe, fit_novelty
+from adatom.features.units import material_in_units, truth_in_units
 from adatom.frames.conditions import Conditions
 from adatom.frames.synthesize import random_labelled
+from adatom.frames.universal import UNIVERSAL, nameless, random_material
 from adatom.learning.ensemble import predict_tiles
-from adatom.learning.weights import Ensemble
+from adatom.learning.weights import Ensemble, threads
 
+FloatArray = NDArray[np.float64]
+_Compared = list[tuple[float, dict[str, Any]]]  # a frame's dose, and how it compares
 _FIELD_A = 28.0
 _BLANK = 12
 _BORDER_A = 1.0  # an atom cut by the border is neither missed nor found
@@ -28,54 +37,127 @@ def held_out(material: Material, seed: int, count: int) -> list[LabelledFrame]:
     that people keep do; the rest have all that training has. One in `_BLANK` shows no specimen, so
     that the probabilities know of such frames.
     """
-    out = []
-    for i in range(count):
-        rng = np.random.default_rng([7_000_000, seed, i])
-        conditions, usual = Conditions.random(rng), i % 3 > 0
-        if usual:
-            conditions = conditions.undisturbed()
-        out.append(
-            random_labelled(
-                material, rng, field_A=_FIELD_A, conditions=conditions, whole=usual,
-                empty=i % _BLANK == _BLANK - 1,
-            )
-        )  # fmt: skip
-    return out
+    return [_held_out(material, seed, i) for i in range(count)]
+
+
+def _held_out(material: Material, seed: int, i: int) -> LabelledFrame:
+    rng = np.random.default_rng([7_000_000, seed, i])
+    shown = random_material(rng) if material == UNIVERSAL else material
+    conditions, usual = Conditions.random(rng, shown), i % 3 > 0
+    if usual:
+        conditions = conditions.undisturbed()
+    labelled = random_labelled(
+        shown, rng, field_A=_FIELD_A * shown.scale, conditions=conditions, whole=usual,
+        empty=i % _BLANK == _BLANK - 1,
+    )  # fmt: skip
+    return nameless(labelled, shown.scale) if material == UNIVERSAL else labelled
 
 
 def calibrate_ensemble(
-    ensemble: Ensemble, material: Material, *, seed: int = 0, frames: int = 400
+    ensemble: Ensemble,
+    material: Material,
+    *,
+    seed: int = 0,
+    frames: int = 400,
+    workers: int = 1,
 ) -> Ensemble:
     """Fit the ensemble's calibration on held-out frames, measure it on a third as many others.
+
+    Parameters
+    ----------
+    ensemble
+        Trained.
+    material
+        What it was trained for.
+    seed
+        Of the frames.
+    frames
+        How many to fit on.
+    workers
+        Processes that look at them; 1 for none but this.
 
     Returns
     -------
     The same networks with ``calibration`` and ``scores`` in the card.
     """
-    options = FindOptions()
+    parts = [p.tolist() for p in np.array_split(np.arange(frames), 4 * workers)]
+    job = partial(_observe_held_out, ensemble, material, seed)
     observations, descriptions = [], []
-    for labelled in held_out(material, seed, frames):
+    with local_processes(workers) as pool:
+        for some, more in pool.map(job, parts) if workers > 1 else map(job, parts):
+            observations += some
+            descriptions += more
+        fitted = with_calibration(ensemble, observations, descriptions)
+        measured = partial(_measure_held_out, fitted, material, seed + 1)
+        parts = [p.tolist() for p in np.array_split(np.arange(frames // 3), 4 * workers)]
+        found = pool.map(measured, parts) if workers > 1 else map(measured, parts)
+        compared = [one for part in found for one in part]
+    return replace(fitted, card={**fitted.card, "scores": _bands(compared)})
+
+
+def _observe_held_out(
+    ensemble: Ensemble, material: Material, seed: int, which: list[int]
+) -> tuple[list[Observation], list[FloatArray]]:
+    threads(1)
+    return observe(ensemble, material, (_held_out(material, seed, i) for i in which))
+
+
+def _measure_held_out(
+    ensemble: Ensemble, material: Material, seed: int, which: list[int]
+) -> _Compared:
+    threads(1)
+    calibrator = Calibrator.model_validate(ensemble.card["calibration"])
+    return _compared(ensemble, material, calibrator, [_held_out(material, seed, i) for i in which])
+
+
+def observe(
+    ensemble: Ensemble, material: Material, frames: Iterable[LabelledFrame]
+) -> tuple[list[Observation], list[FloatArray]]:
+    """See what an ensemble makes of frames with truth, before calibration.
+
+    Returns
+    -------
+    What calibration is fitted on; and the descriptions that novelty is fitted on.
+    """
+    options, scale = FindOptions(), material.scale
+    observations, descriptions = [], []
+    for labelled in frames:
         tiles = predict_tiles(labelled.frame, ensemble)
         candidates, refined = find_candidates(labelled.frame, tiles, material, options)
         if len(candidates.xy) > 5:
-            observations.append(Observation(candidates, refined, labelled))
+            truth = truth_in_units(labelled, scale)
+            observations.append(Observation(candidates, refined, truth))
         if len(labelled.xy):
-            descriptions.append(describe(candidates, refined, material, options.refine))
-    calibrator = fit_calibrator(observations, options.refine)
+            alike = material_in_units(material, scale)
+            descriptions.append(describe(candidates, refined, alike, options.refine))
+    return observations, descriptions
+
+
+def with_calibration(
+    ensemble: Ensemble, observations: list[Observation], descriptions: list[FloatArray]
+) -> Ensemble:
+    """Fit calibration and novelty; the same networks with both in the card."""
+    calibrator = fit_calibrator(observations, FindOptions().refine)
     card = {
         **ensemble.card,
         "calibration": calibrator.model_dump(),
         "novelty": fit_novelty(np.array(descriptions)).model_dump(),
-        "scores": measure(
-            ensemble, material, calibrator, held_out(material, seed + 1, frames // 3)
-        ),
     }
     return replace(ensemble, card=card)
 
 
-def measure(
-    ensemble: Ensemble, material: Material, calibrator: Calibrator, frames: list[LabelledFrame]
-) -> dict[str, Any]:
+def _compared(
+    ensemble: Ensemble, material: Material, calibrator: Calibrator, frames: Iterable[LabelledFrame]
+) -> _Compared:
+    parts = []
+    for labelled in frames:
+        tiles = predict_tiles(labelled.frame, ensemble)
+        table = find(labelled.frame, tiles, material, calibrator).atoms
+        parts.append((_dose(labelled), _compare(labelled, table)))
+    return parts
+
+
+def _bands(parts: _Compared) -> dict[str, Any]:
     """Score an ensemble against truth, by dose.
 
     Returns
@@ -84,21 +166,15 @@ def measure(
     error per axis in Å, share of errors within one and two standard deviations, and the expected
     calibration error of ``p_exists`` over all doses.
     """
-    bands = [(0.0, 40.0), (40.0, 300.0), (300.0, 2000.0), (2000.0, np.inf)]
-    parts = []
-    for labelled in frames:
-        tiles = predict_tiles(labelled.frame, ensemble)
-        table = find(labelled.frame, tiles, material, calibrator).atoms
-        parts.append((_dose(labelled), _compare(labelled, table)))
     rows = []
-    for low, high in bands:
+    for low, high in pairwise((0.0, 40.0, 300.0, 2000.0, np.inf)):
         inside = [part for dose, part in parts if low <= dose < high]
         if inside:
             joined = {k: np.concatenate([p[k] for p in inside]) for k in inside[0]}
             rows.append({"counts_per_A2": [low, float(min(high, 1e9))], **_scores(joined)})
     exists = np.concatenate([p["p_exists"] for _, p in parts])
     right = np.concatenate([p["right"] for _, p in parts])
-    return {"frames": len(frames), "bands": rows, "ece_p_exists": _ece(exists, right)}
+    return {"frames": len(parts), "bands": rows, "ece_p_exists": _ece(exists, right)}
 
 
 def _dose(labelled: LabelledFrame) -> float:

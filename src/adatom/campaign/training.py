@@ -17,13 +17,19 @@ import adatom
 from adatom.campaign.assess import calibrate_ensemble
 from adatom.campaign.executors import cores, local_processes
 from adatom.campaign.progress import Progress
-from adatom.core import VACANCY, Calibration, Material, content_hash, find_material
+from adatom.core import VACANCY, Calibration, Material, content_hash
 from adatom.errors import BadInput
+from adatom.frames.library import load_material
 from adatom.frames.synthesize import random_pair
+from adatom.frames.universal import UNIVERSAL, universal_pair
 from adatom.learning import weights
 from adatom.learning.kinds import diversify, heads_of, train_start
-from adatom.learning.network import Network
+from adatom.learning.network import Network, Trunk
 from adatom.learning.train import TrainOptions
+
+# Graphene's trunks are trained from scratch, the universal ones from those, all others from these.
+_START = {"graphene": "scratch", UNIVERSAL.name: "graphene"}
+_SCRATCH_STEPS, _UNIVERSAL_STEPS, _TUNE_STEPS = 8000, 4500, 1000
 
 
 def parse_options(**given: Any) -> TrainOptions:
@@ -44,6 +50,22 @@ def parse_options(**given: Any) -> TrainOptions:
             got=repr(first["input"]),
             todo="Choose one of these.",
         ) from error
+
+
+def train_options(
+    material_name: str, *, steps: int | None, start: str | None, **given: Any
+) -> TrainOptions:
+    """Fill in what the user left open: most materials need a tenth of a training from scratch.
+
+    Raises
+    ------
+    BadInput
+        If an option is not among those there are.
+    """
+    chosen = start or _START.get(material_name.strip().lower(), UNIVERSAL.name)
+    usual = {"scratch": _SCRATCH_STEPS, "graphene": _UNIVERSAL_STEPS}.get(chosen, _TUNE_STEPS)
+    rate = {"scratch": 3e-3, "graphene": 2e-3}.get(chosen, 1.5e-3)
+    return parse_options(steps=steps or usual, start=chosen, learning_rate=rate, **given)
 
 
 def train_ensemble(
@@ -72,7 +94,8 @@ def train_ensemble(
     progress
         Called with the number of networks finished and of all.
     """
-    options = options or TrainOptions()
+    options = (options or TrainOptions()).at_scale(material.scale)
+    trunks = _trunks(options)
     kept, total, done = _Kept(keep, material, options), count_jobs(options), 0
 
     def finished() -> None:
@@ -83,14 +106,14 @@ def train_ensemble(
 
     with local_processes(workers or cores()) as pool:
         starts = {
-            f"start{seed + i}": partial(_start, material.name, seed + i, count, options)
+            f"start{seed + i}": partial(
+                _start, material, seed + i, count, options, trunks[i % len(trunks)]
+            )
             for i, count in enumerate(heads_of(options))
         }
         networks = _run(pool, starts, kept, finished)
         members = {
-            f"{options.kind}{seed}-{i}": partial(
-                _member, material.name, networks[0], seed, i, options
-            )
+            f"{options.kind}{seed}-{i}": partial(_member, material, networks[0], seed, i, options)
             for i in range(total - len(starts))
         }
         if members:
@@ -102,11 +125,12 @@ def train_ensemble(
         {
             "material": material.name,
             "made_by": f"adatom train {material.name} --kind {options.kind} "
-            f"--members {options.members} --steps {options.steps} --seed {seed}",
+            f"--members {options.members} --steps {options.steps} --start {options.start} "
+            f"--seed {seed}",
             "adatom": adatom.__version__,
             "seeds": [seed + i for i in range(len(starts))],
             "training": options.model_dump(),
-            "data": "random simulated frames: frames/specimen.py and Conditions.random",
+            "data": "random simulated frames: frames/crystal.py and Conditions.random",
         },
     )
 
@@ -168,25 +192,45 @@ def _run(
     return [network for name in jobs for network in found[name]]
 
 
-def _start(material: str, seed: int, heads: int, options: TrainOptions) -> list[Network]:
+def _trunks(options: TrainOptions) -> list[Trunk | None]:
+    """Trunks to start from; one None for training from scratch."""
+    if options.start == "scratch":
+        return [None]
+    path = Path(options.start)
+    found = weights.load(path) if path.suffix else weights.load_shipped(options.start)
+    if found.networks[0].width != options.width:
+        raise BadInput(
+            f"--start {options.start}",
+            expected=f"trunks of width {options.width}",
+            got=f"width {found.networks[0].width}",
+            todo="Start from another ensemble, or from scratch.",
+        )
+    return [network.trunk for network in found.networks]
+
+
+def _start(
+    material: Material, seed: int, heads: int, options: TrainOptions, trunk: Trunk | None
+) -> list[Network]:
     """Train one network in a process of its own, on one thread."""
     weights.threads(1)
-    chosen = find_material(material)
     log = os.environ.get("ADATOM_TRAIN_LOG")
     note = partial(_log, Path(log), seed) if log else None
-    classes = len(chosen.species) + 1
-    return [train_start(_source(chosen, options), classes, seed, heads, options, note)]
+    classes = len(material.species) + 1
+    source = _source(material, options)
+    return [train_start(source, classes, seed, heads, options, note, trunk)]
 
 
 def _member(
-    material: str, start: Network, seed: int, member: int, options: TrainOptions
+    material: Material, start: Network, seed: int, member: int, options: TrainOptions
 ) -> list[Network]:
     """Make members of one network in a process of its own, on one thread."""
     weights.threads(1)
-    return diversify(start, _source(find_material(material), options), seed, options, member)
+    return diversify(start, _source(material, options), seed, options, member)
 
 
 def _source(material: Material, options: TrainOptions) -> Any:
+    if material == UNIVERSAL:
+        return partial(universal_pair, field_A=options.field_A)
     return partial(random_pair, material, field_A=options.field_A)
 
 
@@ -203,6 +247,7 @@ def train_to_file(
     options: TrainOptions,
     seed: int,
     progress: Progress,
+    zone_axis: tuple[int, int, int] = (0, 0, 1),
 ) -> dict[str, Any]:
     """Train, calibrate and measure an ensemble and write it with its card.
 
@@ -213,7 +258,9 @@ def train_to_file(
     -------
     The model card.
     """
-    material = find_material(material_name)
+    material = (
+        UNIVERSAL if material_name == UNIVERSAL.name else load_material(material_name, zone_axis)
+    )
     keep = path.with_suffix(".members")
     progress.start("train", count_jobs(options), 0)
     ensemble = train_ensemble(
@@ -225,7 +272,7 @@ def train_to_file(
     )
     progress.finish("train")
     progress.start("calibrate", 1, 0)
-    ensemble = calibrate_ensemble(ensemble, material, seed=seed)
+    ensemble = calibrate_ensemble(ensemble, material, seed=seed, workers=cores())
     weights.save(ensemble, path)
     progress.advance("calibrate")
     progress.finish("calibrate")

@@ -1,19 +1,27 @@
-"""What the specimen is: crystal, species, expected defects, contrast."""
+"""What the specimen is: crystal, species, contrast."""
 
 from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from ase.data import atomic_numbers
+from ase.formula import Formula
 from numpy.typing import NDArray
 
 from adatom.errors import BadInput
 
+Form = Literal["sheet", "columns", "atoms"]
+ANY = "X"  # the species of a column whose contents nobody named
+_GRAPHENE_BOND_A = 1.42
+_USUAL_PROBE_A = 0.43  # the middle of graphene's range of probes
+
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """A two-dimensional crystal as an image shows it.
+    """A crystal as an image shows it: a sheet, columns of atoms end on, or atoms on a support.
 
     Parameters
     ----------
@@ -24,9 +32,10 @@ class Material:
     basis
         Fractional coordinates of the sites of one cell.
     site_species
-        Chemical symbol of every site of the basis.
+        What stands at every site of the basis: a chemical symbol, or the formula of a column of
+        atoms that lie over each other, such as ``S2``.
     species
-        Every element that may appear; the order is the order of the networks' classes.
+        Everything that may appear, host first; the order is that of the networks' classes.
     bond_length_A
         Nearest-neighbour distance of the perfect crystal.
     coordination
@@ -35,6 +44,12 @@ class Material:
         Atoms in the rings of the perfect crystal.
     contrast_exponent
         Intensity of an atom goes with Z to this power (annular dark field).
+    form
+        ``sheet``: one layer; ``columns``: a crystal thick enough for its columns to differ in
+        brightness; ``atoms``: atoms dispersed on an amorphous support, without a lattice (the cell
+        and the basis say nothing then, the bond length is how close two atoms come).
+    probe_sigma_A
+        Narrowest and widest probe with which it is imaged, Å; None: as fine as its pattern needs.
     """
 
     name: str
@@ -46,6 +61,8 @@ class Material:
     coordination: int
     ring_size: int
     contrast_exponent: float = 1.64
+    form: Form = "sheet"
+    probe_sigma_A: tuple[float, float] | None = None
 
     @property
     def host(self) -> str:
@@ -65,6 +82,38 @@ class Material:
     def site_area_A2(self) -> float:
         """Area of the sheet per site, Å²."""
         return float(abs(np.linalg.det(self.cell()))) / len(self.basis)
+
+    @property
+    def scale(self) -> float:
+        """Length of what an image of it shows, in units of graphene's, for working scales.
+
+        Networks see every material at about the same pixels a bond (or a probe, where that is
+        wider). A probe is still sampled where bonds are long: hence the largest.
+        """
+        finest = float(np.clip(self.bond_length_A / _GRAPHENE_BOND_A, 0.85, 1.5))
+        if self.probe_sigma_A is None:
+            return finest
+        return max(finest, float(np.mean(self.probe_sigma_A)) / _USUAL_PROBE_A)
+
+    def brightness(self, exponent: float | None = None) -> NDArray[np.float64]:
+        """Intensity of each species over the host's, shape (species,).
+
+        Parameters
+        ----------
+        exponent
+            Of the atomic number; the material's own by default. A column is the sum of its atoms.
+        """
+        power = self.contrast_exponent if exponent is None else exponent
+        value = np.array([_intensity(label, power) for label in self.species])
+        out: NDArray[np.float64] = value / _intensity(self.host, power)
+        return out
+
+
+def _intensity(label: str, exponent: float) -> float:
+    """Sum of Zⁿ over the atoms of a label; any column that has no name has one."""
+    if label == ANY:
+        return 1.0
+    return float(sum(n * atomic_numbers[s] ** exponent for s, n in Formula(label).count().items()))
 
 
 _A = 2.46

@@ -210,7 +210,7 @@ def fit_lattice(
     Parameters
     ----------
     xy
-        Positions, shape (atom, 2), Å, measured axes.
+        Positions of the host's atoms, shape (atom, 2), Å, measured axes.
     material
         The crystal.
     weights
@@ -220,7 +220,7 @@ def fit_lattice(
     -------
     The lattice, or None where fewer than a dozen atoms or no common direction was found.
     """
-    if len(xy) < 12:
+    if len(xy) < 12 or material.form == "atoms":
         return None
     vectors = _pair_vectors(xy, material)
     if vectors is None:
@@ -253,6 +253,8 @@ def _pair_vectors(xy: FloatArray, material: Material) -> FloatArray | None:
         return None
     cell = material.cell()
     opening = float(np.arccos(cell[0] @ cell[1] / np.prod(np.linalg.norm(cell, axis=1))))
+    if not _is_regular(cell, opening):
+        return _turned_cell(xy, cell)
     fold = round(2 * np.pi / opening)
     angle = np.arctan2(d[:, 1], d[:, 0])
     mean = np.exp(1j * fold * angle).mean()
@@ -270,6 +272,34 @@ def _pair_vectors(xy: FloatArray, material: Material) -> FloatArray | None:
     return out
 
 
+def _is_regular(cell: FloatArray, opening: float) -> bool:
+    """Tell whether equal vectors stand at 60 or 90 degrees, so that all directions are alike."""
+    first, second = (float(n) for n in np.linalg.norm(cell, axis=1))
+    off = min(abs(opening - np.pi / 3), abs(opening - np.pi / 2))
+    return abs(first / second - 1) < 0.02 and off < np.radians(2)
+
+
+def _turned_cell(xy: FloatArray, cell: FloatArray) -> FloatArray | None:
+    """Turn the cell until its vectors are differences of most atoms; then measure them."""
+    reach = float(np.linalg.norm(cell, axis=1).max())
+    pairs = cKDTree(xy).query_pairs(1.2 * reach, output_type="ndarray")
+    d = xy[pairs[:, 1]] - xy[pairs[:, 0]]
+    d = np.concatenate([d, -d])
+    width = 0.1 * float(np.linalg.norm(cell, axis=1).min())
+    best, vectors = 0.0, cell
+    for angle in np.arange(0.0, 2 * np.pi, np.radians(1.5)):
+        c, s = np.cos(angle), np.sin(angle)
+        turned = cell @ np.array([[c, s], [-s, c]])
+        gap = np.linalg.norm(d[:, None] - turned, axis=2)
+        score = float(np.exp(-0.5 * (gap / width) ** 2).sum(axis=0).min())
+        if score > best:
+            best, vectors = score, turned
+    near = np.linalg.norm(d[:, None] - vectors, axis=2) < 2 * width
+    if near.sum(axis=0).min() < max(3, 0.1 * len(xy)):
+        return None
+    return np.stack([np.median(d[near[:, k]], axis=0) for k in range(2)])
+
+
 def _first_guess(
     xy: FloatArray, center: FloatArray, vectors: FloatArray, material: Material
 ) -> Lattice:
@@ -284,7 +314,8 @@ def _first_guess(
     near = np.linalg.norm(xy - center, axis=1) < 7.0
     cell = material.cell() @ rotation.T
     phase = np.exp(2j * np.pi * (ideal[near] @ np.linalg.inv(cell)))
-    basis = np.exp(2j * np.pi * np.asarray(material.basis)).sum(axis=0)
+    host = [s == material.host for s in material.site_species]
+    basis = np.exp(2j * np.pi * np.asarray(material.basis)[host]).sum(axis=0)
     shift = np.angle(phase.sum(axis=0) / basis) / (2 * np.pi)
     origin = shift @ cell
     return Lattice(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from adatom.core import GRAPHENE, Material
 from adatom.frames.probe import Optics
 
 # The range that networks are trained on; `features.novelty` flags what lies beyond it.
@@ -45,6 +46,12 @@ class Conditions:
         Share of the field under amorphous contamination, which is lumpy like atoms are.
     contamination_level
         Its mean intensity, in units of a host atom's peak.
+    support
+        Mean intensity of an amorphous support under the atoms, same unit.
+    support_speckle
+        Relative standard deviation that its atoms leave in it.
+    support_hills
+        Relative standard deviation of its thickness, which varies over `slow_length_A`.
     jitter_A
         Standard deviation of the shift of a scan line along x, Å.
     vibration_A, vibration_lines
@@ -71,6 +78,9 @@ class Conditions:
     slow_length_A: float = 6.0
     contamination: float = 0.0
     contamination_level: float = 1.0
+    support: float = 0.0
+    support_speckle: float = 0.1
+    support_hills: float = 0.3
     jitter_A: float = 0.0
     vibration_A: float = 0.0
     vibration_lines: float = 7.0
@@ -99,17 +109,28 @@ class Conditions:
         )
 
     @classmethod
-    def random(cls, rng: np.random.Generator) -> Conditions:
-        """Draw conditions as wide as instruments and operators are; the training range."""
-        pixel_size_A = _log_uniform(rng, *PIXEL_A)
+    def random(cls, rng: np.random.Generator, material: Material = GRAPHENE) -> Conditions:
+        """Draw conditions as wide as instruments and operators are; the training range.
+
+        Parameters
+        ----------
+        rng
+            Source of randomness.
+        material
+            Pixels, and the widest probe, grow with what its image shows (`Material.scale`).
+        """
+        scale = material.scale
+        pixel_size_A = scale * _log_uniform(rng, *PIXEL_A)
         # Counts per area and not per pixel decide what can be seen: draw those.
-        counts_per_A2 = _log_uniform(rng, *COUNTS_PER_A2)
+        counts_per_A2 = _log_uniform(rng, *COUNTS_PER_A2) / scale**2
         stretch = 1.0 + abs(rng.normal(0.0, 0.08))
-        width = rng.uniform(*PROBE_SIGMA_A)
-        optics = _random_optics(rng) if rng.random() < 0.4 else None
+        low, high = material.probe_sigma_A or (PROBE_SIGMA_A[0], PROBE_SIGMA_A[1] * scale)
+        width = rng.uniform(low, high)
+        fine = material.probe_sigma_A is None
+        optics = _random_optics(rng) if rng.random() < 0.4 and fine else None
         if optics is not None:
             width = rng.uniform(0.23, 0.4)
-        return cls(
+        drawn = cls(
             pixel_size_A=pixel_size_A,
             probe_sigma_A=(width * stretch, width / stretch),
             probe_angle_rad=rng.uniform(0, np.pi),
@@ -131,6 +152,26 @@ class Conditions:
             contrast_exponent=rng.uniform(1.3, 1.9),
             blur_px=rng.uniform(0.3, 1.0) if rng.random() < 0.2 else 0.0,
         )
+        return _besides(drawn, material, rng)
+
+
+def _besides(drawn: Conditions, material: Material, rng: np.random.Generator) -> Conditions:
+    """Draw what lies under atoms on a support; make what is in lengths fit the material."""
+    s = material.scale
+    if material.form == "atoms":
+        return replace(
+            drawn,
+            support=_log_uniform(rng, 0.1, 6.0),
+            support_speckle=rng.uniform(0.0, 0.12),
+            support_hills=rng.uniform(0.1, 0.7),
+            slow_length_A=rng.uniform(5.0, 25.0),
+            contamination=0.0,
+            slow_background=0.0,
+        )
+    return replace(
+        drawn, slow_length_A=s * drawn.slow_length_A, jitter_A=s * drawn.jitter_A,
+        fly_back_A=s * drawn.fly_back_A, vibration_A=s * drawn.vibration_A,
+    )  # fmt: skip
 
 
 def _random_optics(rng: np.random.Generator) -> Optics:

@@ -11,9 +11,10 @@ from scipy.spatial import cKDTree
 from adatom.core import Material
 
 FloatArray = NDArray[np.float64]
+MARGIN_A = 3.0  # how far specimens reach beyond the field of view
 # Shortest projected distances, Å: a heavy atom may lean over a neighbour, two hosts may not.
 _CLOSEST = {(0, 0): 1.22, (0, 1): 1.45, (1, 1): 2.05}
-_EMPTY = 0.7  # a site with an atom this near is not empty, Å
+EMPTY_A = 0.7  # a site with an atom this near is not empty, Å
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,16 +29,26 @@ class Specimen:
         Shape (atom,), index into the material's species.
     vacancies_xy
         Shape (vacancy, 2), Å: sites left empty.
+    brightness
+        Factor on each atom's intensity beyond that of its species, shape (atom,); one by default.
     """
 
     xy: FloatArray
     species: NDArray[np.int64]
     vacancies_xy: FloatArray
+    brightness: FloatArray | None = None
 
 
 def lattice_points(
     material: Material, extent_xy_A: tuple[float, float], margin_A: float, angle_rad: float
 ) -> FloatArray:
+    """Sites of the perfect crystal: the positions alone of `lattice_sites`."""
+    return lattice_sites(material, extent_xy_A, margin_A, angle_rad)[0]
+
+
+def lattice_sites(
+    material: Material, extent_xy_A: tuple[float, float], margin_A: float, angle_rad: float
+) -> tuple[FloatArray, NDArray[np.int64]]:
     """Sites of the perfect crystal over a rectangle and a margin around it.
 
     Parameters
@@ -53,19 +64,20 @@ def lattice_points(
 
     Returns
     -------
-    Positions, shape (site, 2), x and y in Å.
+    Positions, shape (site, 2), x and y in Å; and the number of each in the basis, shape (site,).
     """
     w, h = extent_xy_A
     c, s = np.cos(angle_rad), np.sin(angle_rad)
     vectors = material.cell() @ np.array([[c, s], [-s, c]])
-    reach = int(np.ceil((np.hypot(w, h) / 2 + margin_A) / material.lattice_constant_A * 1.2)) + 1
+    heights = abs(np.linalg.det(vectors)) / np.linalg.norm(vectors, axis=1)
+    reach = int(np.ceil((np.hypot(w, h) / 2 + margin_A) / heights.min())) + 1
     i, j = np.meshgrid(np.arange(-reach, reach + 1), np.arange(-reach, reach + 1), indexing="ij")
     cells = np.stack([i.ravel(), j.ravel()], axis=1)
     points = np.concatenate([(cells + np.asarray(b)) @ vectors for b in material.basis])
     points = points + np.array([w / 2, h / 2])
     keep = np.all((points > -margin_A) & (points < np.array([w, h]) + margin_A), axis=1)
-    out: FloatArray = points[keep]
-    return out
+    number = np.repeat(np.arange(len(material.basis)), len(cells))
+    return points[keep], number[keep]
 
 
 def random_specimen(
@@ -88,8 +100,8 @@ def random_specimen(
     whole
         One sheet with point defects alone: no grain boundary, hole or edge.
     """
-    margin = 3.0
-    points = _distort(
+    margin = MARGIN_A
+    points = distort(
         lattice_points(material, extent_xy_A, margin + 2.0, rng.uniform(0, 2 * np.pi))
         + rng.uniform(-1.3, 1.3, 2),
         extent_xy_A,
@@ -98,9 +110,9 @@ def random_specimen(
     if rng.random() < 0.2 and not whole:
         points = _grain_boundary(material, points, extent_xy_A, margin + 2.0, rng)
     if rng.random() < 0.12 and not whole:
-        points = _hole(points, extent_xy_A, rng)
+        points = points[_hole(points, extent_xy_A, rng)]
     if rng.random() < 0.06 and not whole:
-        points = _edge(points, extent_xy_A, rng)
+        points = points[_edge(points, extent_xy_A, rng)]
     xy, species, vacancies = _defects(material, points, rng)
     # Static disorder; what else moves atoms in an image differs from line to line.
     disorder = rng.uniform(0.0, 0.03) if whole else abs(rng.normal(0.0, 0.04))
@@ -108,7 +120,7 @@ def random_specimen(
     return Specimen(moved, species, vacancies)
 
 
-def _distort(
+def distort(
     points: FloatArray, extent: tuple[float, float], rng: np.random.Generator
 ) -> FloatArray:
     """Stretch and shear by a few per cent, bend a little: what scan coils and drift do."""
@@ -140,18 +152,29 @@ def _grain_boundary(
     return np.delete(both, drop, axis=0)
 
 
-def _hole(points: FloatArray, extent: tuple[float, float], rng: np.random.Generator) -> FloatArray:
+def cut(
+    points: FloatArray, extent: tuple[float, float], rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Tell which points are left by a hole, or by an edge."""
+    return (_hole if rng.random() < 0.6 else _edge)(points, extent, rng)
+
+
+def _hole(
+    points: FloatArray, extent: tuple[float, float], rng: np.random.Generator
+) -> NDArray[np.bool_]:
     center = np.asarray(extent) * rng.uniform(0.0, 1.0, 2)
-    keep = np.linalg.norm(points - center, axis=1) > rng.uniform(3.0, 9.0)
-    return points[keep] if keep.sum() > 20 else points
+    keep: NDArray[np.bool_] = np.linalg.norm(points - center, axis=1) > rng.uniform(3.0, 9.0)
+    return keep if keep.sum() > 20 else np.ones(len(points), dtype=bool)
 
 
-def _edge(points: FloatArray, extent: tuple[float, float], rng: np.random.Generator) -> FloatArray:
+def _edge(
+    points: FloatArray, extent: tuple[float, float], rng: np.random.Generator
+) -> NDArray[np.bool_]:
     """Cut the sheet along a straight line through the field."""
     direction = rng.uniform(0, 2 * np.pi)
     normal = np.array([np.cos(direction), np.sin(direction)])
-    keep = (points - np.asarray(extent) * rng.uniform(0.2, 0.8, 2)) @ normal > 0
-    return points[keep] if keep.sum() > 20 else points
+    keep: NDArray[np.bool_] = (points - np.asarray(extent) * rng.uniform(0.2, 0.8, 2)) @ normal > 0
+    return keep if keep.sum() > 20 else np.ones(len(points), dtype=bool)
 
 
 def _defects(
@@ -198,7 +221,7 @@ def _defects(
     xy = _push_apart(xy, kinds)
     # A site may have been emptied twice, filled again, or have an ad-atom on it.
     vacancies = points[[v for v in dict.fromkeys(vacant) if not present[v]]]
-    return xy, kinds, vacancies[cKDTree(xy).query(vacancies)[0] > _EMPTY]
+    return xy, kinds, vacancies[cKDTree(xy).query(vacancies)[0] > EMPTY_A]
 
 
 def _push_apart(xy: FloatArray, species: NDArray[np.int64], rounds: int = 12) -> FloatArray:

@@ -10,17 +10,17 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from ase.data import atomic_numbers
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from adatom.core import Calibration, Frame, LabelledFrame, Material, ScanRequest
 from adatom.frames.conditions import Conditions
+from adatom.frames.crystal import draw_specimen
 from adatom.frames.probe import gaussian_transfer, optics_transfer
-from adatom.frames.specimen import Specimen, random_specimen
+from adatom.frames.specimen import Specimen
 
 FloatArray = NDArray[np.float64]
-_NOTHING = Specimen(np.zeros((0, 2)), np.zeros(0, dtype=np.int64), np.zeros((0, 2)))
+NOTHING = Specimen(np.zeros((0, 2)), np.zeros(0, dtype=np.int64), np.zeros((0, 2)))
 _CORE_A = 0.22  # width of the exactly rendered spot; the rest of the probe is convolved on top
 
 
@@ -88,14 +88,17 @@ def expected_image(
     px = conditions.pixel_size_A
     pad = int(np.ceil(3.0 / px))
     padded = (fft.next_fast_len(shape[0] + 2 * pad), fft.next_fast_len(shape[1] + 2 * pad))
-    z = np.array([atomic_numbers[s] for s in material.species], dtype=np.float64)
-    relative = (z / atomic_numbers[material.host]) ** conditions.contrast_exponent
+    amplitude = material.brightness(conditions.contrast_exponent)[specimen.species]
+    if specimen.brightness is not None:
+        amplitude = amplitude * specimen.brightness
     rc = Calibration(px).rc(_fly_back(specimen.xy, conditions)) + pad
-    image = spots(padded, rc, relative[specimen.species], _CORE_A / px)
+    image = spots(padded, rc, amplitude, _CORE_A / px)
     if conditions.contamination > 0:
         image += _contamination(padded, conditions, rng)
     image = _convolve_probe(image, conditions)
     image += conditions.background
+    if conditions.support > 0:
+        image += _support(padded, conditions, rng)
     if conditions.slow_background > 0:
         image += _slow_background(padded, conditions, rng)
     if conditions.jitter_A > 0 or conditions.vibration_A > 0:
@@ -164,18 +167,18 @@ def random_labelled(
     empty
         Take the frame beside the specimen: background and noise alone.
     whole
-        Passed to `random_specimen`.
+        Passed to `draw_specimen`.
 
     Returns
     -------
     The frame (counts) and its truth.
     """
-    chosen = conditions or Conditions.random(rng)
+    chosen = conditions or Conditions.random(rng, material)
     n = int(np.ceil(field_A / chosen.pixel_size_A)) + 1
     extent = Calibration(chosen.pixel_size_A).extent_xy((n, n))
-    specimen = random_specimen(material, extent, rng, whole=whole)
+    specimen = draw_specimen(material, extent, rng, whole=whole)
     if empty:
-        specimen = _NOTHING
+        specimen = NOTHING
     return image_specimen(specimen, (n, n), material, chosen, rng)
 
 
@@ -199,13 +202,13 @@ def random_pair(
     -------
     Two frames with the same truth; the second costs only its noise.
     """
-    first = Conditions.random(rng)
-    second = Conditions.random(rng)
+    first = Conditions.random(rng, material)
+    second = Conditions.random(rng, material)
     ratio = second.counts_per_A2 / first.counts_per_A2
     n = int(np.ceil(field_A / first.pixel_size_A)) + 1
-    specimen = random_specimen(material, Calibration(first.pixel_size_A).extent_xy((n, n)), rng)
+    specimen = draw_specimen(material, Calibration(first.pixel_size_A).extent_xy((n, n)), rng)
     if rng.random() < empty_share:
-        specimen = _NOTHING
+        specimen = NOTHING
     expected = expected_image(specimen, (n, n), material, first, rng)
     other = replace(first, counts=first.counts * ratio, read_noise=second.read_noise)
     return [
@@ -339,6 +342,18 @@ def _contamination(
     low, high = np.quantile(hills[::4, ::4], [1 - conditions.contamination, 1.0])
     mask = np.clip((hills - low) / max(0.5 * (high - low), 1e-9), 0.0, 1.0)
     out: FloatArray = conditions.contamination_level * lumps * mask
+    return out
+
+
+def _support(
+    shape: tuple[int, int], conditions: Conditions, rng: np.random.Generator
+) -> FloatArray:
+    """Amorphous support: thickness in hills, and the speckle of its many atoms under the probe."""
+    speckle = _convolve_probe(rng.normal(size=shape), conditions)
+    speckle *= conditions.support_speckle / max(float(speckle.std()), 1e-12)
+    hills = _hills(shape, conditions.slow_length_A / conditions.pixel_size_A, rng)
+    thickness = np.maximum(1.0 + conditions.support_hills * hills, 0.05)
+    out: FloatArray = conditions.support * thickness * np.maximum(1.0 + speckle, 0.0)
     return out
 
 

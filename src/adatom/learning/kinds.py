@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from adatom.core import LabelledFrame
-from adatom.learning.network import ConvNorm, Network
-from adatom.learning.train import Source, TrainOptions, fit, prepare_pair
+from adatom.learning.network import ConvNorm, Network, Trunk
+from adatom.learning.train import Source, TrainOptions, fit, prepare
 
 Note = Callable[[int, float], None]
 _DROPOUT = 0.15
@@ -40,8 +40,9 @@ def train_start(
     heads: int,
     options: TrainOptions,
     note: Note | None = None,
+    trunk: Trunk | None = None,
 ) -> Network:
-    """Train one network from scratch.
+    """Train one network, from scratch or on a trunk that has learned to see already.
 
     Parameters
     ----------
@@ -57,10 +58,14 @@ def train_start(
         See `TrainOptions`.
     note
         Called with the step and the running loss.
+    trunk
+        What to start from; left as it is.
     """
     torch.manual_seed(seed)
     dropout = _DROPOUT if options.kind == "dropout" else 0.0
     network = Network(classes, options.width, heads, dropout)
+    if trunk is not None:
+        network.trunk.load_state_dict(trunk.state_dict())
     rate = options.learning_rate
     return fit(
         network, source, seed, options, steps=options.steps, learning_rate=rate, progress=note
@@ -171,7 +176,7 @@ def _renew_norms(network: Network, source: Source, seed: int, options: TrainOpti
         frames: list[LabelledFrame] = []
         while len(frames) < options.batch:
             frames.extend(source(rng))
-        images = [prepare_pair(f, options)[0] for f in frames]
+        images = [prepare(f, options)[0] for f in frames]
         network(torch.from_numpy(np.stack(images)[:, None]))
     for norm in norms:
         norm.momentum = 0.1

@@ -7,6 +7,8 @@ Members that share a trunk cost a head each: an ensemble is a few such networks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -103,6 +105,28 @@ class Network(nn.Module):
         """
         maps: torch.Tensor = self.unfold(self.out(self.hidden(self.trunk(x))))
         return maps.view(x.shape[0], self.heads, self.classes, *maps.shape[2:])
+
+
+def with_heads(network: Network, keep: Sequence[int]) -> Network:
+    """Copy a network with some of its heads.
+
+    Parameters
+    ----------
+    network
+        Left as it is.
+    keep
+        Which heads, in this order; at least one.
+    """
+    out = Network(network.classes, network.width, len(keep), network.dropout)
+    out.trunk.load_state_dict(network.trunk.state_dict())
+    heads = torch.as_tensor(list(keep))
+    for old, new in ((network.hidden, out.hidden), (network.out, out.out)):
+        state = old.state_dict()
+        for name, value in state.items():
+            if value.ndim:  # channels are grouped by head
+                state[name] = value.unflatten(0, (network.heads, -1))[heads].flatten(0, 1)
+        new.load_state_dict(state)
+    return out.train(network.training)
 
 
 def fused(network: Network) -> Network:

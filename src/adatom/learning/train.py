@@ -20,6 +20,7 @@ Kind = Literal["shared", "scratch", "baseline", "swag", "snapshot", "dropout"]
 # Foreign atoms and vacancies are rare: each class's map has this weight in the loss. A weight on a
 # whole class, atoms and emptiness alike, leaves its probabilities where they were.
 _RARE_WEIGHT = 3.0
+_DOUBT = 3.0  # around a doubtful place less is learned: this far, in widths of a target
 _SEEN = 0.75  # share of the frames that each head learns from; heads differ by it
 
 
@@ -38,6 +39,18 @@ class TrainOptions(BaseModel):
     target_sigma_A: float = Field(0.25, gt=0, description="width of the target spots, Å")
     width: int = Field(32, ge=4, description="channels of a trunk's finest level")
     learning_rate: float = Field(3e-3, gt=0, description="peak learning rate of AdamW")
+    start: str = Field(
+        "scratch", description="ensemble whose trunks to start from: a name that ships, or scratch"
+    )
+
+    def at_scale(self, scale: float) -> TrainOptions:
+        """Give the same options for a material whose pattern is `scale` times graphene's."""
+        return self.model_copy(
+            update={
+                "working_pixel_size_A": self.working_pixel_size_A * scale,
+                "target_sigma_A": self.target_sigma_A * scale,
+            }
+        )
 
     @property
     def field_A(self) -> float:
@@ -77,27 +90,52 @@ def targets(
     return out
 
 
-def prepare_pair(
+def prepare(
     labelled: LabelledFrame, options: TrainOptions
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Make the input and the targets of one labelled frame.
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Make the input, the targets and their weights of one labelled frame.
 
     Parameters
     ----------
     labelled
-        At least `options.field_A` wide.
+        Of any size; one smaller than `options.field_A` is mirrored at its far borders, where
+        nothing is learned.
     options
         Working scale, size and width of the targets.
 
     Returns
     -------
-    Input, shape (row, col), normalised; and targets, shape (class + 1, row, col), 0 to 1.
+    Input, shape (row, col), normalised; targets, shape (class + 1, row, col), 0 to 1; and the
+    weight of every pixel in the loss, shape (row, col), 0 to 1.
     """
     working = Calibration(options.working_pixel_size_A)
-    image = resample(labelled.frame.data, labelled.frame.calibration, working)
     side = options.side_px // STRIDE * STRIDE
-    image = normalise(image[:side, :side], working)
-    return image, targets(labelled, (side, side), working, options.target_sigma_A)
+    image = resample(labelled.frame.data, labelled.frame.calibration, working)[:side, :side]
+    image = normalise(image)
+    weight = _confidence(labelled, image.shape, working, options.target_sigma_A)
+    lacking = [(0, side - n) for n in image.shape]
+    if any(after for _, after in lacking):
+        image = np.pad(image, lacking, mode="symmetric")
+        weight = np.pad(weight, lacking)
+    return image, targets(labelled, (side, side), working, options.target_sigma_A), weight
+
+
+def _confidence(
+    labelled: LabelledFrame, shape: tuple[int, ...], working: Calibration, sigma_A: float
+) -> NDArray[np.float32]:
+    """Weight of every pixel: less around what is doubtful."""
+    weight = np.ones(shape, dtype=np.float32)
+    reach = int(np.ceil(_DOUBT * working.pixels(sigma_A)))
+    for at, doubt in zip(working.rc(labelled.doubtful_xy), labelled.doubt, strict=True):
+        row, col = (round(float(v)) for v in at)
+        rows = slice(max(row - reach, 0), max(row + reach + 1, 0))
+        cols = slice(max(col - reach, 0), max(col + reach + 1, 0))
+        y, x = np.mgrid[rows, cols]
+        part = weight[rows, cols]
+        y, x = y[: part.shape[0], : part.shape[1]], x[: part.shape[0], : part.shape[1]]
+        near = (y - row) ** 2 + (x - col) ** 2 <= reach**2
+        part[near] = np.minimum(part[near], np.float32(1.0 - doubt))
+    return weight
 
 
 def fit(
@@ -138,8 +176,11 @@ def fit(
     network.train()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 1.4 x faster
     optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-4)
+    rising = min(0.1, 300 / steps)
+    if abs(rising * steps - 1.0) < 0.01:  # the schedule divides by the length of its first phase
+        rising *= 1.2
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, learning_rate, total_steps=steps, pct_start=min(0.1, 300 / steps)
+        optimiser, learning_rate, total_steps=steps, pct_start=rising
     )
     weight = torch.full((network.classes, 1, 1), _RARE_WEIGHT)
     weight[0] = 1.0
@@ -148,14 +189,16 @@ def fit(
     for step in range(steps):
         while len(waiting) < options.batch:
             waiting.extend(source(rng))
-        pairs = [prepare_pair(waiting.pop(0), options) for _ in range(options.batch)]
-        x = torch.from_numpy(np.stack([p[0] for p in pairs])[:, None])
-        y = torch.from_numpy(np.stack([p[1] for p in pairs]))[:, None]
+        frames = [prepare(waiting.pop(0), options) for _ in range(options.batch)]
+        images, wanted, counted = (
+            torch.from_numpy(np.stack(part)) for part in zip(*frames, strict=True)
+        )
+        x, y = images[:, None], wanted[:, None]
         logits = network(x.contiguous(memory_format=torch.channels_last))
         each = functional.binary_cross_entropy_with_logits(
             logits, y.expand_as(logits), reduction="none"
         )
-        each = (each * weight).mean(dim=(2, 3, 4))
+        each = (each * weight * counted[:, None, None]).mean(dim=(2, 3, 4))
         seen = (torch.rand(each.shape) < _SEEN) if network.heads > 1 else torch.ones(each.shape)
         loss = (each * seen).sum() / seen.sum().clamp(min=1)
         optimiser.zero_grad(set_to_none=True)

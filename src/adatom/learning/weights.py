@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from adatom.core import VACANCY, Calibration, content_hash
 from adatom.errors import BadInput
-from adatom.learning.network import Network, fused
+from adatom.learning.network import Network, fused, with_heads
 
-FORMAT = 2
+FORMAT = 3
 SHIPPED = Path(__file__).parent / "shipped"
 
 
@@ -57,6 +58,24 @@ class Ensemble:
     def spot_A(self) -> float:
         """Width of the spot that stands for one atom in the maps, Å."""
         return float(self.card.get("training", {}).get("target_sigma_A", 0.25))
+
+    def with_members(self, keep: Sequence[int]) -> Ensemble:
+        """Give an ensemble of some members, numbered through all networks.
+
+        Raises
+        ------
+        ValueError
+            If none is kept.
+        """
+        if not len(keep):
+            raise ValueError("an ensemble needs a member")
+        networks, first = [], 0
+        for network in self.networks:
+            heads = [k - first for k in keep if first <= k < first + network.heads]
+            first += network.heads
+            if heads:
+                networks.append(with_heads(network, heads))
+        return Ensemble(tuple(networks), self.classes, self.working, self.card)
 
     def ready(self) -> tuple[Network, ...]:
         """Give the networks as they run fastest: normalisation folded in, channels last."""
@@ -148,7 +167,7 @@ class _Card(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    format: Literal[2]
+    format: Literal[3]
     heads: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
     width: int = Field(ge=1)
     classes: tuple[str, ...] = Field(min_length=1)
