@@ -8,6 +8,7 @@ from adatom.core.atoms import AtomTable
 from adatom.core.calibration import Affine, Calibration
 from adatom.core.defects import DefectTable
 from adatom.core.frame import Frame, LabelledFrame, Movie, ScanRequest
+from adatom.core.imaging import Estimate, Imaging
 from adatom.core.lattice import Lattice
 from adatom.core.material import GRAPHENE, Material, find_material
 from adatom.core.prediction import VACANCY, Prediction
@@ -23,7 +24,9 @@ __all__ = [
     "AtomTable",
     "Calibration",
     "DefectTable",
+    "Estimate",
     "Frame",
+    "Imaging",
     "LabelledFrame",
     "Lattice",
     "Material",

@@ -171,20 +171,24 @@ class Movie:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledFrame:
-    """A simulated frame with its exact truth.
+    """A frame and its labels: of a simulated one the exact truth, of a real one what is sure.
 
     Parameters
     ----------
     frame
         The image.
     xy
-        True positions, shape (atom, 2), x and y in Å.
+        Positions, shape (atom, 2), x and y in Å.
     species
         Index into `classes` of every atom, shape (atom,).
     classes
         Chemical symbols.
     vacancies_xy
         Empty lattice sites, shape (vacancy, 2), Å.
+    doubtful_xy
+        Places whose labels, or whose lack of one, are not sure, shape (place, 2), Å.
+    doubt
+        How little is learned there, shape (place,): 1 for nothing.
     """
 
     frame: Frame
@@ -192,6 +196,8 @@ class LabelledFrame:
     species: NDArray[np.int64]
     classes: tuple[str, ...]
     vacancies_xy: NDArray[np.float64]
+    doubtful_xy: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
+    doubt: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True, slots=True)
