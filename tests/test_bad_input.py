@@ -247,7 +247,7 @@ def test_an_impossible_pixel_size(face, frames, tmp_path, size):
 @pytest.mark.parametrize("trust", [False, True])
 def test_a_scale_off_the_lattice_is_named_with_both_values(face, frames, tmp_path, trust):
     given = round(PIXEL_A * 1.15, 4)
-    words = ["--trust-scale"] if trust else []
+    words = ["--adapt", "never", *(["--trust-scale"] if trust else [])]
     answer = face(
         "find", frames, "--frames", "0:1", "--pixel-size", given, "-o", tmp_path / "out", "--json",
         *words,

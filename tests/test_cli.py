@@ -101,7 +101,7 @@ def test_help(command):
                  "voltage in kV", "60.0", "graphene", "START:STOP", "adatom-campaign")),
         ("find", ("pixel size in Å", "graphene", "default: all", "adatom-campaign")),
         ("demo", ("default: demo", "default: 7")),
-        ("train", ("default: shared", "default: 10", "default: 8000", "dropout")),
+        ("train", ("default: shared", "default: 10", "universal", "dropout")),
         ("bench", ("--quick", "--peers", "--weights", "find, speed")),
     ],
 )  # fmt: skip

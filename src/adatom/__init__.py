@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from adatom.campaign.face import (
+        adapt,
         advise,
         example_frames,
         find,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "__version__",
+    "adapt",
     "advise",
     "example_frames",
     "find",

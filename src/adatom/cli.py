@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,30 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from adatom.cli_options import (
+    Adapt,
+    Dataset,
+    Draws,
+    Frames,
+    Json,
+    Material,
+    MaxStructures,
+    Output,
+    Picoseconds,
+    PixelSize,
+    Range,
+    Seed,
+    Temperatures,
+    Trust,
+    Voltage,
+    Weights,
+    ZoneAxis,
+    input_table,
+    material_path,
+    parsed_config,
+    temperatures_of,
+    zone_axis_of,
+)
 from adatom.errors import AdatomError, BadInput
 
 app = typer.Typer(
@@ -27,48 +50,6 @@ app = typer.Typer(
     "advice on what to do next. Exit code 0: done, 1: failed, 2: bad input.",
 )
 _screen = Console(stderr=True)  # answers go to stdout, everything for the eye to stderr
-
-Frames = Annotated[
-    list[Path],
-    typer.Argument(help="image files or one directory: any vendor format, .tif, .npy, .npz, .hdf5"),
-]
-Material = Annotated[str, typer.Option("--material", "-m", help="what the specimen is")]
-PixelSize = Annotated[
-    float | None, typer.Option("--pixel-size", help="pixel size in Å (default: the file's)")
-]
-Range = Annotated[
-    str | None, typer.Option("--frames", help="START:STOP, frames to use (default: all)")
-]
-Dataset = Annotated[
-    str | None, typer.Option("--dataset", help="which image of a file that holds several")
-]
-Trust = Annotated[
-    bool, typer.Option("--trust-scale", help="keep the given scale though the lattice says other")
-]
-Output = Annotated[Path, typer.Option("--output", "-o", help="campaign directory")]
-Weights = Annotated[
-    Path | None, typer.Option("--weights", help="an ensemble (.safetensors; default: shipped)")
-]
-Seed = Annotated[int, typer.Option("--seed", help="seed of all randomness")]
-Json = Annotated[bool, typer.Option("--json", help="print the summary as JSON on stdout")]
-Draws = Annotated[
-    int, typer.Option("--draws", help="structures drawn from the uncertainty of each defect")
-]
-MaxStructures = Annotated[
-    int, typer.Option("--max-structures", help="distinct defects to simulate, surest first")
-]
-Temperatures = Annotated[
-    str, typer.Option("--temperatures", help="temperatures of the dynamics in K, comma-separated")
-]
-Picoseconds = Annotated[
-    float, typer.Option("--picoseconds", help="length of each dynamics run in ps")
-]
-Voltage = Annotated[
-    float,
-    typer.Option(
-        "--voltage", help="acceleration voltage in kV, weighed for damage beside 60, 80, 100"
-    ),
-]
 
 
 class _Screen:
@@ -110,6 +91,7 @@ class _Screen:
 def run(
     frames: Frames,
     material: Material = "graphene",
+    zone_axis: ZoneAxis = "0,0,1",
     pixel_size: PixelSize = None,
     frame_range: Range = None,
     dataset: Dataset = None,
@@ -121,20 +103,23 @@ def run(
     picoseconds: Picoseconds = 10.0,
     voltage: Voltage = 60.0,
     weights: Weights = None,
+    adapt: Adapt = "auto",
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Do the main job: find atoms and defects, build supercells, relax and heat them, advise."""
-    config = _config(
-        _input(frames, pixel_size, frame_range, dataset, trust_scale),
-        material=material,
+    config = parsed_config(
+        input_table(frames, pixel_size, frame_range, dataset, trust_scale),
+        material=material_path(material),
+        zone_axis=zone_axis_of(zone_axis),
         weights=weights,
+        adapt=adapt,
         seed=seed,
         voltage_kV=voltage,
         simulate={
             "draws": draws,
             "max_structures": max_structures,
-            "temperatures_K": _numbers(temperatures),
+            "temperatures_K": temperatures_of(temperatures),
         },
         dynamics={"production_ps": picoseconds},
     )
@@ -145,20 +130,24 @@ def run(
 def find(
     frames: Frames,
     material: Material = "graphene",
+    zone_axis: ZoneAxis = "0,0,1",
     pixel_size: PixelSize = None,
     frame_range: Range = None,
     dataset: Dataset = None,
     trust_scale: Trust = False,
     output: Output = Path("adatom-campaign"),
     weights: Weights = None,
+    adapt: Adapt = "auto",
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Find atoms and defects only: tables, maps and a page; `adatom simulate` goes on from it."""
-    config = _config(
-        _input(frames, pixel_size, frame_range, dataset, trust_scale),
-        material=material,
+    config = parsed_config(
+        input_table(frames, pixel_size, frame_range, dataset, trust_scale),
+        material=material_path(material),
+        zone_axis=zone_axis_of(zone_axis),
         weights=weights,
+        adapt=adapt,
         seed=seed,
     )
     _run(config, output, as_json=as_json, only_find=True)
@@ -197,7 +186,10 @@ def demo(
 
 @app.command()
 def train(
-    material: Annotated[str, typer.Argument(help="name of a material")],
+    material: Annotated[
+        str, typer.Argument(help="a material's name, its TOML file, or a structure file")
+    ],
+    zone_axis: ZoneAxis = "0,0,1",
     kind: Annotated[
         str,
         typer.Option(
@@ -206,7 +198,15 @@ def train(
         ),
     ] = "shared",
     members: Annotated[int, typer.Option("--members", min=2, help="members")] = 10,
-    steps: Annotated[int, typer.Option("--steps", min=10, help="optimiser steps")] = 8000,
+    steps: Annotated[int | None, typer.Option("--steps", min=10, help="optimiser steps")] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--start",
+            help="ensemble whose trunks to start from, or scratch (default: universal; for "
+            "graphene, which ships, scratch)",
+        ),
+    ] = None,
     seed: Seed = 0,
     output: Annotated[
         Path | None,
@@ -215,19 +215,78 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train an ensemble on simulated frames and calibrate it on held-out ones."""
-    from adatom.campaign.training import parse_options, train_to_file
+    from adatom.campaign.training import train_options, train_to_file
 
-    path = output or Path(f"{material}.safetensors")
-    options = parse_options(kind=kind, members=members, steps=steps)
+    path = output or Path(f"{Path(material).stem}.safetensors")
+    options = train_options(material, kind=kind, members=members, steps=steps, start=start)
     screen = _Screen()
     try:
-        card = train_to_file(material, path, options=options, seed=seed, progress=screen)
+        card = train_to_file(
+            material_path(material), path, options=options, seed=seed, progress=screen,
+            zone_axis=zone_axis_of(zone_axis),
+        )  # fmt: skip
     finally:
         screen.close()
     if as_json:
         print(json.dumps(card))
     else:
         _screen.print(f"wrote {path}; scores on held-out frames in {path.with_suffix('.json')}")
+
+
+@app.command(name="adapt")
+def adapt_(
+    frames: Frames,
+    material: Material = "graphene",
+    zone_axis: ZoneAxis = "0,0,1",
+    pixel_size: PixelSize = None,
+    frame_range: Range = None,
+    dataset: Dataset = None,
+    trust_scale: Trust = False,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="most rounds")] = 3,
+    weights: Weights = None,
+    seed: Seed = 0,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="ensemble to write, for --weights")
+    ] = Path("adapted.safetensors"),
+    as_json: Json = False,
+) -> None:
+    """Retrain the networks on the first frames of an experiment, without a label."""
+    from adatom.campaign.adaptation import adapt_to_file
+
+    config = parsed_config(
+        input_table(frames, pixel_size, frame_range, dataset, trust_scale),
+        material=material_path(material),
+        zone_axis=zone_axis_of(zone_axis),
+        weights=weights,
+        seed=seed,
+        adaptation={"rounds": rounds, "seed": seed},
+    )
+    screen = _Screen()
+    try:
+        card = adapt_to_file(config, output, screen)
+    finally:
+        screen.close()
+    if as_json:
+        print(json.dumps(card["adapted"]))
+        return
+    table = Table("round", "members kept", "labels kept, added, dropped", "F1 guarded", "passed")
+    for done in card["adapted"]["rounds"]:
+        labels = done["labels"]
+        table.add_row(
+            str(done["number"]),
+            f"{len(done['kept'])} of {len(done['members'])}",
+            f"{labels['kept']}, {labels['added']}, {labels['dropped']}",
+            ", ".join(
+                f"{kind} {done['before'][kind]:.4f} → {done['after'][kind]:.4f}"
+                for kind in ("atom", "vacancy", "foreign")
+            ),
+            "yes" if done["accepted"] else "no, taken back",
+        )
+    out = Console()
+    out.print(table)
+    before, after = card["adapted"]["detection_limit_counts"]
+    out.print(f"atoms are found down to {before:.3g} counts before, {after:.3g} after")
+    out.print(f"wrote {output}", highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -295,48 +354,6 @@ def bench(
         Console().print(table)
     if not all(row["met"] for row in rows):
         raise typer.Exit(1)
-
-
-def _input(
-    frames: list[Path],
-    pixel_size: float | None,
-    frame_range: str | None,
-    dataset: str | None,
-    trust_scale: bool,
-) -> dict[str, Any]:
-    return {
-        "paths": tuple(str(p.expanduser().resolve()) for p in frames),
-        "pixel_size_A": pixel_size,
-        "frames": frame_range,
-        "dataset": dataset,
-        "trust_scale": trust_scale,
-    }
-
-
-def _config(source: dict[str, Any], *, weights: Path | None, **rest: Any) -> Any:
-    from adatom.campaign.config import parse_config
-
-    table = {
-        "input": source,
-        "weights": None if weights is None else str(weights.expanduser().absolute()),
-        **rest,
-    }
-    return parse_config(table, "command line")
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if not values or not all(0 < v < math.inf for v in values):  # NaN is not more than 0
-        raise BadInput(
-            f"--temperatures {text}",
-            expected="positive numbers in K, such as 300,900",
-            got=repr(text),
-            todo="Separate them by commas.",
-        )
-    return tuple(dict.fromkeys(values))
 
 
 def _run(config: Any, output: Path, *, as_json: bool, only_find: bool = False) -> Any:

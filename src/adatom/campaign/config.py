@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from adatom.campaign.adapt_options import AdaptOptions
 from adatom.errors import BadInput
 from adatom.features import DefectOptions, LinkOptions
 from adatom.features.evidence import EvidenceOptions
@@ -67,13 +68,20 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    material: Annotated[str, StringConstraints(strip_whitespace=True, to_lower=True)] = Field(
-        "graphene", description="what the specimen is"
+    material: Annotated[str, StringConstraints(strip_whitespace=True)] = Field(
+        "graphene", description="name of a material, its TOML file, or a structure file"
     )
     seed: int = Field(0, ge=0, description="seed of all randomness")
+    zone_axis: tuple[int, int, int] = Field(
+        (0, 0, 1), description="of a structure file: the lattice direction of the beam"
+    )
     weights: str | None = Field(None, description="an ensemble's .safetensors; else the shipped")
     voltage_kV: float = Field(60.0, gt=0, description="acceleration voltage of the frames, kV")
     input: InputOptions
+    adapt: Literal["auto", "always", "never"] = Field(
+        "auto", description="retrain on the first frames: where they are unlike training"
+    )
+    adaptation: AdaptOptions = Field(default_factory=AdaptOptions)
     find: FindOptions = FindOptions()
     evidence: EvidenceOptions = EvidenceOptions()
     defects: DefectOptions = DefectOptions()

@@ -10,6 +10,9 @@ import ase
 import numpy as np
 from numpy.typing import NDArray
 
+from adatom.campaign.adapt import Adapted
+from adatom.campaign.adapt import adapt as adapt_ensemble
+from adatom.campaign.adapt_options import AdaptOptions
 from adatom.campaign.config import Config, InputOptions
 from adatom.campaign.executors import cores, local_processes
 from adatom.campaign.perception import calibrator_of, frame_defects, load_ensemble
@@ -24,12 +27,12 @@ from adatom.core import (
     SimulationResult,
     SimulationTask,
     Structure,
-    find_material,
 )
 from adatom.errors import BadInput
 from adatom.features.find import find as find_in_frame
 from adatom.feedback import advise as _advise
 from adatom.frames.calibrate import fit_lattice
+from adatom.frames.library import load_material
 from adatom.frames.read import read
 from adatom.instrument import TwinOptions
 from adatom.learning.ensemble import predict_tiles
@@ -39,6 +42,7 @@ from adatom.structures import SupercellOptions, build_supercell, draw_structures
 Frames = Movie | NDArray[Any] | str | Path | Sequence[str | Path]
 
 __all__ = [
+    "adapt",
     "advise",
     "example_frames",
     "find",
@@ -63,7 +67,7 @@ def example_frames(count: int = 2, *, seed: int = 7) -> tuple[NDArray[np.float32
     -------
     Counts, shape (frame, row, col), and the pixel size in Å.
     """
-    movie = twin_movie(TwinOptions(frames=count, seed=seed), find_material("graphene"))
+    movie = twin_movie(TwinOptions(frames=count, seed=seed), load_material("graphene"))
     frames = list(movie)
     return np.stack([f.data for f in frames]), frames[0].calibration.pixel_size_A
 
@@ -100,7 +104,7 @@ def find(
     BadInput
         If a frame cannot be used or no scale is known.
     """
-    chosen = find_material(material)
+    chosen = load_material(material)
     config = _config(material, weights)
     movie = frames if isinstance(frames, Movie) else read(frames, pixel_size_A=pixel_size_A)
     movie, _ = settle_scale(movie, chosen, trust=trust_scale)
@@ -112,6 +116,42 @@ def find(
     )
 
 
+def adapt(
+    frames: Frames,
+    *,
+    material: str = "graphene",
+    pixel_size_A: float | None = None,
+    trust_scale: bool = False,
+    weights: str | Path | None = None,
+    options: AdaptOptions | None = None,
+) -> Adapted:
+    """Retrain an ensemble on the first frames of an experiment, without a label.
+
+    Parameters
+    ----------
+    frames, material, pixel_size_A, trust_scale, weights
+        As of `find`.
+    options
+        Rounds, steps, frames.
+
+    Returns
+    -------
+    `Adapted.ensemble` and what every round did; `adatom.learning.weights.save` writes it to a file
+    that `find` takes as `weights`. In a script, call it under ``if __name__ == "__main__":``, as
+    every use of processes must be.
+
+    Raises
+    ------
+    BadInput
+        If a frame cannot be used, or the frames do not show the material.
+    """
+    chosen = load_material(material)
+    ensemble = load_ensemble(_config(material, weights))
+    movie = frames if isinstance(frames, Movie) else read(frames, pixel_size_A=pixel_size_A)
+    movie, _ = settle_scale(movie, chosen, trust=trust_scale)
+    return adapt_ensemble(list(movie), chosen, ensemble, options)
+
+
 def find_defects(
     frames: Frames,
     atoms: AtomTable,
@@ -120,7 +160,7 @@ def find_defects(
     pixel_size_A: float | None = None,
 ) -> DefectTable:
     """Name the defects of every frame; parameters as of `find`, whose atoms they are."""
-    chosen, config = find_material(material), _config(material, None)
+    chosen, config = load_material(material), _config(material, None)
     movie = frames if isinstance(frames, Movie) else read(frames, pixel_size_A=pixel_size_A)
     return DefectTable.concat(
         frame_defects(frame, atoms.of_frame(frame.index), chosen, config)[1] for frame in movie
@@ -171,7 +211,7 @@ def supercells(
     BadInput
         If no lattice fits the frame's atoms.
     """
-    chosen, own = find_material(material), atoms.of_frame(frame)
+    chosen, own = load_material(material), atoms.of_frame(frame)
     host = (own.elements == chosen.host) & (own.column("p_exists") > 0.5)
     lattice = fit_lattice(own.xy[host], chosen)
     if lattice is None:
@@ -277,7 +317,7 @@ def advise(
     return _advise(
         atoms,
         defects,
-        species=len(find_material(material).species),
+        species=len(load_material(material).species),
         frame_dose_per_A2=frame_dose_per_A2,
         results=results,
     )

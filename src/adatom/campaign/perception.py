@@ -25,7 +25,6 @@ from adatom.core import (
     Movie,
     Prediction,
     content_hash,
-    find_material,
 )
 from adatom.errors import BadInput
 from adatom.features import estimate_drift, find_defects, link_atoms, link_defects
@@ -34,6 +33,7 @@ from adatom.features.evidence import site_evidence
 from adatom.features.find import Found, find
 from adatom.features.novelty import Novelty
 from adatom.frames.calibrate import fit_lattice
+from adatom.frames.library import load_material
 from adatom.learning import weights
 from adatom.learning.ensemble import map_shape, predict_tiles
 from adatom.store import (
@@ -78,9 +78,14 @@ class Perceived:
     unlike_training: tuple[int, ...] = ()
 
 
+def material_of(config: Config) -> Material:
+    """Read the material that a configuration names."""
+    return load_material(config.material, config.zone_axis)
+
+
 def load_ensemble(config: Config) -> weights.Ensemble:
     """Load the ensemble that the configuration names, or the one that ships."""
-    material = find_material(config.material)
+    material = material_of(config)
     if config.weights is None:
         return weights.load_shipped(material.name)
     ensemble = weights.load(Path(config.weights))
@@ -143,7 +148,7 @@ def perceive(
     )
     (key,) = steps.run([link])
     lattices = {
-        i: lattice_from_json(read_json(_part(directory, i, "lattice.json")))
+        i: lattice_from_json(read_json(_part(directory, i, "lattice.json")), material)
         for i in range(len(movie))
     }
     return Perceived(
@@ -389,12 +394,12 @@ def lattice_to_json(lattice: Lattice | None) -> dict[str, Any]:
     }
 
 
-def lattice_from_json(plain: dict[str, Any]) -> Lattice | None:
+def lattice_from_json(plain: dict[str, Any], material: Material) -> Lattice | None:
     """Read what `lattice_to_json` wrote."""
     if not plain:
         return None
     return Lattice(
-        material=find_material(plain["material"]),
+        material=material,
         center_xy_A=(plain["center_xy_A"][0], plain["center_xy_A"][1]),
         affine=Affine.from_array(np.asarray(plain["affine"])),
         bend=np.asarray(plain["bend"]),

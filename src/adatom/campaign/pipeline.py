@@ -6,14 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adatom.campaign.adaptation import adapted_for
 from adatom.campaign.conclude import advise_campaign, report_campaign, summarise
 from adatom.campaign.config import Config, parse_config
-from adatom.campaign.perception import Perceived, calibrator_of, load_ensemble, perceive
+from adatom.campaign.perception import (
+    Perceived,
+    calibrator_of,
+    load_ensemble,
+    material_of,
+    perceive,
+)
 from adatom.campaign.progress import Progress, Silent
 from adatom.campaign.simulate import check_simulation, make_structures, simulate_all
 from adatom.campaign.sources import open_movie
 from adatom.campaign.steps import Steps
-from adatom.core import SimulationResult, Structure, find_material
+from adatom.core import GRAPHENE, SimulationResult, Structure
 from adatom.report import CampaignView
 from adatom.store import CampaignDirectory
 
@@ -62,10 +69,10 @@ def run_campaign(
         If the input cannot be used; nothing was written then.
     """
     progress = progress or Silent()
-    material = find_material(config.material)
+    material = material_of(config)
     ensemble = load_ensemble(config)
     calibrator_of(ensemble)
-    if not only_find:
+    if not only_find and material == GRAPHENE:
         check_simulation(config, material)
     movie, warnings = open_movie(config.input, material, progress)
     for warning in warnings:
@@ -75,6 +82,10 @@ def run_campaign(
         path, config.table(), movie.fingerprint, source=source
     ) as directory:
         steps = Steps(directory, progress)
+        ensemble, told = adapted_for(movie, material, config, ensemble, steps)
+        warnings = (*warnings, *told)
+        for warning in told:
+            progress.warn(warning)
         found = perceive(movie, material, config, ensemble, steps)
         more = (*_novelty_warnings(found), *_lattice_warnings(found.lattices))
         for warning in more:
@@ -83,7 +94,10 @@ def run_campaign(
         parents = [found.key]
         structures: list[Structure] = []
         results: list[SimulationResult] = []
-        if not only_find:
+        if not only_find and material != GRAPHENE:
+            warnings = (*warnings, f"supercells of {material.name} are not built yet: found only")
+            progress.warn(warnings[-1])
+        elif not only_find:
             structures, keys = make_structures(movie, material, found, config, steps)
             results, done = simulate_all(structures, keys, config, steps)
             parents += [*keys, *done]

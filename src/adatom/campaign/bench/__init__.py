@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adatom.campaign.bench.adapt import bench_adapt
 from adatom.campaign.bench.find import bench_find
 from adatom.campaign.bench.real import bench_real
 from adatom.campaign.bench.rows import Row
@@ -71,6 +72,7 @@ def run_benchmark(name: str, options: BenchOptions) -> list[Row]:
 
 
 BENCHMARKS: dict[str, Callable[[Any, Path], list[Row]]] = {
+    "adapt": bench_adapt,
     "demo": lambda options, output: bench_demo(options.data, output),
     "movie": lambda options, output: bench_movie(options.data, output),
     "find": bench_find,

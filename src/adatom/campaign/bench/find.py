@@ -15,9 +15,9 @@ from adatom.campaign.assess import held_out
 from adatom.campaign.bench.bound import ideal_f1, position_bound
 from adatom.campaign.bench.peers import run_peers
 from adatom.campaign.bench.rows import Row, row
-from adatom.campaign.bench.score import Answer, Tally
 from adatom.campaign.bench.sets import DOSES, Scene, convolution_set, multislice_set
 from adatom.campaign.perception import calibrator_of
+from adatom.campaign.score import Answer, Tally
 from adatom.core import GRAPHENE, Frame, LabelledFrame
 from adatom.errors import EngineMissing
 from adatom.features.find import Found, find

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adatom.campaign.bench.score import Answer, Tally
+from adatom.campaign.score import Answer, Tally
 from adatom.core import GRAPHENE, Frame, LabelledFrame
 from adatom.errors import StepFailed
 from adatom.frames.synthesize import random_labelled

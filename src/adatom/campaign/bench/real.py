@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 from adatom.campaign.bench.find import Finder
 from adatom.campaign.bench.peers import run_on_frames
 from adatom.campaign.bench.rows import Row, row
-from adatom.campaign.bench.score import f1_within
+from adatom.campaign.score import f1_within
 from adatom.core import Calibration, Frame
 from adatom.errors import BadInput
 from adatom.frames import read

@@ -1,0 +1,76 @@
+"""Draw `adapt-NAME.png`: a real frame before and after iterative training, without its labels.
+
+    python docs/gallery/adapt.py NAME MATERIAL PIXEL_SIZE_A FRAMES...
+
+PIXEL_SIZE_A may be 0 for the files' own. Two scores need no label: the relative width of the
+nearest distances between atoms, and the share of atoms with the expected number of neighbours.
+"""
+
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from scipy.spatial import cKDTree
+
+from adatom.campaign.adapt import adapt
+from adatom.campaign.adapt_options import AdaptOptions
+from adatom.campaign.bench.adapt_real import ensemble_for, look
+from adatom.frames import read
+
+SHOWN_PX = 200
+
+
+def label_free(found, material, far):
+    xy = found.atoms.xy[found.atoms.column("p_exists") > 0.5]
+    if len(xy) < 5:
+        return f"{len(xy)} atoms"
+    nearest = cKDTree(xy).query(xy, k=2)[0][:, 1]
+    width = 1.4826 * np.median(np.abs(nearest - np.median(nearest))) / np.median(nearest)
+    text = f"{len(xy)} atoms, nearest {np.median(nearest):.2f} Å ± {100 * width:.1f} %"
+    if material.coordination:
+        bond = material.bond_length_A
+        inner = np.all((xy > 1.5 * bond) & (xy < far - 1.5 * bond), axis=1)
+        around = cKDTree(xy).query_ball_point(xy[inner], 1.28 * bond, return_length=True)
+        right = np.mean(np.asarray(around) - 1 == material.coordination) if inner.any() else 0
+        text += f", {100 * right:.1f} % with {material.coordination} neighbours"
+    return text
+
+
+def main(name, material_name, pixel_size, *paths):
+    material, start = ensemble_for(material_name)
+    frames = [f for p in paths for f in read(p, pixel_size_A=float(pixel_size) or None)]
+    done = adapt(frames[:4], material, start, AdaptOptions(rounds=2))
+    figure, axes = plt.subplots(1, 3, figsize=(15, 5.4), layout="constrained")
+    frame = frames[0]
+    middle = [slice(max(n // 2 - SHOWN_PX // 2, 0), n // 2 + SHOWN_PX // 2) for n in frame.shape]
+    part = frame.data[middle[0], middle[1]]
+    corner = np.array([middle[1].start, middle[0].start])
+    titles = [name, "before", "after"]
+    far = np.asarray(frame.calibration.extent_xy(frame.shape))
+    for k, ax in enumerate(axes):
+        ax.imshow(part, cmap="gray", vmin=np.percentile(part, 1), vmax=np.percentile(part, 99.7))
+        ax.set_axis_off()
+        if k:
+            ensemble = start if k == 1 else done.ensemble
+            found = look(frame, ensemble, material)
+            titles[k] += f": {label_free(found, material, far)}"
+            sure = found.atoms.column("p_exists") > 0.5
+            for i, species in enumerate(material.species):
+                rows = sure & (found.atoms.elements == species)
+                xy = found.atoms.xy[rows] / frame.calibration.pixel_size_A - corner
+                inside = np.all((xy >= 0) & (xy < part.shape[::-1]), axis=1)
+                ax.plot(*xy[inside].T, "o", mfc="none", ms=6, color=f"C{i}", label=species)
+            ax.legend(loc="lower right", fontsize=7)
+        ax.set_title(titles[k], fontsize=8)
+    figure.savefig(Path(__file__).with_name(f"adapt-{name}.png"), dpi=70)
+    for done_round in done.rounds:
+        print(done_round.before, done_round.after, done_round.accepted, done_round.labels)
+    print(titles, done.detection_limit)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,172 @@
+"""Adaptation inside a campaign, from the command line, and while frames keep coming."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adatom.campaign.adapt import Adapted, adapt
+from adatom.campaign.config import Config
+from adatom.campaign.perception import (
+    RARE,
+    calibrator_of,
+    load_ensemble,
+    material_of,
+    novelty_of,
+)
+from adatom.campaign.progress import Progress
+from adatom.campaign.sources import open_movie
+from adatom.campaign.steps import Job, Steps
+from adatom.core import Frame, Material, Movie
+from adatom.errors import BadInput
+from adatom.features.find import find
+from adatom.learning import weights
+from adatom.learning.ensemble import predict_tiles
+from adatom.learning.weights import Ensemble
+from adatom.store import file_hash
+
+_LOOKED_AT = 3  # first frames that decide whether a campaign adapts
+
+
+def is_far(frames: Sequence[Frame], material: Material, ensemble: Ensemble) -> bool:
+    """Tell whether most of some frames lie farther from training than nearly all of training.
+
+    Parameters
+    ----------
+    frames
+        First frames of an experiment.
+    material
+        What they show.
+    ensemble
+        With a calibration; one without novelty in its card is taken to be near.
+    """
+    novelty, calibrator = novelty_of(ensemble), calibrator_of(ensemble)
+    if novelty is None:
+        return False
+    far = []
+    for frame in frames:
+        found = find(frame, predict_tiles(frame, ensemble), material, calibrator)
+        far.append(novelty.share_farther(novelty.distance(found.description)) < RARE)
+    return float(np.mean(far)) > 0.5
+
+
+def adapted_for(
+    movie: Movie, material: Material, config: Config, ensemble: Ensemble, steps: Steps
+) -> tuple[Ensemble, tuple[str, ...]]:
+    """Give the ensemble that a campaign's frames need, and warnings.
+
+    Adapts where the configuration says so: always, never, or where the first frames are far from
+    training. The result lies in the campaign's directory, and is not made twice.
+    """
+    wish = config.adapt
+    if wish == "never":
+        return ensemble, ()
+    count = min(config.adaptation.frames, len(movie))
+    looked = [movie[i] for i in range(min(_LOOKED_AT, len(movie)))]
+    if wish == "auto" and not is_far(looked, material, ensemble):
+        return ensemble, ()
+    path = steps.directory.path / "adapted.safetensors"
+
+    def make() -> str:
+        frames = [movie[i] for i in range(count)]
+        done = adapt(frames, material, ensemble, config.adaptation, progress=steps.progress)
+        weights.save(done.ensemble, path)
+        return file_hash(path, path.with_suffix(".json"))
+
+    def current() -> str:
+        both = path.exists() and path.with_suffix(".json").exists()
+        return file_hash(path, path.with_suffix(".json")) if both else ""
+
+    inputs = [movie.fingerprint, material, ensemble.fingerprint(), config.adaptation]
+    try:
+        steps.run([Job("adapt", "movie", inputs, current, make)])
+    except BadInput as refused:
+        if wish == "always":
+            raise
+        return ensemble, (f"not adapted: {refused.expected}, got {refused.got}",)
+    return weights.load(path), ("the frames are unlike training: networks adapted to them",)
+
+
+def adapt_to_file(config: Config, path: Path, progress: Progress) -> dict[str, Any]:
+    """Adapt to the frames that a configuration names and write the ensemble with its card.
+
+    Returns
+    -------
+    The model card, with what every round did under ``adapted``.
+
+    Raises
+    ------
+    BadInput
+        If the frames cannot be used, or do not show the material.
+    """
+    material = material_of(config)
+    ensemble = load_ensemble(config)
+    movie, warnings = open_movie(config.input, material, progress)
+    for warning in warnings:
+        progress.warn(warning)
+    frames = [movie[i] for i in range(min(config.adaptation.frames, len(movie)))]
+    done = adapt(frames, material, ensemble, config.adaptation, progress=progress)
+    weights.save(done.ensemble, path)
+    return done.ensemble.card
+
+
+class LiveEnsemble:
+    """The ensemble of an experiment that goes on: adapts beside it, and changes between frames.
+
+    Parameters
+    ----------
+    ensemble
+        What to start with.
+    retrain
+        Gives an adapted ensemble from frames and the present one; `adapt` by default.
+    """
+
+    def __init__(
+        self,
+        ensemble: Ensemble,
+        material: Material,
+        retrain: Callable[[Sequence[Frame], Ensemble], Adapted] | None = None,
+    ) -> None:
+        self._lock = threading.Lock()
+        self._now = ensemble
+        self._retrain = retrain or partial(_retrain, material)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="adapt")
+        self._job: Future[Adapted] | None = None
+
+    def current(self) -> Ensemble:
+        """Give the newest ensemble: ask once a frame, and use the answer for the whole of it.
+
+        Raises
+        ------
+        BadInput
+            If the frames given to `adapt_to` were refused; the ensemble stays as it was, and the
+            next call gives it.
+        """
+        with self._lock:
+            job = self._job
+            if job is not None and job.done():
+                self._job = None
+                self._now = job.result().ensemble
+            return self._now
+
+    def adapt_to(self, frames: Sequence[Frame]) -> bool:
+        """Begin to adapt in the background; False where an earlier adaptation still runs."""
+        with self._lock:
+            if self._job is not None:
+                return False
+            self._job = self._pool.submit(self._retrain, list(frames), self._now)
+            return True
+
+    def close(self) -> None:
+        """Wait for what runs and end the background thread."""
+        self._pool.shutdown(wait=True)
+
+
+def _retrain(material: Material, frames: Sequence[Frame], ensemble: Ensemble) -> Adapted:
+    return adapt(frames, material, ensemble)

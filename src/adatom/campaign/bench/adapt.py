@@ -1,0 +1,200 @@
+"""`adatom bench adapt`: what iterative training gains where conditions left those of training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adatom.campaign.adapt import Adapted, adapt, tune_on
+from adatom.campaign.adapt_options import AdaptOptions
+from adatom.campaign.bench.adapt_real import bench_adapt_real
+from adatom.campaign.bench.find import answer_of
+from adatom.campaign.bench.rows import Row, row
+from adatom.campaign.perception import calibrator_of
+from adatom.campaign.score import Tally
+from adatom.core import GRAPHENE, Calibration, LabelledFrame
+from adatom.core.imaging import Estimate, Imaging
+from adatom.errors import BadInput
+from adatom.features.find import find
+from adatom.frames.conditions import Conditions
+from adatom.frames.sheet import graphene_sheet
+from adatom.frames.synthesize import image_specimen
+from adatom.learning import weights
+from adatom.learning.ensemble import predict_tiles
+from adatom.learning.weights import Ensemble
+
+_SEED = 61_000_000
+_PIXELS = 256
+_USUAL = Conditions(
+    pixel_size_A=0.15, probe_sigma_A=(0.42, 0.4), probe_angle_rad=0.6, tail_fraction=0.1,
+    counts=0.6, background=0.1,
+)  # fmt: skip
+_KINDS = {"atom": "atom", "vacancy": "vacancy", "Si": "Si"}
+_GAP = 0.01  # a smaller gap is chance: nothing to close
+_CLOSED = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """Conditions that training did not have, or a scale that is wrong.
+
+    Parameters
+    ----------
+    conditions
+        Of all frames.
+    scale
+        The frames' pixel size as given over the true one.
+    """
+
+    conditions: Conditions
+    scale: float = 1.0
+
+
+SHIFTS: dict[str, Shift] = {
+    "probe 1.5 times wider": Shift(replace(_USUAL, probe_sigma_A=(0.64, 0.6))),
+    "two-fold astigmatism 1.8 : 1": Shift(replace(_USUAL, probe_sigma_A=(0.56, 0.31))),
+    "scan jitter of 0.2 Å": Shift(replace(_USUAL, jitter_A=0.2)),
+    "dose 5 times under training": Shift(replace(_USUAL, counts=2.5 / 5 * 0.15**2)),
+    "contamination": Shift(replace(_USUAL, contamination=0.4, contamination_level=4.0)),
+    "pixel size 4 % wrong": Shift(_USUAL, scale=1.04),
+}
+
+
+def shifted_frames(shift: Shift, count: int, first: int) -> list[LabelledFrame]:
+    """Frames under shifted conditions; numbers from `first`, each of another sheet."""
+    frames = []
+    for i in range(first, first + count):
+        rng = np.random.default_rng([_SEED, i])
+        extent = Calibration(shift.conditions.pixel_size_A).extent_xy((_PIXELS, _PIXELS))
+        sheet = graphene_sheet(extent, rng, vacancies=4, silicon=4)
+        shown = image_specimen(sheet, (_PIXELS, _PIXELS), GRAPHENE, shift.conditions, rng, index=i)
+        s, px = shift.scale, shift.conditions.pixel_size_A
+        frames.append(
+            replace(
+                shown,
+                frame=shown.frame.recalibrated(Calibration(px * s)),
+                xy=shown.xy * s,
+                vacancies_xy=shown.vacancies_xy * s,
+            )
+        )
+    return frames
+
+
+def true_imaging(shift: Shift) -> Imaging:
+    """The conditions as they are, for the ensemble that is trained on the true ones."""
+    c = shift.conditions
+
+    def known(value: float) -> Estimate:
+        return Estimate(float(value), 0.0)
+
+    return Imaging(
+        pixel_size_A=known(c.pixel_size_A),
+        probe_sigma_A=(known(c.probe_sigma_A[0]), known(c.probe_sigma_A[1])),
+        probe_angle_rad=known(c.probe_angle_rad),
+        tail_fraction=known(c.tail_fraction),
+        tail_width=known(c.tail_width),
+        counts=known(c.counts),
+        background=known(c.background),
+        background_variation=known(c.slow_background),
+        background_length_A=known(c.slow_length_A),
+        jitter_A=known(c.jitter_A),
+        blur_px=known(0.0),
+        noise_correlation=known(1.0),
+        read_noise=known(0.0),
+        stretch=known(0.0),
+        shear=known(0.0),
+        drift_x_A=known(0.0),
+        drift_y_A=known(0.0),
+    )
+
+
+def bench_adapt(options: Any, output: Path) -> list[Row]:
+    """Run the benchmark; see `BenchOptions`."""
+    del output
+    start = (
+        weights.load_shipped(GRAPHENE.name)
+        if options.weights is None
+        else weights.load(options.weights)
+    )
+    chosen = AdaptOptions(rounds=1 if options.quick else 2, steps=60 if options.quick else 200)
+    test = 4 if options.quick else 12
+    rows: list[Row] = []
+    for name, shift in SHIFTS.items():
+        first = [f.frame for f in shifted_frames(shift, 4, 0)]
+        unseen = shifted_frames(shift, test, 100)
+        began = time.perf_counter()
+        try:
+            done = adapt(first, GRAPHENE, start, chosen)
+        except BadInput as refused:
+            rows.append(row(f"{name}: adapted", f"refused: {refused.got}", "adapted", met=False))
+            continue
+        seconds = (time.perf_counter() - began) / max(len(done.rounds), 1)
+        steps = chosen.steps * max(len(done.rounds), 1)
+        best = tune_on(
+            true_imaging(shift), GRAPHENE, start, chosen.model_copy(update={"steps": steps}),
+            pixel_size_A=shift.conditions.pixel_size_A * shift.scale,
+        )  # fmt: skip
+        tallies = [score(e, unseen) for e in (start, done.ensemble, best)]
+        rows += _gap_rows(name, tallies)
+        rows += _adapted_rows(name, done, tallies[1], seconds)
+    if options.data is not None:
+        rows += bench_adapt_real(options, chosen)
+    return rows
+
+
+def score(ensemble: Ensemble, frames: Sequence[LabelledFrame]) -> Tally:
+    """Score an ensemble on frames with truth."""
+    weights.threads(2)
+    calibrator, tally = calibrator_of(ensemble), Tally()
+    for truth in frames:
+        found = find(truth.frame, predict_tiles(truth.frame, ensemble), GRAPHENE, calibrator)
+        tally.add(truth, answer_of(found))
+    return tally
+
+
+def _gap_rows(name: str, tallies: list[Tally]) -> list[Row]:
+    rows = []
+    measure: Callable[[Tally, str], float] = Tally.f1
+    for what, key in _KINDS.items():
+        before, after, best = (measure(t, key) for t in tallies)
+        gap = best - before
+        text = f"{before:.4f} → {after:.4f} (true conditions {best:.4f})"
+        if gap < _GAP:
+            kept = after >= before - _GAP
+            rows.append(row(f"{name}: {what} F1", text, "no gap: nothing lost", met=kept))
+            continue
+        closed = (after - before) / gap
+        rows.append(
+            row(
+                f"{name}: {what} F1",
+                f"{text}: {100 * closed:.0f} % of the gap closed",
+                "at least 80 %",
+                met=closed >= _CLOSED,
+            )
+        )
+    return rows
+
+
+def _adapted_rows(name: str, done: Adapted, tally: Tally, seconds: float) -> list[Row]:
+    drift = max((r.labels.shift_px for r in done.rounds[1:]), default=0.0)
+    cover = tally.coverage(1.0)
+    low, high = done.detection_limit
+    passed = sum(r.accepted for r in done.rounds)
+    return [
+        row(
+            f"{name}: labels moved in a round, px", f"{drift:.4f}", "at most 0.02",
+            met=drift <= 0.02,
+        ),
+        row(f"{name}: within 1σ", f"{cover:.3f}", "0.60 to 0.75", met=0.60 <= cover <= 0.75),
+        row(
+            f"{name}: detection limit, counts; rounds passed; seconds a round",
+            f"{low:.3g} → {high:.3g}; {passed} of {len(done.rounds)}; {seconds:.0f}",
+            "reported",
+            met=True,
+        ),
+    ]  # fmt: skip
