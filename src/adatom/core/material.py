@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -44,6 +44,9 @@ class Material:
         Atoms in the rings of the perfect crystal.
     contrast_exponent
         Intensity of an atom goes with Z to this power (annular dark field).
+    polytypes
+        Other arrangements in the same cell, such as stackings of two layers: of each, what stands
+        where, as (species, fractional x, fractional y).
     form
         ``sheet``: one layer; ``columns``: a crystal thick enough for its columns to differ in
         brightness; ``atoms``: atoms dispersed on an amorphous support, without a lattice (the cell
@@ -61,6 +64,7 @@ class Material:
     coordination: int
     ring_size: int
     contrast_exponent: float = 1.64
+    polytypes: tuple[tuple[tuple[str, float, float], ...], ...] = ()
     form: Form = "sheet"
     probe_sigma_A: tuple[float, float] | None = None
 
@@ -94,6 +98,19 @@ class Material:
         if self.probe_sigma_A is None:
             return finest
         return max(finest, float(np.mean(self.probe_sigma_A)) / _USUAL_PROBE_A)
+
+    def arrangements(self) -> tuple[Material, ...]:
+        """Give the crystal and each of its polytypes, as crystals of their own."""
+        others = [
+            replace(
+                self,
+                basis=tuple((x, y) for _, x, y in sites),
+                site_species=tuple(label for label, _, _ in sites),
+                polytypes=(),
+            )
+            for sites in self.polytypes
+        ]
+        return (self, *others)
 
     def brightness(self, exponent: float | None = None) -> NDArray[np.float64]:
         """Intensity of each species over the host's, shape (species,).

@@ -188,7 +188,7 @@ def _order(xy: FloatArray, material: Material, far: FloatArray) -> tuple[float, 
     around = tree.query_ball_point(xy[inner], _FAR * bond)
     own = np.flatnonzero(inner)
     count = np.array([len(a) - 1 for a in around])
-    right = float(np.mean(count == material.coordination))
+    right = float(np.mean(np.isin(count, _coordinations(material))))
     angles = [
         _angles(xy[i], xy[[j for j in a if j != i]]) for i, a in zip(own, around, strict=True)
     ]
@@ -211,17 +211,28 @@ def _angles(at: FloatArray, near: FloatArray) -> FloatArray:
 
 
 def _ideal_angles(material: Material) -> FloatArray:
+    found = np.concatenate([_angles(at, near) for at, near in _ideal_neighbours(material)])
+    return np.unique(np.round(found, 3)) if len(found) else np.array([np.pi])
+
+
+def _coordinations(material: Material) -> list[int]:
+    """Numbers of neighbours that a site may have, in any arrangement of the material."""
+    return sorted({len(near) for _, near in _ideal_neighbours(material)})
+
+
+def _ideal_neighbours(material: Material) -> list[tuple[FloatArray, FloatArray]]:
+    """Every site of every arrangement, and the sites around it."""
     k = np.arange(-3, 4)
     cells = np.stack(np.meshgrid(k, k, indexing="ij"), axis=-1).reshape(-1, 2)
-    sites = np.asarray(material.basis)
-    points = np.concatenate([(cells + b) @ material.cell() for b in sites])
-    tree = cKDTree(points)
-    parts = []
-    for place in sites @ material.cell():
-        near = points[tree.query_ball_point(place, _FAR * material.bond_length_A)]
-        parts.append(_angles(place, near[np.linalg.norm(near - place, axis=1) > 1e-6]))
-    found = np.concatenate(parts)
-    return np.unique(np.round(found, 3)) if len(found) else np.array([np.pi])
+    out = []
+    for crystal in material.arrangements():
+        sites = np.asarray(crystal.basis)
+        points = np.concatenate([(cells + b) @ crystal.cell() for b in sites])
+        tree = cKDTree(points)
+        for place in sites @ crystal.cell():
+            near = points[tree.query_ball_point(place, _FAR * material.bond_length_A)]
+            out.append((place, near[np.linalg.norm(near - place, axis=1) > 1e-6]))
+    return out
 
 
 def _agreement(xy: FloatArray, other: FloatArray, distance: float) -> float:

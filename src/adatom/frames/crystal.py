@@ -21,6 +21,7 @@ from adatom.frames.specimen import (
 
 _VACANT = 3.0  # usual number of vacancies in a field of 22 Å by graphene's bond
 _GRAPHENE_LIKE = 2  # species: the host and one foreign element
+_POLYTYPE = 0.35  # share of the grains that are not of the usual arrangement
 _BARE = np.zeros((0, 2))
 
 
@@ -100,10 +101,10 @@ def dispersed_atoms(
     w, h = extent_xy_A
     low, high = np.array([-MARGIN_A, -MARGIN_A]), np.array([w + MARGIN_A, h + MARGIN_A])
     area = float(np.prod(high - low))
-    density = np.exp(rng.uniform(np.log(0.0015), np.log(0.03)))
-    seeds = rng.uniform(low, high, (rng.poisson(density * area) + 1, 2))
+    density = np.exp(rng.uniform(np.log(4e-4), np.log(0.015)))
+    seeds = rng.uniform(low, high, (rng.poisson(density * area), 2))
     parts = [seeds]
-    for seed in seeds[rng.random(len(seeds)) < rng.uniform(0.0, 0.5)]:
+    for seed in seeds[rng.random(len(seeds)) < rng.uniform(0.0, 0.4)]:
         reach = material.bond_length_A * rng.uniform(1.0, 2.5)
         parts.append(seed + rng.normal(0.0, reach, (rng.integers(1, 6), 2)))
     xy = np.concatenate(parts)
@@ -128,6 +129,9 @@ def _grain(
     Stacking and tilt change how bright a column is from grain to grain; a nameless column may be
     anything.
     """
+    arrangements = material.arrangements()
+    if len(arrangements) > 1 and rng.random() < _POLYTYPE:
+        material = arrangements[int(rng.integers(1, len(arrangements)))]
     points, site = lattice_sites(material, extent, margin, angle)
     points = points + rng.uniform(-1.3, 1.3, 2) * material.bond_length_A / 1.42
     if mirrored:
@@ -195,7 +199,8 @@ def _defects(
         near = [i for i in tree.query_ball_point(points[site], 1.25 * unit) if i != site]
         if near and rng.random() < 0.15:
             present[rng.choice(near)] = False
-    foreign = [k for k, s in enumerate(material.species) if s not in material.site_species]
+    hosts = {s for each in material.arrangements() for s in each.site_species}
+    foreign = [k for k, s in enumerate(material.species) if s not in hosts]
     others = foreign or list(range(len(material.species)))
     chosen = rng.permutation(len(points))[: rng.poisson(rng.uniform(0.0, 3.0) * room)]
     if len(material.species) > 1 and rng.random() < 0.75:

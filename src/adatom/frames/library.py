@@ -48,6 +48,12 @@ class Crystal(_Strict):
     columns: tuple[Column, ...] = Field(min_length=1)
 
 
+class Polytype(_Strict):
+    """Another arrangement in the same cell."""
+
+    columns: tuple[Column, ...] = Field(min_length=1)
+
+
 class FromStructure(_Strict):
     """A structure and the direction from which it is seen."""
 
@@ -71,6 +77,7 @@ class MaterialFile(_Strict):
     form: Form = "sheet"
     crystal: Crystal | None = None
     structure: FromStructure | None = None
+    polytype: tuple[Polytype, ...] = Field((), description="other arrangements in the same cell")
     atoms: tuple[Label, ...] = Field((), description="of form 'atoms': what is dispersed")
     closest_A: float = Field(2.4, gt=0, description="of form 'atoms': how close two come, Å")
     extra: tuple[Label, ...] = Field((), description="what else may be there: dopants, ad-atoms")
@@ -148,7 +155,8 @@ def _parse(text: str, source: str, folder: Path | None) -> Material:
         ) from error
     except tomllib.TOMLDecodeError as error:
         raise BadInput(source, expected="a TOML file", got=str(error), todo=todo) from error
-    _check_labels([*given.atoms, *given.extra], source)
+    others = [c.is_ for other in given.polytype for c in other.columns]
+    _check_labels([*given.atoms, *given.extra, *others], source)
     if given.atoms:
         return _dispersed(given)
     if given.crystal is not None:
@@ -241,12 +249,16 @@ def _crystal(given: MaterialFile, seen: Projection) -> Material:
     sites = tuple(seen.labels[i] for i in order)
     basis = seen.basis[order]
     bond, coordination = _neighbours(seen.cell, basis)
-    species = tuple(dict.fromkeys([*sites, *given.extra]))
+    others = tuple(
+        tuple((column.is_, *column.at) for column in other.columns) for other in given.polytype
+    )
+    more = [label for other in others for label, _, _ in other]
+    species = tuple(dict.fromkeys([*sites, *more, *given.extra]))
     (a, b), (c, d) = seen.cell.tolist()
     return Material(
         given.name, ((a, b), (c, d)), tuple((float(x), float(y)) for x, y in basis), sites,
         species, bond, coordination, 6 if coordination == 3 else 4, given.contrast_exponent,
-        given.form, given.probe_sigma_A,
+        others, given.form, given.probe_sigma_A,
     )  # fmt: skip
 
 
@@ -266,5 +278,5 @@ def _dispersed(given: MaterialFile) -> Material:
     species = tuple(dict.fromkeys([*given.atoms, *given.extra]))
     return Material(
         given.name, ((side, 0.0), (0.0, side)), ((0.0, 0.0),), (given.atoms[0],), species,
-        given.closest_A, 0, 0, given.contrast_exponent, "atoms", given.probe_sigma_A,
+        given.closest_A, 0, 0, given.contrast_exponent, (), "atoms", given.probe_sigma_A,
     )  # fmt: skip

@@ -348,9 +348,19 @@ def _contamination(
 def _support(
     shape: tuple[int, int], conditions: Conditions, rng: np.random.Generator
 ) -> FloatArray:
-    """Amorphous support: thickness in hills, and the speckle of its many atoms under the probe."""
-    speckle = _convolve_probe(rng.normal(size=shape), conditions)
-    speckle *= conditions.support_speckle / max(float(speckle.std()), 1e-12)
+    """Amorphous support: thickness in hills, and the speckle of its many atoms under the probe.
+
+    Carbon is lumpy at more than one length: half of the speckle is wider than a spot.
+    """
+    fine = _convolve_probe(rng.normal(size=shape), conditions)
+    width = 1.5 * float(np.mean(conditions.probe_sigma_A)) / conditions.pixel_size_A
+    coarse = ndimage.gaussian_filter(fine, width)
+    share = rng.random()
+    speckle = sum(
+        weight * part / max(float(part.std()), 1e-12)
+        for weight, part in ((share**0.5, fine), ((1 - share) ** 0.5, coarse))
+    )
+    speckle = conditions.support_speckle * np.asarray(speckle)
     hills = _hills(shape, conditions.slow_length_A / conditions.pixel_size_A, rng)
     thickness = np.maximum(1.0 + conditions.support_hills * hills, 0.05)
     out: FloatArray = conditions.support * thickness * np.maximum(1.0 + speckle, 0.0)

@@ -121,30 +121,34 @@ def bench_adapt(options: Any, output: Path) -> list[Row]:
         if options.weights is None
         else weights.load(options.weights)
     )
-    chosen = AdaptOptions(rounds=1 if options.quick else 2, steps=60 if options.quick else 200)
-    test = 4 if options.quick else 12
+    chosen = AdaptOptions(rounds=1 if options.quick else 2, steps=60 if options.quick else 150)
     rows: list[Row] = []
-    for name, shift in SHIFTS.items():
-        first = [f.frame for f in shifted_frames(shift, 4, 0)]
-        unseen = shifted_frames(shift, test, 100)
-        began = time.perf_counter()
-        try:
-            done = adapt(first, GRAPHENE, start, chosen)
-        except BadInput as refused:
-            rows.append(row(f"{name}: adapted", f"refused: {refused.got}", "adapted", met=False))
-            continue
-        seconds = (time.perf_counter() - began) / max(len(done.rounds), 1)
-        steps = chosen.steps * max(len(done.rounds), 1)
-        best = tune_on(
-            true_imaging(shift), GRAPHENE, start, chosen.model_copy(update={"steps": steps}),
-            pixel_size_A=shift.conditions.pixel_size_A * shift.scale,
-        )  # fmt: skip
-        tallies = [score(e, unseen) for e in (start, done.ensemble, best)]
-        rows += _gap_rows(name, tallies)
-        rows += _adapted_rows(name, done, tallies[1], seconds)
+    for name in SHIFTS:
+        rows += shift_rows(name, start, chosen, unseen=4 if options.quick else 12)
     if options.data is not None:
         rows += bench_adapt_real(options, chosen)
     return rows
+
+
+def shift_rows(name: str, start: Ensemble, chosen: AdaptOptions, unseen: int) -> list[Row]:
+    """Adapt to four frames of a shift and score on others that were not seen.
+
+    The ensemble for the true conditions starts from the same one, and takes as many steps.
+    """
+    shift = SHIFTS[name]
+    first = [f.frame for f in shifted_frames(shift, 4, 0)]
+    frames = shifted_frames(shift, unseen, 100)
+    began = time.perf_counter()
+    try:
+        done = adapt(first, GRAPHENE, start, chosen)
+    except BadInput as refused:
+        return [row(f"{name}: adapted", f"refused: {refused.got}", "adapted", met=False)]
+    seconds = (time.perf_counter() - began) / max(len(done.rounds), 1)
+    more = chosen.model_copy(update={"steps": chosen.steps * max(len(done.rounds), 1)})
+    given = shift.conditions.pixel_size_A * shift.scale
+    best = tune_on(true_imaging(shift), GRAPHENE, start, more, pixel_size_A=given)
+    tallies = [score(e, frames) for e in (start, done.ensemble, best)]
+    return [*_gap_rows(name, tallies), *_adapted_rows(name, done, tallies[1], seconds)]
 
 
 def score(ensemble: Ensemble, frames: Sequence[LabelledFrame]) -> Tally:
