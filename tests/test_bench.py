@@ -8,8 +8,8 @@ import pytest
 from adatom.campaign.bench import BENCHMARKS, BenchOptions, run_benchmark
 from adatom.campaign.bench.bound import position_bound
 from adatom.campaign.bench.peers import write_frames
-from adatom.campaign.bench.score import Answer, Tally, f1_within
 from adatom.campaign.bench.sets import SPOT_A, SPOT_PX, Scene, convolution_set
+from adatom.campaign.score import Answer, Tally, f1_within
 from adatom.core import Calibration, Frame, LabelledFrame
 from adatom.errors import BadInput
 from adatom.frames.specimen import Specimen

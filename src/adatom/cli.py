@@ -285,7 +285,8 @@ def adapt_(
     out = Console()
     out.print(table)
     before, after = card["adapted"]["detection_limit_counts"]
-    out.print(f"atoms are found down to {before:.3g} counts before, {after:.3g} after")
+    limits = ["no" if v is None else f"{v:.3g}" for v in (before, after)]
+    out.print(f"atoms are found down to {limits[0]} counts before, {limits[1]} after")
     out.print(f"wrote {output}", highlight=False, soft_wrap=True, markup=False)
 
 

@@ -51,6 +51,7 @@ _KINDS = ("atom", "vacancy", "foreign")
 _GUARD_FIELD_A = 28.0
 _BLANK = 16  # one frame of a calibration in so many shows nothing, so that such are known
 _LIKE, _ON_SITE = 0.4, 0.5  # shares: of right neighbours, of atoms on a site
+_SURE = 0.8
 _LIMIT_F1 = 0.95
 _LIMIT_STEPS = 10  # factors of two in counts, down from the frames' own, that are looked at
 _LIMIT_FRAMES = 4
@@ -162,6 +163,10 @@ def adapt(
             todo=f"Train them: adatom train {material.name}.",
         )
     first = list(frames)[: options.frames]
+    if not first:
+        raise BadInput(
+            "adapt", expected="at least one frame", got="none", todo="Give the first frames."
+        )
     progress.start("adapt", options.rounds, 0)
     with local_processes(workers or cores()) as pool:
         work = _Work(pool, material, options, first[0].calibration.pixel_size_A)
@@ -220,6 +225,7 @@ def _rounds(work: _Work, frames: list[Frame], start: Ensemble, progress: Progres
         labels = fresh
         if number > 1 and change.share < options.settled:
             break
+        work = replace(work, density_A2=_density(own, work.material))
         matched = work.matched(imaging)
         real = _Real(tuple(labels), tuple(s.found.refined.optics for s in own), options, matched)
         tuned = work.tune(best, real, number)
@@ -242,7 +248,7 @@ def _rounds(work: _Work, frames: list[Frame], start: Ensemble, progress: Progres
         "adapted": {
             "rounds": [_plain(r) for r in rounds],
             "imaging": asdict(imaging),
-            "detection_limit_counts": list(limit),
+            "detection_limit_counts": [v if np.isfinite(v) else None for v in limit],
             "options": options.model_dump(),
         }
     }
@@ -288,6 +294,18 @@ def _imaging(seen: Sequence[_Seen], material: Material) -> Imaging:
     )  # fmt: skip
 
 
+def _density(seen: Sequence[_Seen], material: Material) -> float | None:
+    """Sure atoms to an Å², where no crystal says how many there are."""
+    if material.form != "atoms":
+        return None
+    count = area = 0.0
+    for part in seen:
+        w, h = part.frame.calibration.extent_xy(part.frame.shape)
+        count += float((part.found.atoms.column("p_exists") > _SURE).sum())
+        area += w * h
+    return max(count, 1.0) / area
+
+
 def _passes(before: dict[str, float], after: dict[str, float], tolerance: float) -> bool:
     """Whether nothing got worse by more than the guard's few sites make likely."""
     for kind in _KINDS:
@@ -328,6 +346,7 @@ class _Work:
     material: Material
     options: AdaptOptions
     pixel_size_A: float  # of the frames, as given
+    density_A2: float | None = None  # of dispersed atoms, as found
 
     def see(self, frames: list[Frame], ensemble: Ensemble, *, scored: bool = True) -> list[_Seen]:
         job = partial(_see, ensemble, self.material, scored)
@@ -336,7 +355,10 @@ class _Work:
     def matched(self, imaging: Imaging) -> Matched:
         field = _training(self.material).field_A
         scale = self.pixel_size_A / imaging.pixel_size_A.value
-        return Matched(self.material, imaging, field, scale, fewer=self.options.fewer)
+        return Matched(
+            self.material, imaging, field, scale, fewer=self.options.fewer,
+            density_A2=self.density_A2,
+        )  # fmt: skip
 
     def tune(self, ensemble: Ensemble, source: _Real | Matched, number: int) -> Ensemble:
         jobs = [
@@ -399,8 +421,9 @@ def _see(ensemble: Ensemble, material: Material, scored: bool, frame: Frame) -> 
     weights.threads(1)
     maps = predict(frame, ensemble)
     found = find(frame, [maps], material, calibrator_of(ensemble))
-    sure = (found.atoms.column("p_exists") > 0.5) & (found.atoms.elements == material.host)
-    lattice = fit_lattice(found.atoms.xy[sure], material)
+    sure = found.atoms.column("p_exists") > 0.5
+    host = sure & (found.atoms.elements == material.host)
+    lattice = fit_lattice(found.atoms.xy[host], material, others_xy=found.atoms.xy[sure & ~host])
     scores = score_members([frame], [maps], material) if scored else []
     return _Seen(frame, found, lattice, scores)
 

@@ -213,7 +213,8 @@ def supercells(
     """
     chosen, own = load_material(material), atoms.of_frame(frame)
     host = (own.elements == chosen.host) & (own.column("p_exists") > 0.5)
-    lattice = fit_lattice(own.xy[host], chosen)
+    others = own.xy[~host & (own.column("p_exists") > 0.5)]
+    lattice = fit_lattice(own.xy[host], chosen, others_xy=others)
     if lattice is None:
         raise BadInput(
             f"frame {frame}",

@@ -37,6 +37,8 @@ class Matched:
         they are given, and must learn it at that scale.
     wide
         Share of the frames under any of the training's conditions, so that nothing is forgotten.
+    density_A2
+        Of dispersed atoms, as found: how likely an atom is in any place depends on it.
     fewer
         Largest factor by which the counts of some are fewer than those seen.
     """
@@ -47,6 +49,7 @@ class Matched:
     scale: float = 1.0
     wide: float = _WIDE
     fewer: float = 1.0
+    density_A2: float | None = None
 
     def __call__(self, rng: np.random.Generator) -> list[LabelledFrame]:
         """Draw one labelled frame."""
@@ -80,7 +83,9 @@ class Matched:
                 )
         n = int(np.ceil(self.field_A / conditions.pixel_size_A)) + 1
         extent = Calibration(conditions.pixel_size_A).extent_xy((n, n))
-        specimen = draw_specimen(self.material, extent, rng, whole=whole)
+        specimen = draw_specimen(
+            self.material, extent, rng, whole=whole, density_A2=None if usual else self.density_A2
+        )
         specimen = NOTHING if empty else specimen
         shown = image_specimen(specimen, (n, n), self.material, conditions, rng)
         return shown if usual else _as_given(shown, self.scale)
@@ -126,7 +131,7 @@ def conditions_like(imaging: Imaging, material: Material, rng: np.random.Generat
         slow_length_A=length,
         jitter_A=abs(imaging.jitter_A.draw(rng, 0.0, 1.0)),
         read_noise=max(imaging.read_noise.draw(rng, 0.0, 1e3), 0.0),
-        contrast_exponent=rng.uniform(1.4, 1.8),
+        contrast_exponent=material.contrast_exponent + rng.uniform(-0.2, 0.2),
         blur_px=max(imaging.blur_px.draw(rng, 0.0, 5.0), 0.0),
     )
     if support:

@@ -16,6 +16,7 @@ from scipy.spatial import cKDTree
 from adatom.campaign.config import Config
 from adatom.campaign.steps import Job, Steps
 from adatom.core import (
+    GRAPHENE,
     Affine,
     AtomTable,
     DefectTable,
@@ -32,6 +33,7 @@ from adatom.features.calibrate import Calibrator
 from adatom.features.evidence import site_evidence
 from adatom.features.find import Found, find
 from adatom.features.novelty import Novelty
+from adatom.features.point_defects import point_defects
 from adatom.frames.calibrate import fit_lattice
 from adatom.frames.library import load_material
 from adatom.learning import weights
@@ -87,11 +89,12 @@ def load_ensemble(config: Config) -> weights.Ensemble:
     """Load the ensemble that the configuration names, or the one that ships."""
     material = material_of(config)
     if config.weights is None:
-        return weights.load_shipped(material.name)
-    ensemble = weights.load(Path(config.weights))
+        ensemble = weights.load_shipped(material.name)
+    else:
+        ensemble = weights.load(Path(config.weights))
     if ensemble.species != material.species:
         raise BadInput(
-            config.weights,
+            config.weights or f"the networks that ship for {material.name}",
             expected=f"networks for {material.name}, which see {', '.join(material.species)}",
             got=f"some that see {', '.join(ensemble.species)}",
             todo=f"Train them: adatom train {material.name}.",
@@ -273,7 +276,12 @@ def frame_defects(
     sure = atoms.column("p_exists") > 0.5
     host = sure & (atoms.elements == material.host)
     variance = atoms.covariance.trace(axis1=1, axis2=2)
-    lattice = fit_lattice(atoms.xy[host], material, weights=1.0 / (variance[host] + 0.05**2))
+    weights_ = 1.0 / (variance[host] + 0.05**2)
+    others = atoms.xy[sure & ~host]
+    lattice = fit_lattice(atoms.xy[host], material, weights=weights_, others_xy=others)
+    if material != GRAPHENE:
+        empty = vacancy_sites(vacancies)
+        return lattice, point_defects(atoms, lattice, *empty, frame.index)
     evidence = None
     if lattice is not None:
         _, sites = lattice.sites_within(extent, margin_A=0.5)
@@ -327,6 +335,13 @@ def vacancy_table(found: Found) -> pl.DataFrame:
     """One row a lattice site that may be empty: position, Å, and probability."""
     xy = found.vacancies_xy
     return pl.DataFrame({"x_A": xy[:, 0], "y_A": xy[:, 1], "p": found.p_empty})
+
+
+def vacancy_sites(table: pl.DataFrame | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Positions, shape (site, 2), Å, and probabilities, shape (site,), of a `vacancy_table`."""
+    if table is None:
+        return np.zeros((0, 2)), np.zeros(0)
+    return table.select("x_A", "y_A").to_numpy(), table["p"].to_numpy()
 
 
 def _informed(

@@ -15,7 +15,7 @@ from adatom.errors import BadInput
 
 Form = Literal["sheet", "columns", "atoms"]
 ANY = "X"  # the species of a column whose contents nobody named
-_GRAPHENE_BOND_A = 1.42
+_GRAPHENE_BOND_A = 2.46 / 3.0**0.5
 _USUAL_PROBE_A = 0.43  # the middle of graphene's range of probes
 
 

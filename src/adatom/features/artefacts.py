@@ -146,7 +146,9 @@ def choose_members(scores: Sequence[MemberScore]) -> tuple[list[int], dict[int, 
     worst: dict[int, tuple[float, str]] = {}
     for name, floor in _FLOOR.items():
         value = np.array([getattr(s, name) for s in scores])
-        middle = float(np.nanmedian(value)) if np.isfinite(value).any() else np.nan
+        if not np.isfinite(value).any():
+            continue
+        middle = float(np.nanmedian(value))
         worse = _worse(name, value, middle)
         spread = 1.4826 * float(np.nanmedian(np.abs(value - middle)))
         limit = max(floor, _DEVIATIONS * spread)

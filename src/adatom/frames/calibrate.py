@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -197,7 +197,11 @@ def _reflections(material: Material) -> tuple[FloatArray, NDArray[np.int64]]:
 
 
 def fit_lattice(
-    xy: FloatArray, material: Material, *, weights: FloatArray | None = None
+    xy: FloatArray,
+    material: Material,
+    *,
+    weights: FloatArray | None = None,
+    others_xy: FloatArray | None = None,
 ) -> Lattice | None:
     """Fit the crystal and the scan's distortion to atoms.
 
@@ -215,6 +219,9 @@ def fit_lattice(
         The crystal.
     weights
         Shape (atom,): inverse variances, say; equal by default.
+    others_xy
+        Positions of atoms of the crystal's other species, shape (atom, 2), Å. The host's sites
+        alone often look the same after a turn that the whole crystal does not.
 
     Returns
     -------
@@ -239,7 +246,36 @@ def fit_lattice(
         radius = min(radius * 1.2, float(distance.max()))
     for _ in range(3):
         lattice = _refit(xy, weight, lattice, bend=len(xy) > 60)
-    return lattice
+    return lattice if others_xy is None else _turned_right(lattice, others_xy)
+
+
+def _turned_right(lattice: Lattice, others_xy: FloatArray) -> Lattice:
+    """Of the turns that leave the host's sites where they are, take the one that suits the rest."""
+    material = lattice.material
+    sites, basis = material.site_species, np.asarray(material.basis)
+    host = np.array([s == material.host for s in sites])
+    if host.all() or not len(others_xy):
+        return lattice
+    places = np.array(
+        [lattice.site_xy(np.array([[i, j, k]]))[0] for k in np.flatnonzero(host)
+         for i in (-1, 0, 1) for j in (-1, 0, 1)]
+    )  # fmt: skip
+    best, chosen = -1.0, lattice
+    for turn in np.radians(np.arange(0, 360, 30)):
+        turned = replace(lattice, angle_rad=lattice.angle_rad + float(turn))
+        for k in np.flatnonzero(host):
+            start = places[0] - basis[k] @ turned.vectors()
+            tried = replace(turned, origin_xy_A=(float(start[0]), float(start[1])))
+            index, offset = tried.nearest_site(places)
+            near = np.linalg.norm(offset, axis=1) < 0.1 * material.bond_length_A
+            if not (near & host[index[:, 2]]).all():
+                continue
+            index, offset = tried.nearest_site(tried.undistort(others_xy))
+            right = np.linalg.norm(offset, axis=1) < material.bond_length_A / 3
+            score = float(np.mean(right & ~host[index[:, 2]]))
+            if score > best + 1e-9:
+                best, chosen = score, tried
+    return chosen
 
 
 def _pair_vectors(xy: FloatArray, material: Material) -> FloatArray | None:

@@ -31,6 +31,7 @@ def draw_specimen(
     rng: np.random.Generator,
     *,
     whole: bool = False,
+    density_A2: float | None = None,
 ) -> Specimen:
     """Draw a specimen of whatever form a material has.
 
@@ -44,9 +45,11 @@ def draw_specimen(
         Source of randomness.
     whole
         One crystal with point defects alone: no boundary, hole or edge.
+    density_A2
+        Of dispersed atoms: how many to an Å², about; any by default.
     """
     if material.form == "atoms":
-        return dispersed_atoms(material, extent_xy_A, rng)
+        return dispersed_atoms(material, extent_xy_A, rng, density_A2)
     alone = set(material.site_species) == {material.host} and material.host != ANY
     if alone and material.coordination == 3 and len(material.species) <= _GRAPHENE_LIKE:
         return random_specimen(material, extent_xy_A, rng, whole=whole)
@@ -95,13 +98,18 @@ def random_crystal(
 
 
 def dispersed_atoms(
-    material: Material, extent_xy_A: tuple[float, float], rng: np.random.Generator
+    material: Material,
+    extent_xy_A: tuple[float, float],
+    rng: np.random.Generator,
+    density_A2: float | None = None,
 ) -> Specimen:
     """Draw single atoms, pairs and clusters on a support; brightness varies with height."""
     w, h = extent_xy_A
     low, high = np.array([-MARGIN_A, -MARGIN_A]), np.array([w + MARGIN_A, h + MARGIN_A])
     area = float(np.prod(high - low))
     density = np.exp(rng.uniform(np.log(4e-4), np.log(0.015)))
+    if density_A2 is not None:
+        density = 0.6 * density_A2 * np.exp(rng.normal(0.0, 0.4))  # clusters add to the seeds
     seeds = rng.uniform(low, high, (rng.poisson(density * area), 2))
     parts = [seeds]
     for seed in seeds[rng.random(len(seeds)) < rng.uniform(0.0, 0.4)]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -25,13 +26,16 @@ from adatom.frames.projection import Projection, project
 
 FloatArray = NDArray[np.float64]
 _BUILT_IN = resources.files("adatom.frames") / "materials"
-_FAINT = 0.06  # of the brightest column: below it annular dark field shows nothing
+_THICK_A, _GAP_A = 6.0, 8.0
+_FAINT = 0.09  # of the brightest column: below it annular dark field shows nothing
+_CUBIC = ("fcc", "bcc", "diamond", "zincblende", "rocksalt", "cesiumchloride", "fluorite")
+_CLOSEST_A = 0.6  # columns nearer to each other are one place written twice, or a wild zone axis
 _SAME_BOND = 1.15  # neighbours within this factor of the shortest distance count
 Label = Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]*$")]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Column(_Strict):
@@ -91,6 +95,8 @@ class MaterialFile(_Strict):
         given = [bool(self.crystal), bool(self.structure), bool(self.atoms)]
         if sum(given) != 1:
             raise ValueError("give one of [crystal], [structure] and atoms")
+        if self.probe_sigma_A and not 0 < self.probe_sigma_A[0] <= self.probe_sigma_A[1]:
+            raise ValueError("probe_sigma_A must be two positive widths, the narrower one first")
         if bool(self.atoms) != (self.form == "atoms"):
             raise ValueError("atoms go with form = 'atoms', and only with it")
         return self
@@ -127,7 +133,7 @@ def load_material(name: str, zone_axis: tuple[int, int, int] = (0, 0, 1)) -> Mat
     path = Path(key).expanduser()
     if path.is_file():
         if path.suffix.lower() == ".toml":
-            return _parse(path.read_text("utf-8"), str(path), path.parent)
+            return _parse(_text_of(path), str(path), path.parent)
         return _from_structure(path, zone_axis)
     names = material_names()
     close = difflib.get_close_matches(key.lower(), [n.lower() for n in names], n=1)
@@ -138,6 +144,16 @@ def load_material(name: str, zone_axis: tuple[int, int, int] = (0, 0, 1)) -> Mat
         got=repr(name),
         todo=hint + "Name one of these.",
     )
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            str(path), expected="a TOML file in UTF-8", got=str(error),
+            todo="Save it as UTF-8 text.",
+        ) from error  # fmt: skip
 
 
 def _parse(text: str, source: str, folder: Path | None) -> Material:
@@ -163,12 +179,15 @@ def _parse(text: str, source: str, folder: Path | None) -> Material:
         columns = given.crystal.columns
         _check_labels([c.is_ for c in columns], source)
         cell = np.array(given.crystal.cell_A)
+        at = np.array([c.at for c in columns])
+        if np.linalg.det(cell) < 0:  # left-handed: the same crystal with its vectors exchanged
+            cell, at = cell[::-1], at[:, ::-1]
         if abs(np.linalg.det(cell)) < 1e-3:
             raise BadInput(
                 source, expected="two independent lattice vectors", got=str(cell.tolist()),
                 todo=todo,
             )  # fmt: skip
-        seen = Projection(cell, np.array([c.at for c in columns]), tuple(c.is_ for c in columns))
+        seen = Projection(cell, at, tuple(c.is_ for c in columns))
     else:
         assert given.structure is not None  # MaterialFile has one of the three  # noqa: S101
         seen = project(_atoms_of(given.structure, folder, source), given.structure.zone_axis)
@@ -178,7 +197,8 @@ def _parse(text: str, source: str, folder: Path | None) -> Material:
 def _check_labels(labels: list[str], source: str) -> None:
     for label in labels:
         try:
-            known = all(s in chemical_symbols[1:] for s in Formula(label).count())
+            count = Formula(label).count()
+            known = all(s in chemical_symbols[1:] and n > 0 for s, n in count.items())
         except ValueError:
             known = False
         if not known:
@@ -193,8 +213,11 @@ def _check_labels(labels: list[str], source: str) -> None:
 def _atoms_of(given: FromStructure, folder: Path | None, source: str) -> Atoms:
     if given.file is not None:
         return _read_structure((folder or Path()) / given.file)
+    options = dict(given.bulk or {})
     try:
-        return ase.build.bulk(**(given.bulk or {}), cubic=True)
+        if options.get("crystalstructure") in _CUBIC:  # zone axes are meant in the cubic cell
+            options.setdefault("cubic", True)
+        return ase.build.bulk(**options)
     except (TypeError, ValueError, RuntimeError) as error:
         raise BadInput(
             source, expected="arguments of ase.build.bulk", got=str(error),
@@ -225,14 +248,21 @@ def _read_structure(path: Path) -> Atoms:
 def _from_structure(path: Path, zone_axis: tuple[int, int, int]) -> Material:
     atoms = _read_structure(path)
     seen = project(atoms, zone_axis)
-    thick = float(np.ptp(atoms.get_scaled_positions()[:, 2])) * atoms.cell.lengths()[2] > 6.0
-    gap = float(atoms.cell.lengths()[2]) - float(np.ptp(atoms.positions[:, 2])) > 8.0
-    form: Form = "columns" if thick or not gap else "sheet"
+    form: Form = "sheet" if zone_axis == (0, 0, 1) and _is_sheet(atoms) else "columns"
     given = MaterialFile(
-        name=path.stem.replace(" ", "-"), form=form,
+        name=re.sub(r"[^A-Za-z0-9._+-]+", "-", path.stem) or "material", form=form,
         structure=FromStructure(file=str(path), zone_axis=zone_axis),
     )  # fmt: skip
     return _crystal(given, seen)
+
+
+def _is_sheet(atoms: Atoms) -> bool:
+    """Tell whether the atoms fill a layer up to 6 Å thick, with more than 8 Å of nothing above."""
+    height = np.sort(atoms.get_scaled_positions(wrap=True)[:, 2])
+    gaps = np.diff(np.concatenate([height, height[:1] + 1.0]))
+    length = float(atoms.cell.lengths()[2])
+    gap = float(gaps.max()) * length
+    return gap > _GAP_A and length - gap <= _THICK_A
 
 
 def _crystal(given: MaterialFile, seen: Projection) -> Material:
@@ -249,6 +279,13 @@ def _crystal(given: MaterialFile, seen: Projection) -> Material:
     sites = tuple(seen.labels[i] for i in order)
     basis = seen.basis[order]
     bond, coordination = _neighbours(seen.cell, basis)
+    if bond < _CLOSEST_A:
+        raise BadInput(
+            given.name,
+            expected=f"columns at least {_CLOSEST_A} Å apart",
+            got=f"two at {bond:.2f} Å",
+            todo="Give a zone axis of lower index, or each place of the cell once.",
+        )
     others = tuple(
         tuple((column.is_, *column.at) for column in other.columns) for other in given.polytype
     )

@@ -56,6 +56,11 @@ def project(atoms: Atoms, zone_axis: tuple[int, int, int]) -> Projection:
         If no short cell was found.
     """
     cell = np.asarray(atoms.cell[:], dtype=np.float64)
+    if not any(zone_axis):
+        raise BadInput(
+            "zone axis", expected="a lattice direction such as 1 1 0", got="0 0 0",
+            todo="Name the direction of the beam.",
+        )  # fmt: skip
     divisor = gcd(*(abs(i) for i in zone_axis))
     period = (np.asarray(zone_axis) // divisor) @ cell
     along = period / np.linalg.norm(period)

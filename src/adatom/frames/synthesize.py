@@ -353,8 +353,8 @@ def _support(
     Carbon is lumpy at more than one length: half of the speckle is wider than a spot.
     """
     fine = _convolve_probe(rng.normal(size=shape), conditions)
-    width = 1.5 * float(np.mean(conditions.probe_sigma_A)) / conditions.pixel_size_A
-    coarse = ndimage.gaussian_filter(fine, width)
+    width = 1.8 * float(np.mean(conditions.probe_sigma_A)) / conditions.pixel_size_A
+    coarse = ndimage.gaussian_filter(rng.normal(size=shape), width)
     share = rng.random()
     speckle = sum(
         weight * part / max(float(part.std()), 1e-12)

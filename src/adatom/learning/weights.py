@@ -60,15 +60,15 @@ class Ensemble:
         return float(self.card.get("training", {}).get("target_sigma_A", 0.25))
 
     def with_members(self, keep: Sequence[int]) -> Ensemble:
-        """Give an ensemble of some members, numbered through all networks.
+        """Give an ensemble of some members, numbered through all networks, in their order.
 
         Raises
         ------
         ValueError
-            If none is kept.
+            If none is kept, or one that there is not.
         """
-        if not len(keep):
-            raise ValueError("an ensemble needs a member")
+        if not len(keep) or min(keep) < 0 or max(keep) >= self.members:
+            raise ValueError(f"expected some of members 0 to {self.members - 1}, got {list(keep)}")
         networks, first = [], 0
         for network in self.networks:
             heads = [k - first for k in keep if first <= k < first + network.heads]
