@@ -233,8 +233,8 @@ def train(
         _screen.print(f"wrote {path}; scores on held-out frames in {path.with_suffix('.json')}")
 
 
-@app.command(name="adapt")
-def adapt_(
+@app.command()
+def adapt(
     frames: Frames,
     material: Material = "graphene",
     zone_axis: ZoneAxis = "0,0,1",
