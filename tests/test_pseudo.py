@@ -168,13 +168,22 @@ def test_changes_of_labels_are_counted():
     after = labelled_at(np.concatenate([moved, [[3.0, 3.0], [5.0, 5.0]]]), [*species, 0, 0])
     change = compare_labels([before], [after])
     assert (change.kept, change.dropped, change.added, change.renamed) == (60, 4, 2, 3)
-    assert change.shift_px == pytest.approx(0.5)
+    assert change.drift_px == change.scatter_px == pytest.approx(0.5)
     assert change.share == pytest.approx((4 + 2 + 3) / 62)
     same = compare_labels([before, after], [before, after])
     assert (same.kept, same.dropped, same.added, same.renamed) == (64 + 62, 0, 0, 0)
-    assert same.share == same.shift_px == 0.0
+    assert same.share == same.drift_px == same.scatter_px == 0.0
     both = compare_labels([before, before], [after, before])
     assert (both.kept, both.dropped, both.added, both.renamed) == (124, 4, 2, 3)
+
+
+def test_labels_that_scatter_do_not_drift():
+    xy = np.stack(np.meshgrid(np.arange(2.0, 18, 2), np.arange(2.0, 18, 2)), -1).reshape(-1, 2)
+    turn = np.arange(len(xy)) * np.pi / 2  # displacements that cancel
+    moved = xy + 0.08 * np.stack([np.cos(turn), np.sin(turn)], axis=1)
+    change = compare_labels([labelled_at(xy)], [labelled_at(moved)])
+    assert change.drift_px == pytest.approx(0.0, abs=1e-9)
+    assert change.scatter_px == pytest.approx(0.8)
 
 
 def test_labels_of_nothing_can_be_compared():

@@ -40,7 +40,7 @@ from adatom.features.artefacts import MemberScore, choose_members, mean_scores, 
 from adatom.features.find import Found, find
 from adatom.features.imaging import estimate_imaging
 from adatom.features.refine import Optics
-from adatom.frames.calibrate import fit_lattice
+from adatom.frames.calibrate import TRUSTED_CONTRAST, estimate_scale, fit_lattice
 from adatom.learning import weights
 from adatom.learning.ensemble import predict
 from adatom.learning.network import Network
@@ -50,6 +50,7 @@ from adatom.learning.weights import Ensemble
 _KINDS = ("atom", "vacancy", "foreign")
 _GUARD_FIELD_A = 28.0
 _BLANK = 16  # one frame of a calibration in so many shows nothing, so that such are known
+_SCALE_OFF = 0.08
 _LIKE, _ON_SITE = 0.4, 0.5  # shares: of right neighbours, of atoms on a site
 _SURE = 0.8
 _LIMIT_F1 = 0.95
@@ -261,8 +262,8 @@ def _refuse_other(seen: Sequence[_Seen], material: Material) -> None:
     if material.form == "atoms":
         return
     best = [max(np.nan_to_num(s.coordination) for s in part.scores) for part in seen]
-    lattice = [part.lattice is not None and part.lattice.matched > _ON_SITE for part in seen]
-    if max(best) < _LIKE or not any(lattice):
+    on_sites = [part.lattice is not None and part.lattice.matched > _ON_SITE for part in seen]
+    if max(best) < _LIKE or not (any(on_sites) or _has_reflections(seen, material)):
         raise BadInput(
             "the first frames",
             expected=f"atoms that stand as in {material.name}, "
@@ -271,6 +272,14 @@ def _refuse_other(seen: Sequence[_Seen], material: Material) -> None:
             todo="Check --material and --pixel-size; a bilayer, another crystal or noise cannot be "
             "learned as this one.",
         )
+
+
+def _has_reflections(seen: Sequence[_Seen], material: Material) -> bool:
+    """Whether the frames' spectrum has the lattice, where single atoms are too faint to fit one."""
+    px = seen[0].frame.calibration.pixel_size_A
+    found = estimate_scale([s.frame.data for s in seen], material, expected_A=px)
+    near = abs(found.pixel_size_A / px - 1.0) < _SCALE_OFF
+    return near and found.contrast >= TRUSTED_CONTRAST
 
 
 def _plain(done: Round) -> dict[str, Any]:

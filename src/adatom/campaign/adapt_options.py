@@ -15,7 +15,7 @@ class AdaptOptions(BaseModel):
     steps: int = Field(240, ge=1, description="optimiser steps of a network in a round")
     learning_rate: float = Field(1e-3, gt=0, description="its peak in a round")
     real_share: float = Field(0.4, ge=0, le=1, description="share of real frames in training")
-    fewer: float = Field(4.0, ge=1, description="train down to so many times fewer counts")
+    fewer: float = Field(10.0, ge=1, description="train down to so many times fewer counts")
     calibration_frames: int = Field(96, ge=24, description="simulated frames of a calibration")
     guard_frames: int = Field(16, ge=4, description="simulated frames of the guard")
     settled: float = Field(0.004, ge=0, description="share of changed labels that ends the rounds")

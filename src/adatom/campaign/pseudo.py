@@ -78,8 +78,10 @@ class LabelChange:
     ----------
     kept, added, dropped
         Labels that stayed, came and went.
-    shift_px
-        Median distance by which those that stayed moved, in pixels of the frame.
+    drift_px
+        Length of the mean displacement of those that stayed, in pixels of the frame: what creeps.
+    scatter_px
+        Median distance by which they moved; at few counts mostly chance.
     renamed
         Labels of those that stayed whose species changed.
     """
@@ -87,7 +89,8 @@ class LabelChange:
     kept: int
     added: int
     dropped: int
-    shift_px: float
+    drift_px: float
+    scatter_px: float
     renamed: int
 
     @property
@@ -109,11 +112,11 @@ def compare_labels(before: Sequence[LabelledFrame], after: Sequence[LabelledFram
         dropped += len(old.xy) - int(same.sum())
         renamed += int((new.species[same] != old.species[match[same]]).sum())
         px = new.frame.calibration.pixel_size_A
-        shifts.append(np.linalg.norm(new.xy[same] - old.xy[match[same]], axis=1) / px)
-    every = np.concatenate(shifts) if shifts else np.zeros(0)
-    return LabelChange(
-        kept, added, dropped, float(np.median(every)) if len(every) else 0.0, renamed
-    )
+        shifts.append((new.xy[same] - old.xy[match[same]]) / px)
+    every = np.concatenate(shifts) if kept else np.zeros((1, 2))
+    drift = float(np.linalg.norm(every.mean(axis=0)))
+    scatter = float(np.median(np.linalg.norm(every, axis=1)))
+    return LabelChange(kept, added, dropped, drift, scatter, renamed)
 
 
 def cut_out(labelled: LabelledFrame, field_A: float, rng: np.random.Generator) -> LabelledFrame:
