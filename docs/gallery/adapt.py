@@ -1,9 +1,10 @@
 """Draw `adapt-NAME.png`: a real frame before and after iterative training, without its labels.
 
-    python docs/gallery/adapt.py NAME MATERIAL PIXEL_SIZE_A FRAMES...
+    python docs/gallery/adapt.py NAME MATERIAL PIXEL_SIZE_A ADAPTED.safetensors FRAME
 
-PIXEL_SIZE_A may be 0 for the files' own. Two scores need no label: the relative width of the
-nearest distances between atoms, and the share of atoms with the expected number of neighbours.
+PIXEL_SIZE_A may be 0 for the file's own; `adatom adapt` makes the adapted ensemble. Two scores need
+no label: the relative width of the nearest distances between atoms, and the share of atoms with the
+expected number of neighbours.
 """
 
 import sys
@@ -16,10 +17,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.spatial import cKDTree
 
-from adatom.campaign.adapt import adapt
-from adatom.campaign.adapt_options import AdaptOptions
 from adatom.campaign.bench.adapt_real import ensemble_for, look
 from adatom.frames import read
+from adatom.learning import weights
 
 SHOWN_PX = 200
 
@@ -40,12 +40,10 @@ def label_free(found, material, far):
     return text
 
 
-def main(name, material_name, pixel_size, *paths):
+def main(name, material_name, pixel_size, adapted, path):
     material, start = ensemble_for(material_name)
-    frames = [f for p in paths for f in read(p, pixel_size_A=float(pixel_size) or None)]
-    done = adapt(frames[:4], material, start, AdaptOptions(rounds=2))
+    frame = read(path, pixel_size_A=float(pixel_size) or None)[0]
     figure, axes = plt.subplots(1, 3, figsize=(15, 5.4), layout="constrained")
-    frame = frames[0]
     middle = [slice(max(n // 2 - SHOWN_PX // 2, 0), n // 2 + SHOWN_PX // 2) for n in frame.shape]
     part = frame.data[middle[0], middle[1]]
     corner = np.array([middle[1].start, middle[0].start])
@@ -55,7 +53,7 @@ def main(name, material_name, pixel_size, *paths):
         ax.imshow(part, cmap="gray", vmin=np.percentile(part, 1), vmax=np.percentile(part, 99.7))
         ax.set_axis_off()
         if k:
-            ensemble = start if k == 1 else done.ensemble
+            ensemble = start if k == 1 else weights.load(Path(adapted))
             found = look(frame, ensemble, material)
             titles[k] += f": {label_free(found, material, far)}"
             sure = found.atoms.column("p_exists") > 0.5
@@ -67,9 +65,7 @@ def main(name, material_name, pixel_size, *paths):
             ax.legend(loc="lower right", fontsize=7)
         ax.set_title(titles[k], fontsize=8)
     figure.savefig(Path(__file__).with_name(f"adapt-{name}.png"), dpi=70)
-    for done_round in done.rounds:
-        print(done_round.before, done_round.after, done_round.accepted, done_round.labels)
-    print(titles, done.detection_limit)
+    print(titles)
 
 
 if __name__ == "__main__":

@@ -214,7 +214,8 @@ def load_shipped(material: str) -> Ensemble:
             f"networks for {material}",
             expected=f"a material with shipped networks ({have})",
             got=repr(material),
-            todo=f"Train one: adatom train {material}.",
+            todo=f"Train one in about ten minutes: adatom train {material} "
+            f"-o {material}.safetensors; then name it with --weights.",
         )
     return load(path)
 
