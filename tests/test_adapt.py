@@ -118,8 +118,10 @@ def test_under_dispersed_atoms_the_background_is_a_support():
 def test_matched_frames_have_the_field_the_truth_and_the_counts():
     scenes = Matched(GRAPHENE, imaging(), 18.0, wide=0.0)
     for seed in range(6):
-        (one,), (two,) = (scenes(np.random.default_rng(seed)) for _ in range(2))
+        (one, fainter), (two, _) = (scenes(np.random.default_rng(seed)) for _ in range(2))
         np.testing.assert_array_equal(one.frame.data, two.frame.data)
+        np.testing.assert_array_equal(fainter.xy, one.xy)  # one specimen, other noise
+        assert (fainter.frame.data != one.frame.data).any()
         extent = one.frame.calibration.extent_xy(one.frame.shape)
         assert min(extent) >= 18.0
         assert max(extent) < 18.5

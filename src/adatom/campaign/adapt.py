@@ -335,8 +335,10 @@ class _Real:
     matched: Matched
 
     def __call__(self, rng: np.random.Generator) -> list[LabelledFrame]:
-        """Draw one labelled frame."""
-        if rng.random() >= self.options.real_share:
+        """Draw a labelled frame or two."""
+        # Simulated frames come in twos.
+        share = 2 * self.options.real_share / (1 + self.options.real_share)
+        if rng.random() >= share:
             return self.matched(rng)
         k = int(rng.integers(len(self.labels)))
         part = cut_out(self.labels[k], self.matched.field_A, rng)

@@ -10,7 +10,8 @@ from adatom.core import Calibration, LabelledFrame, Material
 from adatom.core.imaging import Estimate, Imaging
 from adatom.frames.conditions import Conditions
 from adatom.frames.crystal import draw_specimen
-from adatom.frames.synthesize import NOTHING, image_specimen
+from adatom.frames.specimen import Specimen
+from adatom.frames.synthesize import NOTHING, image_specimen, image_twice, random_pair
 
 # Conditions differ from frame to frame of an experiment, and an estimate is not the truth: what is
 # drawn spreads at least so far, in parts of the value.
@@ -52,8 +53,14 @@ class Matched:
     density_A2: float | None = None
 
     def __call__(self, rng: np.random.Generator) -> list[LabelledFrame]:
-        """Draw one labelled frame."""
-        return [self.frame(rng)]
+        """Draw two labelled frames of one specimen at different counts, for training."""
+        if rng.random() < self.wide:
+            return random_pair(self.material, rng, field_A=self.field_A)
+        like = conditions_like(self.imaging, self.material, rng)
+        both = (self._fainter(like, rng), self._fainter(like, rng))
+        specimen, shape = self._specimen(like, rng, density_A2=self.density_A2)
+        frames = image_twice(specimen, shape, self.material, both, rng)
+        return [_as_given(f, self.scale) for f in frames]
 
     def frame(
         self, rng: np.random.Generator, *, whole: bool = False, empty: bool = False
@@ -74,21 +81,33 @@ class Matched:
             conditions = Conditions.random(rng, self.material)
         else:
             conditions = conditions_like(self.imaging, self.material, rng)
-            if self.fewer > 1.0:
-                factor = self.fewer ** -rng.uniform(0.0, 1.0)
-                conditions = replace(
-                    conditions,
-                    counts=conditions.counts * factor,
-                    read_noise=conditions.read_noise * factor**0.5,
-                )
+            conditions = self._fainter(conditions, rng)
+        density = None if usual else self.density_A2
+        specimen, shape = self._specimen(conditions, rng, whole=whole, density_A2=density)
+        specimen = NOTHING if empty else specimen
+        shown = image_specimen(specimen, shape, self.material, conditions, rng)
+        return shown if usual else _as_given(shown, self.scale)
+
+    def _fainter(self, conditions: Conditions, rng: np.random.Generator) -> Conditions:
+        factor = self.fewer ** -rng.uniform(0.0, 1.0)
+        return replace(
+            conditions,
+            counts=conditions.counts * factor,
+            read_noise=conditions.read_noise * factor**0.5,
+        )
+
+    def _specimen(
+        self,
+        conditions: Conditions,
+        rng: np.random.Generator,
+        *,
+        whole: bool = False,
+        density_A2: float | None = None,
+    ) -> tuple[Specimen, tuple[int, int]]:
         n = int(np.ceil(self.field_A / conditions.pixel_size_A)) + 1
         extent = Calibration(conditions.pixel_size_A).extent_xy((n, n))
-        specimen = draw_specimen(
-            self.material, extent, rng, whole=whole, density_A2=None if usual else self.density_A2
-        )
-        specimen = NOTHING if empty else specimen
-        shown = image_specimen(specimen, (n, n), self.material, conditions, rng)
-        return shown if usual else _as_given(shown, self.scale)
+        drawn = draw_specimen(self.material, extent, rng, whole=whole, density_A2=density_A2)
+        return drawn, (n, n)
 
 
 def _as_given(labelled: LabelledFrame, scale: float) -> LabelledFrame:

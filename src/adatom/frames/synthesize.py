@@ -204,16 +204,47 @@ def random_pair(
     """
     first = Conditions.random(rng, material)
     second = Conditions.random(rng, material)
-    ratio = second.counts_per_A2 / first.counts_per_A2
+    counts = first.counts * second.counts_per_A2 / first.counts_per_A2
     n = int(np.ceil(field_A / first.pixel_size_A)) + 1
     specimen = draw_specimen(material, Calibration(first.pixel_size_A).extent_xy((n, n)), rng)
     if rng.random() < empty_share:
         specimen = NOTHING
-    expected = expected_image(specimen, (n, n), material, first, rng)
-    other = replace(first, counts=first.counts * ratio, read_noise=second.read_noise)
+    other = replace(first, counts=counts, read_noise=second.read_noise)
+    return image_twice(specimen, (n, n), material, (first, other), rng)
+
+
+def image_twice(
+    specimen: Specimen,
+    shape: tuple[int, int],
+    material: Material,
+    conditions: tuple[Conditions, Conditions],
+    rng: np.random.Generator,
+) -> list[LabelledFrame]:
+    """Take two frames of a specimen that differ in nothing but counts and read noise.
+
+    Parameters
+    ----------
+    specimen
+        What lies under the beam.
+    shape
+        Rows and columns.
+    material
+        Gives species and contrast.
+    conditions
+        Of the first, and of the second, of which only counts and read noise are taken.
+    rng
+        Source of all noise.
+
+    Returns
+    -------
+    Two frames with the same truth; the second costs only its noise.
+    """
+    first, second = conditions
+    expected = expected_image(specimen, shape, material, first, rng)
+    more = expected * (second.counts / first.counts)
     return [
         _detect(expected, specimen, material, first, rng),
-        _detect(expected * ratio, specimen, material, other, rng),
+        _detect(more, specimen, material, second, rng),
     ]
 
 
