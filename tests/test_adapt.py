@@ -12,12 +12,14 @@ import pytest
 from pydantic import ValidationError
 
 from adatom.campaign import adapt as adapting
+from adatom.campaign import adapt_work as working
 from adatom.campaign.adapt import Adapted, adapt
 from adatom.campaign.adapt_options import AdaptOptions
 from adatom.campaign.adaptation import LiveEnsemble
 from adatom.campaign.matched import Matched, conditions_like
 from adatom.campaign.perception import calibrator_of
 from adatom.campaign.progress import Silent
+from adatom.campaign.score import Answer
 from adatom.core import GRAPHENE, Calibration, Frame
 from adatom.core.imaging import Estimate, Imaging
 from adatom.errors import BadInput
@@ -143,6 +145,13 @@ def test_a_scale_that_was_given_wrong_is_learned_as_it_was_given():
     assert given.frame.calibration.pixel_size_A == pytest.approx(1.04 * px)
     np.testing.assert_allclose(given.xy, 1.04 * true.xy)
     np.testing.assert_allclose(given.vacancies_xy, 1.04 * true.vacancies_xy)
+    for one, other in zip(
+        *(Matched(GRAPHENE, imaging(), 10.0, scale, wide=0.0)(np.random.default_rng(3))
+          for scale in (1.0, 1.04)),
+        strict=True,
+    ):  # fmt: skip
+        np.testing.assert_array_equal(other.frame.data, one.frame.data)
+        np.testing.assert_allclose(other.xy, 1.04 * one.xy)
 
 
 def test_fewer_counts_go_down_by_the_factor_and_no_farther():
@@ -207,7 +216,7 @@ def test_the_guard_is_as_strict_as_its_sites_allow():
     assert adapting._passes(f1(sites=20_000.0), f1(atom=0.97, sites=20_000.0), 0.05)
 
 
-class Scored(adapting._Work):
+class Scored(working.Work):
     """A guard whose F1 is a known function of the counts."""
 
     def guard(self, ensemble, imaging, number, factor=1.0, frames=None):
@@ -228,6 +237,35 @@ class Scored(adapting._Work):
 def test_the_detection_limit_lies_where_f1_falls(curve, limit):
     work = Scored(None, GRAPHENE, TINY, 0.15)
     assert work.detection_limit(curve, imaging()) == pytest.approx(limit)
+
+
+class Recorded:
+    """A pool that notes what the guard asks for, and finds each atom 0.9 Å from its place."""
+
+    def map(self, job, items):
+        self.scenes = job.args[1]
+        for i in items:
+            truth = self.scenes.frame(np.random.default_rng(i), whole=True)
+            xy = truth.xy + np.array([0.9, 0.0])
+            n = len(xy)
+            names = np.array(truth.classes)[truth.species]
+            yield truth, Answer(xy, names, np.ones((n, 2)), np.ones(n), np.ones(n), NONE)
+
+
+def test_the_guard_looks_at_the_experiments_own_counts_alone():
+    pool = Recorded()
+    working.Work(pool, GRAPHENE, TINY, 0.15).guard(None, imaging(), 1, 0.25)
+    assert pool.scenes.wide == 0.0
+    assert pool.scenes.fewer == 1.0
+    assert pool.scenes.imaging.counts.value == pytest.approx(3.0)
+
+
+def test_the_guards_radius_goes_with_the_pattern():
+    far = working.Work(Recorded(), GRAPHENE, TINY, 0.15).guard(None, imaging(), 1)
+    wide = load_material("Pt-on-carbon")  # 0.5 Å of graphene's are 1.2 Å of its
+    near = working.Work(Recorded(), wide, TINY, 0.15, density_A2=0.003).guard(None, imaging(), 1)
+    assert far["atom"] < 0.5
+    assert near["atom"] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -318,7 +356,7 @@ def test_networks_of_another_material_are_refused(shipped, in_this_process):
     assert "adatom train MoS2" in refused.value.todo
 
 
-class Scripted(adapting._Work):
+class Scripted(working.Work):
     """Sees with the real networks; its training changes nothing, its guard says what is told."""
 
     f1: ClassVar[list] = []
@@ -425,7 +463,7 @@ def adapted(shipped):
             told.append(("warn", text))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(adapting, "_LIMIT_STEPS", 1)  # looks at the frames' own counts alone
+        patch.setattr(working, "_LIMIT_STEPS", 1)  # looks at the frames' own counts alone
         out = adapt([t.frame for t in truths], GRAPHENE, small, TINY, progress=Told())
     assert small.fingerprint() == before, "the ensemble that was given changed"
     return truths, small, out, told
@@ -448,9 +486,9 @@ def test_a_round_says_what_it_did(adapted):
     for guard in (done.before, done.after):
         assert 0.8 < guard["atom"] <= 1.0
         assert guard["atom sites"] > 300
-    assert told[0] == ("start", "adapt", 1, 0)
-    assert ("advance", "adapt") in told
-    assert told[-1] == ("finish", "adapt")
+    assert told[0] == ("start", "rounds", 1, 0)
+    assert ("advance", "rounds") in told
+    assert told[-1] == ("finish", "rounds")
 
 
 @pytest.mark.slow

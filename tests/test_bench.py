@@ -5,13 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from adatom.campaign.bench import BENCHMARKS, BenchOptions, run_benchmark
+from adatom.campaign.bench import BENCHMARKS, BenchOptions, adapt_real, run_benchmark
+from adatom.campaign.bench import adapt as adapt_bench
 from adatom.campaign.bench.bound import position_bound
 from adatom.campaign.bench.peers import write_frames
 from adatom.campaign.bench.sets import SPOT_A, SPOT_PX, Scene, convolution_set
 from adatom.campaign.score import Answer, Tally, f1_within
 from adatom.core import Calibration, Frame, LabelledFrame
 from adatom.errors import BadInput
+from adatom.features.calibrate import match_truth
 from adatom.frames.specimen import Specimen
 
 NONE = np.zeros((0, 2))
@@ -231,3 +233,59 @@ def test_a_score_of_nothing_is_no_number():
     assert f1_within(xy, np.zeros((0, 2)), far, 0.5, 0.5) == 0.0
     nobody = f1_within(xy, xy, far, 0.5, 0.5, keep=lambda p: np.zeros(len(p), dtype=bool))
     assert np.isnan(nobody)
+
+
+# --- adapt ------------------------------------------------------------------------------------
+
+
+def test_a_gap_is_closed_by_as_much_as_was_gained():
+    rows = adapt_bench._gap_rows("x", [tally_of(0.5), tally_of(0.9), tally_of(1.0)])
+    first = rows[0]
+    assert "80 % of the gap closed" in first["measured"]
+    assert first["met"]
+    worse = adapt_bench._gap_rows("x", [tally_of(0.5), tally_of(0.8), tally_of(1.0)])[0]
+    assert not worse["met"]
+    nothing = adapt_bench._gap_rows("x", [tally_of(1.0), tally_of(0.9), tally_of(1.0)])[0]
+    assert nothing["target"] == "no gap: nothing lost"
+    assert not nothing["met"]
+
+
+def tally_of(f1):
+    """A tally whose F1 of atoms is given, by as many missed as invented."""
+    tally = Tally()
+    hundred = round(100 * f1)
+    for counts, value in (
+        (tally.right, hundred), (tally.said, 100), (tally.found, hundred), (tally.true, 100),
+    ):  # fmt: skip
+        counts.update(dict.fromkeys(("atom", "vacancy", "Si"), value))
+    return tally
+
+
+def test_a_scale_that_is_wrong_moves_truth_and_frame_alike():
+    right, wrong = (
+        adapt_bench.shifted_frames(replace(adapt_bench.SHIFTS["pixel size 4 % wrong"], scale=s),
+                                   1, 5)[0]
+        for s in (1.0, 1.04)
+    )  # fmt: skip
+    np.testing.assert_array_equal(right.frame.data, wrong.frame.data)
+    np.testing.assert_allclose(wrong.xy, 1.04 * right.xy)
+    px = right.frame.calibration.pixel_size_A
+    assert wrong.frame.calibration.pixel_size_A == pytest.approx(1.04 * px)
+
+
+def test_the_share_of_the_counts_lies_where_the_score_crosses():
+    # Falls by 0.02 a factor of two, and is 0.95 after three and a half of them.
+    crossed = adapt_real._crossing(lambda share: 1.02 + 0.02 * np.log2(share))
+    assert crossed == pytest.approx(2.0**-3.5, rel=1e-6)
+
+
+def test_pooled_f1_counts_one_to_one_over_all_frames():
+    truth = [np.array([[10.0, 10.0], [50.0, 50.0]]), np.array([[5.0, 5.0]])]
+    found = [np.array([[11.0, 10.0], [10.0, 11.0], [90.0, 90.0]]), np.zeros((0, 2))]
+    assert adapt_real._pooled_f1(found, truth) == pytest.approx(2 * 1 / (3 + 3))
+
+
+def test_a_match_may_lie_as_far_as_it_was_said():
+    xy, true = np.array([[0.0, 0.0]]), np.array([[0.9, 0.0]])
+    assert match_truth(xy, true).tolist() == [-1]
+    assert match_truth(xy, true, 1.0).tolist() == [0]

@@ -251,6 +251,7 @@ def test_every_step_is_in_the_ledger(simulated):
     rows = ledger(simulated[0]).values()
     count = {step: sum(r[0] == step for r in rows) for step in {r[0] for r in rows}}
     assert count == {
+        "adapt": 1,
         "find": 3,
         "defects": 3,
         "link": 1,

@@ -429,7 +429,9 @@ def test_dispersed_atoms_keep_their_distance_and_differ_in_number():
         assert not cKDTree(s.xy).query_pairs(m.bond_length_A * (1 - 1e-9))
         assert (s.species == 0).all()
         assert len(s.vacancies_xy) == 0
-        assert s.xy.min(initial=0.0) >= -3 - 15  # clusters reach a little beyond the margin
+        assert (
+            s.xy.min(initial=0.0) >= -3 * m.scale - 15
+        )  # clusters reach a little beyond the margin
     assert min(counts) < 15
     assert max(counts) > 60
 

@@ -1,5 +1,7 @@
 """Point defects of crystals that are not graphene, on exact positions."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from adatom.core import AtomTable
@@ -27,6 +29,17 @@ def sheet(angle=0.37):
 def lattice_of(xy, names):
     host = names == MOS2.host
     return fit_lattice(xy[host], MOS2, others_xy=xy[~host])
+
+
+def test_every_site_is_what_stands_there_however_the_sheet_lies():
+    """The Mo sites alone look the same after half a turn; the whole sheet does not."""
+    for angle in np.linspace(0.0, 6.0, 13):
+        xy, names = sheet(angle)
+        lattice = lattice_of(xy, names)
+        index, offset = lattice.nearest_site(lattice.undistort(xy))
+        due = np.array(MOS2.site_species)[index[:, 2]]
+        assert (due == names).all()
+        assert np.linalg.norm(offset, axis=1).max() < 0.1
 
 
 def test_a_perfect_sheet_has_none():
@@ -73,3 +86,17 @@ def test_without_a_lattice_only_empty_sites_are_named():
         table(np.array([[1.0, 2.0]]), ["W"]), None, np.array([[4.0, 5.0]]), np.array([0.6]), 0
     )
     assert found.kinds == ["V_X"]
+
+
+def test_where_stackings_change_no_host_is_out_of_place():
+    plain = replace(MOS2, polytypes=())
+    xy, names = sheet()
+    inner = next(
+        i for i in np.flatnonzero(np.all((xy > 8) & (xy < 20), axis=1)) if names[i] == "Mo"
+    )
+    lattice = lattice_of(xy, names)
+    names[inner] = "S2"
+    nothing = (np.zeros((0, 2)), np.zeros(0))
+    antisite = point_defects(table(xy, names), replace(lattice, material=plain), *nothing, 0)
+    assert antisite.kinds == ["S2_Mo"]
+    assert len(point_defects(table(xy, names), lattice, *nothing, 0)) == 0

@@ -603,7 +603,7 @@ def test_the_frame_itself_speaks_against_atoms_in_the_wrong_places():
     scores = score_members([truth.frame], [alone], GRAPHENE)
     assert scores[1].residual > 1.3
     for m in (0, 2):
-        assert scores[m].residual == pytest.approx(1.0, abs=0.02)
+        assert scores[m].residual == pytest.approx(1.0, abs=0.1)
 
 
 def test_crystals_with_few_neighbours_are_scored_by_what_they_have():
@@ -701,3 +701,19 @@ def test_scores_of_several_frames_are_their_means_without_what_is_unknown():
     # What nobody knows drops nobody.
     blank = [usual(angles=nan, coordination=nan) for _ in range(5)]
     assert choose_members(blank)[1] == {}
+
+
+def test_a_square_without_one_electron_gives_the_whole_frame():
+    """Labels stay on their atoms when the cut is given up."""
+    data = np.zeros((60, 60), dtype=np.float32)
+    data[40, 50] = 7.0
+    frame = Frame(data, Calibration(0.1))
+    lone = LabelledFrame(frame, np.array([[5.0, 4.0]]), np.zeros(1, dtype=np.int64), ("C",), NONE)
+    given_up = 0
+    for seed in range(30):
+        part = cut_out(lone, 2.0, np.random.default_rng(seed))
+        if part.frame.shape == (60, 60):
+            given_up += 1
+            col, row = np.round(part.xy[0] / 0.1).astype(int)
+            assert part.frame.data[row, col] == 7.0
+    assert given_up > 20

@@ -1,5 +1,7 @@
 """Simulated frames are only worth something if their truth is exact."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.spatial import cKDTree
@@ -11,6 +13,7 @@ from adatom.frames.synthesize import (
     expected_image,
     image_request,
     image_specimen,
+    image_twice,
     random_labelled,
     random_pair,
     spots,
@@ -264,3 +267,14 @@ def test_empty_pairs_have_no_truth():
     for labelled in random_pair(GRAPHENE, np.random.default_rng(0), field_A=16.0, empty_share=1.0):
         assert len(labelled.xy) == len(labelled.species) == len(labelled.vacancies_xy) == 0
         assert labelled.frame.data.std() > 0
+
+
+def test_the_second_frame_has_the_counts_that_it_was_asked_for():
+    first = Conditions(pixel_size_A=0.15, counts=40.0, background=0.5)
+    nothing = Specimen(NONE, np.zeros(0, dtype=np.int64), NONE)
+    pair = image_twice(
+        nothing, (200, 200), GRAPHENE, (first, replace(first, counts=10.0)),
+        np.random.default_rng(0),
+    )  # fmt: skip
+    means = [float(f.frame.data.mean()) for f in pair]
+    assert means == pytest.approx([20.0, 5.0], rel=0.02)

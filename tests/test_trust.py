@@ -1,12 +1,14 @@
 """Probabilities, error bars and the distance from training: fitted on truth, and held to it."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from adatom.campaign import assess
 from adatom.campaign.assess import calibrate_ensemble, held_out
-from adatom.core import GRAPHENE, VACANCY, Calibration, Frame, LabelledFrame, Prediction
+from adatom.core import GRAPHENE, VACANCY, AtomTable, Calibration, Frame, LabelledFrame, Prediction
 from adatom.features.calibrate import Calibrator, Observation, fit_calibrator, match_truth
 from adatom.features.find import FindOptions, find_candidates
 from adatom.features.fit import Optics, RefineOptions
@@ -247,6 +249,17 @@ def test_a_dim_atom_says_more_where_the_others_are_alike():
     assert none[:-2] == pytest.approx(-5.0, abs=0.1)
 
 
+def test_where_counts_are_few_both_voices_are_heard_in_their_own_measure():
+    amplitude = np.array([1.0, 0.9, 1.1, 1.0, 0.2, 1.0, 1.05, 0.95, 1.0, 1.0])
+    c = candidates_of(np.linspace(0.2, 0.9, 10), vacant=0.3)
+    r = refined_of(c, amplitude)
+    for relative, few in ((0.05, 0.0), (0.5, 1.0)):
+        x = state_features(c, replace(r, amplitude_sd=np.full(10, relative)))
+        np.testing.assert_allclose(x[:, -3], few, atol=1e-6)
+        np.testing.assert_allclose(x[:, -2], few * x[:, 7], atol=1e-6)
+        np.testing.assert_allclose(x[:, -1], few * x[:, 3], atol=1e-6)
+
+
 def test_few_counts_are_known_by_the_errors_of_amplitudes():
     few = [counts_of(np.ones(50), sd=sd)[1] for sd in (0.01, 0.05, 0.2, 0.5, 5.0)]
     np.testing.assert_allclose(few, [0.0, 0.0, np.log10(4.0), 1.0, 1.2])
@@ -379,6 +392,26 @@ def test_an_ensemble_is_calibrated_and_measured_on_held_out_frames(ensemble):
     assert scores["frames"] >= 4
     assert all(0 <= band["f1"] <= 1 for band in scores["bands"])
     assert max(band["f1"] for band in scores["bands"]) > 0.9
+
+
+def test_scores_match_as_far_as_the_calibration_did(monkeypatch, ensemble):
+    """A material imaged at twice the scale is matched within twice the distance."""
+    labelled = graphene_frame(5)
+    table = AtomTable.build(
+        frame=0, xy=labelled.xy + np.array([0.6, 0.0]),
+        covariance=np.tile(np.eye(2), (len(labelled.xy), 1, 1)),
+        p_exists=np.ones(len(labelled.xy)), element=["C"] * len(labelled.xy),
+        p_element=np.ones(len(labelled.xy)), votes=np.ones(len(labelled.xy)),
+        amplitude=np.ones(len(labelled.xy)),
+    )  # fmt: skip
+    monkeypatch.setattr(assess, "look", lambda *_: SimpleNamespace(atoms=table))
+    coarse = replace(GRAPHENE, probe_sigma_A=(0.8, 0.92))  # its scale is 2
+    assert coarse.scale == pytest.approx(2.0)
+    right = [
+        assess._compared(ensemble, m, [labelled])[0][1]["right"].mean() for m in (GRAPHENE, coarse)
+    ]
+    assert right[0] < 0.3
+    assert right[1] > 0.95
 
 
 def test_matching_is_one_to_one_and_near_first():

@@ -17,7 +17,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.spatial import cKDTree
 
-from adatom.campaign.bench.adapt_real import ensemble_for, look
+from adatom.campaign.bench.adapt_real import ensemble_for
+from adatom.campaign.perception import look
 from adatom.frames import read
 from adatom.learning import weights
 

@@ -15,8 +15,8 @@ from adatom.campaign.adapt import Adapted, adapt
 from adatom.campaign.config import Config
 from adatom.campaign.perception import (
     RARE,
-    calibrator_of,
     load_ensemble,
+    look,
     material_of,
     novelty_of,
 )
@@ -25,11 +25,9 @@ from adatom.campaign.sources import open_movie
 from adatom.campaign.steps import Job, Steps
 from adatom.core import Frame, Material, Movie
 from adatom.errors import BadInput
-from adatom.features.find import find
 from adatom.learning import weights
-from adatom.learning.ensemble import predict_tiles
 from adatom.learning.weights import Ensemble
-from adatom.store import file_hash
+from adatom.store import file_hash, read_json, write_json
 
 _LOOKED_AT = 3  # first frames that decide whether a campaign adapts
 
@@ -46,13 +44,13 @@ def is_far(frames: Sequence[Frame], material: Material, ensemble: Ensemble) -> b
     ensemble
         With a calibration; one without novelty in its card is taken to be near.
     """
-    novelty, calibrator = novelty_of(ensemble), calibrator_of(ensemble)
+    novelty = novelty_of(ensemble)
     if novelty is None:
         return False
-    far = []
-    for frame in frames:
-        found = find(frame, predict_tiles(frame, ensemble), material, calibrator)
-        far.append(novelty.share_farther(novelty.distance(found.description)) < RARE)
+    far = [
+        novelty.share_farther(novelty.distance(look(f, ensemble, material).description)) < RARE
+        for f in frames
+    ]
     return float(np.mean(far)) > 0.5
 
 
@@ -62,35 +60,61 @@ def adapted_for(
     """Give the ensemble that a campaign's frames need, and warnings.
 
     Adapts where the configuration says so: always, never, or where the first frames are far from
-    training. The result lies in the campaign's directory, and is not made twice.
+    training; frames that then turn out not to show the material are told of, and found with the
+    ensemble as it was. What came of it lies in the campaign's directory, and is not done twice.
+
+    Raises
+    ------
+    StepFailed
+        If it was asked for always, and the frames do not show the material.
     """
-    wish = config.adapt
-    if wish == "never":
-        return ensemble, ()
-    count = min(config.adaptation.frames, len(movie))
-    looked = [movie[i] for i in range(min(_LOOKED_AT, len(movie)))]
-    if wish == "auto" and not is_far(looked, material, ensemble):
+    if config.adapt == "never":
         return ensemble, ()
     path = steps.directory.path / "adapted.safetensors"
+    outcome = steps.directory.parts / "adaptation.json"
 
     def make() -> str:
-        frames = [movie[i] for i in range(count)]
-        done = adapt(frames, material, ensemble, config.adaptation, progress=steps.progress)
-        weights.save(done.ensemble, path)
-        return file_hash(path, path.with_suffix(".json"))
+        write_json(outcome, _adapt_first(movie, material, config, ensemble, path, steps.progress))
+        return current()
 
     def current() -> str:
-        both = path.exists() and path.with_suffix(".json").exists()
-        return file_hash(path, path.with_suffix(".json")) if both else ""
+        if not outcome.exists():
+            return ""
+        files = [outcome]
+        if read_json(outcome)["adapted"]:
+            files += [path, path.with_suffix(".json")]
+        return file_hash(*files) if all(f.exists() for f in files) else ""
 
-    inputs = [movie.fingerprint, material, ensemble.fingerprint(), config.adaptation]
+    inputs = [config.adapt, movie.fingerprint, material, ensemble.fingerprint(), config.adaptation]
+    steps.run([Job("adapt", "movie", inputs, current, make)])
+    done = read_json(outcome)
+    warnings = (done["warning"],) if done["warning"] else ()
+    return (weights.load(path) if done["adapted"] else ensemble), warnings
+
+
+def _adapt_first(
+    movie: Movie,
+    material: Material,
+    config: Config,
+    ensemble: Ensemble,
+    path: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Adapt to the first frames, if need be; gives whether it did, and what to tell the user."""
+    first = [movie[i] for i in range(min(config.adaptation.frames, len(movie)))]
+    automatic = config.adapt == "auto"
+    if automatic and not is_far(first[:_LOOKED_AT], material, ensemble):
+        return {"adapted": False, "warning": None}
     try:
-        steps.run([Job("adapt", "movie", inputs, current, make)])
+        done = adapt(first, material, ensemble, config.adaptation, progress=progress)
     except BadInput as refused:
-        if wish == "always":
+        if not automatic:
             raise
-        return ensemble, (f"not adapted: {refused.expected}, got {refused.got}",)
-    return weights.load(path), ("the frames are unlike training: networks adapted to them",)
+        told = f"the networks were not adapted: expected {refused.expected}, got {refused.got}"
+        return {"adapted": False, "warning": told}
+    weights.save(done.ensemble, path)
+    why = "the first frames are unlike training: " if automatic else ""
+    return {"adapted": True, "warning": f"{why}the networks were adapted to them"}
 
 
 def adapt_to_file(config: Config, path: Path, progress: Progress) -> dict[str, Any]:
@@ -123,6 +147,8 @@ class LiveEnsemble:
     ----------
     ensemble
         What to start with.
+    material
+        What the frames show.
     retrain
         Gives an adapted ensemble from frames and the present one; `adapt` by default.
     """

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adatom.campaign.executors import local_processes
+from adatom.campaign.perception import look
 from adatom.core import LabelledFrame, Material
-from adatom.features.calibrate import Calibrator, Observation, fit_calibrator, match_truth
-from adatom.features.find import FindOptions, find, find_candidates
+from adatom.features.calibrate import MATCH_A, Observation, fit_calibrator, match_truth
+from adatom.features.find import FindOptions, find_candidates
 from adatom.features.novelty import describe, fit_novelty
 from adatom.features.units import material_in_units, truth_in_units
 from adatom.frames.conditions import Conditions
@@ -106,8 +107,7 @@ def _measure_held_out(
     ensemble: Ensemble, material: Material, seed: int, which: list[int]
 ) -> _Compared:
     threads(1)
-    calibrator = Calibrator.model_validate(ensemble.card["calibration"])
-    return _compared(ensemble, material, calibrator, [_held_out(material, seed, i) for i in which])
+    return _compared(ensemble, material, (_held_out(material, seed, i) for i in which))
 
 
 def observe(
@@ -146,14 +146,13 @@ def with_calibration(
     return replace(ensemble, card=card)
 
 
-def _compared(
-    ensemble: Ensemble, material: Material, calibrator: Calibrator, frames: Iterable[LabelledFrame]
-) -> _Compared:
+def _compared(ensemble: Ensemble, material: Material, frames: Iterable[LabelledFrame]) -> _Compared:
     parts = []
     for labelled in frames:
-        tiles = predict_tiles(labelled.frame, ensemble)
-        table = find(labelled.frame, tiles, material, calibrator).atoms
-        parts.append((_dose(labelled), _compare(labelled, table)))
+        table = look(labelled.frame, ensemble, material).atoms
+        # As calibration does: the radius goes with the pattern.
+        compared = _compare(labelled, table, MATCH_A * material.scale)
+        parts.append((_dose(labelled), compared))
     return parts
 
 
@@ -178,18 +177,18 @@ def _bands(parts: _Compared) -> dict[str, Any]:
 
 
 def _dose(labelled: LabelledFrame) -> float:
-    """Typical counts per Å² of a frame: its median over the area of a pixel."""
+    """Counts per Å² of a frame: its mean over the area of a pixel."""
     px = labelled.frame.calibration.pixel_size_A
     return float(np.mean(labelled.frame.data)) / px**2
 
 
-def _compare(labelled: LabelledFrame, table: Any) -> dict[str, Any]:
+def _compare(labelled: LabelledFrame, table: Any, within_A: float) -> dict[str, Any]:
     w, h = labelled.frame.calibration.extent_xy(labelled.frame.shape)
 
     def inner(xy: Any) -> Any:
         return np.all((xy > _BORDER_A) & (xy < np.array([w, h]) - _BORDER_A), axis=1)
 
-    match = match_truth(table.xy, labelled.xy)
+    match = match_truth(table.xy, labelled.xy, within_A)
     keep = inner(table.xy)
     sure = table.column("p_exists") > 0.5
     right = match >= 0

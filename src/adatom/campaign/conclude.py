@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 from adatom.campaign.config import Config
 from adatom.campaign.perception import Perceived, lattice_table
 from adatom.campaign.steps import Job, Steps
-from adatom.core import Advice, Calibration, Material, Movie, SimulationResult, Structure
+from adatom.core import GRAPHENE, Advice, Calibration, Material, Movie, SimulationResult, Structure
 from adatom.feedback import advice_to_json, advise
 from adatom.report import CampaignView, FrameMaps, StepSummary, write_report
 from adatom.simulation import uncertain_cross_section
@@ -49,7 +49,8 @@ def advise_campaign(
         mutual_information=disagreement,
         calibration=Calibration(maps.pixel_size_A),
         results=results,
-        damage=damage_by_voltage(material, config.voltage_kV),
+        # Threshold and vibrations are known here for graphene alone.
+        damage=damage_by_voltage(material, config.voltage_kV) if material == GRAPHENE else {},
         latest_frame=last,
         options=config.advice.model_copy(update={"voltage_kV": config.voltage_kV}),
     )
@@ -146,7 +147,7 @@ def campaign_view(
         )
     summary = directory.ledger.summary()
     return CampaignView(
-        title=f"{material.name.capitalize()}: {Path(movie.source).name}",
+        title=f"{material.name[:1].upper()}{material.name[1:]}: {Path(movie.source).name}",
         source=movie.source,
         material=material,
         frame_count=len(movie),
@@ -210,15 +211,16 @@ def summarise(
 
 
 def bond_length(found: Perceived) -> float | None:
-    """Median distance between nearest host atoms after the affine correction, Å."""
+    """Median distance between nearest atoms of the crystal after the affine correction, Å."""
     lengths = []
     for frame, lattice in found.lattices.items():
         if lattice is None:
             continue
         atoms = found.atoms.of_frame(frame)
-        host = (atoms.elements == lattice.material.host) & (atoms.column("p_exists") > 0.5)
-        if host.sum() > 3:
-            xy = lattice.undistort(atoms.xy[host])
+        own = np.isin(atoms.elements, lattice.material.site_species)
+        own &= atoms.column("p_exists") > 0.5
+        if own.sum() > 3:
+            xy = lattice.undistort(atoms.xy[own])
             lengths.append(cKDTree(xy).query(xy, k=2)[0][:, 1])
     return _median(np.concatenate(lengths)) if lengths else None
 

@@ -15,7 +15,7 @@ from adatom.campaign.adapt import adapt as adapt_ensemble
 from adatom.campaign.adapt_options import AdaptOptions
 from adatom.campaign.config import Config, InputOptions
 from adatom.campaign.executors import cores, local_processes
-from adatom.campaign.perception import calibrator_of, frame_defects, load_ensemble
+from adatom.campaign.perception import frame_defects, load_ensemble, look
 from adatom.campaign.simulate import relaxed_structure
 from adatom.campaign.sources import settle_scale, twin_movie
 from adatom.core import (
@@ -29,13 +29,11 @@ from adatom.core import (
     Structure,
 )
 from adatom.errors import BadInput
-from adatom.features.find import find as find_in_frame
 from adatom.feedback import advise as _advise
 from adatom.frames.calibrate import fit_lattice
 from adatom.frames.library import load_material
 from adatom.frames.read import read
 from adatom.instrument import TwinOptions
-from adatom.learning.ensemble import predict_tiles
 from adatom.simulation import DynamicsOptions, RelaxOptions, dynamics, relax
 from adatom.structures import SupercellOptions, build_supercell, draw_structures
 
@@ -109,11 +107,7 @@ def find(
     movie = frames if isinstance(frames, Movie) else read(frames, pixel_size_A=pixel_size_A)
     movie, _ = settle_scale(movie, chosen, trust=trust_scale)
     ensemble = load_ensemble(config)
-    calibrator = calibrator_of(ensemble)
-    return AtomTable.concat(
-        find_in_frame(frame, predict_tiles(frame, ensemble), chosen, calibrator).atoms
-        for frame in movie
-    )
+    return AtomTable.concat(look(frame, ensemble, chosen).atoms for frame in movie)
 
 
 def adapt(
@@ -149,7 +143,8 @@ def adapt(
     ensemble = load_ensemble(_config(material, weights))
     movie = frames if isinstance(frames, Movie) else read(frames, pixel_size_A=pixel_size_A)
     movie, _ = settle_scale(movie, chosen, trust=trust_scale)
-    return adapt_ensemble(list(movie), chosen, ensemble, options)
+    first = min((options or AdaptOptions()).frames, len(movie))
+    return adapt_ensemble([movie[i] for i in range(first)], chosen, ensemble, options)
 
 
 def find_defects(

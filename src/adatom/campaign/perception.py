@@ -120,6 +120,18 @@ def calibrator_of(ensemble: weights.Ensemble) -> Calibrator:
     return Calibrator.model_validate(ensemble.card["calibration"])
 
 
+def look(frame: Frame, ensemble: weights.Ensemble, material: Material) -> Found:
+    """Find what one frame shows, as a calibrated ensemble sees it.
+
+    Raises
+    ------
+    BadInput
+        If the ensemble's card has no calibration.
+    """
+    tiles = predict_tiles(frame, ensemble)
+    return find(frame, tiles, material, calibrator_of(ensemble))
+
+
 def perceive(
     movie: Movie, material: Material, config: Config, ensemble: weights.Ensemble, steps: Steps
 ) -> Perceived:

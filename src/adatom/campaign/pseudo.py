@@ -138,9 +138,10 @@ def cut_out(labelled: LabelledFrame, field_A: float, rng: np.random.Generator) -
     top = int(rng.integers(frame.shape[0] - rows + 1))
     left = int(rng.integers(frame.shape[1] - cols + 1))
     data = frame.data[top : top + rows, left : left + cols]
+    if float(data.min()) == float(data.max()):  # not one electron in it: the frame shows more
+        rows, cols = frame.shape
+        top, left, data = 0, 0, frame.data
     turns, flip = int(rng.integers(4)), bool(rng.random() < 0.5)
-    if float(data.min()) == float(data.max()):
-        data = frame.data[:rows, :cols]
 
     def move(xy: FloatArray) -> FloatArray:
         out = xy - np.array([left, top]) * px

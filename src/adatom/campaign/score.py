@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from adatom.core import LabelledFrame
-from adatom.features.calibrate import match_truth
+from adatom.features.calibrate import MATCH_A, match_truth
+from adatom.features.find import Found
 
 FloatArray = NDArray[np.float64]
 _MARGIN_A = 0.5  # atoms nearer to the border than this count neither way
@@ -44,10 +45,30 @@ class Answer:
     vacancies_xy: FloatArray | None = None
 
 
+def answer_of(found: Found) -> Answer:
+    """Give what adatom found in the form that scores take."""
+    table = found.atoms
+    return Answer(
+        table.xy,
+        table.elements,
+        table.data.select("sigma_x_A", "sigma_y_A").to_numpy(),
+        table.column("p_exists"),
+        table.column("p_element"),
+        found.vacancies_xy[found.p_empty > 0.5],
+    )
+
+
 @dataclass(slots=True)
 class Tally:
-    """Counts over many frames, and what follows from them."""
+    """Counts over many frames, and what follows from them.
 
+    Parameters
+    ----------
+    within_A
+        What was found is right when it lies this near to a true atom, Å.
+    """
+
+    within_A: float = MATCH_A
     right: dict[str, int] = field(default_factory=dict)
     said: dict[str, int] = field(default_factory=dict)
     true: dict[str, int] = field(default_factory=dict)
@@ -73,13 +94,14 @@ class Tally:
         """
         sure = np.ones(len(answer.xy), bool) if answer.p_exists is None else answer.p_exists > 0.5
         xy = answer.xy[sure]
-        match = match_truth(xy, truth.xy)
+        match = match_truth(xy, truth.xy, self.within_A)
         self._count("atom", xy, match, truth.xy, truth)
         if answer.element is not None:
             self._foreign(xy, answer.element[sure], truth)
         if answer.vacancies_xy is not None:
             v = answer.vacancies_xy
-            self._count("vacancy", v, match_truth(v, truth.vacancies_xy), truth.vacancies_xy, truth)
+            empty = match_truth(v, truth.vacancies_xy, self.within_A)
+            self._count("vacancy", v, empty, truth.vacancies_xy, truth)
         well = (match >= 0) & _inner(xy, truth, _BOUND_MARGIN_A)
         error = xy[well] - truth.xy[match[well]]
         self.errors.append(error)
@@ -89,7 +111,7 @@ class Tally:
             self.bounds.append(bound[match[well]])
         if answer.p_exists is not None and answer.p_element is not None:
             inner = _inner(answer.xy, truth, _MARGIN_A)
-            every = match_truth(answer.xy, truth.xy)
+            every = match_truth(answer.xy, truth.xy, self.within_A)
             self.exists.append((answer.p_exists[inner], (every >= 0)[inner]))
             ok = inner & (every >= 0) & sure
             names = np.array(truth.classes)[truth.species[every[ok]]]
@@ -98,7 +120,7 @@ class Tally:
 
     def _foreign(self, xy: FloatArray, element: NDArray[np.str_], truth: LabelledFrame) -> None:
         mine, theirs = xy[element != truth.classes[0]], truth.xy[truth.species > 0]
-        self._count("Si", mine, match_truth(mine, theirs), theirs, truth)
+        self._count("Si", mine, match_truth(mine, theirs, self.within_A), theirs, truth)
 
     def _count(
         self,

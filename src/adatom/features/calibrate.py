@@ -161,13 +161,15 @@ def fit_calibrator(observations: list[Observation], options: RefineOptions) -> C
     )
 
 
-def match_truth(xy: FloatArray, truth: FloatArray) -> NDArray[np.int64]:
-    """Match found atoms to true ones, one to one, nearest first, within `MATCH_A`.
+def match_truth(xy: FloatArray, truth: FloatArray, within: float = MATCH_A) -> NDArray[np.int64]:
+    """Match found atoms to true ones, one to one, nearest first.
 
     Parameters
     ----------
     xy, truth
         Found and true positions, shape (atom, 2), Å.
+    within
+        Farthest that a match may lie, in the unit of the positions.
 
     Returns
     -------
@@ -176,7 +178,7 @@ def match_truth(xy: FloatArray, truth: FloatArray) -> NDArray[np.int64]:
     out = np.full(len(xy), -1, dtype=np.int64)
     if not len(xy) or not len(truth):
         return out
-    near = cKDTree(xy).sparse_distance_matrix(cKDTree(truth), MATCH_A, output_type="coo_matrix")
+    near = cKDTree(xy).sparse_distance_matrix(cKDTree(truth), within, output_type="coo_matrix")
     taken = np.zeros(len(truth), dtype=bool)
     for k in np.argsort(near.data, kind="stable"):
         i, j = int(near.row[k]), int(near.col[k])

@@ -39,7 +39,8 @@ def point_defects(
 
     Returns
     -------
-    ``V_Mo`` is an empty Mo site; ``W_Mo`` W on one; ``W_ad`` a column between the sites.
+    ``V_Mo`` is an empty Mo site; ``W_Mo`` W on one; ``W_ad`` a column between the sites. Hosts on
+    each other's sites are named only in a crystal without polytypes.
     """
     rows: list[tuple[str, float, float, float, list[int]]] = []
     missing = _due(lattice, vacancies_xy)[0] if lattice is not None else ["X"] * len(p_empty)
@@ -51,10 +52,13 @@ def point_defects(
         reach = _ON_SITE * lattice.material.bond_length_A
         p = atoms.column("p_exists") * atoms.column("p_element")
         numbers = atoms.data["atom"].to_list()
-        hosts = set(lattice.material.site_species)
+        crystal = lattice.material
+        hosts = {s for each in crystal.arrangements() for s in each.site_species}
         for i, element in enumerate(atoms.elements):
             off = distance[i] > reach
-            if p[i] < _LEAST or (element == due[i] and not off) or (off and element in hosts):
+            # Where stackings change, so do the sites: there, no host is out of place.
+            usual = element in hosts and (off or bool(crystal.polytypes) or element == due[i])
+            if p[i] < _LEAST or usual:
                 continue
             x, y = (float(v) for v in atoms.xy[i])
             kind = f"{element}_ad" if off else f"{element}_{due[i]}"

@@ -70,13 +70,13 @@ def random_crystal(
     material
         With a lattice; species that stand on no site are what may replace one, or lie on top.
     extent_xy_A
-        Width and height of the field of view, Å; columns reach 3 Å beyond it.
+        Width and height of the field of view, Å; columns reach beyond it.
     rng
         Source of randomness.
     whole
         One crystal with point defects alone: no boundary, hole or edge.
     """
-    margin = MARGIN_A + 2.0
+    margin = (MARGIN_A + 2.0) * material.scale
     angle = rng.uniform(0, 2 * np.pi)
     xy, species, grain = _grain(material, extent_xy_A, margin, angle, rng)
     brightness = grain
@@ -105,7 +105,8 @@ def dispersed_atoms(
 ) -> Specimen:
     """Draw single atoms, pairs and clusters on a support; brightness varies with height."""
     w, h = extent_xy_A
-    low, high = np.array([-MARGIN_A, -MARGIN_A]), np.array([w + MARGIN_A, h + MARGIN_A])
+    margin = MARGIN_A * material.scale
+    low, high = np.array([-margin, -margin]), np.array([w + margin, h + margin])
     area = float(np.prod(high - low))
     density = np.exp(rng.uniform(np.log(4e-4), np.log(0.015)))
     if density_A2 is not None:

@@ -17,7 +17,7 @@ from adatom.core import Calibration, Frame, LabelledFrame, Material, ScanRequest
 from adatom.frames.conditions import Conditions
 from adatom.frames.crystal import draw_specimen
 from adatom.frames.probe import gaussian_transfer, optics_transfer
-from adatom.frames.specimen import Specimen
+from adatom.frames.specimen import MARGIN_A, Specimen
 
 FloatArray = NDArray[np.float64]
 NOTHING = Specimen(np.zeros((0, 2)), np.zeros(0, dtype=np.int64), np.zeros((0, 2)))
@@ -86,7 +86,7 @@ def expected_image(
     Detected counts per pixel, shape (row, col).
     """
     px = conditions.pixel_size_A
-    pad = int(np.ceil(3.0 / px))
+    pad = int(np.ceil(MARGIN_A * material.scale / px))
     padded = (fft.next_fast_len(shape[0] + 2 * pad), fft.next_fast_len(shape[1] + 2 * pad))
     amplitude = material.brightness(conditions.contrast_exponent)[specimen.species]
     if specimen.brightness is not None:

@@ -138,6 +138,34 @@ def _confidence(
     return weight
 
 
+def _batch(
+    source: Source,
+    rng: np.random.Generator,
+    waiting: list[LabelledFrame],
+    options: TrainOptions,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Draw a batch: inputs (frame, 1, row, col), targets (frame, 1, class, row, col), weights.
+
+    Frames that a draw gave beyond the batch stay in `waiting` for the next one.
+    """
+    while len(waiting) < options.batch:
+        waiting.extend(source(rng))
+    frames = [prepare(waiting.pop(0), options) for _ in range(options.batch)]
+    images, wanted, counted = (torch.from_numpy(np.stack(p)) for p in zip(*frames, strict=True))
+    return images[:, None], wanted[:, None], counted
+
+
+def _one_cycle(
+    optimiser: torch.optim.Optimizer, learning_rate: float, steps: int
+) -> torch.optim.lr_scheduler.OneCycleLR:
+    rising = min(0.1, 300 / steps)
+    if abs(rising * steps - 1.0) < 0.01:  # the schedule divides by the length of its first phase
+        rising *= 1.2
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, learning_rate, total_steps=steps, pct_start=rising
+    )
+
+
 def fit(
     network: Network,
     source: Source,
@@ -176,24 +204,13 @@ def fit(
     network.train()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 1.4 x faster
     optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-4)
-    rising = min(0.1, 300 / steps)
-    if abs(rising * steps - 1.0) < 0.01:  # the schedule divides by the length of its first phase
-        rising *= 1.2
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, learning_rate, total_steps=steps, pct_start=rising
-    )
+    schedule = _one_cycle(optimiser, learning_rate, steps)
     weight = torch.full((network.classes, 1, 1), _RARE_WEIGHT)
     weight[0] = 1.0
     running = float("nan")
     waiting: list[LabelledFrame] = []
     for step in range(steps):
-        while len(waiting) < options.batch:
-            waiting.extend(source(rng))
-        frames = [prepare(waiting.pop(0), options) for _ in range(options.batch)]
-        images, wanted, counted = (
-            torch.from_numpy(np.stack(part)) for part in zip(*frames, strict=True)
-        )
-        x, y = images[:, None], wanted[:, None]
+        x, y, counted = _batch(source, rng, waiting, options)
         logits = network(x.contiguous(memory_format=torch.channels_last))
         each = functional.binary_cross_entropy_with_logits(
             logits, y.expand_as(logits), reduction="none"

@@ -7,7 +7,7 @@ import math
 import ase
 import numpy as np
 
-from adatom.core import SimulationResult
+from adatom.core import GRAPHENE, SimulationResult
 from adatom.report import simulation_figures
 from adatom.report.facts import (
     RelaxedDefect,
@@ -30,7 +30,7 @@ def structures(view: CampaignView) -> Html:
     """Section 4: supercells before and after the relaxation, with the foreign atoms' bonds."""
     title = "Structures"
     if not view.structures:
-        missing = not_done("No supercells were built yet.", f"adatom simulate {view.directory}")
+        missing = _not_simulated("No supercells were built yet.", view)
         return section("structures", 4, title, missing)
     shown = relaxed_defects(view)
     parts: list[str] = []
@@ -57,7 +57,7 @@ def _one_defect(view: CampaignView, defect: RelaxedDefect) -> Html:
         )
     ]
     if after is None:
-        state = not_done("Not relaxed yet.", f"adatom simulate {view.directory}")
+        state = _not_simulated("Not relaxed yet.", view)
         pictures.append(element("div", state))
     else:
         status = defect.result.status if defect.result else ""
@@ -134,7 +134,7 @@ def energies(view: CampaignView) -> Html:
     title = "Energies"
     groups = energy_groups(view)
     if not groups:
-        missing = not_done("Nothing was relaxed yet.", f"adatom simulate {view.directory}")
+        missing = _not_simulated("Nothing was relaxed yet.", view)
         return section("energies", 5, title, missing)
     parts: list[str] = [
         element(
@@ -202,7 +202,7 @@ def dynamics(view: CampaignView) -> Html:
     title = "Molecular dynamics"
     runs = thermal_runs(view)
     if not runs:
-        missing = not_done("No dynamics was run yet.", f"adatom simulate {view.directory}")
+        missing = _not_simulated("No dynamics was run yet.", view)
         return section("dynamics", 6, title, missing)
     traced = [r for r in runs if len(r.time_ps)]
     parts: list[str] = []
@@ -260,3 +260,10 @@ def dynamics(view: CampaignView) -> Html:
         )
     )
     return section("dynamics", 6, title, *parts)
+
+
+def _not_simulated(text: str, view: CampaignView) -> Html:
+    """Say what is missing, and which command makes it where one can."""
+    if view.material != GRAPHENE:
+        return element("p", f"{text} Only graphene is simulated so far.", class_="missing")
+    return not_done(text, f"adatom simulate {view.directory}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,18 @@ import numpy as np
 from adatom.campaign.adapt import Adapted, adapt, tune_on
 from adatom.campaign.adapt_options import AdaptOptions
 from adatom.campaign.bench.adapt_real import bench_adapt_real
-from adatom.campaign.bench.find import answer_of
 from adatom.campaign.bench.rows import Row, row
 from adatom.campaign.executors import cores
-from adatom.campaign.perception import calibrator_of
+from adatom.campaign.perception import look
 from adatom.campaign.pseudo import LabelChange, compare_labels, label_frame
-from adatom.campaign.score import Tally
+from adatom.campaign.score import Tally, answer_of
 from adatom.core import GRAPHENE, Calibration, Frame, LabelledFrame
 from adatom.core.imaging import Estimate, Imaging
 from adatom.errors import BadInput
-from adatom.features.find import find
 from adatom.frames.conditions import Conditions
 from adatom.frames.sheet import graphene_sheet
 from adatom.frames.synthesize import image_specimen
 from adatom.learning import weights
-from adatom.learning.ensemble import predict_tiles
 from adatom.learning.weights import Ensemble
 
 _SEED = 61_000_000
@@ -36,7 +33,7 @@ _USUAL = Conditions(
     pixel_size_A=0.15, probe_sigma_A=(0.42, 0.4), probe_angle_rad=0.6, tail_fraction=0.1,
     counts=0.2, background=0.1,
 )  # fmt: skip
-_KINDS = {"atom": "atom", "vacancy": "vacancy", "Si": "Si"}
+_KINDS = ("atom", "vacancy", "Si")
 _GAP = 0.01  # a smaller gap is chance: nothing to close
 _CLOSED = 0.8
 
@@ -158,8 +155,7 @@ def shift_rows(name: str, start: Ensemble, chosen: AdaptOptions, unseen: int) ->
 
 
 def _labels(ensemble: Ensemble, frame: Frame) -> LabelledFrame:
-    tiles = predict_tiles(frame, ensemble)
-    return label_frame(frame, find(frame, tiles, GRAPHENE, calibrator_of(ensemble)), GRAPHENE)
+    return label_frame(frame, look(frame, ensemble, GRAPHENE), GRAPHENE)
 
 
 def round_row(start: Ensemble) -> Row:
@@ -178,19 +174,17 @@ def round_row(start: Ensemble) -> Row:
 
 def score(ensemble: Ensemble, frames: Sequence[LabelledFrame]) -> Tally:
     """Score an ensemble on frames with truth."""
-    weights.threads(2)
-    calibrator, tally = calibrator_of(ensemble), Tally()
+    weights.threads(cores())
+    tally = Tally()
     for truth in frames:
-        found = find(truth.frame, predict_tiles(truth.frame, ensemble), GRAPHENE, calibrator)
-        tally.add(truth, answer_of(found))
+        tally.add(truth, answer_of(look(truth.frame, ensemble, GRAPHENE)))
     return tally
 
 
 def _gap_rows(name: str, tallies: list[Tally]) -> list[Row]:
     rows = []
-    measure: Callable[[Tally, str], float] = Tally.f1
-    for what, key in _KINDS.items():
-        before, after, best = (measure(t, key) for t in tallies)
+    for what in _KINDS:
+        before, after, best = (t.f1(what) for t in tallies)
         gap = best - before
         text = f"{before:.4f} → {after:.4f} (true conditions {best:.4f})"
         if gap < _GAP:

@@ -9,25 +9,26 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_laplace
 from scipy.spatial import cKDTree
 from skimage.feature import blob_log
 
 from adatom.campaign.adapt import adapt
 from adatom.campaign.adapt_options import AdaptOptions
 from adatom.campaign.bench.rows import Row, row
-from adatom.campaign.perception import calibrator_of
+from adatom.campaign.perception import look
 from adatom.campaign.progress import Silent
 from adatom.campaign.pseudo import with_fewer_counts
 from adatom.campaign.score import f1_within
 from adatom.campaign.training import train_options, train_to_file
-from adatom.core import GRAPHENE, Calibration, Frame, Material
-from adatom.features.find import Found, find
+from adatom.core import GRAPHENE, Calibration, Frame, Material, content_hash
+from adatom.features.calibrate import match_truth
+from adatom.features.find import Found
 from adatom.frames import read
 from adatom.frames.calibrate import estimate_scale
 from adatom.frames.formats import published_defects
 from adatom.frames.library import load_material
 from adatom.learning import weights
-from adatom.learning.ensemble import predict_tiles
 from adatom.learning.weights import Ensemble
 
 FloatArray = NDArray[np.float64]
@@ -56,17 +57,13 @@ def ensemble_for(name: str) -> tuple[Material, Ensemble]:
     material = load_material(name)
     if (weights.SHIPPED / f"{material.name}.safetensors").exists():
         return material, weights.load_shipped(material.name)
-    path = _CACHE / f"{material.name}.safetensors"
+    train = train_options(name, steps=None, start=None)
+    # Another material, recipe or start gives other networks.
+    made_of = content_hash(material, train, weights.load_shipped(train.start).fingerprint())
+    path = _CACHE / f"{material.name}-{made_of}.safetensors"
     if not path.exists():
-        train = train_options(name, steps=None, start=None)
         train_to_file(name, path, options=train, seed=0, progress=Silent())
     return material, weights.load(path)
-
-
-def look(frame: Frame, ensemble: Ensemble, material: Material) -> Found:
-    """Find the atoms of a frame."""
-    tiles = predict_tiles(frame, ensemble)
-    return find(frame, tiles, material, calibrator_of(ensemble))
 
 
 def sure_xy(found: Found) -> FloatArray:
@@ -110,20 +107,8 @@ def _pooled_f1(found: Sequence[FloatArray], labels: Sequence[FloatArray]) -> flo
     right = said = true = 0
     for own, truth in zip(found, labels, strict=True):
         said, true = said + len(own), true + len(truth)
-        if len(own) and len(truth):
-            right += _matches(own, truth, _PT_RADIUS_PX)
+        right += int((match_truth(own, truth, _PT_RADIUS_PX) >= 0).sum())
     return 2 * right / max(said + true, 1)
-
-
-def _matches(own: FloatArray, truth: FloatArray, radius: float) -> int:
-    near = cKDTree(own).sparse_distance_matrix(cKDTree(truth), radius, output_type="coo_matrix")
-    taken_own, taken = set[int](), set[int]()
-    for k in np.argsort(near.data, kind="stable"):
-        i, j = int(near.row[k]), int(near.col[k])
-        if i not in taken_own and j not in taken:
-            taken_own.add(i)
-            taken.add(j)
-    return len(taken)
 
 
 def _tuned_log(frames: Sequence[Frame], labels: Sequence[FloatArray]) -> float:
@@ -147,8 +132,6 @@ def _tuned_log(frames: Sequence[Frame], labels: Sequence[FloatArray]) -> float:
 
 
 def _log_height(image: FloatArray, found: FloatArray, sigma: float) -> FloatArray:
-    from scipy.ndimage import gaussian_laplace
-
     response = -gaussian_laplace(image, sigma) * sigma**2
     at = found[:, :2].astype(int)
     out: FloatArray = response[at[:, 0], at[:, 1]]

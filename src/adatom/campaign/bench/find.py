@@ -16,14 +16,13 @@ from adatom.campaign.bench.bound import ideal_f1, position_bound
 from adatom.campaign.bench.peers import run_peers
 from adatom.campaign.bench.rows import Row, row
 from adatom.campaign.bench.sets import DOSES, Scene, convolution_set, multislice_set
-from adatom.campaign.perception import calibrator_of
-from adatom.campaign.score import Answer, Tally
+from adatom.campaign.perception import look
+from adatom.campaign.score import Tally, answer_of
 from adatom.core import GRAPHENE, Frame, LabelledFrame
 from adatom.errors import EngineMissing
-from adatom.features.find import Found, find
+from adatom.features.find import Found
 from adatom.features.novelty import Novelty
 from adatom.learning import weights
-from adatom.learning.ensemble import predict_tiles
 
 FloatArray = NDArray[np.float64]
 _TARGETS: dict[str, tuple[float, ...]] = {
@@ -43,29 +42,15 @@ class Finder:
     def __init__(self, path: Path | None) -> None:
         weights.threads(1)
         self.ensemble = weights.load_shipped("graphene") if path is None else weights.load(path)
-        self.calibrator = calibrator_of(self.ensemble)
         self.novelty = Novelty.model_validate(self.ensemble.card["novelty"])
 
     def __call__(self, frame: Frame) -> Found:
         """Find the atoms of a raw frame."""
-        return find(frame, predict_tiles(frame, self.ensemble), GRAPHENE, self.calibrator)
+        return look(frame, self.ensemble, GRAPHENE)
 
     def distance(self, frame: Frame) -> float:
         """Distance of a frame to the training conditions."""
         return self.novelty.distance(self(frame).description)
-
-
-def answer_of(found: Found) -> Answer:
-    """Give what was found in the form that scores take."""
-    table = found.atoms
-    return Answer(
-        table.xy,
-        table.elements,
-        table.data.select("sigma_x_A", "sigma_y_A").to_numpy(),
-        table.column("p_exists"),
-        table.column("p_element"),
-        found.vacancies_xy[found.p_empty > 0.5],
-    )
 
 
 def bench_find(options: Any, output: Path) -> list[Row]:

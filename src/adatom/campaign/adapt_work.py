@@ -1,0 +1,222 @@
+"""What a round of iterative training is made of, on all cores: see, train, calibrate, guard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from adatom.campaign.adapt_options import AdaptOptions
+from adatom.campaign.assess import observe, with_calibration
+from adatom.campaign.executors import cores
+from adatom.campaign.matched import Matched
+from adatom.campaign.perception import calibrator_of, look
+from adatom.campaign.pseudo import cut_out, with_fewer_counts
+from adatom.campaign.score import Answer, Tally, answer_of
+from adatom.core import Frame, LabelledFrame, Lattice, Material
+from adatom.core.imaging import Imaging
+from adatom.features.artefacts import MemberScore, score_members
+from adatom.features.calibrate import MATCH_A
+from adatom.features.find import Found, find
+from adatom.features.refine import Optics
+from adatom.frames.calibrate import fit_lattice
+from adatom.learning import weights
+from adatom.learning.ensemble import predict
+from adatom.learning.network import Network
+from adatom.learning.train import TrainOptions, fit
+from adatom.learning.weights import Ensemble
+
+KINDS = ("atom", "vacancy", "foreign")
+_GUARD_FIELD_A = 28.0  # by graphene's pattern
+_BLANK = 16  # one frame of a calibration in so many shows nothing, so that such are known
+_SURE = 0.8
+_LIMIT_F1 = 0.95
+_LIMIT_STEPS = 10  # factors of two in counts, down from the frames' own, that are looked at
+_LIMIT_FRAMES = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """One frame, as an ensemble sees it.
+
+    Parameters
+    ----------
+    frame
+        The image.
+    found
+        Its atoms.
+    lattice
+        Fitted to them; None where they have none.
+    scores
+        Of every member; empty where nobody asked.
+    """
+
+    frame: Frame
+    found: Found
+    lattice: Lattice | None
+    scores: list[MemberScore]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RealFrames:
+    """Training frames: cut from the real ones, with and without more noise, or simulated."""
+
+    labels: tuple[LabelledFrame, ...]
+    optics: tuple[Optics, ...]
+    options: AdaptOptions
+    matched: Matched
+
+    def __call__(self, rng: np.random.Generator) -> list[LabelledFrame]:
+        """Draw a labelled frame or two."""
+        # Simulated frames come in twos.
+        share = 2 * self.options.real_share / (1 + self.options.real_share)
+        if rng.random() >= share:
+            return self.matched(rng)
+        k = int(rng.integers(len(self.labels)))
+        part = cut_out(self.labels[k], self.matched.field_A, rng)
+        if rng.random() < 0.5:
+            factor = self.options.fewer ** -rng.uniform(0.0, 1.0)
+            noisy = with_fewer_counts(part.frame, self.optics[k], factor, rng)
+            part = replace(part, frame=noisy)
+        return [part]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """What a round is made of, on all cores."""
+
+    pool: Executor
+    material: Material
+    options: AdaptOptions
+    pixel_size_A: float  # of the frames, as given
+    density_A2: float | None = None  # of dispersed atoms, as found
+
+    def see(self, frames: list[Frame], ensemble: Ensemble, *, scored: bool = True) -> list[Seen]:
+        """Look at frames with an ensemble, and score its members."""
+        job = partial(_see, ensemble, self.material, scored)
+        return list(self.pool.map(job, frames))
+
+    def matched(self, imaging: Imaging) -> Matched:
+        """Give the source of simulated frames like the ones seen."""
+        field = _training(self.material).field_A
+        scale = self.pixel_size_A / imaging.pixel_size_A.value
+        return Matched(
+            self.material, imaging, field, scale, fewer=self.options.fewer,
+            density_A2=self.density_A2,
+        )  # fmt: skip
+
+    def tune(self, ensemble: Ensemble, source: RealFrames | Matched, number: int) -> Ensemble:
+        """Train every network on, from where it stands; the card is the old one."""
+        jobs = [
+            self.pool.submit(_tune, network, source, self.options, self.material, number, i)
+            for i, network in enumerate(ensemble.networks)
+        ]
+        networks = tuple(job.result() for job in jobs)
+        return Ensemble(networks, ensemble.classes, ensemble.working, ensemble.card)
+
+    def calibrate(self, ensemble: Ensemble, matched: Matched, number: int) -> Ensemble:
+        """Calibrate an ensemble on simulated frames with truth."""
+        count, parts = self.options.calibration_frames, 2 * cores()
+        shares = np.array_split(np.arange(count), parts)
+        wide = replace(matched, field_A=_GUARD_FIELD_A * self.material.scale)
+        seed = [self.options.seed, number, 1]
+        job = partial(_observe, ensemble, wide, seed)
+        observations, descriptions = [], []
+        for some, more in self.pool.map(job, [s.tolist() for s in shares]):
+            observations += some
+            descriptions += more
+        return with_calibration(ensemble, observations, descriptions)
+
+    def guard(
+        self, ensemble: Ensemble, imaging: Imaging, number: int, factor: float = 1.0,
+        frames: int | None = None,
+    ) -> dict[str, float]:  # fmt: skip
+        """F1 of a calibrated ensemble on simulated frames under these conditions."""
+        counts = replace(imaging.counts, value=imaging.counts.value * factor, sd=0.0)
+        like = replace(imaging, counts=counts)
+        field = _GUARD_FIELD_A * self.material.scale
+        scenes = replace(self.matched(like), field_A=field, wide=0.0, fewer=1.0)
+        job = partial(_answer, ensemble, scenes, [self.options.seed, number, 2])
+        tally = Tally(within_A=MATCH_A * self.material.scale)
+        for truth, answer in self.pool.map(job, range(frames or self.options.guard_frames)):
+            tally.add(truth, answer)
+        names = {"atom": "atom", "vacancy": "vacancy", "foreign": "Si"}
+        out = {kind: tally.f1(name) for kind, name in names.items()}
+        sites = {f"{kind} sites": float(tally.true.get(n, 0)) for kind, n in names.items()}
+        return out | sites
+
+    def detection_limit(self, ensemble: Ensemble, imaging: Imaging) -> float:
+        """Lowest counts at which atoms are found: by halves, then between the last two."""
+        counts, above = imaging.counts.value, (np.inf, 1.0)
+        for k in range(_LIMIT_STEPS):
+            factor = 2.0**-k
+            f1 = self.guard(ensemble, imaging, 99, factor, _LIMIT_FRAMES)["atom"]
+            if f1 < _LIMIT_F1:
+                if not np.isfinite(above[0]):
+                    return float("inf")
+                share = (above[1] - _LIMIT_F1) / max(above[1] - f1, 1e-9)
+                return float(counts * above[0] * 2.0**-share)
+            above = (factor, f1)
+        return float(counts * above[0])
+
+
+def _training(material: Material) -> TrainOptions:
+    return TrainOptions().at_scale(material.scale)
+
+
+def _see(ensemble: Ensemble, material: Material, scored: bool, frame: Frame) -> Seen:
+    weights.threads(1)
+    maps = predict(frame, ensemble)
+    found = find(frame, [maps], material, calibrator_of(ensemble))
+    sure = found.atoms.column("p_exists") > 0.5
+    host = sure & (found.atoms.elements == material.host)
+    lattice = fit_lattice(found.atoms.xy[host], material, others_xy=found.atoms.xy[sure & ~host])
+    scores = score_members([frame], [maps], material) if scored else []
+    return Seen(frame, found, lattice, scores)
+
+
+def _tune(
+    network: Network, source: Callable[..., Any], options: AdaptOptions, material: Material,
+    number: int, which: int,
+) -> Network:  # fmt: skip
+    weights.threads(1)
+    seed = 1_000_000 * (options.seed + 1) + 1000 * number + which
+    training = _training(material)
+    return fit(
+        deepcopy(network), source, seed, training, steps=options.steps,
+        learning_rate=options.learning_rate,
+    )  # fmt: skip
+
+
+def _observe(ensemble: Ensemble, matched: Matched, seed: list[int], which: list[int]) -> Any:
+    weights.threads(1)
+    frames = []
+    for i in which:
+        rng = np.random.default_rng([*seed, i])
+        frames.append(matched.frame(rng, whole=i % 3 > 0, empty=i % _BLANK == _BLANK - 1))
+    return observe(ensemble, matched.material, frames)
+
+
+def _answer(
+    ensemble: Ensemble, matched: Matched, seed: list[int], which: int
+) -> tuple[LabelledFrame, Answer]:
+    weights.threads(1)
+    truth = matched.frame(np.random.default_rng([*seed, which]), whole=True)
+    return truth, answer_of(look(truth.frame, ensemble, matched.material))
+
+
+def density(seen: Sequence[Seen], material: Material) -> float | None:
+    """Sure atoms to an Å², where no crystal says how many there are."""
+    if material.form != "atoms":
+        return None
+    count = area = 0.0
+    for part in seen:
+        w, h = part.frame.calibration.extent_xy(part.frame.shape)
+        count += float((part.found.atoms.column("p_exists") > _SURE).sum())
+        area += w * h
+    return max(count, 1.0) / area
