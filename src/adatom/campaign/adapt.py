@@ -19,6 +19,7 @@ import numpy as np
 from adatom.campaign.adapt_options import AdaptOptions
 from adatom.campaign.adapt_work import KINDS, RealFrames, Seen, Work, density
 from adatom.campaign.executors import cores, local_processes
+from adatom.campaign.matched import Matched
 from adatom.campaign.progress import Progress, Silent
 from adatom.campaign.pseudo import LabelChange, compare_labels, label_frame
 from adatom.core import Frame, LabelledFrame, Material
@@ -27,10 +28,14 @@ from adatom.errors import BadInput
 from adatom.features.artefacts import MemberScore, choose_members, mean_scores
 from adatom.features.imaging import estimate_imaging
 from adatom.frames.calibrate import TRUSTED_CONTRAST, estimate_scale
+from adatom.frames.faint import estimate_faint, lattice_evidence
 from adatom.learning.weights import Ensemble
 
 _SCALE_OFF = 0.08  # of the pixel size, by the spectrum: farther off it is another lattice
 _LIKE, _ON_SITE = 0.4, 0.5  # shares: of right neighbours, of atoms on a site
+_FEW_SURE = 0.4  # of the lattice's sites
+_LITTLE_FEWER = 2.0  # of counts that are hardly enough, training goes down to half
+_EVIDENCE = 4.0  # for a lattice in faint frames: noise shows as much once in ten thousand times
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,34 +181,26 @@ def tune_on(
 def _rounds(work: Work, frames: list[Frame], start: Ensemble, progress: Progress) -> Adapted:
     options, best = work.options, start
     seen = work.see(frames, best)
-    _refuse_other(seen, work.material)
+    if _faint(seen, work.material) is None:
+        _refuse_other(seen, work.material)
     rounds: list[Round] = []
     labels: list[LabelledFrame] = []
-    imaging = _imaging(seen, work.material)
     for number in range(1, options.rounds + 1):
         began = time.perf_counter()
-        scores = mean_scores([s.scores for s in seen])
-        kept, dropped = choose_members(scores)
-        own = seen if not dropped else work.see(frames, best.with_members(kept), scored=False)
-        imaging = _imaging(own, work.material)
-        fresh = [label_frame(s.frame, s.found, work.material) for s in own]
-        change = compare_labels(labels or [_without(f) for f in fresh], fresh)
-        labels = fresh
-        if number > 1 and change.share < options.settled:
+        lesson = _lesson(work, frames, seen, best, labels)
+        settled = bool(labels) and lesson.change.share < options.settled
+        labels, imaging = lesson.labels, lesson.imaging
+        if settled:
             break
-        work = replace(work, density_A2=density(own, work.material))
-        matched = work.matched(imaging)
-        real = RealFrames(
-            tuple(labels), tuple(s.found.refined.optics for s in own), options, matched
-        )
-        tuned = work.tune(best, real, number)
-        tuned = work.calibrate(tuned, matched, number)
+        work = replace(work, density_A2=lesson.density_A2)
+        tuned = work.tune(best, lesson.source, number)
+        tuned = work.calibrate(tuned, lesson.matched, number)
         before, after = (work.guard(e, imaging, number) for e in (best, tuned))
         accepted = _passes(before, after, options.tolerance)
         rounds.append(
             Round(
-                number, scores, kept, dropped, change, before, after, accepted,
-                time.perf_counter() - began,
+                number, lesson.scores, lesson.kept, lesson.dropped, lesson.change, before, after,
+                accepted, time.perf_counter() - began,
             )
         )  # fmt: skip
         progress.advance("rounds")
@@ -222,6 +219,62 @@ def _rounds(work: Work, frames: list[Frame], start: Ensemble, progress: Progress
     }
     card = {**best.card, **story}
     return Adapted(replace(best, card=card), rounds, imaging, limit)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Lesson:
+    """What a round learns from, and what was made of the frames for it."""
+
+    source: RealFrames | Matched
+    matched: Matched
+    imaging: Imaging
+    labels: list[LabelledFrame]
+    change: LabelChange
+    scores: list[MemberScore]
+    kept: list[int]
+    dropped: dict[int, str]
+    density_A2: float | None = None
+
+
+def _lesson(
+    work: Work, frames: list[Frame], seen: list[Seen], best: Ensemble, labels: list[LabelledFrame]
+) -> _Lesson:
+    """Label the frames and simulate others like them; of faint ones simulate only."""
+    scores = mean_scores([s.scores for s in seen])
+    faint = _faint(seen, work.material)
+    if faint is not None:  # nobody can make labels of them, nor tell good members from bad
+        matched = work.matched(faint, fewer=_LITTLE_FEWER)
+        every = list(range(best.members))
+        change = compare_labels([], [])
+        return _Lesson(matched, matched, faint, [], change, scores, every, {})
+    kept, dropped = choose_members(scores)
+    own = seen if not dropped else work.see(frames, best.with_members(kept), scored=False)
+    imaging = _imaging(own, work.material)
+    fresh = [label_frame(s.frame, s.found, work.material) for s in own]
+    change = compare_labels(labels or [_without(f) for f in fresh], fresh)
+    found = density(own, work.material)
+    matched = replace(work, density_A2=found).matched(imaging)
+    optics = tuple(s.found.refined.optics for s in own)
+    source = RealFrames(tuple(fresh), optics, work.options, matched)
+    return _Lesson(source, matched, imaging, fresh, change, scores, kept, dropped, found)
+
+
+def _faint(seen: Sequence[Seen], material: Material) -> Imaging | None:
+    """Conditions of frames that show the lattice but no sure atoms; None for any others.
+
+    Of such frames nobody can make labels. Networks learn to see them from simulated ones.
+    """
+    if material.form == "atoms":
+        return None
+    frames = [s.frame for s in seen]
+    areas = [np.prod(f.calibration.extent_xy(f.shape)) for f in frames]
+    sure = sum(int((s.found.atoms.column("p_exists") > 0.5).sum()) for s in seen)
+    if sure * material.site_area_A2 > _FEW_SURE * sum(areas):
+        return None
+    imaging = estimate_faint(frames, material)
+    if imaging is None or lattice_evidence(frames, material) < _EVIDENCE:
+        return None
+    return imaging
 
 
 def _refuse_other(seen: Sequence[Seen], material: Material) -> None:

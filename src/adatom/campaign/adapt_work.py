@@ -101,12 +101,12 @@ class Work:
         job = partial(_see, ensemble, self.material, scored)
         return list(self.pool.map(job, frames))
 
-    def matched(self, imaging: Imaging) -> Matched:
-        """Give the source of simulated frames like the ones seen."""
+    def matched(self, imaging: Imaging, *, fewer: float | None = None) -> Matched:
+        """Give the source of simulated frames like the ones seen, and of some with fewer counts."""
         field = _training(self.material).field_A
         scale = self.pixel_size_A / imaging.pixel_size_A.value
         return Matched(
-            self.material, imaging, field, scale, fewer=self.options.fewer,
+            self.material, imaging, field, scale, fewer=fewer or self.options.fewer,
             density_A2=self.density_A2,
         )  # fmt: skip
 
@@ -151,18 +151,25 @@ class Work:
         return out | sites
 
     def detection_limit(self, ensemble: Ensemble, imaging: Imaging) -> float:
-        """Lowest counts at which atoms are found: by halves, then between the last two."""
-        counts, above = imaging.counts.value, (np.inf, 1.0)
-        for k in range(_LIMIT_STEPS):
-            factor = 2.0**-k
-            f1 = self.guard(ensemble, imaging, 99, factor, _LIMIT_FRAMES)["atom"]
-            if f1 < _LIMIT_F1:
-                if not np.isfinite(above[0]):
-                    return float("inf")
-                share = (above[1] - _LIMIT_F1) / max(above[1] - f1, 1e-9)
-                return float(counts * above[0] * 2.0**-share)
-            above = (factor, f1)
-        return float(counts * above[0])
+        """Counts at which F1 of atoms is `_LIMIT_F1`: by factors of two, then between the last.
+
+        Infinite where more counts do not help.
+        """
+        counts = imaging.counts.value
+
+        def f1(k: int) -> float:
+            return self.guard(ensemble, imaging, 99, 2.0**k, _LIMIT_FRAMES)["atom"]
+
+        here = f1(0)
+        step = 1 if here < _LIMIT_F1 else -1  # more counts until it is reached, or fewer until lost
+        for k in range(step, step * (_LIMIT_STEPS + 1), step):
+            there = f1(k)
+            if (there < _LIMIT_F1) != (here < _LIMIT_F1):
+                low, high = (here, there) if step > 0 else (there, here)
+                share = (high - _LIMIT_F1) / max(high - low, 1e-9)
+                return float(counts * 2.0 ** (max(k, k - step) - share))
+            here = there
+        return float("inf") if step > 0 else float(counts * 2.0**-_LIMIT_STEPS)
 
 
 def _training(material: Material) -> TrainOptions:

@@ -196,6 +196,13 @@ def _reflections(material: Material) -> tuple[FloatArray, NDArray[np.int64]]:
     return g[keep], np.searchsorted(rings, length[keep])
 
 
+def first_ring(material: Material) -> FloatArray:
+    """Half of a first ring of reflections (each has its opposite), shape (reflection, 2), 1/Å."""
+    reflections, rings = _reflections(material)
+    out: FloatArray = reflections[rings == 0]
+    return out
+
+
 def fit_lattice(
     xy: FloatArray,
     material: Material,
