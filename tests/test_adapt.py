@@ -4,11 +4,13 @@ import json
 import math
 import threading
 from concurrent.futures import Future
+from copy import deepcopy
 from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 from pydantic import ValidationError
 
 from adatom.campaign import adapt as adapting
@@ -403,13 +405,15 @@ class Scripted(working.Work):
     f1: ClassVar[list] = []
     looks: ClassVar[list] = []
     sources: ClassVar[list] = []
+    shares: ClassVar[list] = []
 
     def see(self, frames, ensemble, *, scored=True):
         self.looks.append((ensemble.members, scored))
         return super().see(frames, ensemble, scored=scored)
 
-    def tune(self, ensemble, source, number):
+    def tune(self, ensemble, source, number, share=1.0):
         self.sources.append(source)
+        self.shares.append(share)
         return replace(ensemble, card={**ensemble.card, "trained": number}, _ready=[])
 
     def calibrate(self, ensemble, matched, number):
@@ -440,6 +444,28 @@ def test_a_round_that_the_guard_refuses_is_taken_back_and_the_last(rounds):
     assert [r.after["atom"] for r in out.rounds] == [0.99, 0.8]
     assert out.ensemble.card["trained"] == 1
     assert [r["accepted"] for r in out.ensemble.card["adapted"]["rounds"]] == [True, False]
+
+
+def test_who_sees_well_takes_half_of_the_change_and_who_sees_little_all(rounds):
+    Scripted.shares[:] = []
+    rounds([0.96, 0.96, 0.94, 0.96], rounds=2, settled=0.0)
+    assert Scripted.shares == [0.5, 1.0]
+
+
+def test_half_of_the_change_lies_between_the_weights(shipped, in_this_process):
+    small = shipped.with_members([0, 5])
+    tuned = replace(small, networks=tuple(n.train() for n in deepcopy(small.networks)), _ready=[])
+    for network in tuned.networks:
+        for p in network.parameters():
+            p.data += 1.0
+    half, none = small.blended(tuned, 0.25), small.blended(tuned, 0.0)
+    assert none.fingerprint() == small.fingerprint()
+    for old, new in zip(small.networks, half.networks, strict=True):
+        assert not new.training
+        for p, q in zip(old.parameters(), new.parameters(), strict=True):
+            assert torch.allclose(q, p + 0.25, atol=1e-6)
+        assert old.state_dict().keys() == new.state_dict().keys()
+    assert half.card == small.card
 
 
 def test_if_the_first_round_is_refused_the_ensemble_is_the_one_given(rounds, shipped):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from adatom.campaign.adapt_options import AdaptOptions
-from adatom.campaign.adapt_work import KINDS, RealFrames, Seen, Work, density
+from adatom.campaign.adapt_work import KINDS, RealFrames, Seen, Work, change_taken, density
 from adatom.campaign.executors import cores, local_processes
 from adatom.campaign.matched import Matched
 from adatom.campaign.progress import Progress, Silent
@@ -174,7 +174,7 @@ def tune_on(
         given = pixel_size_A or imaging.pixel_size_A.value
         work = Work(pool, material, options, given)
         matched = work.matched(imaging)
-        tuned = work.tune(ensemble, matched, 0)
+        tuned = work.tune(ensemble, matched, 0, change_taken(work.guard(ensemble, imaging, 0)))
         return work.calibrate(tuned, matched, 0)
 
 
@@ -193,9 +193,10 @@ def _rounds(work: Work, frames: list[Frame], start: Ensemble, progress: Progress
         if settled:
             break
         work = replace(work, density_A2=lesson.density_A2)
-        tuned = work.tune(best, lesson.source, number)
+        before = work.guard(best, imaging, number)
+        tuned = work.tune(best, lesson.source, number, change_taken(before))
         tuned = work.calibrate(tuned, lesson.matched, number)
-        before, after = (work.guard(e, imaging, number) for e in (best, tuned))
+        after = work.guard(tuned, imaging, number)
         accepted = _passes(before, after, options.tolerance)
         rounds.append(
             Round(

@@ -30,7 +30,7 @@ _NAMES = (
 # What is compared, in which direction, and the share of training frames that lie beyond the limit.
 # Few conditions spoil a specimen's order or the networks' sureness in training: only worse counts.
 _CHECKS: tuple[tuple[str, int, float], ...] = (
-    ("log spot sigma", +1, 0.01),
+    ("log spot sigma", +1, 0.02),
     ("log spot sigma", -1, 0.005),
     ("log ellipticity", +1, 0.02),
     ("log counts", -1, 0.01),

@@ -77,6 +77,30 @@ class Ensemble:
                 networks.append(with_heads(network, heads))
         return Ensemble(tuple(networks), self.classes, self.working, self.card)
 
+    def blended(self, other: Ensemble, share: float) -> Ensemble:
+        """Give the weighted mean of the weights of this ensemble and one tuned from it.
+
+        What tuning gained mostly stays, and what it forgot mostly comes back (Wortsman et al.,
+        CVPR 2022, 7959).
+
+        Parameters
+        ----------
+        other
+            Of the same networks, trained on.
+        share
+            Its weight, 0 to 1.
+        """
+        networks = []
+        for own, new in zip(self.networks, other.networks, strict=True):
+            network = deepcopy(new)
+            state, old = new.state_dict(), own.state_dict()
+            for name, value in state.items():
+                if value.is_floating_point():
+                    state[name] = torch.lerp(old[name], value, share)
+            network.load_state_dict(state)
+            networks.append(network.eval())
+        return Ensemble(tuple(networks), self.classes, self.working, self.card)
+
     def ready(self) -> tuple[Network, ...]:
         """Give the networks as they run fastest: normalisation folded in, channels last."""
         if not self._ready:
