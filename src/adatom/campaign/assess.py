@@ -15,9 +15,10 @@ from adatom.campaign.executors import local_processes
 from adatom.campaign.perception import look
 from adatom.core import LabelledFrame, Material
 from adatom.features.calibrate import MATCH_A, Observation, fit_calibrator, match_truth
-from adatom.features.find import FindOptions, find_candidates
-from adatom.features.novelty import describe, fit_novelty
-from adatom.features.units import material_in_units, truth_in_units
+from adatom.features.find import FindOptions, describe_frame, find_candidates
+from adatom.features.novelty import fit_novelty
+from adatom.features.regions import Regions, fit_regions
+from adatom.features.units import truth_in_units
 from adatom.frames.conditions import Conditions
 from adatom.frames.synthesize import random_labelled
 from adatom.frames.universal import UNIVERSAL, nameless, random_material
@@ -25,6 +26,7 @@ from adatom.learning.ensemble import predict_tiles
 from adatom.learning.weights import Ensemble, threads
 
 FloatArray = NDArray[np.float64]
+Descriptions = list[tuple[FloatArray, Regions]]  # of frames, and of their regions
 _Compared = list[tuple[float, dict[str, Any]]]  # a frame's dose, and how it compares
 _FIELD_A = 28.0
 _BLANK = 12
@@ -83,7 +85,8 @@ def calibrate_ensemble(
     """
     parts = [p.tolist() for p in np.array_split(np.arange(frames), 4 * workers)]
     job = partial(_observe_held_out, ensemble, material, seed)
-    observations, descriptions = [], []
+    observations: list[Observation] = []
+    descriptions: Descriptions = []
     with local_processes(workers) as pool:
         for some, more in pool.map(job, parts) if workers > 1 else map(job, parts):
             observations += some
@@ -98,7 +101,7 @@ def calibrate_ensemble(
 
 def _observe_held_out(
     ensemble: Ensemble, material: Material, seed: int, which: list[int]
-) -> tuple[list[Observation], list[FloatArray]]:
+) -> tuple[list[Observation], Descriptions]:
     threads(1)
     return observe(ensemble, material, (_held_out(material, seed, i) for i in which))
 
@@ -112,7 +115,7 @@ def _measure_held_out(
 
 def observe(
     ensemble: Ensemble, material: Material, frames: Iterable[LabelledFrame]
-) -> tuple[list[Observation], list[FloatArray]]:
+) -> tuple[list[Observation], Descriptions]:
     """See what an ensemble makes of frames with truth, before calibration.
 
     Returns
@@ -120,7 +123,8 @@ def observe(
     What calibration is fitted on; and the descriptions that novelty is fitted on.
     """
     options, scale = FindOptions(), material.scale
-    observations, descriptions = [], []
+    observations: list[Observation] = []
+    descriptions: Descriptions = []
     for labelled in frames:
         tiles = predict_tiles(labelled.frame, ensemble)
         candidates, refined = find_candidates(labelled.frame, tiles, material, options)
@@ -128,20 +132,21 @@ def observe(
             truth = truth_in_units(labelled, scale)
             observations.append(Observation(candidates, refined, truth))
         if len(labelled.xy):
-            alike = material_in_units(material, scale)
-            descriptions.append(describe(candidates, refined, alike, options.refine))
+            frame = labelled.frame
+            descriptions.append(describe_frame(frame, candidates, refined, material, options))
     return observations, descriptions
 
 
 def with_calibration(
-    ensemble: Ensemble, observations: list[Observation], descriptions: list[FloatArray]
+    ensemble: Ensemble, observations: list[Observation], descriptions: Descriptions
 ) -> Ensemble:
     """Fit calibration and novelty; the same networks with both in the card."""
     calibrator = fit_calibrator(observations, FindOptions().refine)
     card = {
         **ensemble.card,
         "calibration": calibrator.model_dump(),
-        "novelty": fit_novelty(np.array(descriptions)).model_dump(),
+        "novelty": fit_novelty(np.array([whole for whole, _ in descriptions])).model_dump(),
+        "novelty_of_regions": fit_regions([parts for _, parts in descriptions]).model_dump(),
     }
     return replace(ensemble, card=card)
 

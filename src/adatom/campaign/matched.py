@@ -8,7 +8,7 @@ import numpy as np
 
 from adatom.core import Calibration, LabelledFrame, Material
 from adatom.core.imaging import Estimate, Imaging
-from adatom.frames.conditions import Conditions
+from adatom.frames.conditions import Conditions, speckle_of
 from adatom.frames.crystal import draw_specimen
 from adatom.frames.specimen import Specimen
 from adatom.frames.synthesize import NOTHING, image_specimen, image_twice, random_pair
@@ -158,7 +158,7 @@ def conditions_like(imaging: Imaging, material: Material, rng: np.random.Generat
             drawn,
             support=level,
             support_hills=min(slow / max(level, 1e-6), 0.8),
-            support_speckle=rng.uniform(0.0, 0.1),
+            support_speckle=speckle_of(level, rng),
         )
     return drawn
 

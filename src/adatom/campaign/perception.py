@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ from adatom.store import (
 
 _SAME_SITE_A = 0.6
 _MAPS = ("mean", "std", "entropy", "mutual_information")  # of the members, by `Prediction`
+Box = tuple[float, float, float, float]  # left, top, right, bottom, Å
 RARE = 0.006  # of training frames lie this far out: a frame that does is flagged (decision 7)
 
 
@@ -70,6 +71,8 @@ class Perceived:
         Ledger key of the linked tables.
     unlike_training
         Frames that are farther from the training conditions than `RARE` of training frames.
+    unlike_regions
+        By frame, the parts of it that lie beyond training: left, top, right and bottom, Å.
     """
 
     atoms: AtomTable
@@ -78,6 +81,7 @@ class Perceived:
     keys: dict[int, str]
     key: str
     unlike_training: tuple[int, ...] = ()
+    unlike_regions: dict[int, tuple[Box, ...]] = field(default_factory=dict)
 
 
 def material_of(config: Config) -> Material:
@@ -166,6 +170,7 @@ def perceive(
         i: lattice_from_json(read_json(_part(directory, i, "lattice.json")), material)
         for i in range(len(movie))
     }
+    regions = {i: _unlike_regions(directory, i) for i in range(len(movie))}
     return Perceived(
         AtomTable(read_table(directory.atoms_path)),
         DefectTable(read_table(directory.defects_path)),
@@ -173,12 +178,18 @@ def perceive(
         dict(enumerate(defect_keys)),
         key,
         tuple(i for i in range(len(movie)) if _is_unlike(directory, i)),
+        {i: boxes for i, boxes in regions.items() if boxes},
     )
 
 
 def _is_unlike(directory: CampaignDirectory, frame: int) -> bool:
     share = read_json(_part(directory, frame, "conditions.json")).get("share_farther")
     return share is not None and share < RARE
+
+
+def _unlike_regions(directory: CampaignDirectory, frame: int) -> tuple[Box, ...]:
+    rows = read_json(_part(directory, frame, "conditions.json")).get("unlike_regions", [])
+    return tuple((left, top, right, bottom) for left, top, right, bottom, _ in rows)
 
 
 def _find(
@@ -198,7 +209,7 @@ def _find(
         replace=True,
     )
     calibrator, networks = calibrator_of(ensemble), ensemble.fingerprint()
-    novelty = novelty_of(ensemble)
+    novelty, local = novelty_of(ensemble), novelty_of(ensemble, "novelty_of_regions")
 
     def current(i: int) -> str:
         part = _hash_of(
@@ -217,7 +228,7 @@ def _find(
         maps.write(i, **summary)
         write_table(_part(directory, i, "atoms.parquet"), found.atoms.data)
         write_table(_part(directory, i, "vacancies.parquet"), vacancy_table(found))
-        write_json(_part(directory, i, "conditions.json"), conditions_of(found, novelty))
+        write_json(_part(directory, i, "conditions.json"), conditions_of(found, novelty, local))
         return current(i)
 
     inputs = [movie.fingerprint, px, material, networks, config.find]
@@ -323,13 +334,18 @@ def _summed_up(
         yield tile
 
 
-def novelty_of(ensemble: weights.Ensemble) -> Novelty | None:
+def novelty_of(ensemble: weights.Ensemble, which: str = "novelty") -> Novelty | None:
     """Read from the model card how to tell frames unlike training; None where it has none."""
-    return Novelty.model_validate(ensemble.card["novelty"]) if "novelty" in ensemble.card else None
+    return Novelty.model_validate(ensemble.card[which]) if which in ensemble.card else None
 
 
-def conditions_of(found: Found, novelty: Novelty | None) -> dict[str, float | None]:
-    """Conditions that the fit of one frame shows, and how far they are from training."""
+def conditions_of(
+    found: Found, novelty: Novelty | None, local: Novelty | None = None
+) -> dict[str, Any]:
+    """Conditions that the fit of one frame shows, and how far they are from training.
+
+    ``unlike_regions`` are boxes (left, top, right, bottom, Å) beyond training, and their distances.
+    """
     optics = found.refined.optics
     distance = None if novelty is None else novelty.distance(found.description)
     return {
@@ -340,6 +356,7 @@ def conditions_of(found: Found, novelty: Novelty | None) -> dict[str, float | No
         "misfit": found.refined.misfit,
         "novelty": None if distance is None or not np.isfinite(distance) else distance,
         "share_farther": None if novelty is None else novelty.share_farther(distance or 0.0),
+        "unlike_regions": [] if local is None else found.regions.beyond(local),
     }
 
 

@@ -128,15 +128,23 @@ def resume_campaign(
 
 
 def _novelty_warnings(found: Perceived) -> tuple[str, ...]:
-    unlike = found.unlike_training
-    if not unlike:
-        return ()
-    which = f"{len(unlike)} of {len(found.lattices)} frames (first {unlike[0]})"
-    warning = (
-        f"{which} are unlike anything the networks were trained on: check the material and the "
-        "scale, and trust their atoms little"
-    )
-    return (warning,)
+    unlike, out = found.unlike_training, []
+    if unlike:
+        which = f"{len(unlike)} of {len(found.lattices)} frames (first {unlike[0]})"
+        out.append(
+            f"{which} are unlike anything the networks were trained on: check the material and the "
+            "scale, and trust their atoms little"
+        )
+    patched = {i: boxes for i, boxes in found.unlike_regions.items() if i not in unlike}
+    if patched:
+        first, boxes = next(iter(patched.items()))
+        left, top, right, bottom = boxes[0]
+        out.append(
+            f"parts of {len(patched)} of {len(found.lattices)} frames are unlike training (frame "
+            f"{first}: {len(boxes)}, the first at x {left:.0f} to {right:.0f}, y {top:.0f} to "
+            f"{bottom:.0f} Å): look at what is there, and trust its atoms less"
+        )
+    return tuple(out)
 
 
 def _lattice_warnings(lattices: dict[int, Any]) -> tuple[str, ...]:

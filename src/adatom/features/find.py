@@ -15,6 +15,7 @@ from adatom.features.ghosts import ghosts
 from adatom.features.locate import Candidates, LocateOptions, locate
 from adatom.features.novelty import describe
 from adatom.features.refine import Refined, RefineOptions, refine
+from adatom.features.regions import Regions, describe_regions
 from adatom.features.units import (
     candidates_times,
     frame_in_units,
@@ -55,6 +56,8 @@ class Found:
         The sites as the networks saw them.
     description
         What `Novelty` compares with the training conditions, shape (description,).
+    regions
+        The same region by region.
     """
 
     atoms: AtomTable
@@ -63,6 +66,7 @@ class Found:
     refined: Refined
     candidates: Candidates
     description: FloatArray
+    regions: Regions
 
 
 def find_candidates(
@@ -135,10 +139,25 @@ def find(
         amplitude=refined.amplitude[keep],
     )
     vacant = p_empty >= options.lowest_p_exists
-    alike = material_in_units(material, scale)
-    description = describe(candidates, refined, alike, options.refine)
+    description, regions = describe_frame(frame, candidates, refined, material, options)
     candidates, refined = candidates_times(candidates, scale), refined_times(refined, scale)
-    return Found(atoms, candidates.xy[vacant], p_empty[vacant], refined, candidates, description)
+    return Found(
+        atoms, candidates.xy[vacant], p_empty[vacant], refined, candidates, description,
+        regions.times(scale),
+    )  # fmt: skip
+
+
+def describe_frame(
+    frame: Frame, candidates: Candidates, refined: Refined, material: Material, options: FindOptions
+) -> tuple[FloatArray, Regions]:
+    """Describe a frame, and its regions, for the distance to training; lengths as they come."""
+    scale = material.scale
+    alike = material_in_units(material, scale)
+    extent = frame_in_units(frame, scale).calibration.extent_xy(frame.shape)
+    return (
+        describe(candidates, refined, alike, options.refine),
+        describe_regions(candidates, refined, extent, alike, options.refine),
+    )
 
 
 def _elements(

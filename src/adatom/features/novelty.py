@@ -65,8 +65,10 @@ class Novelty(BaseModel):
 
     Parameters
     ----------
+    names
+        What is described, in the order of descriptions.
     checks
-        What is compared.
+        What of it is compared.
     sigma_range
         Least and largest logarithm of the position error in training.
     quantiles
@@ -75,6 +77,7 @@ class Novelty(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    names: tuple[str, ...] = _NAMES
     checks: tuple[Check, ...]
     sigma_range: tuple[float, float]
     quantiles: tuple[float, ...]
@@ -94,7 +97,8 @@ class Novelty(BaseModel):
         beyond = 1.0 + (description[0] - high) / 0.1 if description[0] > high else 0.0
         powers = _powers(np.array([inside]))[0]
         return max(
-            beyond, *(c.excess(description[1 + _NAMES.index(c.name)], powers) for c in self.checks)
+            beyond,
+            *(c.excess(description[1 + self.names.index(c.name)], powers) for c in self.checks),
         )
 
     def share_farther(self, distance: float) -> float:
@@ -124,17 +128,15 @@ def describe(
     n = len(candidates.xy)
     if n < _FEW:
         return np.full(1 + len(_NAMES), np.nan)
-    optics, mass = refined.optics, candidates.mass
-    atom = mass[:, :-1].sum(axis=1) if mass.shape[1] > 1 else mass[:, 0]
-    logit = np.log(np.clip(atom, 1e-3, 1 - 1e-3) / (1 - np.clip(atom, 1e-3, 1 - 1e-3)))
+    optics, logit = refined.optics, atom_logit(candidates)
     typical = max(float(np.median(refined.amplitude)), 1e-12)
     scatter = np.sqrt(0.5 * np.einsum("nii->n", candidates.scatter))
-    there = candidates.xy[atom > 0.5] if (atom > 0.5).sum() >= _FEW else candidates.xy
-    distance, neighbours = _surroundings(there, material)
+    there = candidates.xy[logit > 0] if (logit > 0).sum() >= _FEW else candidates.xy
+    distance, neighbours = surroundings(there, material)
     span = np.ptp(there, axis=0) + material.bond_length_A
     density = len(there) * material.site_area_A2 / max(float(span[0] * span[1]), 1e-9)
     values = [
-        np.log(max(_counts_sigma_A(refined, options), 1e-4)),
+        np.log(max(float(np.median(counts_sigma_A(refined, options))), 1e-4)),
         np.log(optics.sigma_A),
         np.log(optics.ellipticity),
         optics.probe.tails[0],
@@ -157,25 +159,35 @@ def describe(
     return np.array(values, dtype=np.float64)
 
 
-def fit_novelty(descriptions: FloatArray) -> Novelty:
+def fit_novelty(
+    descriptions: FloatArray,
+    names: tuple[str, ...] = _NAMES,
+    chosen: tuple[tuple[str, int, float], ...] = _CHECKS,
+) -> Novelty:
     """Fit on frames under training conditions.
 
     Parameters
     ----------
     descriptions
         Shape (frame, description), from `describe`; rows with NaN are left out.
+    names
+        Of the descriptions but the first, the logarithm of the position error.
+    chosen
+        What is compared, in which direction, and the share of training beyond the limit.
     """
     good = descriptions[np.isfinite(descriptions).all(axis=1)]
     sigma = good[:, 0]
     low, high = float(np.percentile(sigma, 0.5)), float(np.percentile(sigma, 99))
     powers = _powers(np.clip(sigma, low, high))
     checks = []
-    for name, direction, share in _CHECKS:
-        value = good[:, 1 + _NAMES.index(name)]
+    for name, direction, share in chosen:
+        value = good[:, 1 + names.index(name)]
         beyond = 1.0 - share if direction > 0 else share
         usual, limit = (_quantile_fit(powers, value, q) for q in (0.5, beyond))
         checks.append(Check(name=name, usual=usual, limit=limit))
-    novelty = Novelty(checks=tuple(checks), sigma_range=(low, high), quantiles=(0.0,) * 101)
+    novelty = Novelty(
+        names=names, checks=tuple(checks), sigma_range=(low, high), quantiles=(0.0,) * 101
+    )
     distances = np.array([novelty.distance(row) for row in good])
     return novelty.model_copy(
         update={"quantiles": tuple(np.quantile(distances, np.linspace(0, 1, 101)).tolist())}
@@ -196,10 +208,20 @@ def _powers(sigma: FloatArray) -> FloatArray:
     return np.stack([np.ones_like(x), x, x**2], axis=1)
 
 
-def _counts_sigma_A(refined: Refined, options: RefineOptions) -> float:
+def counts_sigma_A(refined: Refined, options: RefineOptions) -> FloatArray:
+    """Position error that the counts alone allow, shape (atom,), Å; one at most."""
     variance = 0.5 * np.einsum("nii->n", refined.covariance)
     information = 1.0 / np.maximum(variance, 1e-12) - options.start_sigma_A**-2.0
-    return float(np.median(np.maximum(information, 1.0) ** -0.5))
+    out: FloatArray = np.maximum(information, 1.0) ** -0.5
+    return out
+
+
+def atom_logit(candidates: Candidates) -> FloatArray:
+    """Log-odds of the expected number of atoms at each site, shape (site,)."""
+    mass = candidates.mass
+    atom = np.clip(mass[:, :-1].sum(axis=1) if mass.shape[1] > 1 else mass[:, 0], 1e-3, 1 - 1e-3)
+    out: FloatArray = np.log(atom / (1 - atom))
+    return out
 
 
 def _quantum(refined: Refined) -> float:
@@ -210,7 +232,7 @@ def _quantum(refined: Refined) -> float:
     return max(variance / max(typical + level, 1e-12), 1e-12)
 
 
-def _surroundings(xy: FloatArray, material: Material) -> tuple[FloatArray, NDArray[np.int64]]:
+def surroundings(xy: FloatArray, material: Material) -> tuple[FloatArray, NDArray[np.int64]]:
     """Distance to the nearest neighbour, and number of neighbours, of every atom."""
     tree = cKDTree(xy)
     distance = tree.query(xy, k=2)[0][:, 1]

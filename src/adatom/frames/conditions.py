@@ -159,10 +159,12 @@ def _besides(drawn: Conditions, material: Material, rng: np.random.Generator) ->
     """Draw what lies under atoms on a support; make what is in lengths fit the material."""
     s = material.scale
     if material.form == "atoms":
+        # Single Pt atoms on real carbon stand a seventh of its intensity above it.
+        support = _log_uniform(rng, 0.3, 20.0)
         return replace(
             drawn,
-            support=_log_uniform(rng, 0.1, 6.0),
-            support_speckle=rng.uniform(0.0, 0.12),
+            support=support,
+            support_speckle=speckle_of(support, rng),
             support_hills=rng.uniform(0.1, 0.7),
             slow_length_A=rng.uniform(5.0, 25.0),
             contamination=0.0,
@@ -172,6 +174,19 @@ def _besides(drawn: Conditions, material: Material, rng: np.random.Generator) ->
         drawn, slow_length_A=s * drawn.slow_length_A, jitter_A=s * drawn.jitter_A,
         fly_back_A=s * drawn.fly_back_A, vibration_A=s * drawn.vibration_A,
     )  # fmt: skip
+
+
+def speckle_of(support: float, rng: np.random.Generator) -> float:
+    """Draw the relative speckle of a support: of n atoms under the probe it goes with 1 / sqrt(n).
+
+    Parameters
+    ----------
+    support
+        Its intensity, in units of a host atom's peak.
+    rng
+        Source of randomness.
+    """
+    return float(rng.uniform(0.0, 0.12) / max(support, 1.0) ** 0.5)
 
 
 def _random_optics(rng: np.random.Generator) -> Optics:

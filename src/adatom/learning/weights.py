@@ -119,6 +119,7 @@ class Ensemble:
             self.working.pixel_size_A,
             self.card.get("calibration"),
             self.card.get("novelty"),
+            self.card.get("novelty_of_regions"),
         )
 
 

@@ -45,7 +45,12 @@ def frame_image(frame: Frame) -> Figure:
     return figure
 
 
-def frame_atoms(frame: Frame, atoms: AtomTable, elements: tuple[str, ...]) -> Figure:
+def frame_atoms(
+    frame: Frame,
+    atoms: AtomTable,
+    elements: tuple[str, ...],
+    boxes: Sequence[tuple[float, float, float, float]] = (),
+) -> Figure:
     """Draw the smoothed frame with a ring round every atom and its 2σ ellipse, true to scale.
 
     Parameters
@@ -56,11 +61,20 @@ def frame_atoms(frame: Frame, atoms: AtomTable, elements: tuple[str, ...]) -> Fi
         Its atoms.
     elements
         Order of the elements' colours.
+    boxes
+        What to hatch: left, top, right and bottom of each, Å.
     """
     with style():
         figure, ax = _image_figure(frame.shape)
         draw_image(ax, frame, sigma_A=SMOOTHING_A)
         draw_atoms(ax, atoms, elements)
+        for left, top, right, bottom in boxes:
+            ax.add_patch(
+                Rectangle(
+                    (left, top), right - left, bottom - top,
+                    fill=False, hatch="//", edgecolor="white", linewidth=1.0, alpha=0.6,
+                )
+            )  # fmt: skip
         _label_axes(ax)
     return figure
 

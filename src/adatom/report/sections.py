@@ -92,14 +92,16 @@ def _one_frame(view: CampaignView, frame: Frame) -> Html:
     atoms, maps = view.atoms.of_frame(frame.index), view.maps_of(frame.index)
     unsure = int(np.sum(atoms.column("p_exists") < UNCERTAIN_P)) if len(atoms) else 0
     sigma = number(median_sigma(atoms), 3)
+    boxes = view.unlike_regions.get(frame.index, ())
+    unlike = " Hatched: unlike anything the networks were trained on." if boxes else ""
     overlay = picture(
-        figures.frame_atoms(frame, atoms, elements),
+        figures.frame_atoms(frame, atoms, elements, boxes),
         f"Frame {frame.index}, smoothed, with {len(atoms)} atoms marked",
         f"Atoms on the frame smoothed by a Gaussian of {figures.SMOOTHING_A} Å, grey scale raised "
         f"to the power {figures.GAMMA} so that the host shows beside brighter atoms. Rings mark "
         "elements and have no size of their own; filled ellipses are the 2σ region of each "
         f"position, true to scale (median σ {sigma} Å per axis). Dashed rings: existence "
-        f"probability below {UNCERTAIN_P} ({unsure} of {len(atoms)}).",
+        f"probability below {UNCERTAIN_P} ({unsure} of {len(atoms)}).{unlike}",
     )
     raw = picture(
         figures.frame_image(frame),

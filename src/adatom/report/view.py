@@ -123,6 +123,8 @@ class CampaignView:
         measured to true lengths along x and y; principal stretches minus one; direction of the
         first lattice vector in degrees; root-mean-square distance from the sites in Å; share of
         matched atoms. Columns that are not given stay empty.
+    unlike_regions
+        By frame, boxes (left, top, right, bottom, Å) that lie beyond the networks' training.
     structures
         Supercells: the most probable ones (draw -1) and the draws.
     results
@@ -155,6 +157,9 @@ class CampaignView:
     atoms: AtomTable = field(default_factory=AtomTable.empty)
     defects: DefectTable = field(default_factory=DefectTable.empty)
     lattice: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=LATTICE_SCHEMA))
+    unlike_regions: Mapping[int, Sequence[tuple[float, float, float, float]]] = field(
+        default_factory=dict
+    )
     structures: Sequence[Structure] = ()
     results: Sequence[SimulationResult] = ()
     advice: Sequence[Advice] = ()
