@@ -9,7 +9,8 @@ from adatom.core import GRAPHENE, Affine, Calibration, Lattice
 from adatom.errors import BadInput
 from adatom.frames.calibrate import TRUSTED_CONTRAST, estimate_scale, fit_lattice
 from adatom.frames.conditions import Conditions
-from adatom.frames.specimen import Specimen, lattice_points, random_specimen
+from adatom.frames.library import load_material
+from adatom.frames.specimen import Specimen, lattice_points, lattice_sites, random_specimen
 from adatom.frames.synthesize import image_specimen
 
 finite = st.floats(-500.0, 500.0)
@@ -216,3 +217,31 @@ def test_sharp_frames_are_not_read_as_their_second_ring(seed):
     found = estimate_scale([frame.data], GRAPHENE, expected_A=0.12)
     sure = found.contrast > TRUSTED_CONTRAST
     assert not sure or found.pixel_size_A == pytest.approx(0.12, rel=0.06)
+
+
+@pytest.mark.parametrize("factor", [0.92, 1.0, 1.08])
+def test_of_rings_that_look_alike_the_file_is_believed(factor):
+    """Squares whose second column is faint: rings at 1, sqrt(2) and 2 of about one brightness."""
+    material, px = load_material("SrTiO3"), 0.1
+    frame = square_frame(material, px, brightness=0.45)
+    found = estimate_scale([frame], material, expected_A=factor * px)
+    assert found.pixel_size_A == pytest.approx(px, rel=0.03)
+    assert found.contrast > TRUSTED_CONTRAST
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.75, 1.4, 2.0])
+def test_a_file_that_is_far_off_is_not_believed(factor):
+    px = 0.1
+    found = estimate_scale([perfect_frame(px, seed=3)], GRAPHENE, expected_A=factor * px)
+    assert found.pixel_size_A == pytest.approx(px, rel=0.03)
+
+
+def square_frame(material, px, brightness, edge=40.0):
+    xy, site = lattice_sites(material, (edge, edge), 3.0, 0.4)
+    n = round(edge / px)
+    specimen = Specimen(
+        xy, np.zeros(len(xy), dtype=np.int64), np.zeros((0, 2)),
+        np.where(site > 0, brightness, 1.0),
+    )  # fmt: skip
+    taken = Conditions(pixel_size_A=px, counts=30.0, probe_sigma_A=(0.5, 0.5))
+    return image_specimen(specimen, (n, n), material, taken, np.random.default_rng(0)).frame.data

@@ -509,7 +509,7 @@ def test_only_dispersed_atoms_lie_on_a_support():
             c = Conditions.random(np.random.default_rng(i), m)
             assert (c.support > 0) == under
             if under:
-                assert 0.1 <= c.support <= 6.0
+                assert 0.3 <= c.support <= 20.0
                 assert c.slow_background == c.contamination == 0.0
 
 

@@ -14,6 +14,8 @@ from adatom.campaign.perception import calibrator_of, frame_defects
 from adatom.core import GRAPHENE, AtomTable
 from adatom.features.find import find as find_all
 from adatom.frames import read
+from adatom.frames.calibrate import TRUSTED_CONTRAST, estimate_scale
+from adatom.frames.library import load_material
 from adatom.instrument import TwinOptions
 from adatom.learning import weights
 from adatom.learning.ensemble import predict_tiles
@@ -114,3 +116,22 @@ def test_the_trimer_of_the_movie_is_found_and_named(shared_data, find, number):
     i, j = cKDTree(carbon).query_pairs(1.85, output_type="ndarray").T
     bond = np.median(np.linalg.norm(carbon[i] - carbon[j], axis=1))
     assert 1.40 < bond < 1.44
+
+
+@pytest.mark.parametrize(
+    ("name", "material", "true_A"),
+    [
+        ("SrTiO3_tia.ser", "SrTiO3", 0.0965),
+        ("SrTiO3_ncem.emd", "SrTiO3", 0.117),
+        ("BTO_crystal_1.dm4", "BaTiO3", 0.304),
+        ("BTO_crystal_2.dm4", "BaTiO3", 0.365),
+        ("Au_twin_velox.emd", "Au", 0.0785),
+    ],
+)
+def test_the_scale_of_other_crystals_is_read_near_the_file_s(shared_data, name, material, true_A):
+    frame = read(shared_data / "vendor_formats" / name)[0]
+    given = frame.calibration.pixel_size_A
+    found = estimate_scale([frame.data], load_material(material), expected_A=given)
+    assert found.contrast > TRUSTED_CONTRAST
+    assert found.pixel_size_A == pytest.approx(true_A, rel=0.02)
+    assert found.pixel_size_A == pytest.approx(given, rel=0.06)

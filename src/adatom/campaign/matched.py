@@ -18,6 +18,7 @@ from adatom.frames.synthesize import NOTHING, image_specimen, image_twice, rando
 _LEAST = 0.06
 _LEAST_COUNTS = 0.25
 _HILLS = 2.5  # a slow background rises from its lowest place, so far below its mean
+_CONTAMINATED = 0.25  # share of the frames with contamination: no estimate says where it will be
 _WIDE = 0.15  # share of the frames under any of the training's conditions
 
 
@@ -138,6 +139,7 @@ def conditions_like(imaging: Imaging, material: Material, rng: np.random.Generat
     level = mean if material.form == "atoms" else max(mean - _HILLS * slow, 0.0)
     length = _draw(imaging.background_length_A, rng, 0.5)
     support = material.form == "atoms"
+    contaminated = not support and rng.random() < _CONTAMINATED
     drawn = Conditions(
         pixel_size_A=_draw(imaging.pixel_size_A, rng, 1e-3, least=0.01),
         probe_sigma_A=(max(long, short), min(long, short)),
@@ -148,6 +150,8 @@ def conditions_like(imaging: Imaging, material: Material, rng: np.random.Generat
         background=0.0 if support else level,
         slow_background=0.0 if support else slow,
         slow_length_A=length,
+        contamination=rng.uniform(0.05, 0.6) if contaminated else 0.0,
+        contamination_level=rng.uniform(1.1, 9.1),
         jitter_A=abs(imaging.jitter_A.draw(rng, 0.0, 1.0)),
         read_noise=max(imaging.read_noise.draw(rng, 0.0, 1e3), 0.0),
         contrast_exponent=material.contrast_exponent + rng.uniform(-0.2, 0.2),
