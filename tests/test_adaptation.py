@@ -176,7 +176,7 @@ def test_the_command_writes_an_ensemble_and_says_what_it_did(tmp_path, small, mo
     answer = CliRunner().invoke(cli.app, words)
     assert answer.exit_code == 0, answer.output
     assert "2 of 2" in answer.output
-    assert "atoms are found down to" in answer.output
+    assert "F1 of atoms is 0.95" in answer.output
     assert weights.load(out).species == GRAPHENE.species
     card = json.loads(out.with_suffix(".json").read_text())
     assert card["adapted"]["imaging"]["pixel_size_A"]["value"] == pytest.approx(PIXEL_A, rel=0.02)

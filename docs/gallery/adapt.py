@@ -65,7 +65,7 @@ def main(name, material_name, pixel_size, adapted, path):
                 ax.plot(*xy[inside].T, "o", mfc="none", ms=6, color=f"C{i}", label=species)
             ax.legend(loc="lower right", fontsize=7)
         ax.set_title(titles[k], fontsize=8)
-    figure.savefig(Path(__file__).with_name(f"adapt-{name}.png"), dpi=70)
+    figure.savefig(Path(__file__).with_name(f"adapt-{name}.png"), dpi=58)
     print(titles)
 
 

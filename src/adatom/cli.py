@@ -285,8 +285,8 @@ def adapt(
     out = Console()
     out.print(table)
     before, after = card["adapted"]["detection_limit_counts"]
-    limits = ["no" if v is None else f"{v:.3g}" for v in (before, after)]
-    out.print(f"atoms are found down to {limits[0]} counts before, {limits[1]} after")
+    limits = ["at no dose" if v is None else f"down to {v:.3g} counts" for v in (before, after)]
+    out.print(f"F1 of atoms is 0.95 {limits[0]} before, {limits[1]} after")
     out.print(f"wrote {output}", highlight=False, soft_wrap=True, markup=False)
 
 
@@ -316,7 +316,7 @@ def doctor(as_json: Json = False) -> None:
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="demo, find, speed; with --data movie, real")],
+    name: Annotated[str, typer.Argument(help="demo, find, speed, adapt; with --data movie, real")],
     data: Annotated[
         Path | None, typer.Option("--data", help="directory of the real micrographs")
     ] = None,
