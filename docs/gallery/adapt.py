@@ -19,6 +19,7 @@ from scipy.spatial import cKDTree
 
 from adatom.campaign.bench.adapt_real import ensemble_for
 from adatom.campaign.perception import look
+from adatom.features.artefacts import FAR, coordinations
 from adatom.frames import read
 from adatom.learning import weights
 
@@ -35,9 +36,10 @@ def label_free(found, material, far):
     if material.coordination:
         bond = material.bond_length_A
         inner = np.all((xy > 1.5 * bond) & (xy < far - 1.5 * bond), axis=1)
-        around = cKDTree(xy).query_ball_point(xy[inner], 1.28 * bond, return_length=True)
-        right = np.mean(np.asarray(around) - 1 == material.coordination) if inner.any() else 0
-        text += f", {100 * right:.1f} % with {material.coordination} neighbours"
+        around = cKDTree(xy).query_ball_point(xy[inner], FAR * bond, return_length=True)
+        expected = coordinations(material)
+        right = np.mean(np.isin(np.asarray(around) - 1, expected)) if inner.any() else 0
+        text += f", {100 * right:.1f} % with {' or '.join(map(str, expected))} neighbours"
     return text
 
 

@@ -22,7 +22,7 @@ from adatom.features.units import frame_in_units
 
 FloatArray = NDArray[np.float64]
 _SURE = 0.4  # lowest peak of a member's map that counts as its atom
-_NEAR, _FAR = 0.78, 1.28  # a neighbour's distance, in bond lengths
+_NEAR, FAR = 0.78, 1.28  # a neighbour's distance, in bond lengths
 _ANGLE = np.radians(18.0)
 _SAME = 0.35  # bond lengths: two members mean one atom
 _RIM = 1.5  # bond lengths from the border: atoms lack neighbours there
@@ -186,11 +186,11 @@ def _order(xy: FloatArray, material: Material, far: FloatArray) -> tuple[float, 
     nearest = tree.query(xy[inner], k=2)[0][:, 1] / bond
     if material.form == "atoms":  # no crystal: but no two atoms lie in one place
         return float(np.mean(nearest > _NEAR)), np.nan, np.nan
-    spacing = float(np.mean((nearest > _NEAR) & (nearest < _FAR)))
-    around = tree.query_ball_point(xy[inner], _FAR * bond)
+    spacing = float(np.mean((nearest > _NEAR) & (nearest < FAR)))
+    around = tree.query_ball_point(xy[inner], FAR * bond)
     own = np.flatnonzero(inner)
     count = np.array([len(a) - 1 for a in around])
-    right = float(np.mean(np.isin(count, _coordinations(material))))
+    right = float(np.mean(np.isin(count, coordinations(material))))
     angles = [
         _angles(xy[i], xy[[j for j in a if j != i]]) for i, a in zip(own, around, strict=True)
     ]
@@ -217,7 +217,7 @@ def _ideal_angles(material: Material) -> FloatArray:
     return np.unique(np.round(found, 3)) if len(found) else np.array([np.pi])
 
 
-def _coordinations(material: Material) -> list[int]:
+def coordinations(material: Material) -> list[int]:
     """Numbers of neighbours that a site may have, in any arrangement of the material."""
     return sorted({len(near) for _, near in _ideal_neighbours(material)})
 
@@ -232,7 +232,7 @@ def _ideal_neighbours(material: Material) -> list[tuple[FloatArray, FloatArray]]
         points = np.concatenate([(cells + b) @ crystal.cell() for b in sites])
         tree = cKDTree(points)
         for place in sites @ crystal.cell():
-            near = points[tree.query_ball_point(place, _FAR * material.bond_length_A)]
+            near = points[tree.query_ball_point(place, FAR * material.bond_length_A)]
             out.append((place, near[np.linalg.norm(near - place, axis=1) > 1e-6]))
     return out
 
