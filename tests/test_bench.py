@@ -1,6 +1,8 @@
 """The benchmarks themselves: their scores, their bound, their scenes, what they refuse."""
 
+import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from adatom.core import Calibration, Frame, LabelledFrame
 from adatom.errors import BadInput
 from adatom.features.calibrate import match_truth
 from adatom.frames.specimen import Specimen
+from adatom.learning import weights
 
 NONE = np.zeros((0, 2))
 IMAGE = np.random.default_rng(0).poisson(5.0, (101, 101)).astype(np.float32)
@@ -289,3 +292,25 @@ def test_a_match_may_lie_as_far_as_it_was_said():
     xy, true = np.array([[0.0, 0.0]]), np.array([[0.9, 0.0]])
     assert match_truth(xy, true).tolist() == [-1]
     assert match_truth(xy, true, 1.0).tolist() == [0]
+
+
+def test_a_round_is_timed_and_beside_it_another_tool_on_the_same_frame(monkeypatch, tmp_path):
+    """The round itself is timed elsewhere: what is written for AtomAI, and what is said, count."""
+    seen, start = [], weights.load_shipped("graphene")
+    done = SimpleNamespace(rounds=[SimpleNamespace(seconds=181.0)])
+    monkeypatch.setattr(adapt_bench, "adapt", lambda frames, *_: seen.append(frames) or done)
+
+    def tool(python, name, frames, folder, trained, *, members, steps):
+        for where, labelled in ((frames, False), (trained / "training", True)):
+            (one,) = json.loads((where / "manifest.json").read_text("utf-8"))["frames"]
+            assert ("labels" in one) == labelled
+            np.testing.assert_array_equal(np.load(where / one["file"]), seen[-1][0].data)
+        assert (name, members, steps) == ("AtomAI", start.members, 200)
+        return {"train_seconds": 1234.4}
+
+    monkeypatch.setattr(adapt_bench, "run_tool", tool)
+    (alone,) = adapt_bench.round_rows(start, None, tmp_path)
+    assert (alone["measured"], alone["met"]) == ("181 s", False)
+    _, beside = adapt_bench.round_rows(start, tmp_path / "python", tmp_path)
+    assert beside["measured"].startswith("1234 s (200 steps a member")
+    assert seen[0][0].shape == (512, 512)
