@@ -136,7 +136,7 @@ class Work:
         for some, more in self.pool.map(job, [s.tolist() for s in shares]):
             observations += some
             descriptions += more
-        return with_calibration(ensemble, observations, descriptions)
+        return with_calibration(ensemble, self.material, observations, descriptions)
 
     def guard(
         self, ensemble: Ensemble, imaging: Imaging, number: int, factor: float = 1.0,

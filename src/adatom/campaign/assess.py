@@ -18,7 +18,7 @@ from adatom.features.calibrate import MATCH_A, Observation, fit_calibrator, matc
 from adatom.features.find import FindOptions, describe_frame, find_candidates
 from adatom.features.novelty import fit_novelty
 from adatom.features.regions import Regions, fit_regions
-from adatom.features.units import truth_in_units
+from adatom.features.units import material_in_units, truth_in_units
 from adatom.frames.conditions import Conditions
 from adatom.frames.synthesize import random_labelled
 from adatom.frames.universal import UNIVERSAL, nameless, random_material
@@ -91,7 +91,7 @@ def calibrate_ensemble(
         for some, more in pool.map(job, parts) if workers > 1 else map(job, parts):
             observations += some
             descriptions += more
-        fitted = with_calibration(ensemble, observations, descriptions)
+        fitted = with_calibration(ensemble, material, observations, descriptions)
         measured = partial(_measure_held_out, fitted, material, seed + 1)
         parts = [p.tolist() for p in np.array_split(np.arange(frames // 3), 4 * workers)]
         found = pool.map(measured, parts) if workers > 1 else map(measured, parts)
@@ -138,10 +138,14 @@ def observe(
 
 
 def with_calibration(
-    ensemble: Ensemble, observations: list[Observation], descriptions: Descriptions
+    ensemble: Ensemble,
+    material: Material,
+    observations: list[Observation],
+    descriptions: Descriptions,
 ) -> Ensemble:
     """Fit calibration and novelty; the same networks with both in the card."""
-    calibrator = fit_calibrator(observations, FindOptions().refine)
+    alike = material_in_units(material, material.scale)
+    calibrator = fit_calibrator(observations, FindOptions().refine, alike)
     card = {
         **ensemble.card,
         "calibration": calibrator.model_dump(),
@@ -166,9 +170,9 @@ def _bands(parts: _Compared) -> dict[str, Any]:
 
     Returns
     -------
-    One table: counts per Å² from and to, F1 of atoms and of foreign atoms, root-mean-square
-    error per axis in Å, share of errors within one and two standard deviations, and the expected
-    calibration error of ``p_exists`` over all doses.
+    One table: counts per Å² from and to, F1 of atoms and of foreign atoms, share of the found
+    atoms whose class is right, root-mean-square error per axis in Å, share of errors within one and
+    two standard deviations, and the expected calibration error of ``p_exists`` over all doses.
     """
     rows = []
     for low, high in pairwise((0.0, 40.0, 300.0, 2000.0, np.inf)):
@@ -205,6 +209,7 @@ def _compare(labelled: LabelledFrame, table: Any, within_A: float) -> dict[str, 
     true_foreign[right] = labelled.species[match[right]] > 0
     good = right & sure & keep
     error = table.xy[good] - labelled.xy[match[good]]
+    names = np.array(labelled.classes)[labelled.species[match[good]]]
     sigma = table.data.select("sigma_x_A", "sigma_y_A").to_numpy()[good]
     found_foreign = np.zeros(len(labelled.xy), dtype=bool)
     found_foreign[match[right & sure & foreign]] = True
@@ -213,6 +218,7 @@ def _compare(labelled: LabelledFrame, table: Any, within_A: float) -> dict[str, 
         "predicted": right[keep & sure],
         "true_foreign": found_foreign[truth_inner & (labelled.species > 0)],
         "predicted_foreign": true_foreign[keep & sure & foreign],
+        "named": table.elements[good] == names,
         "error": error.ravel(),
         "z": (error / sigma).ravel(),
         "p_exists": table.column("p_exists")[keep],
@@ -225,6 +231,7 @@ def _scores(joined: dict[str, Any]) -> dict[str, float]:
     return {
         "f1": _f1(joined["true"], joined["predicted"]),
         "f1_foreign": _f1(joined["true_foreign"], joined["predicted_foreign"]),
+        "class_right": float(np.mean(joined["named"])) if len(joined["named"]) else 1.0,
         "rmse_A": float(np.sqrt(np.mean(joined["error"] ** 2))),
         "within_1_sigma": float(np.mean(z < 1)),
         "within_2_sigma": float(np.mean(z < 2)),

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from scipy.optimize import minimize
 from scipy.spatial import cKDTree
 
-from adatom.core import LabelledFrame
+from adatom.core import GRAPHENE, LabelledFrame, Material
 from adatom.features.locate import Candidates
 from adatom.features.refine import Refined, RefineOptions
 from adatom.features.states import (
@@ -27,8 +27,10 @@ from adatom.features.states import (
     state_features,
     state_odds,
 )
+from adatom.features.sublattices import can_speak, fit_order
 
 FloatArray = NDArray[np.float64]
+SURE = 0.5  # a column more probable than this has a say on those around it
 MATCH_A = 0.5  # a found atom is right when it lies this near to a true one
 _MOVED = (0.0, 0.6, 0.7, 0.8, 0.9, 1.05, 1.3, 1.7, 2.2, 3.5)  # where trust is tabulated
 _MEDIAN = 0.6745  # of the absolute value of a standard normal variable
@@ -56,6 +58,8 @@ class Calibrator(BaseModel):
     spread: tuple[float, ...]
     spread_mean: tuple[float, ...]
     spread_scale: tuple[float, ...]
+    # What a column says itself counts this much, and what those say that lattice vectors lead to.
+    order: tuple[float, float] = (1.0, 0.0)
 
     def p_states(self, candidates: Candidates, refined: Refined) -> tuple[FloatArray, FloatArray]:
         """Probability that each site holds an atom, and that it is an empty lattice site.
@@ -112,7 +116,9 @@ class Observation:
     truth: LabelledFrame
 
 
-def fit_calibrator(observations: list[Observation], options: RefineOptions) -> Calibrator:
+def fit_calibrator(
+    observations: list[Observation], options: RefineOptions, material: Material = GRAPHENE
+) -> Calibrator:
     """Fit on held-out simulated frames.
 
     Parameters
@@ -121,6 +127,8 @@ def fit_calibrator(observations: list[Observation], options: RefineOptions) -> C
         Frames that training never saw.
     options
         With which they were refined.
+    material
+        What they show, in their unit of length.
     """
     states: list[tuple[FloatArray, NDArray[np.int64]]] = []
     classes: list[tuple[FloatArray, NDArray[np.int64]]] = []
@@ -150,7 +158,7 @@ def fit_calibrator(observations: list[Observation], options: RefineOptions) -> C
     left = error - _trust(trust, moved)[:, None] * shift
     spread, mean, scale = _fit_spread(left / shape, features)
     weights = fit_states(states)
-    return Calibrator(
+    fitted = Calibrator(
         states=weights,
         exists=fit_exists(states, weights),
         foreign=fit_classes(classes),
@@ -159,6 +167,23 @@ def fit_calibrator(observations: list[Observation], options: RefineOptions) -> C
         spread_mean=mean,
         spread_scale=scale,
     )
+    return fitted.model_copy(update={"order": _fit_order(fitted, observations, material)})
+
+
+def _fit_order(
+    fitted: Calibrator, observations: list[Observation], material: Material
+) -> tuple[float, float]:
+    """Fit how much the columns of a lattice say of each other, on those that are found."""
+    if not can_speak(material):
+        return fitted.order
+    parts = []
+    for seen in observations:
+        c, r = seen.candidates, seen.refined
+        match = match_truth(c.xy, seen.truth.xy)
+        there = (fitted.p_states(c, r)[0] > SURE) & (match >= 0)
+        p = fitted.p_classes(c, r)[there]
+        parts.append((c.xy[there], p, seen.truth.species[match[there]]))
+    return fit_order(parts, material)
 
 
 def match_truth(xy: FloatArray, truth: FloatArray, within: float = MATCH_A) -> NDArray[np.int64]:

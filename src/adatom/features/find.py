@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from adatom.core import VACANCY, AtomTable, Frame, Material, Prediction
-from adatom.features.calibrate import Calibrator
+from adatom.features.calibrate import SURE, Calibrator
 from adatom.features.ghosts import ghosts
 from adatom.features.locate import Candidates, LocateOptions, locate
 from adatom.features.novelty import describe
 from adatom.features.refine import Refined, RefineOptions, refine
 from adatom.features.regions import Regions, describe_regions
+from adatom.features.sublattices import ordered
 from adatom.features.units import (
     candidates_times,
     frame_in_units,
@@ -126,7 +127,7 @@ def find(
     candidates, refined = find_candidates(frame, tiles, material, options)
     p_exists, p_empty = calibrator.p_states(candidates, refined)
     keep = p_exists >= options.lowest_p_exists
-    element, p_element = _elements(candidates, refined, material, calibrator)
+    element, p_element = _elements(candidates, refined, p_exists, material, calibrator)
     scale = material.scale
     atoms = AtomTable.build(
         frame=frame.index,
@@ -161,10 +162,16 @@ def describe_frame(
 
 
 def _elements(
-    candidates: Candidates, refined: Refined, material: Material, calibrator: Calibrator
+    candidates: Candidates,
+    refined: Refined,
+    p_exists: FloatArray,
+    material: Material,
+    calibrator: Calibrator,
 ) -> tuple[NDArray[np.str_], FloatArray]:
     """Likeliest element of every site and its probability."""
     species = [s for s in material.species if s != VACANCY]
-    p = calibrator.p_classes(candidates, refined)
+    p, there = calibrator.p_classes(candidates, refined), p_exists > SURE
+    alike = material_in_units(material, material.scale)
+    p[there] = ordered(candidates.xy[there], p[there], alike, calibrator.order)
     number = np.argmax(p, axis=1)
     return np.array(species)[number], p[np.arange(len(p)), number]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from adatom.core import Frame
 from adatom.features.fit import Fit, Optics, RefineOptions
@@ -75,7 +77,23 @@ def refine(
     outside_xy
         Atoms beyond the border whose tails show, shape (ghost, 2), Å; fitted and not returned.
     """
-    options = options or RefineOptions()
+    with _pools().limit(limits=1, user_api="blas"):
+        return _refine(frame, xy, options or RefineOptions(), outside_xy)
+
+
+@cache
+def _pools() -> ThreadpoolController:
+    """Thread pools of linear algebra.
+
+    Its vectors are short here: more threads than one save nothing, and wait for each other at full
+    speed. Beside other work that costs three times the time.
+    """
+    return ThreadpoolController()
+
+
+def _refine(
+    frame: Frame, xy: FloatArray, options: RefineOptions, outside_xy: FloatArray | None
+) -> Refined:
     view = sample(frame)
     n = len(xy)
     everything = xy if outside_xy is None else np.concatenate([xy, outside_xy])

@@ -103,25 +103,42 @@ def describe_regions(
     distance, neighbours = np.full(n, np.nan), np.zeros(n)
     if sure.sum() > _FEW:
         distance[sure], neighbours[sure] = surroundings(candidates.xy[sure], material)
-    sigma = counts_sigma_A(refined, options)
+    # Of an atom at the frame's border some neighbours are missing.
+    inner = sure & (candidates.border_A > 1.5 * material.bond_length_A)
+    described = np.bincount(which, minlength=len(boxes)) >= _FEW
+    described &= np.bincount(which[inner], minlength=len(boxes)) >= _FEW // 2
+
+    def median(values: FloatArray, of: NDArray[np.bool_] | None = None) -> FloatArray:
+        mine = np.ones(n, dtype=bool) if of is None else of
+        return _medians(values[mine], which[mine], len(boxes))
+
     typical = max(float(np.median(refined.amplitude)), 1e-12)
-    for k in range(len(boxes)):
-        mine = which == k
-        # Of an atom at the frame's border some neighbours are missing.
-        inner = mine & sure & (candidates.border_A > 1.5 * material.bond_length_A)
-        if mine.sum() < _FEW or inner.sum() < _FEW // 2:
-            continue
-        near = distance[inner]
-        empty[k] = (
-            np.log(max(float(np.median(sigma[mine])), 1e-4)),
-            np.median(logit[mine]),
-            np.mean(neighbours[inner] == material.coordination),
-            np.log(float(np.median(near)) / material.bond_length_A),
-            1.4826 * np.median(np.abs(near - np.median(near))),
-            np.log(max(float(np.median(refined.amplitude[mine])) / typical, 0.05)),
-            np.log(max(float(np.median(refined.level[mine])) / typical, 0.02)),
+    usual = median(distance, inner)
+    expected = (neighbours == material.coordination).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # regions of few sites, which stay NaN
+        values = (
+            np.log(np.maximum(median(counts_sigma_A(refined, options)), 1e-4)),
+            median(logit),
+            np.bincount(which[inner], expected[inner], len(boxes))
+            / np.maximum(np.bincount(which[inner], minlength=len(boxes)), 1),
+            np.log(usual / material.bond_length_A),
+            1.4826 * median(np.abs(distance - usual[which]), inner),
+            np.log(np.maximum(median(refined.amplitude) / typical, 0.05)),
+            np.log(np.maximum(median(refined.level) / typical, 0.02)),
         )
+    empty[described] = np.stack(values, axis=1)[described]
     return Regions(boxes, empty)
+
+
+def _medians(values: FloatArray, group: NDArray[np.int64], groups: int) -> FloatArray:
+    """Median of the values of each group, shape (group,); NaN for a group without any."""
+    ordered = values[np.lexsort((values, group))]
+    count = np.bincount(group, minlength=groups)
+    first, some = np.cumsum(count) - count, count > 0
+    out = np.full(groups, np.nan)
+    low, high = first + (count - 1) // 2, first + count // 2
+    out[some] = 0.5 * (ordered[low[some]] + ordered[high[some]])
+    return out
 
 
 def fit_regions(regions: list[Regions]) -> Novelty:

@@ -1,0 +1,282 @@
+"""Which column is which: what a site's like can say together that one column cannot.
+
+Along a zone axis two columns may differ by a tenth in brightness, less than the noise of one. All
+columns that a lattice vector leads to are of one kind, though, and what they say adds up; and where
+one kind of site is taken, the other kind is left for its neighbours.
+"""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.optimize import minimize
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+
+from adatom.core import Material
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+_STRAIN = 0.12  # lattice vectors may be this much longer or shorter than they should be
+_TOLERANCE = 0.3  # bond lengths: a column this near to where a lattice vector leads may be the one
+_STRICT = 0.2  # the same, once it is known where the vector leads in that part of the frame
+_REACH = 5.0  # lattice constants around an atom that speak for it
+_NEAR = 2.0  # lattice constants within which all kinds of a cell are to be seen
+_FEWEST = 8  # columns of a kind around an atom that are worth asking
+_DIRECTIONS = 720
+_GRAINS = 4
+_LEAST_P = 1e-4
+_MOST_SITES = 4  # of a cell: more could stand in too many orders
+
+
+def can_speak(material: Material) -> bool:
+    """Tell whether a material's columns can speak for each other.
+
+    It takes sites of at least two kinds, and one arrangement of them: where stackings change in a
+    frame, what stands where changes too.
+    """
+    kinds = len(set(material.site_species))
+    return material.form != "atoms" and not material.polytypes and 1 < kinds <= _MOST_SITES
+
+
+def neighbours_say(xy: FloatArray, p: FloatArray, material: Material) -> FloatArray:
+    """Log-likelihood of each host for every column, by the columns around it.
+
+    Parameters
+    ----------
+    xy
+        Columns, shape (atom, 2), Å.
+    p
+        Probability of each class for each, shape (atom, class); classes are `material.species`.
+    material
+        The crystal, one for which `can_speak`.
+
+    Returns
+    -------
+    Shape (atom, class): of the orders in which the kinds of sites may stand, the best mean
+    log-likelihood of those with this class on the column's own site; zero for what is no host and
+    where the lattice is not clear.
+    """
+    out = np.zeros(p.shape)
+    n, sites = len(xy), len(material.site_species)
+    kind, grain = sublattices(xy, material)
+    kinds = int(kind.max(initial=-1)) + 1
+    if n < _FEWEST * sites or kinds < sites:
+        return out
+    member = (kind[:, None] == np.arange(kinds)).astype(np.float64)
+    of_grain = grain[member.argmax(axis=0)]
+    around = _within(xy, _REACH * material.lattice_constant_A)
+    count, near = around @ member, _within(xy, _NEAR * material.lattice_constant_A) @ member
+    near[grain[:, None] != of_grain[None, :]] = 0.0
+    said = np.log(np.maximum(p, _LEAST_P))
+    means = np.stack([around @ (member * said[:, k : k + 1]) for k in range(p.shape[1])], axis=-1)
+    means /= np.maximum(count, 1.0)[..., None]  # (atom, kind, class)
+    number = {label: k for k, label in enumerate(material.species)}
+    hosts = [number[s] for s in material.site_species]
+    orders = np.array(sorted(set(permutations(hosts))))
+    there = np.argsort(-near, axis=1)[:, :sites]  # the kinds that share the cell
+    enough = (np.take_along_axis(near, there, axis=1) > 0).all(axis=1)
+    enough &= (np.take_along_axis(count, there, axis=1) >= _FEWEST).all(axis=1)
+    own = there == kind[:, None]
+    clear = np.flatnonzero(enough & own.any(axis=1))
+    mean = np.take_along_axis(means[clear], there[clear][:, :, None], axis=1)
+    score = np.stack([mean[:, np.arange(sites), order].sum(axis=1) for order in orders], axis=1)
+    at = own[clear].argmax(axis=1)
+    for host in set(hosts):
+        fits = np.equal(orders[:, at].T, host)  # (atom, order)
+        out[clear, host] = np.where(fits, score, -np.inf).max(axis=1)
+    return out
+
+
+def _within(xy: FloatArray, reach: float) -> sparse.csr_array:
+    """Which others lie within reach of each, shape (atom, atom): a column has its own say."""
+    pairs = cKDTree(xy).query_pairs(reach, output_type="ndarray")
+    rows, cols = np.concatenate([pairs, pairs[:, ::-1]]).T
+    return sparse.csr_array((np.ones(len(rows)), (rows, cols)), shape=(len(xy), len(xy)))
+
+
+def ordered(
+    xy: FloatArray, p: FloatArray, material: Material, weights: tuple[float, float]
+) -> FloatArray:
+    """Probability of each class, with what the neighbours say.
+
+    Parameters
+    ----------
+    xy, p, material
+        See `neighbours_say`.
+    weights
+        Of a column's own word and of its neighbours', from `fit_order`.
+
+    Returns
+    -------
+    Shape (atom, class). What is no host keeps its probability.
+    """
+    if not can_speak(material) or weights == (1.0, 0.0):
+        return p
+    return _joined(p, neighbours_say(xy, p, material), _hosts(material), weights)
+
+
+def fit_order(
+    parts: list[tuple[FloatArray, FloatArray, IntArray]], material: Material
+) -> tuple[float, float]:
+    """Fit how much a column's own word counts, and its neighbours'.
+
+    Parameters
+    ----------
+    parts
+        Of frames whose truth is known: positions, probabilities, true classes.
+    material
+        What they show.
+
+    Returns
+    -------
+    Weights of maximum likelihood; 1 and 0, which change nothing, where there is nothing to learn.
+    """
+    hosts = _hosts(material)
+    if not can_speak(material):
+        return 1.0, 0.0
+    kept = [(p, neighbours_say(xy, p, material), true) for xy, p, true in parts if len(xy)]
+    if not kept:
+        return 1.0, 0.0
+    p, said, true = (np.concatenate(part) for part in zip(*kept, strict=True))
+    clear = said.any(axis=1) & np.isin(true, np.flatnonzero(hosts))
+    if clear.sum() < _FEWEST:
+        return 1.0, 0.0
+    p, said, true = p[clear], said[clear], true[clear]
+
+    def loss(w: FloatArray) -> float:
+        joined = _joined(p, said, hosts, (float(w[0]), float(w[1])))
+        return float(-np.log(np.maximum(joined[np.arange(len(true)), true], 1e-9)).mean())
+
+    bounds = [(0.0, 2.0), (0.0, 60.0)]
+    best = minimize(loss, np.array([0.8, 4.0]), bounds=bounds, method="Nelder-Mead")
+    own, others = (float(v) for v in best.x)
+    return own, others
+
+
+def sublattices(xy: FloatArray, material: Material) -> tuple[IntArray, IntArray]:
+    """Tell which columns lattice vectors lead to from each other.
+
+    Grain by grain: the direction of the lattice is that in which most pairs of columns lie a
+    lattice vector apart; columns that have a whole parallelogram of such pairs are joined.
+
+    Parameters
+    ----------
+    xy
+        Shape (atom, 2), Å.
+    material
+        Gives the lattice vectors.
+
+    Returns
+    -------
+    Number of the kind and of the grain of each column, shape (atom,); -1 for those in no grain.
+    """
+    kind, grain = np.full((2, len(xy)), -1, dtype=np.int64)
+    tree = cKDTree(xy)
+    left = np.ones(len(xy), dtype=bool)
+    first = 0
+    for number in range(_GRAINS):
+        if left.sum() < _FEWEST * len(material.basis):
+            break
+        vectors = _vectors(xy[left], material)
+        if vectors is None:
+            break
+        joined = _joins(xy, tree, vectors, material.bond_length_A)
+        _, label = connected_components(joined, directed=False)
+        mine = left & (np.bincount(label)[label] >= _FEWEST)
+        if not mine.any():
+            break
+        kind[mine] = first + np.unique(label[mine], return_inverse=True)[1]
+        grain[mine] = number
+        first = int(kind.max()) + 1
+        left &= ~mine
+    return kind, grain
+
+
+def _hosts(material: Material) -> NDArray[np.bool_]:
+    return np.array([s in material.site_species for s in material.species])
+
+
+def _joined(
+    p: FloatArray, said: FloatArray, hosts: NDArray[np.bool_], weights: tuple[float, float]
+) -> FloatArray:
+    """Weigh a column's own word and its neighbours', among hosts, whose sum stays."""
+    out = p.copy()
+    clear = said.any(axis=1)
+    own = weights[0] * np.log(np.maximum(p[np.ix_(clear, hosts)], _LEAST_P))
+    logit = own + weights[1] * said[np.ix_(clear, hosts)]
+    odds = np.exp(logit - logit.max(axis=1, keepdims=True))
+    total = p[np.ix_(clear, hosts)].sum(axis=1, keepdims=True)
+    out[np.ix_(clear, hosts)] = total * odds / odds.sum(axis=1, keepdims=True)
+    return out
+
+
+def _vectors(xy: FloatArray, material: Material) -> FloatArray | None:
+    """Two lattice vectors as they lie in the frame, rows of (2, 2), Å; None where none show."""
+    cell = material.cell()
+    longest = (1 + _STRAIN) * float(np.linalg.norm(cell, axis=1).max())
+    pairs = cKDTree(xy).query_pairs(longest, output_type="ndarray")
+    if not len(pairs):
+        return None
+    d = xy[pairs[:, 1]] - xy[pairs[:, 0]]
+    d = np.concatenate([d, -d])
+    length, angle = np.linalg.norm(d, axis=1), np.arctan2(d[:, 1], d[:, 0])
+    best: tuple[float, FloatArray] | None = None
+    for flipped in (False, True):
+        own = cell * (1.0, -1.0) if flipped else cell
+        seen = np.zeros(_DIRECTIONS)
+        for vector in own:
+            size = float(np.linalg.norm(vector))
+            close = np.abs(length / size - 1.0) < _STRAIN
+            turn = (angle[close] - np.arctan2(vector[1], vector[0])) % (2 * np.pi)
+            bins = np.floor(turn / (2 * np.pi) * _DIRECTIONS).astype(int) % _DIRECTIONS
+            seen += np.bincount(bins, minlength=_DIRECTIONS)
+        wide = int(np.degrees(_TOLERANCE * material.bond_length_A / longest) / 360 * _DIRECTIONS)
+        kernel = np.ones(2 * max(wide, 1) + 1)
+        smooth = np.real(np.fft.ifft(np.fft.fft(seen) * np.fft.fft(kernel, _DIRECTIONS)))
+        top = int(smooth.argmax())
+        if best is None or smooth[top] > 1.02 * best[0]:
+            turned = (top - max(wide, 1) + 0.5) / _DIRECTIONS * 2 * np.pi
+            c, s = np.cos(turned), np.sin(turned)
+            best = float(smooth[top]), own @ np.array([[c, s], [-s, c]])
+    assert best is not None  # two tries were made  # noqa: S101
+    tree = cKDTree(d)
+    vectors = best[1]
+    for part in (0.5, 0.25):  # of a bond length: where such pairs really lie
+        near = tree.query_ball_point(vectors, part * material.bond_length_A)
+        if min(len(k) for k in near) < _FEWEST:
+            return None
+        vectors = np.stack([np.median(d[k], axis=0) for k in near])
+    return vectors
+
+
+def _joins(xy: FloatArray, tree: cKDTree, vectors: FloatArray, bond: float) -> sparse.csr_array:
+    """Pairs a lattice vector apart that are sides of a parallelogram of four columns.
+
+    Scans bend: where a vector leads is learned from the columns around.
+    """
+    n = len(xy)
+    around = _within(xy, 3.0 * float(np.linalg.norm(vectors, axis=1).max()))
+    ahead = []
+    for vector in vectors:
+        distance, index = tree.query(xy + vector, distance_upper_bound=_TOLERANCE * bond)
+        seen = np.isfinite(distance)
+        led = np.zeros((n, 3))
+        led[seen, 0] = 1.0
+        led[seen, 1:] = xy[index[seen]] - xy[seen]
+        total = around @ led + led
+        local = total[:, 1:] / np.maximum(total[:, :1], 1.0)
+        distance, index = tree.query(xy + local, distance_upper_bound=_STRICT * bond)
+        ahead.append(np.where(np.isfinite(distance) & (total[:, 0] > 0), index, -1))
+    a, b = ahead
+    first = np.flatnonzero((a >= 0) & (b >= 0))
+    over = np.where(a[b[first]] >= 0, a[b[first]], -2)
+    whole = over == np.where(b[a[first]] >= 0, b[a[first]], -3)
+    first, over = first[whole], over[whole]
+    right, down = a[first], b[first]
+    rows = np.concatenate([first, first, right, down])
+    cols = np.concatenate([right, down, over, over])
+    return sparse.csr_array((np.ones(len(rows)), (rows, cols)), shape=(n, n))
