@@ -100,3 +100,22 @@ def test_where_stackings_change_no_host_is_out_of_place():
     antisite = point_defects(table(xy, names), replace(lattice, material=plain), *nothing, 0)
     assert antisite.kinds == ["S2_Mo"]
     assert len(point_defects(table(xy, names), lattice, *nothing, 0)) == 0
+
+
+def test_a_second_grain_is_not_full_of_defects():
+    """Its sites are not those of the lattice that fits the first grain."""
+    cdte = load_material("CdTe")
+    parts = [lattice_sites(cdte, (45.0, 60.0), 0.0, angle) for angle in (0.2, 1.1)]
+    xy = np.concatenate([parts[0][0], parts[1][0] + [46.0, 0.0]])
+    site = np.concatenate([s for _, s in parts])
+    names = np.array(cdte.site_species)[site].astype(object)
+    first = np.arange(len(xy)) < len(parts[0][0])
+    lattice = fit_lattice(xy[first & (names == "Te")], cdte, others_xy=xy[first & (names == "Cd")])
+    nothing = (np.zeros((0, 2)), np.zeros(0))
+    assert len(point_defects(table(xy, names), lattice, *nothing, 0)) == 0
+    wrong = [int(np.argmin(np.linalg.norm(xy - at, axis=1))) for at in ([20, 30], [70, 30])]
+    other = {"Cd": "Te", "Te": "Cd"}
+    kinds = sorted(f"{other[names[i]]}_{names[i]}" for i in wrong)
+    names[wrong] = [other[names[i]] for i in wrong]
+    found = point_defects(table(xy, names), lattice, *nothing, 0)
+    assert sorted(found.kinds) == kinds

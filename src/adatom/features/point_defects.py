@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from adatom.core import AtomTable, DefectTable, Lattice
+from adatom.core import AtomTable, DefectTable, Lattice, Material
+from adatom.features.sublattices import can_speak, sublattices
 
 FloatArray = NDArray[np.float64]
 _ON_SITE = 0.35  # bond lengths: a column this near to a site stands on it
@@ -40,7 +41,7 @@ def point_defects(
     Returns
     -------
     ``V_Mo`` is an empty Mo site; ``W_Mo`` W on one; ``W_ad`` a column between the sites. Hosts on
-    each other's sites are named only in a crystal without polytypes.
+    each other's sites are named only where `features.sublattices` tells the sites apart.
     """
     rows: list[tuple[str, float, float, float, list[int]]] = []
     missing = _due(lattice, vacancies_xy)[0] if lattice is not None else ["X"] * len(p_empty)
@@ -54,10 +55,13 @@ def point_defects(
         numbers = atoms.data["atom"].to_list()
         crystal = lattice.material
         hosts = {s for each in crystal.arrangements() for s in each.site_species}
+        alike = _alike(atoms, crystal)
+        due = [a or d for a, d in zip(alike, due, strict=True)]
         for i, element in enumerate(atoms.elements):
-            off = distance[i] > reach
-            # Where stackings change, so do the sites: there, no host is out of place.
-            usual = element in hosts and (off or bool(crystal.polytypes) or element == due[i])
+            off = distance[i] > reach and not alike[i]
+            # Where stackings change, so do the sites: there, no host is out of place. Nor is it
+            # where lattice vectors lead to no others: a second grain is not full of defects.
+            usual = element in hosts and (off or not alike[i] or element == due[i])
             if p[i] < _LEAST or usual:
                 continue
             x, y = (float(v) for v in atoms.xy[i])
@@ -77,6 +81,22 @@ def point_defects(
             }
         )
     )  # fmt: skip
+
+
+def _alike(atoms: AtomTable, material: Material) -> list[str]:
+    """What most of the columns are that lattice vectors lead to from each, "" where unknown."""
+    out = [""] * len(atoms.data)
+    if not can_speak(material):
+        return out
+    sure = np.flatnonzero(atoms.column("p_exists") > 0.5)
+    kind, _ = sublattices(atoms.xy[sure], material)
+    names = atoms.elements[sure]
+    for k in np.unique(kind[kind >= 0]):
+        mine = kind == k
+        element, count = np.unique(names[mine], return_counts=True)
+        for i in sure[mine]:
+            out[int(i)] = str(element[count.argmax()])
+    return out
 
 
 def _due(lattice: Lattice, xy: FloatArray) -> tuple[list[str], FloatArray]:

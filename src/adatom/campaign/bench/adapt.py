@@ -35,6 +35,7 @@ _USUAL = Conditions(
     counts=0.2, background=0.1,
 )  # fmt: skip
 _KINDS = ("atom", "vacancy", "Si")
+_UNSEEN = 36  # frames to score on: one Si in 170 is a step of 0.003
 _GAP = 0.01  # a smaller gap is chance: nothing to close
 _CLOSED = 0.8
 _PEER_STEPS = 200
@@ -126,7 +127,7 @@ def bench_adapt(options: Any, output: Path) -> list[Row]:
     chosen = AdaptOptions(rounds=1, steps=60 if options.quick else 300)
     rows: list[Row] = []
     for name in SHIFTS:
-        rows += shift_rows(name, start, chosen, unseen=4 if options.quick else 12)
+        rows += shift_rows(name, start, chosen, unseen=4 if options.quick else _UNSEEN)
     rows += round_rows(start, options.peers, output)
     if options.data is not None:
         rows += bench_adapt_real(options, chosen)
