@@ -19,6 +19,7 @@ from adatom.learning.ensemble import predict_tiles
 
 _DOSE = 5.0
 _FEW_STEPS = 20
+_REPEATS = 3
 _SCENE_PX = 1024
 _PIXEL_A = (0.15, 0.15)
 
@@ -65,7 +66,7 @@ def bench_speed(options: Any, output: Path) -> list[Row]:
         )
     )
     if options.peers is not None:
-        rows.append(_against_atomai(options.peers, seconds[1024], output))
+        rows.append(_against_atomai(options.peers, finder, output))
     return rows
 
 
@@ -77,26 +78,41 @@ def _frame(size: int) -> Frame:
     return Frame(np.tile(frame.data, (copies, copies)), frame.calibration, source="benchmark")
 
 
-def _against_atomai(python: Path, ours: float, output: Path) -> Row:
-    """AtomAI's ten networks on the same 1024² frame, one thread, same run."""
-    (scene,) = convolution_set(1, pixels=1024, pixel_range_A=_PIXEL_A)
-    write_frames(output / "large", [scene.frame(_DOSE, 1024)])
+def _against_atomai(python: Path, finder: Finder, output: Path) -> Row:
+    """AtomAI's ten networks on the same 1024² frame, one thread; ours before it and after it."""
+    (scene,) = convolution_set(1, pixels=_SCENE_PX, pixel_range_A=_PIXEL_A)
+    shown = scene.frame(_DOSE, _SCENE_PX)
+    write_frames(output / "large", [shown])
+    own = []
+
+    def ours() -> None:
+        for _ in range(_REPEATS):
+            start = time.perf_counter()
+            finder(shown.frame)
+            own.append(time.perf_counter() - start)
+
+    finder(shown.frame)  # warm up
     training = [
         random_labelled(GRAPHENE, np.random.default_rng([41_000_000, i]), field_A=40.0)
         for i in range(30)
     ]
     write_frames(output / "training", training, labels=True)
-    # How well it was trained does not change its time.
-    answer = run_tool(
-        python, "AtomAI", output / "large", output, output, members=10, steps=_FEW_STEPS
-    )
-    theirs = float(answer["frames"][0]["seconds"])
-    ratio, memory = theirs / ours, answer["peak_memory_MB"]
+    theirs, memory = [], 0.0
+    for _ in range(2):
+        ours()
+        # How well it was trained does not change its time.
+        answer = run_tool(
+            python, "AtomAI", output / "large", output, output, members=10, steps=_FEW_STEPS
+        )
+        theirs.append(float(answer["frames"][0]["seconds"]))
+        memory = answer["peak_memory_MB"]
+    ours()
+    mine, other = float(np.median(own)), float(np.mean(theirs))
     return row(
         "1024², ten members: adatom over AtomAI",
-        f"{ours:.2f} s over {theirs:.1f} s ({memory:.0f} MB): 1/{ratio:.1f}",
+        f"{mine:.2f} s over {other:.1f} s ({memory:.0f} MB): 1/{other / mine:.1f}",
         "at most 1/10",
-        met=ours <= theirs / 10,
+        met=mine <= other / 10,
     )
 
 
