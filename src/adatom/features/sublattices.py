@@ -12,6 +12,7 @@ from itertools import permutations
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.ndimage import uniform_filter
 from scipy.optimize import minimize
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
@@ -23,8 +24,9 @@ IntArray = NDArray[np.int64]
 _STRAIN = 0.12  # lattice vectors may be this much longer or shorter than they should be
 _TOLERANCE = 0.3  # bond lengths: a column this near to where a lattice vector leads may be the one
 _STRICT = 0.2  # the same, once it is known where the vector leads in that part of the frame
-_REACH = 5.0  # lattice constants around an atom that speak for it
-_NEAR = 2.0  # lattice constants within which all kinds of a cell are to be seen
+_REACH = 4  # cells of a lattice constant around a column's own that speak for it
+_NEAR = 2  # such cells within which all kinds are to be seen
+_BENT = 3  # such cells in which a lattice vector leads the same way
 _FEWEST = 8  # columns of a kind around an atom that are worth asking
 _DIRECTIONS = 720
 _GRAINS = 4
@@ -68,18 +70,20 @@ def neighbours_say(xy: FloatArray, p: FloatArray, material: Material) -> FloatAr
         return out
     member = (kind[:, None] == np.arange(kinds)).astype(np.float64)
     of_grain = grain[member.argmax(axis=0)]
-    around = _within(xy, _REACH * material.lattice_constant_A)
-    count, near = around @ member, _within(xy, _NEAR * material.lattice_constant_A) @ member
+    step = material.lattice_constant_A
+    count, near = _sums(xy, member, step, _REACH), _sums(xy, member, step, _NEAR)
     near[grain[:, None] != of_grain[None, :]] = 0.0
     said = np.log(np.maximum(p, _LEAST_P))
-    means = np.stack([around @ (member * said[:, k : k + 1]) for k in range(p.shape[1])], axis=-1)
+    means = np.stack(
+        [_sums(xy, member * said[:, k : k + 1], step, _REACH) for k in range(p.shape[1])], axis=-1
+    )
     means /= np.maximum(count, 1.0)[..., None]  # (atom, kind, class)
     number = {label: k for k, label in enumerate(material.species)}
     hosts = [number[s] for s in material.site_species]
     orders = np.array(sorted(set(permutations(hosts))))
     there = np.argsort(-near, axis=1)[:, :sites]  # the kinds that share the cell
-    enough = (np.take_along_axis(near, there, axis=1) > 0).all(axis=1)
-    enough &= (np.take_along_axis(count, there, axis=1) >= _FEWEST).all(axis=1)
+    enough = (np.take_along_axis(near, there, axis=1) > 0.5).all(axis=1)
+    enough &= (np.take_along_axis(count, there, axis=1) > _FEWEST - 0.5).all(axis=1)
     own = there == kind[:, None]
     clear = np.flatnonzero(enough & own.any(axis=1))
     mean = np.take_along_axis(means[clear], there[clear][:, :, None], axis=1)
@@ -91,11 +95,34 @@ def neighbours_say(xy: FloatArray, p: FloatArray, material: Material) -> FloatAr
     return out
 
 
-def _within(xy: FloatArray, reach: float) -> sparse.csr_array:
-    """Which others lie within reach of each, shape (atom, atom): a column has its own say."""
-    pairs = cKDTree(xy).query_pairs(reach, output_type="ndarray")
-    rows, cols = np.concatenate([pairs, pairs[:, ::-1]]).T
-    return sparse.csr_array((np.ones(len(rows)), (rows, cols)), shape=(len(xy), len(xy)))
+def _sums(xy: FloatArray, values: FloatArray, step: float, reach: int) -> FloatArray:
+    """Sum over what lies in the square cells around each place, without its own share.
+
+    Parameters
+    ----------
+    xy
+        Shape (atom, 2), Å.
+    values
+        Shape (atom, value).
+    step
+        Edge of a cell, Å.
+    reach
+        Cells to either side.
+
+    Returns
+    -------
+    Shape (atom, value). Time and memory go with the area, whatever the reach.
+    """
+    cell = np.floor((xy - xy.min(axis=0)) / step).astype(np.int64)
+    rows, cols = (int(n) for n in cell.max(axis=0) + 1)
+    flat = cell[:, 0] * cols + cell[:, 1]
+    size = 2 * reach + 1
+    out = np.empty_like(values)
+    for k in range(values.shape[1]):
+        grid = np.bincount(flat, values[:, k], rows * cols).reshape(rows, cols)
+        out[:, k] = (uniform_filter(grid, size, mode="constant") * size**2).ravel()[flat]
+    out -= values
+    return out
 
 
 def ordered(
@@ -259,7 +286,7 @@ def _joins(xy: FloatArray, tree: cKDTree, vectors: FloatArray, bond: float) -> s
     Scans bend: where a vector leads is learned from the columns around.
     """
     n = len(xy)
-    around = _within(xy, 3.0 * float(np.linalg.norm(vectors, axis=1).max()))
+    step = float(np.linalg.norm(vectors, axis=1).max())
     ahead = []
     for vector in vectors:
         distance, index = tree.query(xy + vector, distance_upper_bound=_TOLERANCE * bond)
@@ -267,10 +294,10 @@ def _joins(xy: FloatArray, tree: cKDTree, vectors: FloatArray, bond: float) -> s
         led = np.zeros((n, 3))
         led[seen, 0] = 1.0
         led[seen, 1:] = xy[index[seen]] - xy[seen]
-        total = around @ led + led
-        local = total[:, 1:] / np.maximum(total[:, :1], 1.0)
+        total = _sums(xy, led, step, _BENT) + led
+        local = total[:, 1:] / np.maximum(total[:, :1], 0.5)
         distance, index = tree.query(xy + local, distance_upper_bound=_STRICT * bond)
-        ahead.append(np.where(np.isfinite(distance) & (total[:, 0] > 0), index, -1))
+        ahead.append(np.where(np.isfinite(distance) & (total[:, 0] > 0.5), index, -1))
     a, b = ahead
     first = np.flatnonzero((a >= 0) & (b >= 0))
     over = np.where(a[b[first]] >= 0, a[b[first]], -2)
