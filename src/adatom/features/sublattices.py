@@ -30,6 +30,7 @@ _BENT = 3  # such cells in which a lattice vector leads the same way
 _FEWEST = 8  # columns of a kind around an atom that are worth asking
 _DIRECTIONS = 720
 _GRAINS = 4
+_KINDS = 24  # the largest of all grains; smaller ones keep to themselves
 _LEAST_P = 1e-4
 _MOST_SITES = 4  # of a cell: more could stand in too many orders
 
@@ -220,6 +221,11 @@ def sublattices(xy: FloatArray, material: Material) -> tuple[IntArray, IntArray]
         grain[mine] = number
         first = int(kind.max()) + 1
         left &= ~mine
+    names, count = np.unique(kind[kind >= 0], return_counts=True)
+    large = np.sort(names[np.argsort(-count, kind="stable")[:_KINDS]])
+    kept = np.isin(kind, large)
+    kind[kept] = np.searchsorted(large, kind[kept])
+    kind[~kept] = grain[~kept] = -1
     return kind, grain
 
 
