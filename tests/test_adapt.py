@@ -227,7 +227,7 @@ def test_the_guard_is_as_strict_as_its_sites_allow():
 class Scored(working.Work):
     """A guard whose F1 is a known function of the counts."""
 
-    def guard(self, ensemble, imaging, number, factor=1.0, frames=None):
+    def guard(self, ensemble, imaging, number, factor=1.0, frames=None, *, clean=False):
         return {"atom": ensemble(imaging.counts.value * factor)}
 
 
@@ -267,6 +267,19 @@ def test_the_guard_looks_at_the_experiments_own_counts_alone():
     assert pool.scenes.wide == 0.0
     assert pool.scenes.fewer == 1.0
     assert pool.scenes.imaging.counts.value == pytest.approx(3.0)
+
+
+def test_the_detection_limit_is_that_of_clean_frames():
+    """Atoms under dirt are lost at any dose: they would hide what the dose does."""
+    pool = Recorded()
+    work = working.Work(pool, GRAPHENE, TINY, 0.15)
+    work.guard(None, imaging(), 1)
+    assert pool.scenes.contaminated == pytest.approx(0.25)
+    work.detection_limit(None, imaging())
+    assert pool.scenes.contaminated == 0.0
+    rng = np.random.default_rng(0)
+    clean = [conditions_like(imaging(), GRAPHENE, rng, 0.0) for _ in range(40)]
+    assert all(c.contamination == 0.0 for c in clean)
 
 
 def test_the_guards_radius_goes_with_the_pattern():
@@ -425,7 +438,7 @@ class Scripted(working.Work):
     def calibrate(self, ensemble, matched, number):
         return ensemble
 
-    def guard(self, ensemble, imaging, number, factor=1.0, frames=None):
+    def guard(self, ensemble, imaging, number, factor=1.0, frames=None, *, clean=False):
         return f1(atom=self.f1.pop(0))
 
     def detection_limit(self, ensemble, imaging):

@@ -140,13 +140,17 @@ class Work:
 
     def guard(
         self, ensemble: Ensemble, imaging: Imaging, number: int, factor: float = 1.0,
-        frames: int | None = None,
+        frames: int | None = None, *, clean: bool = False,
     ) -> dict[str, float]:  # fmt: skip
-        """F1 of a calibrated ensemble on simulated frames under these conditions."""
+        """F1 of a calibrated ensemble on simulated frames under these conditions.
+
+        Some of them have contamination, in which atoms are lost at any dose, unless `clean`.
+        """
         counts = replace(imaging.counts, value=imaging.counts.value * factor, sd=0.0)
         like = replace(imaging, counts=counts)
         field = _GUARD_FIELD_A * self.material.scale
         scenes = replace(self.matched(like), field_A=field, wide=0.0, fewer=1.0)
+        scenes = replace(scenes, contaminated=0.0) if clean else scenes
         job = partial(_answer, ensemble, scenes, [self.options.seed, number, 2])
         tally = Tally(within_A=MATCH_A * self.material.scale)
         for truth, answer in self.pool.map(job, range(frames or self.options.guard_frames)):
@@ -164,7 +168,7 @@ class Work:
         counts = imaging.counts.value
 
         def f1(k: int) -> float:
-            return self.guard(ensemble, imaging, 99, 2.0**k, _LIMIT_FRAMES)["atom"]
+            return self.guard(ensemble, imaging, 99, 2.0**k, _LIMIT_FRAMES, clean=True)["atom"]
 
         here = f1(0)
         step = 1 if here < _LIMIT_F1 else -1  # more counts until it is reached, or fewer until lost

@@ -43,6 +43,8 @@ class Matched:
         Of dispersed atoms, as found: how likely an atom is in any place depends on it.
     fewer
         Largest factor by which the counts of some are fewer than those seen.
+    contaminated
+        Share of the frames of a crystal that have contamination.
     """
 
     material: Material
@@ -52,12 +54,13 @@ class Matched:
     wide: float = _WIDE
     fewer: float = 1.0
     density_A2: float | None = None
+    contaminated: float = _CONTAMINATED
 
     def __call__(self, rng: np.random.Generator) -> list[LabelledFrame]:
         """Draw two labelled frames of one specimen at different counts, for training."""
         if rng.random() < self.wide:
             return random_pair(self.material, rng, field_A=self.field_A)
-        like = conditions_like(self.imaging, self.material, rng)
+        like = conditions_like(self.imaging, self.material, rng, self.contaminated)
         both = (self._fainter(like, rng), self._fainter(like, rng))
         specimen, shape = self._specimen(like, rng, density_A2=self.density_A2)
         frames = image_twice(specimen, shape, self.material, both, rng)
@@ -81,7 +84,7 @@ class Matched:
         if usual:
             conditions = Conditions.random(rng, self.material)
         else:
-            conditions = conditions_like(self.imaging, self.material, rng)
+            conditions = conditions_like(self.imaging, self.material, rng, self.contaminated)
             conditions = self._fainter(conditions, rng)
         density = None if usual else self.density_A2
         specimen, shape = self._specimen(conditions, rng, whole=whole, density_A2=density)
@@ -121,7 +124,12 @@ def _as_given(labelled: LabelledFrame, scale: float) -> LabelledFrame:
     )
 
 
-def conditions_like(imaging: Imaging, material: Material, rng: np.random.Generator) -> Conditions:
+def conditions_like(
+    imaging: Imaging,
+    material: Material,
+    rng: np.random.Generator,
+    contaminated: float = _CONTAMINATED,
+) -> Conditions:
     """Draw conditions that an experiment's frames allow.
 
     Parameters
@@ -132,6 +140,8 @@ def conditions_like(imaging: Imaging, material: Material, rng: np.random.Generat
         Decides whether what lies under the atoms is a background or a support.
     rng
         Source of randomness.
+    contaminated
+        Share of the frames of a crystal that have contamination.
     """
     long, short = (_draw(e, rng, 0.05) for e in imaging.probe_sigma_A)
     slow = max(imaging.background_variation.draw(rng, 0.0, 50.0), 0.0)
@@ -139,7 +149,7 @@ def conditions_like(imaging: Imaging, material: Material, rng: np.random.Generat
     level = mean if material.form == "atoms" else max(mean - _HILLS * slow, 0.0)
     length = _draw(imaging.background_length_A, rng, 0.5)
     support = material.form == "atoms"
-    contaminated = not support and rng.random() < _CONTAMINATED
+    dirty = not support and rng.random() < contaminated
     drawn = Conditions(
         pixel_size_A=_draw(imaging.pixel_size_A, rng, 1e-3, least=0.01),
         probe_sigma_A=(max(long, short), min(long, short)),
@@ -150,7 +160,7 @@ def conditions_like(imaging: Imaging, material: Material, rng: np.random.Generat
         background=0.0 if support else level,
         slow_background=0.0 if support else slow,
         slow_length_A=length,
-        contamination=rng.uniform(0.05, 0.6) if contaminated else 0.0,
+        contamination=rng.uniform(0.05, 0.6) if dirty else 0.0,
         contamination_level=rng.uniform(1.1, 9.1),
         jitter_A=abs(imaging.jitter_A.draw(rng, 0.0, 1.0)),
         read_noise=max(imaging.read_noise.draw(rng, 0.0, 1e3), 0.0),
