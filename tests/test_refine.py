@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.spatial import cKDTree
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from adatom.core import GRAPHENE, Calibration, Frame
 from adatom.errors import BadInput
@@ -301,3 +302,22 @@ def test_there_are_no_ghosts_of_nothing():
     for n in range(4):
         xy = np.random.default_rng(n).uniform(3.0, 9.0, (n, 2))
         assert ghosts(xy, (12.0, 12.0), GRAPHENE).shape == (0, 2)
+
+
+def test_linear_algebra_is_held_to_one_thread_and_let_go_again(monkeypatch):
+    """Two threads wait for each other at full speed: three times slower beside other work."""
+
+    def threads():
+        return {p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas"}
+
+    seen = []
+    inner = refinement.learn
+    monkeypatch.setattr(
+        refinement, "learn", lambda *a, **k: (seen.append(threads()), inner(*a, **k))[1]
+    )
+    rng = np.random.default_rng(0)
+    with threadpool_limits(limits=2, user_api="blas"):
+        before = threads()
+        refine(Frame(rng.poisson(5.0, (64, 64)), Calibration(0.12)), rng.uniform(1, 6, (9, 2)))
+        assert threads() == before
+    assert seen == [{1}]

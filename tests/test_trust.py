@@ -10,7 +10,7 @@ from adatom.campaign import assess
 from adatom.campaign.assess import calibrate_ensemble, held_out
 from adatom.core import GRAPHENE, VACANCY, AtomTable, Calibration, Frame, LabelledFrame, Prediction
 from adatom.features.calibrate import Calibrator, Observation, fit_calibrator, match_truth
-from adatom.features.find import FindOptions, find_candidates
+from adatom.features.find import FindOptions, _elements, find_candidates
 from adatom.features.fit import Optics, RefineOptions
 from adatom.features.locate import Candidates, locate
 from adatom.features.model import Noise
@@ -18,7 +18,9 @@ from adatom.features.novelty import _NAMES, Novelty, describe, fit_novelty
 from adatom.features.refine import Refined
 from adatom.features.spots import Probe
 from adatom.features.states import class_features, fit_exists, state_features
+from adatom.features.units import material_in_units
 from adatom.frames.conditions import Conditions
+from adatom.frames.library import load_material
 from adatom.frames.specimen import Specimen
 from adatom.frames.synthesize import image_specimen, random_labelled
 from adatom.learning import weights
@@ -498,3 +500,25 @@ def test_a_fitted_distance_has_its_share_of_its_own_frames_beyond():
     far = rows[0].copy()
     far[1] += 5.0  # a far wider probe
     assert again.share_farther(again.distance(far)) == 0.0
+
+
+def test_find_names_columns_by_what_the_lattice_says_as_far_as_the_calibration_asks(fitted):
+    material = load_material("CdTe")
+    alike = material_in_units(material, material.scale)
+    k = np.arange(-8, 9)
+    cells = np.stack(np.meshgrid(k, k, indexing="ij"), axis=-1).reshape(-1, 2)
+    xy = np.concatenate([(cells + b) @ alike.cell() for b in alike.basis])
+    te = np.repeat([1.0, 0.0], len(cells))  # of the networks' opinion a little, and much noise
+    foreign = np.clip(
+        0.45 - 0.1 * te + np.random.default_rng(0).normal(0, 0.1, len(te)), 0.05, 0.95
+    )
+    sites = replace(candidates_of(np.full(len(xy), 0.95), foreign), xy=xy)
+    refined = refined_of(sites, np.ones(len(xy)))
+    p_exists = np.full(len(xy), 0.99)
+    right = []
+    for order in ((1.0, 0.0), (0.5, 20.0)):
+        calibrator = fitted.model_copy(update={"order": order})
+        element, p = _elements(sites, refined, p_exists, material, calibrator)
+        right.append(np.mean((element == "Te") == (te > 0)))
+        assert 0 <= p.min() <= p.max() <= 1
+    assert right[1] > max(0.9, right[0] + 0.1)

@@ -41,7 +41,8 @@ def point_defects(
     Returns
     -------
     ``V_Mo`` is an empty Mo site; ``W_Mo`` W on one; ``W_ad`` a column between the sites. Hosts on
-    each other's sites are named only where `features.sublattices` tells the sites apart.
+    each other's sites are named only in a crystal without polytypes, and where
+    `features.sublattices` can tell its sites apart, only where it does.
     """
     rows: list[tuple[str, float, float, float, list[int]]] = []
     missing = _due(lattice, vacancies_xy)[0] if lattice is not None else ["X"] * len(p_empty)
@@ -61,7 +62,8 @@ def point_defects(
             off = distance[i] > reach and not alike[i]
             # Where stackings change, so do the sites: there, no host is out of place. Nor is it
             # where lattice vectors lead to no others: a second grain is not full of defects.
-            usual = element in hosts and (off or not alike[i] or element == due[i])
+            unclear = bool(crystal.polytypes) or (can_speak(crystal) and not alike[i])
+            usual = element in hosts and (off or unclear or element == due[i])
             if p[i] < _LEAST or usual:
                 continue
             x, y = (float(v) for v in atoms.xy[i])

@@ -38,11 +38,12 @@ _MOST_SITES = 4  # of a cell: more could stand in too many orders
 def can_speak(material: Material) -> bool:
     """Tell whether a material's columns can speak for each other.
 
-    It takes sites of at least two kinds, and one arrangement of them: where stackings change in a
-    frame, what stands where changes too.
+    It takes sites of at least two kinds, few enough of them for their orders to be tried, and one
+    arrangement: where stackings change in a frame, what stands where changes too.
     """
-    kinds = len(set(material.site_species))
-    return material.form != "atoms" and not material.polytypes and 1 < kinds <= _MOST_SITES
+    sites = material.site_species
+    several = len(set(sites)) > 1 and len(sites) <= _MOST_SITES
+    return several and material.form != "atoms" and not material.polytypes
 
 
 def neighbours_say(xy: FloatArray, p: FloatArray, material: Material) -> FloatArray:

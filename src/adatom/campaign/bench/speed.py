@@ -107,7 +107,7 @@ def _against_atomai(python: Path, finder: Finder, output: Path) -> Row:
         theirs.append(float(answer["frames"][0]["seconds"]))
         memory = answer["peak_memory_MB"]
     ours()
-    mine, other = float(np.median(own)), float(np.mean(theirs))
+    mine, other = float(np.median(own)), float(np.median(theirs))
     return row(
         "1024², ten members: adatom over AtomAI",
         f"{mine:.2f} s over {other:.1f} s ({memory:.0f} MB): 1/{other / mine:.1f}",
