@@ -18,8 +18,8 @@ from adatom.campaign import adapt_work as working
 from adatom.campaign.adapt import Adapted, adapt
 from adatom.campaign.adapt_options import AdaptOptions
 from adatom.campaign.adaptation import LiveEnsemble
+from adatom.campaign.look import calibrator_of
 from adatom.campaign.matched import Matched, conditions_like
-from adatom.campaign.perception import calibrator_of
 from adatom.campaign.progress import Silent
 from adatom.campaign.score import Answer
 from adatom.core import GRAPHENE, Calibration, Frame

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from adatom.campaign.perception import calibrator_of
+from adatom.campaign.look import calibrator_of
 from adatom.core import GRAPHENE, Calibration, Estimate, Frame
 from adatom.errors import BadInput
 from adatom.features.find import find

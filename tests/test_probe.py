@@ -4,13 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from adatom.core import GRAPHENE
+from adatom.features.refine import refine
 from adatom.frames.conditions import COUNTS_PER_A2, PIXEL_A, Conditions
 from adatom.frames.probe import Optics, gaussian_transfer, optics_transfer, wavelength_A
 from adatom.frames.specimen import Specimen, lattice_points
 from adatom.frames.synthesize import expected_image, image_specimen
-from sheets import NONE
+from sheets import NONE, errors, graphene_frame, rms
 
 PX = 0.05
 SIZE = 256
@@ -91,18 +93,29 @@ def test_defocus_and_astigmatism_widen_the_probe():
 
 
 @pytest.mark.parametrize("direction", [0.0, 0.7, np.pi / 2])
-def test_coma_does_not_shift_the_centre_of_mass(direction):
-    optics = Optics(coma_A=500.0, coma_rad=direction)
-    probe = probe_of(optics)
+def test_coma_draws_a_tail_and_leaves_the_core_at_the_origin(direction):
+    probe = probe_of(Optics(coma_A=500.0, coma_rad=direction))
     _, _, _, centre = widths(probe)
-    # The tail beyond 3 Å, which is left out here, leans to one side: a few hundredths.
-    assert np.linalg.norm(centre) < 0.06
-    # The slope of the phase at zero frequency is the centre of mass of all of it.
-    transfer, step = optics_transfer(FREQUENCIES, optics), 1 / (SIZE * PX)
-    shift = np.angle([transfer[0, 1], transfer[1, 0]]) / (2 * np.pi * step)
-    assert np.abs(shift).max() < 0.02
-    peak = np.array(np.unravel_index(probe.argmax(), probe.shape))[::-1] - SIZE // 2
-    assert np.linalg.norm(peak) >= 1  # the comet's head does lie aside
+    assert np.linalg.norm(centre) > 0.03  # the tail has weight
+    smooth = ndimage.gaussian_filter(probe, 0.5 / PX)
+    middle = SIZE // 2
+    assert np.unravel_index(smooth.argmax(), smooth.shape) == (middle, middle)
+    r, c = (smooth[middle - 1 : middle + 2, middle], smooth[middle, middle - 1 : middle + 2])
+    for low, mid, high in (r, c):  # a parabola through the peak
+        assert abs(0.5 * (low - high) / (low - 2 * mid + high)) * PX < 0.005
+
+
+@pytest.mark.parametrize("direction", [0.4, 2.5])
+def test_atoms_lie_where_a_symmetric_probe_finds_them(direction):
+    """Nothing but the image tells where an atom is: a frame's positions must not all be shifted."""
+    aberrated = Optics(coma_A=400.0, coma_rad=direction, voltage_kV=80.0)
+    truth = graphene_frame(
+        5, px=0.1, counts=400.0, optics=aberrated, probe_sigma_A=(0.3, 0.3), tail_fraction=0.0
+    )
+    found = refine(truth.frame, truth.xy)
+    off = errors(truth, found.xy, margin=1.5)
+    assert np.abs(off.mean(axis=0)).max() < 0.01
+    assert rms(off) < 0.02
 
 
 def test_a_gaussian_transfer_is_that_of_its_widths():

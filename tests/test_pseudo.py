@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from adatom.campaign.perception import calibrator_of
+from adatom.campaign.look import calibrator_of
 from adatom.campaign.pseudo import compare_labels, cut_out, label_frame, with_fewer_counts
 from adatom.core import GRAPHENE, VACANCY, AtomTable, Calibration, Frame, LabelledFrame, Prediction
 from adatom.features.artefacts import MemberScore, choose_members, mean_scores, score_members
@@ -25,7 +25,7 @@ from adatom.frames.synthesize import expected_image
 from adatom.learning import weights
 from adatom.learning.ensemble import predict
 from adatom.learning.network import STRIDE, Network, with_heads
-from adatom.learning.train import TrainOptions, fit, prepare
+from adatom.learning.train import TrainOptions, fit, prepare, targets
 from sheets import NONE, graphene_frame, inner
 
 
@@ -89,7 +89,28 @@ def changed(seen, atom, **values):
         column = data[name].to_list()
         column[atom] = value
         data = data.with_columns(pl.Series(name, column, dtype=data.schema[name]))
-    return replace(seen, atoms=AtomTable(data))
+    p = seen.p_classes.copy()
+    if "p_element" in values:
+        p[atom] = values["p_element"], 1.0 - values["p_element"]
+    return replace(seen, atoms=AtomTable(data), p_classes=p)
+
+
+@pytest.mark.parametrize(("p_element", "taught"), [(0.95, (1.0, 0.0)), (0.7, (0.7, 0.3))])
+def test_an_atom_without_a_sure_name_is_taught_with_the_odds_of_its_classes(p_element, taught):
+    truth, seen = found()
+    atom = middle_atom(truth.frame, seen)
+    labels = label_frame(truth.frame, changed(seen, atom, p_element=p_element), GRAPHENE)
+    own = int(np.argmin(np.linalg.norm(labels.xy - seen.atoms.xy[atom], axis=1)))
+    np.testing.assert_allclose(labels.p_species[own], taught)
+    np.testing.assert_allclose(labels.p_species.sum(axis=1), 1.0)
+    working = Calibration(0.1)
+    target = targets(labels, (160, 170), working, 0.25)
+    r, c = np.round(working.rc(labels.xy[own])).astype(int)
+    np.testing.assert_allclose(target[:2, r, c], taught, atol=0.03)
+    # What has no name cannot be renamed.
+    other = replace(labels, species=1 - labels.species)
+    open_ones = int((labels.p_species.max(axis=1) < 1).sum())
+    assert compare_labels([labels], [other]).renamed == len(labels.xy) - open_ones
 
 
 def middle_atom(frame, seen):
@@ -101,7 +122,7 @@ def middle_atom(frame, seen):
     [
         ({"p_exists": 1.0, "p_element": 1.0}, True, 0.0),
         ({"p_exists": 0.95, "p_element": 0.9}, True, 2 * (1 - 0.95 * 0.9)),
-        ({"p_exists": 1.0, "p_element": 0.7}, False, 1.0),  # there, but what?
+        ({"p_exists": 1.0, "p_element": 0.7}, True, 0.0),  # it is there, whatever it is
         # The networks doubt it, and the counts show it: it stays, the sight of it counts.
         ({"p_exists": 0.4, "p_element": 0.95}, True, 2 * (1 - 0.9 * 0.95)),
         ({"p_exists": 0.2, "p_element": 1.0}, False, 1.0),

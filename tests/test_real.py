@@ -10,7 +10,8 @@ import pytest
 from scipy.spatial import cKDTree
 
 from adatom.campaign.config import Config, InputOptions
-from adatom.campaign.perception import calibrator_of, frame_defects
+from adatom.campaign.look import calibrator_of
+from adatom.campaign.perception import frame_defects
 from adatom.core import GRAPHENE, AtomTable
 from adatom.features.find import find as find_all
 from adatom.frames import read

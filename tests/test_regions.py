@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from adatom.campaign.assess import held_out
-from adatom.campaign.perception import Perceived, conditions_of, look, novelty_of
+from adatom.campaign.look import conditions_of, look, novelty_of
+from adatom.campaign.perception import Perceived
 from adatom.campaign.pipeline import _novelty_warnings
 from adatom.core import GRAPHENE, AtomTable, Calibration, DefectTable, Frame
 from adatom.features.novelty import Novelty

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.spatial import cKDTree
+from scipy.spatial.distance import pdist
 
 from adatom.core import GRAPHENE, Calibration, ScanRequest
 from adatom.frames.conditions import Conditions
@@ -278,3 +279,22 @@ def test_the_second_frame_has_the_counts_that_it_was_asked_for():
     )  # fmt: skip
     means = [float(f.frame.data.mean()) for f in pair]
     assert means == pytest.approx([20.0, 5.0], rel=0.02)
+
+
+def test_two_atoms_around_a_vacancy_may_come_together():
+    """Both kinds are seen under a beam: 2.46 Å apart as in the sheet, and with a bond across."""
+    nearest = []
+    for seed in range(60):
+        sheet = random_specimen(
+            GRAPHENE, (28.0, 28.0), np.random.default_rng([77, seed]), whole=True
+        )
+        tree = cKDTree(sheet.xy[sheet.species == 0])
+        for around in tree.query_ball_point(sheet.vacancies_xy, 1.9):
+            if len(around) == 3:
+                xy = sheet.xy[sheet.species == 0][around]
+                nearest.append(pdist(xy).min())
+    nearest = np.array(nearest)
+    assert len(nearest) > 40
+    assert 0.15 < (nearest > 2.35).mean() < 0.6
+    assert 0.3 < ((nearest > 1.9) & (nearest < 2.3)).mean() < 0.8
+    assert nearest.min() > 1.6

@@ -10,7 +10,7 @@ from adatom.campaign import assess
 from adatom.campaign.assess import calibrate_ensemble, held_out
 from adatom.core import GRAPHENE, VACANCY, AtomTable, Calibration, Frame, LabelledFrame, Prediction
 from adatom.features.calibrate import Calibrator, Observation, fit_calibrator, match_truth
-from adatom.features.find import FindOptions, _elements, find_candidates
+from adatom.features.find import FindOptions, _p_classes, find_candidates
 from adatom.features.fit import Optics, RefineOptions
 from adatom.features.locate import Candidates, locate
 from adatom.features.model import Noise
@@ -28,7 +28,7 @@ from adatom.learning.ensemble import predict_tiles
 from sheets import NONE, SEED, graphene_frame, inner, rms
 
 OPTIONS = RefineOptions()
-SPREAD = 21  # features of a position's variance
+SPREAD = 24  # features of a position's variance
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -117,8 +117,10 @@ def test_probabilities_are_probabilities_and_rise_with_the_evidence(which, reque
     assert bright[-1] > bright[0]
     four = candidates_of(1 - rising, vacant=rising)
     p = calibrator.p_states(four, refined_of(four, 1 - rising))[1]
-    assert (np.diff(p) > -0.01).all()
-    assert p[0] < 0.01 < 0.9 < p[-1]
+    assert p[0] < 0.01 < p[-1]
+    if which == "shipped":  # eight frames have a dozen empty sites
+        assert (np.diff(p) > -0.01).all()
+        assert p[-1] > 0.9
     both = calibrator.p_states(four, refined_of(four, 1 - rising))
     assert max(a + b for a, b in zip(*both, strict=True)) <= 1 + 1e-12
 
@@ -312,7 +314,7 @@ def plain(**changes):
     return Calibrator(
         **{
             "states": ((0.0,), (0.0,)), "exists": ((-9.0, 9.0), (-9.0, 9.0)),
-            "foreign": ((0.0,) * 4,), "trust": (1.0,) * 10,
+            "foreign": ((0.0,) * 4,), "trust": ((1.0,) * 10,) * 2,
             "spread": (np.log(0.03**2), *(0.0,) * (SPREAD - 1)),
             "spread_mean": (0.0,) * SPREAD, "spread_scale": (1.0,) * SPREAD, **changes,
         }
@@ -322,7 +324,7 @@ def plain(**changes):
 def test_a_position_goes_as_far_from_the_networks_as_the_image_is_trusted():
     """The farther refinement moves a frame's atoms, in its own errors, the more it is trusted."""
     sites, trust = candidates_of(np.ones(12)), tuple(np.linspace(0.1, 1.0, 10).tolist())
-    calibrator = plain(trust=trust)
+    calibrator = plain(trust=(trust, trust))
     shift, shares = np.array([0.03, -0.03]), []
     for sigma in (0.005, 0.02, 0.03, 0.05, 0.2):
         refined = refined_of(sites, 1.0, shift=shift, sigma=sigma)
@@ -332,7 +334,7 @@ def test_a_position_goes_as_far_from_the_networks_as_the_image_is_trusted():
     assert shares[0] == pytest.approx(1.0)
     assert (np.diff(shares) < 0).all()
     assert shares[-1] < 0.25
-    none = plain(trust=(0.0,) * 10)
+    none = plain(trust=((0.0,) * 10,) * 2)
     np.testing.assert_allclose(none.position(sites, refined, OPTIONS), sites.xy)
 
 
@@ -518,7 +520,25 @@ def test_find_names_columns_by_what_the_lattice_says_as_far_as_the_calibration_a
     right = []
     for order in ((1.0, 0.0), (0.5, 20.0)):
         calibrator = fitted.model_copy(update={"order": order})
-        element, p = _elements(sites, refined, p_exists, material, calibrator)
+        p = _p_classes(sites, refined, p_exists, material, calibrator)
+        element, p = np.array(material.species)[p.argmax(axis=1)], p.max(axis=1)
         right.append(np.mean((element == "Te") == (te > 0)))
         assert 0 <= p.min() <= p.max() <= 1
     assert right[1] > max(0.9, right[0] + 0.1)
+
+
+@pytest.mark.parametrize("odd", ["vacant", "foreign"])
+def test_next_to_an_odd_site_the_image_is_trusted_sooner(odd, shipped):
+    atom, other = np.ones(64), np.zeros(64)
+    other[27] = 1.0
+    sites = (
+        candidates_of(1 - other, vacant=other) if odd == "vacant" else candidates_of(atom, other)
+    )
+    sites = replace(sites, xy=0.71 * sites.xy)  # 1.42 Å apart
+    fit = refined_of(sites, 1.0, shift=(0.03, 0.0))
+    moved = shipped.position(sites, fit, OPTIONS)[:, 0] - sites.xy[:, 0]
+    distance = np.linalg.norm(sites.xy - sites.xy[27], axis=1)
+    near, far = (distance > 0) & (distance < 1.9), distance > 1.9
+    assert near.sum() == 4
+    assert 0 < moved[far].max() < 0.95 * moved[near].min()
+    assert moved.max() <= 0.03 + 1e-9

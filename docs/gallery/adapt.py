@@ -19,7 +19,7 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from adatom.campaign.bench.adapt_real import ensemble_for
-from adatom.campaign.perception import look
+from adatom.campaign.look import look
 from adatom.features.artefacts import FAR, coordinations
 from adatom.frames import read
 from adatom.learning import weights

@@ -14,8 +14,8 @@ import numpy as np
 from adatom.campaign.adapt_options import AdaptOptions
 from adatom.campaign.assess import observe, with_calibration
 from adatom.campaign.executors import cores
+from adatom.campaign.look import calibrator_of, look
 from adatom.campaign.matched import Matched
-from adatom.campaign.perception import calibrator_of, look
 from adatom.campaign.pseudo import cut_out, with_fewer_counts
 from adatom.campaign.score import Answer, Tally, answer_of
 from adatom.core import Frame, LabelledFrame, Lattice, Material

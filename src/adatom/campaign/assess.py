@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adatom.campaign.executors import local_processes
-from adatom.campaign.perception import look
+from adatom.campaign.look import look
 from adatom.core import LabelledFrame, Material
 from adatom.features.calibrate import MATCH_A, Observation, fit_calibrator, match_truth
 from adatom.features.find import FindOptions, describe_frame, find_candidates

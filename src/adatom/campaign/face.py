@@ -15,7 +15,8 @@ from adatom.campaign.adapt import adapt as adapt_ensemble
 from adatom.campaign.adapt_options import AdaptOptions
 from adatom.campaign.config import Config, InputOptions
 from adatom.campaign.executors import cores, local_processes
-from adatom.campaign.perception import frame_defects, load_ensemble, look
+from adatom.campaign.look import load_ensemble, look
+from adatom.campaign.perception import frame_defects
 from adatom.campaign.simulate import relaxed_structure
 from adatom.campaign.sources import settle_scale, twin_movie
 from adatom.core import (

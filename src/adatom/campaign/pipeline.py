@@ -9,13 +9,8 @@ from typing import Any
 from adatom.campaign.adaptation import adapted_for
 from adatom.campaign.conclude import advise_campaign, report_campaign, summarise
 from adatom.campaign.config import Config, parse_config
-from adatom.campaign.perception import (
-    Perceived,
-    calibrator_of,
-    load_ensemble,
-    material_of,
-    perceive,
-)
+from adatom.campaign.look import calibrator_of, load_ensemble, material_of
+from adatom.campaign.perception import Perceived, perceive
 from adatom.campaign.progress import Progress, Silent
 from adatom.campaign.simulate import check_simulation, make_structures, simulate_all
 from adatom.campaign.sources import open_movie

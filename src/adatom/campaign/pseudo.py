@@ -17,7 +17,7 @@ from adatom.features.refine import Optics
 
 FloatArray = NDArray[np.float64]
 _LABEL = 0.9  # atoms and empty sites surer than this are labels
-_NAMED = 0.8  # below it an atom is there, but what it is has to stay open
+_NAMED = 0.8  # below it an atom is there, but what it is stays open: its classes share the label
 _SEEN = 5.0  # standard deviations of its own intensity: such an atom is no fancy of a network
 _LEAST = 0.3  # of p_exists, that the counts may speak up for
 _DOUBTED = 0.05  # empty sites less likely than this are no site at all
@@ -26,6 +26,9 @@ _SMOOTH_PX = 1.5
 
 def label_frame(frame: Frame, found: Found, material: Material) -> LabelledFrame:
     """Make labels of what was found, with doubt where the ensemble has any.
+
+    Where a lattice's columns are nearly alike, most atoms are surely there and none surely named:
+    each class is taught the probability that it has.
 
     An atom that the networks doubt because it is unlike the lattice, but that the counts show
     (its fitted intensity is five standard deviations from nothing), is a label all the same: the
@@ -47,18 +50,21 @@ def label_frame(frame: Frame, found: Found, material: Material) -> LabelledFrame
     nearest = _nearest(table.xy, found.candidates.xy)
     seen = found.refined.amplitude / np.maximum(found.refined.amplitude_sd, 1e-12)
     shown = (p > _LEAST) & (seen[nearest] > _SEEN) if len(p) else np.zeros(0, dtype=bool)
-    label = ((p > _LABEL) & (p_kind > _NAMED)) | (shown & (p_kind > _NAMED))
+    label = (p > _LABEL) | (shown & (p_kind > _NAMED))
+    sure_of_kind = np.where(p_kind > _NAMED, p_kind, 1.0)
     empty = found.p_empty > _LABEL
     open_sites = ~empty & (found.p_empty > _DOUBTED)
     doubt = np.concatenate(
         [
-            np.where(label, 2.0 * (1.0 - np.maximum(p, _LABEL) * p_kind), 1.0),
+            np.where(label, 2.0 * (1.0 - np.maximum(p, _LABEL) * sure_of_kind), 1.0),
             2.0 * (1.0 - found.p_empty[empty]),
             np.ones(int(open_sites.sum())),
         ]
     )
     where = np.concatenate([table.xy, found.vacancies_xy[empty], found.vacancies_xy[open_sites]])
     some = doubt > 0.01
+    named = (p_kind > _NAMED)[label, None]
+    taught = np.where(named, np.eye(len(material.species))[kinds[label]], found.p_classes[label])
     return LabelledFrame(
         frame,
         table.xy[label],
@@ -67,6 +73,7 @@ def label_frame(frame: Frame, found: Found, material: Material) -> LabelledFrame
         found.vacancies_xy[empty],
         where[some],
         np.clip(doubt[some], 0.0, 1.0),
+        taught,
     )
 
 
@@ -83,7 +90,7 @@ class LabelChange:
     scatter_px
         Median distance by which they moved; at few counts mostly chance.
     renamed
-        Labels of those that stayed whose species changed.
+        Labels of those that stayed whose species changed, where it was no open question.
     """
 
     kept: int
@@ -110,13 +117,20 @@ def compare_labels(before: Sequence[LabelledFrame], after: Sequence[LabelledFram
         kept += int(same.sum())
         added += int((~same).sum())
         dropped += len(old.xy) - int(same.sum())
-        renamed += int((new.species[same] != old.species[match[same]]).sum())
+        other = new.species[same] != old.species[match[same]]
+        renamed += int((other & _named(new)[same] & _named(old)[match[same]]).sum())
         px = new.frame.calibration.pixel_size_A
         shifts.append((new.xy[same] - old.xy[match[same]]) / px)
     every = np.concatenate(shifts) if kept else np.zeros((1, 2))
     drift = float(np.linalg.norm(every.mean(axis=0)))
     scatter = float(np.median(np.linalg.norm(every, axis=1)))
     return LabelChange(kept, added, dropped, drift, scatter, renamed)
+
+
+def _named(labelled: LabelledFrame) -> NDArray[np.bool_]:
+    """Tell which atoms have one species, shape (atom,)."""
+    p = labelled.p_species
+    return np.ones(len(labelled.xy), dtype=bool) if p is None else p.max(axis=1, initial=0.0) == 1.0
 
 
 def cut_out(labelled: LabelledFrame, field_A: float, rng: np.random.Generator) -> LabelledFrame:

@@ -189,6 +189,9 @@ class LabelledFrame:
         Places whose labels, or whose lack of one, are not sure, shape (place, 2), Å.
     doubt
         How little is learned there, shape (place,): 1 for nothing.
+    p_species
+        Probability of every class for every atom, shape (atom, class), where it is not sure what
+        the atoms are; None where `species` is.
     """
 
     frame: Frame
@@ -198,6 +201,7 @@ class LabelledFrame:
     vacancies_xy: NDArray[np.float64]
     doubtful_xy: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
     doubt: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    p_species: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,8 @@ _MOVED = (0.0, 0.6, 0.7, 0.8, 0.9, 1.05, 1.3, 1.7, 2.2, 3.5)  # where trust is t
 _MEDIAN = 0.6745  # of the absolute value of a standard normal variable
 _LARGEST_A = 0.5  # of the errors that counts alone may leave
 _ONE_SIGMA = 0.6827
+_NEXT_A = 1.9  # a bond, stretched: sites this near are neighbours
+_RIGHT_A = 0.3  # atoms next to a defect leave the lattice by as much
 
 
 class Calibrator(BaseModel):
@@ -45,8 +47,10 @@ class Calibrator(BaseModel):
     where they are few the networks, who know lattices, do better than any fit. Which of the two a
     frame is shows in how far refinement moves its atoms, in units of its own error: where networks
     are the worse, their error is most of that (empirical Bayes; Efron and Morris, J. Am. Stat.
-    Assoc. 68, 117 (1973)). The variance of a position is log-linear in what the counts, the members
-    and the surroundings say of it; its shape is that of Fisher's covariance.
+    Assoc. 68, 117 (1973)). Next to an empty site or a foreign atom, where atoms leave the lattice
+    that networks know, the image is trusted sooner. The variance of a position is log-linear in
+    what the counts, the members and the surroundings say of it; its shape is that of Fisher's
+    covariance.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,7 +58,7 @@ class Calibrator(BaseModel):
     states: tuple[tuple[float, ...], tuple[float, ...]]
     exists: tuple[tuple[float, ...], tuple[float, ...]]
     foreign: tuple[tuple[float, ...], ...]
-    trust: tuple[float, ...]
+    trust: tuple[tuple[float, ...], tuple[float, ...]]  # among usual atoms, next to odd sites
     spread: tuple[float, ...]
     spread_mean: tuple[float, ...]
     spread_scale: tuple[float, ...]
@@ -90,8 +94,9 @@ class Calibrator(BaseModel):
         self, candidates: Candidates, refined: Refined, options: RefineOptions
     ) -> FloatArray:
         """Position, shape (site, 2), Å."""
-        trust = _trust(self.trust, _moved(candidates, refined, options))
-        out: FloatArray = candidates.xy + trust * (refined.xy - candidates.xy)
+        moved = np.full(len(candidates.xy), _moved(candidates, refined, options))
+        trust = _trust(self.trust, moved, _disturbed(candidates))
+        out: FloatArray = candidates.xy + trust[:, None] * (refined.xy - candidates.xy)
         return out
 
     def covariance(
@@ -147,15 +152,16 @@ def fit_calibrator(
                 (r.xy - c.xy)[right],
                 _counts_sigma(r, options)[right],
                 np.full(n, _moved(c, r, options)),
+                _disturbed(c)[right],
                 _spread_features(c, r, options)[right],
                 _shape(r)[right],
             )
         )
-    error, shift, sigma, moved, features, shape = (
+    error, shift, sigma, moved, disturbed, features, shape = (
         np.concatenate(p) for p in zip(*places, strict=True)
     )
-    trust = _fit_trust(error, shift, sigma, moved)
-    left = error - _trust(trust, moved)[:, None] * shift
+    trust = _fit_trust(error, shift, sigma, moved, disturbed)
+    left = error - _trust(trust, moved, disturbed)[:, None] * shift
     spread, mean, scale = _fit_spread(left / shape, features)
     weights = fit_states(states)
     fitted = Calibrator(
@@ -228,27 +234,50 @@ def _moved(candidates: Candidates, refined: Refined, options: RefineOptions) -> 
     return float(np.median(step / _counts_sigma(refined, options)[:, None])) / _MEDIAN
 
 
-def _trust(table: tuple[float, ...], moved: float | FloatArray) -> FloatArray:
-    """Look the trust up by how far a frame's atoms were moved."""
-    return np.asarray(np.interp(moved, _MOVED, table), dtype=np.float64)
+def _disturbed(candidates: Candidates) -> FloatArray:
+    """How odd the oddest site next to each is, shape (site,): 1 beside an empty or foreign one."""
+    out = np.zeros(len(candidates.xy))
+    if len(out) > 1:
+        odd = np.clip(candidates.mass[:, 1:].sum(axis=1), 0.0, 1.0)
+        pairs = cKDTree(candidates.xy).query_pairs(_NEXT_A, output_type="ndarray")
+        for i, j in (pairs.T, pairs.T[::-1]):
+            np.maximum.at(out, i, odd[j])
+    return out
+
+
+def _trust(
+    tables: tuple[tuple[float, ...], tuple[float, ...]], moved: FloatArray, disturbed: FloatArray
+) -> FloatArray:
+    """Look the trust up by how far a frame's atoms were moved, and by what is next to each."""
+    usual, next_to_odd = (np.interp(moved, _MOVED, table) for table in tables)
+    out: FloatArray = usual + disturbed * (next_to_odd - usual)
+    return out
 
 
 def _fit_trust(
-    error: FloatArray, shift: FloatArray, sigma: FloatArray, moved: FloatArray
-) -> tuple[float, ...]:
-    """Least squares of ``error = trust(moved) · shift``, knot by knot.
+    error: FloatArray,
+    shift: FloatArray,
+    sigma: FloatArray,
+    moved: FloatArray,
+    disturbed: FloatArray,
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Least squares of ``error = trust · shift``, knot by knot of both tables.
 
     Errors of a wrong match, half an ångström away, are left out. A frame whose atoms moved farther
-    is never trusted less: the table rises.
+    is never trusted less: the tables rise.
     """
-    good = (np.abs(error) < 0.1 + 4 * np.minimum(sigma, 0.06)[:, None]).all(axis=1)
-    hats = np.stack([_trust(tuple(row), moved[good]) for row in np.eye(len(_MOVED))], axis=1)
+    good = (np.abs(error) < _RIGHT_A + 4 * np.minimum(sigma, 0.06)[:, None]).all(axis=1)
+    knots = len(_MOVED)
+    hats = np.stack([np.interp(moved[good], _MOVED, row) for row in np.eye(knots)], axis=1)
+    odd = disturbed[good, None]
+    hats = np.concatenate([(1 - odd) * hats, odd * hats], axis=1)
     weight = np.repeat(1.0 / np.minimum(sigma[good], 0.06) ** 2, 2)
-    design = (hats[:, None, :] * shift[good, :, None]).reshape(-1, len(_MOVED))
-    normal = (design * weight[:, None]).T @ design + 1e-3 * np.eye(len(_MOVED))
+    design = (hats[:, None, :] * shift[good, :, None]).reshape(-1, 2 * knots)
+    normal = (design * weight[:, None]).T @ design + 1e-3 * np.eye(2 * knots)
     right = (design * weight[:, None]).T @ error[good].ravel()
     values = np.clip(np.linalg.solve(normal, right), 0.0, 1.0)
-    return tuple(np.maximum.accumulate(values).tolist())
+    usual, next_to_odd = (np.maximum.accumulate(v).tolist() for v in np.split(values, 2))
+    return tuple(usual), tuple(next_to_odd)
 
 
 def _fit_spread(
@@ -298,7 +327,7 @@ def _spread_features(
     """What decides how far a position is off, shape (site, feature); the first is one."""
     n = len(candidates.xy)
     if not n:
-        return np.zeros((0, 21))
+        return np.zeros((0, 24))
     sigma = _counts_sigma(refined, options)
     counts = np.log(sigma) + 3.0
     scatter = np.log(np.sqrt(0.5 * np.einsum("nii->n", candidates.scatter)) + 1e-4) + 5.0
@@ -309,6 +338,7 @@ def _spread_features(
     s, t, i = (u * one for u in usual)
     m = np.log(_moved(candidates, refined, options) + 0.05) * one
     lumps = min(np.log(refined.optics.noise.correlation), 2.0) * one
+    near = _disturbed(candidates)
     rim = np.exp(-np.maximum(candidates.border_A, 0.0) / 4.0)
     return np.stack(
         [
@@ -316,6 +346,7 @@ def _spread_features(
             lumps * counts, np.log(refined.optics.sigma_A) * one,
             np.clip(1.0 - candidates.border_A / BORDER_A, 0.0, 1.5), rim, rim * s, m, m**2,
             m * counts, np.minimum(irregular - i, 2.0), i, i * counts,
+            near, near * counts, near * m,
         ],
         axis=1,
     )  # fmt: skip

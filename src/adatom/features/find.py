@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from adatom.core import VACANCY, AtomTable, Frame, Material, Prediction
+from adatom.core import AtomTable, Frame, Material, Prediction
 from adatom.features.calibrate import SURE, Calibrator
 from adatom.features.ghosts import ghosts
 from adatom.features.locate import Candidates, LocateOptions, locate
@@ -47,6 +47,8 @@ class Found:
     ----------
     atoms
         Table of the atoms.
+    p_classes
+        Probability of each of the material's species for each of them, shape (atom, species).
     vacancies_xy
         Lattice sites that may be empty, shape (site, 2), Å.
     p_empty
@@ -62,6 +64,7 @@ class Found:
     """
 
     atoms: AtomTable
+    p_classes: FloatArray
     vacancies_xy: FloatArray
     p_empty: FloatArray
     refined: Refined
@@ -127,7 +130,9 @@ def find(
     candidates, refined = find_candidates(frame, tiles, material, options)
     p_exists, p_empty = calibrator.p_states(candidates, refined)
     keep = p_exists >= options.lowest_p_exists
-    element, p_element = _elements(candidates, refined, p_exists, material, calibrator)
+    p_classes = _p_classes(candidates, refined, p_exists, material, calibrator)
+    species = np.array(material.species)
+    element, p_element = species[np.argmax(p_classes, axis=1)], p_classes.max(axis=1)
     scale = material.scale
     atoms = AtomTable.build(
         frame=frame.index,
@@ -143,8 +148,8 @@ def find(
     description, regions = describe_frame(frame, candidates, refined, material, options)
     candidates, refined = candidates_times(candidates, scale), refined_times(refined, scale)
     return Found(
-        atoms, candidates.xy[vacant], p_empty[vacant], refined, candidates, description,
-        regions.times(scale),
+        atoms, p_classes[keep], candidates.xy[vacant], p_empty[vacant], refined, candidates,
+        description, regions.times(scale),
     )  # fmt: skip
 
 
@@ -161,17 +166,15 @@ def describe_frame(
     )
 
 
-def _elements(
+def _p_classes(
     candidates: Candidates,
     refined: Refined,
     p_exists: FloatArray,
     material: Material,
     calibrator: Calibrator,
-) -> tuple[NDArray[np.str_], FloatArray]:
-    """Likeliest element of every site and its probability."""
-    species = [s for s in material.species if s != VACANCY]
+) -> FloatArray:
+    """Probability of each species at every site, by the site and by its lattice."""
     p, there = calibrator.p_classes(candidates, refined), p_exists > SURE
     alike = material_in_units(material, material.scale)
     p[there] = ordered(candidates.xy[there], p[there], alike, calibrator.order)
-    number = np.argmax(p, axis=1)
-    return np.array(species)[number], p[np.arange(len(p)), number]
+    return p

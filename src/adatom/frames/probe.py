@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 FloatArray = NDArray[np.float64]
+_CORE_A = 0.5  # width of the Gaussian that finds the core: a usual spot's, squared
+_NEWTON = 4  # steps from the nearest pixel to the peak
 _GRID = 128  # of the pupil's plane; the probe is computed in a box of about 45 Å
 
 
@@ -116,8 +118,9 @@ def optics_transfer(k_xy: tuple[FloatArray, FloatArray], optics: Optics) -> NDAr
 
     Returns
     -------
-    One at frequency zero; complex where the probe is not symmetric about its centre of mass. The
-    centre of mass lies at the origin, so that coma does not shift atoms.
+    One at frequency zero; complex where the probe is not symmetric. Its core lies at the origin:
+    where nothing but the image is known, an atom is where the core is, and not where the centre of
+    mass of a comatic tail would put it.
     """
     table, step = _optics_table(optics)
     kx, ky = k_xy
@@ -135,7 +138,7 @@ def _optics_table(optics: Optics) -> tuple[NDArray[np.complex128], float]:
     wavelength = optics.wavelength_A
     cut = optics.semiangle_mrad * 1e-3 / wavelength
     step = 2.1 * 2 * cut / _GRID  # the autocorrelation reaches to twice the cut
-    k = (np.arange(_GRID) - _GRID // 2) * step
+    k: FloatArray = (np.arange(_GRID, dtype=np.float64) - _GRID // 2) * step
     theta = wavelength * np.hypot(k[None, :], k[:, None])
     phi = np.arctan2(k[:, None], k[None, :])
     phase = (
@@ -150,11 +153,33 @@ def _optics_table(optics: Optics) -> tuple[NDArray[np.complex128], float]:
     pupil = soft * np.exp(-2j * np.pi / wavelength * phase)
     probe = np.abs(np.fft.ifft2(np.fft.ifftshift(pupil))) ** 2
     transfer = np.fft.fft2(probe / probe.sum())
-    # Take the centre of mass to the origin: the phase's slope at frequency zero.
-    slope_y = np.angle(transfer[1, 0]) / step
-    slope_x = np.angle(transfer[0, 1]) / step
-    table = np.fft.fftshift(transfer) * np.exp(-1j * (k[:, None] * slope_y + k[None, :] * slope_x))
-    return table, step
+    table = np.fft.fftshift(transfer)
+    y, x = _core(table, k)
+    return table * np.exp(2j * np.pi * (k[:, None] * y + k[None, :] * x)), step
+
+
+def _core(transfer: NDArray[np.complex128], k: FloatArray) -> FloatArray:
+    """Where the core of a probe is, y and x, Å: the peak of its correlation with a Gaussian.
+
+    Parameters
+    ----------
+    transfer
+        Of the probe, zero frequency in the middle.
+    k
+        Frequencies along both axes, 1/Å.
+    """
+    ky, kx = k[:, None], k[None, :]
+    smooth = transfer * np.exp(-2 * np.pi**2 * _CORE_A**2 * (ky**2 + kx**2))
+    image = np.fft.ifft2(np.fft.ifftshift(smooth)).real
+    peak = np.array(np.unravel_index(int(np.argmax(image)), image.shape))
+    n, step = len(k), float(k[1] - k[0])
+    at = ((peak + n // 2) % n - n // 2) / (n * step)
+    for _ in range(_NEWTON):
+        wave = smooth * np.exp(2j * np.pi * (ky * at[0] + kx * at[1]))
+        slope = -2 * np.pi * np.array([(ky * wave.imag).sum(), (kx * wave.imag).sum()])
+        rr, rc, cc = ((q * wave.real).sum() for q in (ky * ky, ky * kx, kx * kx))
+        at = at + np.linalg.solve(4 * np.pi**2 * np.array([[rr, rc], [rc, cc]]), slope)
+    return np.asarray(at, dtype=np.float64)
 
 
 def _wave(phi: FloatArray, fold: int, direction: float) -> FloatArray:

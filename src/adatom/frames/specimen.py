@@ -13,8 +13,11 @@ from adatom.core import Material
 FloatArray = NDArray[np.float64]
 MARGIN_A = 3.0  # how far specimens reach beyond the field of view
 # Shortest projected distances, Å: a heavy atom may lean over a neighbour, two hosts may not.
-_CLOSEST = {(0, 0): 1.22, (0, 1): 1.45, (1, 1): 2.05}
+_CLOSEST = {(0, 0): 1.22, (1, 1): 2.05}
+# A foreign atom, above the sheet or in it, holds its neighbours off as far as that, projected.
+_FOREIGN_A = (1.42, 1.72)
 EMPTY_A = 0.7  # a site with an atom this near is not empty, Å
+_BARE = 0.4  # share of the empty sites around which atoms stay where they are
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,8 +117,9 @@ def random_specimen(
     if rng.random() < 0.06 and not whole:
         points = points[_edge(points, extent_xy_A, rng)]
     xy, species, vacancies = _defects(material, points, rng)
-    # Static disorder; what else moves atoms in an image differs from line to line.
-    disorder = rng.uniform(0.0, 0.03) if whole else abs(rng.normal(0.0, 0.04))
+    # Static disorder; what else moves atoms in an image differs from line to line. Real frames of
+    # graphene show 0 to 0.037 Å beyond what their counts explain.
+    disorder = rng.uniform(0.0, 0.04) if whole else abs(rng.normal(0.0, 0.04))
     moved = xy + rng.normal(0.0, disorder, xy.shape)
     return Specimen(moved, species, vacancies)
 
@@ -216,15 +220,37 @@ def _defects(
             present[neighbours[:3]], species[neighbours[:3]] = True, 1
     if foreign and rng.random() < 0.15:  # an ad-atom, anywhere
         extra.append(points[int(rng.integers(len(points)))] + rng.normal(0.0, 0.7, 2))
+    empty = [v for v in dict.fromkeys(vacant) if not present[v]]
+    sites, points = points, points.copy()
+    for site in empty:
+        around = star(site, bond)
+        _reconstruct(points, rng.permutation(around[present[around]]), rng)
     xy = np.concatenate([points[present], *[e[None] for e in extra]], axis=0)
     kinds = np.concatenate([species[present], np.ones(len(extra), dtype=np.int64)])
-    xy = _push_apart(xy, kinds)
+    xy = _push_apart(xy, kinds, rng.uniform(*_FOREIGN_A))
     # A site may have been emptied twice, filled again, or have an ad-atom on it.
-    vacancies = points[[v for v in dict.fromkeys(vacant) if not present[v]]]
+    vacancies = sites[empty]
     return xy, kinds, vacancies[cKDTree(xy).query(vacancies)[0] > EMPTY_A]
 
 
-def _push_apart(xy: FloatArray, species: NDArray[np.int64], rounds: int = 12) -> FloatArray:
+def _reconstruct(points: FloatArray, around: NDArray[np.int64], rng: np.random.Generator) -> None:
+    """Draw two of the atoms around an empty site together, in place; or none of them.
+
+    A bond forms across a vacancy: of three neighbours two come 0.2 to 0.5 Å nearer, and of a
+    divacancy both pairs (El-Barbary et al., Phys. Rev. B 68, 144107 (2003)). Under the beam it
+    changes places.
+    """
+    if len(around) < 2 or rng.random() < _BARE:
+        return
+    i, j = around[:2]
+    step = rng.uniform(0.05, 0.25) * (points[j] - points[i]) / np.linalg.norm(points[j] - points[i])
+    points[i] += step
+    points[j] -= step
+
+
+def _push_apart(
+    xy: FloatArray, species: NDArray[np.int64], foreign_A: float, rounds: int = 12
+) -> FloatArray:
     """Move pairs that are closer than chemistry allows; a light stand-in for a relaxation."""
     xy = xy.copy()
     for _ in range(rounds):
@@ -233,8 +259,7 @@ def _push_apart(xy: FloatArray, species: NDArray[np.int64], rounds: int = 12) ->
             break
         i, j = pairs[:, 0], pairs[:, 1]
         a, b = np.minimum(species[i], 1), np.minimum(species[j], 1)
-        limit = np.where(a + b == 0, _CLOSEST[0, 0], np.where(a + b == 1, _CLOSEST[0, 1], 0.0))
-        limit = np.where(a + b == 2, _CLOSEST[1, 1], limit)
+        limit = np.array([_CLOSEST[0, 0], foreign_A, _CLOSEST[1, 1]])[a + b]
         d = xy[j] - xy[i]
         r = np.maximum(np.linalg.norm(d, axis=1), 1e-6)
         push = (0.25 * np.maximum(limit - r, 0.0) / r)[:, None] * d

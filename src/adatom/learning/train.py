@@ -61,7 +61,7 @@ class TrainOptions(BaseModel):
 def targets(
     labelled: LabelledFrame, shape: tuple[int, int], working: Calibration, sigma_A: float
 ) -> NDArray[np.float32]:
-    """Soft targets: a Gaussian at every atom, peak one.
+    """Soft targets: a Gaussian at every atom, peak one, or the probability of its class.
 
     Parameters
     ----------
@@ -80,13 +80,16 @@ def targets(
     """
     sigma = working.pixels(sigma_A)
     rc, empty = working.rc(labelled.xy), working.rc(labelled.vacancies_xy)
-    groups = [rc[labelled.species == k] for k in range(len(labelled.classes))]
+    p = labelled.p_species
+    p = np.eye(len(labelled.classes))[labelled.species] if p is None else p
+    groups = [(rc[own > 0], own[own > 0]) for own in p.T]
     out = np.zeros((len(groups) + 1, *shape), dtype=np.float32)
     scale = np.float32(-0.5 / sigma**2)
-    for k, own in enumerate([*groups, empty]):
+    for k, (own, peak) in enumerate([*groups, (empty, np.ones(len(empty)))]):
         dy = (np.arange(shape[0])[None, :] - own[:, :1]).astype(np.float32)
         dx = (np.arange(shape[1])[None, :] - own[:, 1:]).astype(np.float32)
-        out[k] = np.minimum(np.exp(scale * dy**2).T @ np.exp(scale * dx**2), 1.0)
+        rows = np.exp(scale * dy**2) * peak[:, None].astype(np.float32)
+        out[k] = np.minimum(rows.T @ np.exp(scale * dx**2), 1.0)
     return out
 
 

@@ -19,7 +19,7 @@ from adatom.core import VACANCY, Calibration, content_hash
 from adatom.errors import BadInput
 from adatom.learning.network import Network, fused, with_heads
 
-FORMAT = 3
+FORMAT = 4
 SHIPPED = Path(__file__).parent / "shipped"
 
 
@@ -193,7 +193,7 @@ class _Card(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    format: Literal[3]
+    format: Literal[4]
     heads: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
     width: int = Field(ge=1)
     classes: tuple[str, ...] = Field(min_length=1)

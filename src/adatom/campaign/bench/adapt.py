@@ -16,7 +16,7 @@ from adatom.campaign.bench.adapt_real import bench_adapt_real
 from adatom.campaign.bench.peers import run_tool, write_frames
 from adatom.campaign.bench.rows import Row, row
 from adatom.campaign.executors import cores
-from adatom.campaign.perception import look
+from adatom.campaign.look import look
 from adatom.campaign.pseudo import LabelChange, compare_labels, label_frame
 from adatom.campaign.score import Tally, answer_of
 from adatom.core import GRAPHENE, Calibration, Frame, LabelledFrame

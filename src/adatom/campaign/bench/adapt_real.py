@@ -16,7 +16,7 @@ from skimage.feature import blob_log
 from adatom.campaign.adapt import adapt
 from adatom.campaign.adapt_options import AdaptOptions
 from adatom.campaign.bench.rows import Row, row
-from adatom.campaign.perception import look
+from adatom.campaign.look import look
 from adatom.campaign.progress import Silent
 from adatom.campaign.pseudo import with_fewer_counts
 from adatom.campaign.score import f1_within

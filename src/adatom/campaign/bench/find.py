@@ -16,7 +16,7 @@ from adatom.campaign.bench.bound import ideal_f1, position_bound
 from adatom.campaign.bench.peers import run_peers
 from adatom.campaign.bench.rows import Row, row
 from adatom.campaign.bench.sets import DOSES, Scene, convolution_set, multislice_set
-from adatom.campaign.perception import look
+from adatom.campaign.look import look
 from adatom.campaign.score import Tally, answer_of
 from adatom.core import GRAPHENE, Frame, LabelledFrame
 from adatom.errors import EngineMissing

@@ -27,7 +27,7 @@ _PIXEL_A = (0.15, 0.15)
 def bench_speed(options: Any, output: Path) -> list[Row]:
     """Time frames of growing size on one thread; see `BenchOptions`."""
     finder = Finder(options.weights)
-    sizes = (256, 512, 1024) if options.quick else (256, 512, 1024, 2048, 4096)
+    sizes = (256, 512, 1024) if options.quick else (256, 512, 1024, 2048, 4096, 8192)
     seconds: dict[int, float] = {}
     memory: dict[int, float] = {}
     rows: list[Row] = []

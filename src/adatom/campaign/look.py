@@ -1,0 +1,96 @@
+"""One frame, an ensemble and its model card: what is found, and how far from training it lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adatom.campaign.config import Config
+from adatom.core import Frame, Material
+from adatom.errors import BadInput
+from adatom.features.calibrate import Calibrator
+from adatom.features.find import Found, find
+from adatom.features.novelty import Novelty
+from adatom.frames.library import load_material
+from adatom.learning import weights
+from adatom.learning.ensemble import predict_tiles
+
+
+def material_of(config: Config) -> Material:
+    """Read the material that a configuration names."""
+    return load_material(config.material, config.zone_axis)
+
+
+def load_ensemble(config: Config) -> weights.Ensemble:
+    """Load the ensemble that the configuration names, or the one that ships."""
+    material = material_of(config)
+    if config.weights is None:
+        ensemble = weights.load_shipped(material.name)
+    else:
+        ensemble = weights.load(Path(config.weights))
+    if ensemble.species != material.species:
+        raise BadInput(
+            config.weights or f"the networks that ship for {material.name}",
+            expected=f"networks for {material.name}, which see {', '.join(material.species)}",
+            got=f"some that see {', '.join(ensemble.species)}",
+            todo=f"Train them: adatom train {material.name}.",
+        )
+    return ensemble
+
+
+def calibrator_of(ensemble: weights.Ensemble) -> Calibrator:
+    """Read the calibration from the model card.
+
+    Raises
+    ------
+    BadInput
+        If the card has none.
+    """
+    if "calibration" not in ensemble.card:
+        raise BadInput(
+            "the ensemble's card",
+            expected="a calibration of its probabilities",
+            got="none",
+            todo="Train it with `adatom train`, which fits one on held-out frames.",
+        )
+    return Calibrator.model_validate(ensemble.card["calibration"])
+
+
+def look(frame: Frame, ensemble: weights.Ensemble, material: Material) -> Found:
+    """Find what one frame shows, as a calibrated ensemble sees it.
+
+    Raises
+    ------
+    BadInput
+        If the ensemble's card has no calibration.
+    """
+    tiles = predict_tiles(frame, ensemble)
+    return find(frame, tiles, material, calibrator_of(ensemble))
+
+
+def novelty_of(ensemble: weights.Ensemble, which: str = "novelty") -> Novelty | None:
+    """Read from the model card how to tell frames unlike training; None where it has none."""
+    return Novelty.model_validate(ensemble.card[which]) if which in ensemble.card else None
+
+
+def conditions_of(
+    found: Found, novelty: Novelty | None, local: Novelty | None = None
+) -> dict[str, Any]:
+    """Conditions that the fit of one frame shows, and how far they are from training.
+
+    ``unlike_regions`` are boxes (left, top, right, bottom, Å) beyond training, and their distances.
+    """
+    optics = found.refined.optics
+    distance = None if novelty is None else novelty.distance(found.description)
+    return {
+        "probe_sigma_A": optics.sigma_A,
+        "probe_ellipticity": optics.ellipticity,
+        "jitter_A": optics.jitter_A,
+        "noise_correlation": optics.noise.correlation,
+        "misfit": found.refined.misfit,
+        "novelty": None if distance is None or not np.isfinite(distance) else distance,
+        "share_farther": None if novelty is None else novelty.share_farther(distance or 0.0),
+        "unlike_regions": [] if local is None else found.regions.beyond(local),
+    }
