@@ -59,12 +59,12 @@ def test_a_second_layer_in_half_of_the_frame_is_flagged_there_and_not_beside(ens
 
 
 def test_few_regions_of_training_frames_are_flagged(ensemble, local):
-    frames = [f.frame for f in held_out(GRAPHENE, 779, 24) if len(f.xy)]
+    frames = [f.frame for f in held_out(GRAPHENE, 779, 36) if len(f.xy)]
     found = [look(f, ensemble, GRAPHENE).regions for f in frames]
     flagged = sum(len(r.beyond(local)) for r in found)
     every = sum(int(np.isfinite(r.description).all(axis=1).sum()) for r in found)
     assert every > 60
-    assert flagged <= 0.08 * every
+    assert flagged <= 0.1 * every
 
 
 def test_regions_cover_the_frame_once(ensemble):
