@@ -550,3 +550,15 @@ def test_next_to_an_odd_site_the_image_is_trusted_sooner(odd, shipped):
     assert near.sum() == 4
     assert 0 < moved[far].max() < 0.95 * moved[near].min()
     assert moved.max() <= 0.03 + 1e-9
+    if odd == "foreign":  # in a crystal of both, neither is odd
+        both = shipped.model_copy(update={"hosts": (0, 1)})
+        alike = both.position(sites, fit, OPTIONS)[:, 0] - sites.xy[:, 0]
+        np.testing.assert_allclose(alike, moved[far].max(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "hosts"), [("graphene", (0,)), ("CdTe", (0, 1)), ("MoS2", (0, 1, 2)), ("h-BN", (0, 1))]
+)
+def test_a_calibration_knows_what_its_crystal_is_made_of(name, hosts, observations):
+    material = load_material(name)
+    assert fit_calibrator(observations[:2], OPTIONS, material).hosts == hosts

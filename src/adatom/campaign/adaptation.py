@@ -13,8 +13,7 @@ import numpy as np
 
 from adatom.campaign.adapt import Adapted, adapt
 from adatom.campaign.config import Config
-from adatom.campaign.look import load_ensemble, look, material_of, novelty_of
-from adatom.campaign.perception import RARE
+from adatom.campaign.look import RARE, load_ensemble, look, material_of, novelty_of
 from adatom.campaign.progress import Progress
 from adatom.campaign.sources import open_movie
 from adatom.campaign.steps import Job, Steps

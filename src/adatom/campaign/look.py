@@ -17,6 +17,8 @@ from adatom.frames.library import load_material
 from adatom.learning import weights
 from adatom.learning.ensemble import predict_tiles
 
+RARE = 0.006  # of training frames lie this far out: a frame that does is flagged (decision 7)
+
 
 def material_of(config: Config) -> Material:
     """Read the material that a configuration names."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from adatom.campaign.config import Config
-from adatom.campaign.look import calibrator_of, conditions_of, novelty_of
+from adatom.campaign.look import RARE, calibrator_of, conditions_of, novelty_of
 from adatom.campaign.steps import Job, Steps
 from adatom.core import (
     GRAPHENE,
@@ -49,7 +49,6 @@ from adatom.store import (
 _SAME_SITE_A = 0.6
 _MAPS = ("mean", "std", "entropy", "mutual_information")  # of the members, by `Prediction`
 Box = tuple[float, float, float, float]  # left, top, right, bottom, Å
-RARE = 0.006  # of training frames lie this far out: a frame that does is flagged (decision 7)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -99,6 +99,10 @@ class Material:
             return finest
         return max(finest, float(np.mean(self.probe_sigma_A)) / _USUAL_PROBE_A)
 
+    def hosts(self) -> set[str]:
+        """Species that the crystal, or one of its polytypes, is made of."""
+        return {s for each in self.arrangements() for s in each.site_species}
+
     def arrangements(self) -> tuple[Material, ...]:
         """Give the crystal and each of its polytypes, as crystals of their own."""
         others = [

@@ -63,6 +63,7 @@ class Calibrator(BaseModel):
     spread: tuple[float, ...]
     spread_mean: tuple[float, ...]
     spread_scale: tuple[float, ...]
+    hosts: tuple[int, ...] = (0,)  # classes that the perfect crystal is made of
     # What a column says itself counts this much, and what those say that lattice vectors lead to.
     order: tuple[float, float] = (1.0, 0.0)
 
@@ -96,7 +97,7 @@ class Calibrator(BaseModel):
     ) -> FloatArray:
         """Position, shape (site, 2), Å."""
         moved = np.full(len(candidates.xy), _moved(candidates, refined, options))
-        trust = _trust(self.trust, moved, _disturbed(candidates))
+        trust = _trust(self.trust, moved, _disturbed(candidates, self.hosts))
         out: FloatArray = candidates.xy + trust[:, None] * (refined.xy - candidates.xy)
         return out
 
@@ -104,7 +105,7 @@ class Calibrator(BaseModel):
         self, candidates: Candidates, refined: Refined, options: RefineOptions
     ) -> FloatArray:
         """Position covariance, shape (site, 2, 2), Å²."""
-        features = _spread_features(candidates, refined, options)
+        features = _spread_features(candidates, refined, options, self.hosts)
         scaled = (features - self.spread_mean) / self.spread_scale
         variance = np.exp(scaled @ np.asarray(self.spread))
         shape = refined.covariance
@@ -139,6 +140,7 @@ def fit_calibrator(
     states: list[tuple[FloatArray, NDArray[np.int64]]] = []
     classes: list[tuple[FloatArray, NDArray[np.int64]]] = []
     places: list[tuple[FloatArray, ...]] = []
+    hosts = tuple(k for k, s in enumerate(material.species) if s in material.hosts())
     for seen in observations:
         c, r = seen.candidates, seen.refined
         match = match_truth(c.xy, seen.truth.xy)
@@ -153,8 +155,8 @@ def fit_calibrator(
                 (r.xy - c.xy)[right],
                 _counts_sigma(r, options)[right],
                 np.full(n, _moved(c, r, options)),
-                _disturbed(c)[right],
-                _spread_features(c, r, options)[right],
+                _disturbed(c, hosts)[right],
+                _spread_features(c, r, options, hosts)[right],
                 _shape(r)[right],
             )
         )
@@ -173,6 +175,7 @@ def fit_calibrator(
         spread=spread,
         spread_mean=mean,
         spread_scale=scale,
+        hosts=hosts,
     )
     return fitted.model_copy(update={"order": _fit_order(fitted, observations, material)})
 
@@ -235,11 +238,11 @@ def _moved(candidates: Candidates, refined: Refined, options: RefineOptions) -> 
     return float(np.median(step / _counts_sigma(refined, options)[:, None])) / _MEDIAN
 
 
-def _disturbed(candidates: Candidates) -> FloatArray:
+def _disturbed(candidates: Candidates, hosts: tuple[int, ...]) -> FloatArray:
     """How odd the oddest site next to each is, shape (site,): 1 beside an empty or foreign one."""
     out = np.zeros(len(candidates.xy))
     if len(out) > 1:
-        odd = np.clip(candidates.mass[:, 1:].sum(axis=1), 0.0, 1.0)
+        odd = np.clip(np.delete(candidates.mass, hosts, axis=1).sum(axis=1), 0.0, 1.0)
         pairs = cKDTree(candidates.xy).query_pairs(_NEXT_A, output_type="ndarray")
         for i, j in (pairs.T, pairs.T[::-1]):
             np.maximum.at(out, i, odd[j])
@@ -325,7 +328,7 @@ def _shape(refined: Refined) -> FloatArray:
 
 
 def _spread_features(
-    candidates: Candidates, refined: Refined, options: RefineOptions
+    candidates: Candidates, refined: Refined, options: RefineOptions, hosts: tuple[int, ...]
 ) -> FloatArray:
     """What decides how far a position is off, shape (site, feature); the first is one."""
     n = len(candidates.xy)
@@ -341,7 +344,7 @@ def _spread_features(
     s, t, i = (u * one for u in usual)
     m = np.log(_moved(candidates, refined, options) + 0.05) * one
     lumps = min(np.log(refined.optics.noise.correlation), 2.0) * one
-    near = _disturbed(candidates)
+    near = _disturbed(candidates, hosts)
     rim = np.exp(-np.maximum(candidates.border_A, 0.0) / 4.0)
     return np.stack(
         [

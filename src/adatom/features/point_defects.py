@@ -55,7 +55,7 @@ def point_defects(
         p = atoms.column("p_exists") * atoms.column("p_element")
         numbers = atoms.data["atom"].to_list()
         crystal = lattice.material
-        hosts = {s for each in crystal.arrangements() for s in each.site_species}
+        hosts = crystal.hosts()
         alike = _alike(atoms, crystal)
         due = [a or d for a, d in zip(alike, due, strict=True)]
         for i, element in enumerate(atoms.elements):

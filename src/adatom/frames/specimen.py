@@ -13,7 +13,7 @@ from adatom.core import Material
 FloatArray = NDArray[np.float64]
 MARGIN_A = 3.0  # how far specimens reach beyond the field of view
 # Shortest projected distances, Å: a heavy atom may lean over a neighbour, two hosts may not.
-_CLOSEST = {(0, 0): 1.22, (1, 1): 2.05}
+_HOSTS_A, _PAIR_A = 1.22, 2.05  # two hosts; two foreign atoms
 # A foreign atom, above the sheet or in it, holds its neighbours off as far as that, projected.
 _FOREIGN_A = (1.42, 1.72)
 EMPTY_A = 0.7  # a site with an atom this near is not empty, Å
@@ -236,9 +236,9 @@ def _defects(
 def _reconstruct(points: FloatArray, around: NDArray[np.int64], rng: np.random.Generator) -> None:
     """Draw two of the atoms around an empty site together, in place; or none of them.
 
-    A bond forms across a vacancy: of three neighbours two come 0.2 to 0.5 Å nearer, and of a
-    divacancy both pairs (El-Barbary et al., Phys. Rev. B 68, 144107 (2003)). Under the beam it
-    changes places.
+    A bond forms across a vacancy: of three neighbours two come nearer, here by 0.1 to 0.5 Å, and
+    of a divacancy both pairs (Banhart et al., ACS Nano 5, 26 (2011)). Under the beam it changes
+    places.
     """
     if len(around) < 2 or rng.random() < _BARE:
         return
@@ -254,12 +254,12 @@ def _push_apart(
     """Move pairs that are closer than chemistry allows; a light stand-in for a relaxation."""
     xy = xy.copy()
     for _ in range(rounds):
-        pairs = cKDTree(xy).query_pairs(max(_CLOSEST.values()), output_type="ndarray")
+        pairs = cKDTree(xy).query_pairs(_PAIR_A, output_type="ndarray")
         if not len(pairs):
             break
         i, j = pairs[:, 0], pairs[:, 1]
         a, b = np.minimum(species[i], 1), np.minimum(species[j], 1)
-        limit = np.array([_CLOSEST[0, 0], foreign_A, _CLOSEST[1, 1]])[a + b]
+        limit = np.array([_HOSTS_A, foreign_A, _PAIR_A])[a + b]
         d = xy[j] - xy[i]
         r = np.maximum(np.linalg.norm(d, axis=1), 1e-6)
         push = (0.25 * np.maximum(limit - r, 0.0) / r)[:, None] * d
