@@ -37,7 +37,6 @@ _MEDIAN = 0.6745  # of the absolute value of a standard normal variable
 _LARGEST_A = 0.5  # of the errors that counts alone may leave
 _ONE_SIGMA = 0.6827
 _NEXT_A = 1.9  # a bond, stretched: sites this near are neighbours
-_ALIKE = 30.0  # atoms, moved by their error each, that outweigh the likeness of both tables
 _RIGHT_A = 0.3  # atoms next to a defect leave the lattice by as much
 
 
@@ -278,8 +277,6 @@ def _fit_trust(
     weight = np.repeat(1.0 / np.minimum(sigma[good], 0.06) ** 2, 2)
     design = (hats[:, None, :] * shift[good, :, None]).reshape(-1, 2 * knots)
     normal = (design * weight[:, None]).T @ design + 1e-3 * np.eye(2 * knots)
-    # Where few atoms have odd neighbours, these are trusted as the others are.
-    normal += _ALIKE * np.kron([[1.0, -1.0], [-1.0, 1.0]], np.eye(knots))
     right = (design * weight[:, None]).T @ error[good].ravel()
     values = np.clip(np.linalg.solve(normal, right), 0.0, 1.0)
     usual, next_to_odd = (np.maximum.accumulate(v).tolist() for v in np.split(values, 2))
