@@ -117,7 +117,12 @@ def test_a_campaign_keeps_the_boxes_and_says_where_they_are(ensemble, local):
     assert plain == found.regions.beyond(local)
     boxes = tuple(tuple(row[:4]) for row in plain)
     told = Perceived(
-        AtomTable.empty(), DefectTable.empty(), {0: None, 1: None}, {}, "", (), {1: boxes}
+        AtomTable.empty(),
+        DefectTable.empty(),
+        {0: None, 1: None},
+        {},
+        "",
+        unlike_regions={1: boxes},
     )
     (warning,) = _novelty_warnings(told)
     assert "parts of 1 of 2 frames" in warning

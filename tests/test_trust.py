@@ -5,17 +5,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from adatom.campaign import assess
 from adatom.campaign.assess import calibrate_ensemble, held_out
-from adatom.campaign.look import look
+from adatom.campaign.look import conditions_of, is_unlike, is_unsure, look, novelty_of
 from adatom.core import GRAPHENE, VACANCY, AtomTable, Calibration, Frame, LabelledFrame, Prediction
 from adatom.features.calibrate import Calibrator, Observation, fit_calibrator, match_truth
 from adatom.features.find import FindOptions, _p_classes, find_candidates
 from adatom.features.fit import Optics, RefineOptions
 from adatom.features.locate import Candidates, locate
 from adatom.features.model import Noise
-from adatom.features.novelty import _NAMES, Novelty, describe, fit_novelty
+from adatom.features.novelty import _NAMES, Novelty, describe, fit_novelty, share_sure
 from adatom.features.refine import Refined
 from adatom.features.spots import Probe
 from adatom.features.states import class_features, fit_exists, state_features
@@ -453,18 +454,40 @@ def square_lattice(spacing_A, seed, *, px=0.12, pixels=151):
     return image_specimen(specimen, (pixels, pixels), GRAPHENE, conditions, rng).frame
 
 
-@pytest.mark.parametrize("level", [0.05, 1.0, 5.0, 100.0])
-def test_noise_is_farther_than_training_frames_or_has_no_atoms(distance, ensemble, level):
-    """Where hardly a count is, a frame of graphene looks like that too: then nothing is claimed."""
-    farther = 0
+def noise_of(kind: str, rng: np.random.Generator) -> np.ndarray:
+    if kind == "gaussian":
+        return rng.normal(0.0, 1.0, (150, 150))
+    if kind == "smoothed":  # as lumpy as a frame of atoms
+        return gaussian_filter(rng.normal(0.0, 1.0, (150, 150)), 2.0)
+    return rng.poisson(float(kind), (150, 150)).astype(np.float64)
+
+
+@pytest.mark.parametrize("kind", ["0.05", "0.3", "1", "5", "100", "gaussian", "smoothed"])
+def test_noise_is_flagged_and_shows_no_sure_atom(ensemble, kind):
     for seed in range(4):
-        noise = np.random.default_rng(seed).poisson(level, (150, 150)).astype(np.float32)
-        frame = Frame(noise, Calibration(0.12))
-        far = distance(frame)[1] < 0.05
-        farther += far
-        sure = look(frame, ensemble, GRAPHENE).atoms.column("p_exists") > 0.5
-        assert far or not sure.any()
-    assert farther >= 2
+        image = noise_of(kind, np.random.default_rng(seed)).astype(np.float32)
+        found = look(Frame(image, Calibration(0.12)), ensemble, GRAPHENE)
+        seen = conditions_of(found, novelty_of(ensemble))
+        assert is_unlike(seen) or is_unsure(seen)
+        assert not (found.atoms.column("p_exists") > 0.9).any()
+
+
+def test_frames_of_training_are_rarely_flagged(ensemble):
+    frames = [f.frame for f in held_out(GRAPHENE, 781, 40) if len(f.xy)]
+    novelty = novelty_of(ensemble)
+    seen = [conditions_of(look(f, ensemble, GRAPHENE), novelty) for f in frames]
+    assert np.mean([is_unlike(c) for c in seen]) <= 0.06
+    assert np.mean([is_unsure(c) for c in seen]) <= 0.12  # those of fewest counts
+
+
+def test_atoms_are_sure_by_their_share_of_what_is_to_be_expected():
+    assert share_sure(np.array([0.95, 0.99, 0.5, 0.06])) == pytest.approx(1.94 / 2.5)
+    assert share_sure(np.full(300, 0.4)) == 0.0
+    assert share_sure(np.zeros(0)) == 0.0
+    assert share_sure(np.zeros(5)) == 0.0
+    assert is_unsure({"share_sure": 0.0})
+    assert not is_unsure({"share_sure": 0.9})
+    assert not is_unsure({})  # of a campaign before there was such a share
 
 
 @pytest.mark.parametrize("spacing_A", [1.8, 2.0, 2.3, 2.6])
@@ -501,6 +524,7 @@ def test_a_fitted_distance_has_its_share_of_its_own_frames_beyond():
     rows = sigma[:, None] * 0.1 + rng.normal(0, 0.2, (600, 1 + len(_NAMES)))
     rows[:, 0] = sigma
     rows[7, 3] = np.nan  # a frame with too few sites
+    rows[8, 1] += 9.0
     novelty = fit_novelty(rows)
     again = Novelty.model_validate(novelty.model_dump())
     d = np.array([again.distance(r) for r in np.delete(rows, 7, axis=0)])
@@ -508,8 +532,11 @@ def test_a_fitted_distance_has_its_share_of_its_own_frames_beyond():
     assert again.distance(rows[7]) == np.inf
     assert np.mean([again.share_farther(x) < 0.05 for x in d]) == pytest.approx(0.05, abs=0.01)
     far = rows[0].copy()
-    far[1] += 5.0  # a far wider probe
+    far[1] += 15.0  # a far wider probe
     assert again.share_farther(again.distance(far)) == 0.0
+    # One frame far from all others does not make the ones before it less rare.
+    for x in np.sort(d)[-6:-1]:
+        assert again.share_farther(x * 1.001) == pytest.approx(np.mean(d > x), abs=0.003)
 
 
 def test_find_names_columns_by_what_the_lattice_says_as_far_as_the_calibration_asks(fitted):

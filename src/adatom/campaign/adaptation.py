@@ -13,7 +13,15 @@ import numpy as np
 
 from adatom.campaign.adapt import Adapted, adapt
 from adatom.campaign.config import Config
-from adatom.campaign.look import RARE, load_ensemble, look, material_of, novelty_of
+from adatom.campaign.look import (
+    conditions_of,
+    is_unlike,
+    is_unsure,
+    load_ensemble,
+    look,
+    material_of,
+    novelty_of,
+)
 from adatom.campaign.progress import Progress
 from adatom.campaign.sources import open_movie
 from adatom.campaign.steps import Job, Steps
@@ -27,7 +35,7 @@ _LOOKED_AT = 3  # first frames that decide whether a campaign adapts
 
 
 def is_far(frames: Sequence[Frame], material: Material, ensemble: Ensemble) -> bool:
-    """Tell whether most of some frames lie farther from training than nearly all of training.
+    """Tell whether most of some frames are unlike training, or show hardly a sure atom.
 
     Parameters
     ----------
@@ -41,11 +49,8 @@ def is_far(frames: Sequence[Frame], material: Material, ensemble: Ensemble) -> b
     novelty = novelty_of(ensemble)
     if novelty is None:
         return False
-    far = [
-        novelty.share_farther(novelty.distance(look(f, ensemble, material).description)) < RARE
-        for f in frames
-    ]
-    return float(np.mean(far)) > 0.5
+    seen = [conditions_of(look(f, ensemble, material), novelty) for f in frames]
+    return float(np.mean([is_unlike(c) or is_unsure(c) for c in seen])) > 0.5
 
 
 def adapted_for(

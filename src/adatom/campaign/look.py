@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from adatom.core import Frame, Material
 from adatom.errors import BadInput
 from adatom.features.calibrate import Calibrator
 from adatom.features.find import Found, find
-from adatom.features.novelty import Novelty
+from adatom.features.novelty import Novelty, share_sure
 from adatom.frames.library import load_material
 from adatom.learning import weights
 from adatom.learning.ensemble import predict_tiles
 
-RARE = 0.006  # of training frames lie this far out: a frame that does is flagged (decision 7)
+_RARE = 0.006  # of training frames lie this far out: a frame that does is flagged (decision 7)
+_HARDLY = 0.2  # of the atoms to expect: a frame with fewer sure ones is flagged (decision 7)
 
 
 def material_of(config: Config) -> Material:
@@ -94,5 +96,18 @@ def conditions_of(
         "misfit": found.refined.misfit,
         "novelty": None if distance is None or not np.isfinite(distance) else distance,
         "share_farther": None if novelty is None else novelty.share_farther(distance or 0.0),
+        "share_sure": share_sure(found.atoms.column("p_exists")),
         "unlike_regions": [] if local is None else found.regions.beyond(local),
     }
+
+
+def is_unlike(conditions: Mapping[str, Any]) -> bool:
+    """Tell from `conditions_of` whether a frame is farther from training than nearly all of it."""
+    share = conditions.get("share_farther")
+    return share is not None and share < _RARE
+
+
+def is_unsure(conditions: Mapping[str, Any]) -> bool:
+    """Tell from `conditions_of` whether hardly an atom of a frame is sure, as in noise."""
+    share = conditions.get("share_sure")
+    return share is not None and share < _HARDLY

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from adatom.campaign.config import Config
-from adatom.campaign.look import RARE, calibrator_of, conditions_of, novelty_of
+from adatom.campaign.look import calibrator_of, conditions_of, is_unlike, is_unsure, novelty_of
 from adatom.campaign.steps import Job, Steps
 from adatom.core import (
     GRAPHENE,
@@ -66,7 +66,9 @@ class Perceived:
     key
         Ledger key of the linked tables.
     unlike_training
-        Frames that are farther from the training conditions than `RARE` of training frames.
+        Frames that are farther from the training conditions than nearly all training frames.
+    unsure
+        Frames of which hardly an atom is sure.
     unlike_regions
         By frame, the parts of it that lie beyond training: left, top, right and bottom, Å.
     """
@@ -77,6 +79,7 @@ class Perceived:
     keys: dict[int, str]
     key: str
     unlike_training: tuple[int, ...] = ()
+    unsure: tuple[int, ...] = ()
     unlike_regions: dict[int, tuple[Box, ...]] = field(default_factory=dict)
 
 
@@ -114,25 +117,22 @@ def perceive(
         i: lattice_from_json(read_json(_part(directory, i, "lattice.json")), material)
         for i in range(len(movie))
     }
-    regions = {i: _unlike_regions(directory, i) for i in range(len(movie))}
+    seen = {i: read_json(_part(directory, i, "conditions.json")) for i in range(len(movie))}
+    regions = {i: _boxes(conditions) for i, conditions in seen.items()}
     return Perceived(
         AtomTable(read_table(directory.atoms_path)),
         DefectTable(read_table(directory.defects_path)),
         lattices,
         dict(enumerate(defect_keys)),
         key,
-        tuple(i for i in range(len(movie)) if _is_unlike(directory, i)),
+        tuple(i for i, conditions in seen.items() if is_unlike(conditions)),
+        tuple(i for i, conditions in seen.items() if is_unsure(conditions)),
         {i: boxes for i, boxes in regions.items() if boxes},
     )
 
 
-def _is_unlike(directory: CampaignDirectory, frame: int) -> bool:
-    share = read_json(_part(directory, frame, "conditions.json")).get("share_farther")
-    return share is not None and share < RARE
-
-
-def _unlike_regions(directory: CampaignDirectory, frame: int) -> tuple[Box, ...]:
-    rows = read_json(_part(directory, frame, "conditions.json")).get("unlike_regions", [])
+def _boxes(conditions: Mapping[str, Any]) -> tuple[Box, ...]:
+    rows = conditions.get("unlike_regions", [])
     return tuple((left, top, right, bottom) for left, top, right, bottom, _ in rows)
 
 

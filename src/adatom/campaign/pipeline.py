@@ -130,6 +130,12 @@ def _novelty_warnings(found: Perceived) -> tuple[str, ...]:
             f"{which} are unlike anything the networks were trained on: check the material and the "
             "scale, and trust their atoms little"
         )
+    if found.unsure:
+        which = f"{len(found.unsure)} of {len(found.lattices)} frames (first {found.unsure[0]})"
+        out.append(
+            f"hardly an atom is sure in {which}, as in noise, dirt or another material: check what "
+            "they show, or take more counts"
+        )
     patched = {i: boxes for i, boxes in found.unlike_regions.items() if i not in unlike}
     if patched:
         first, boxes = next(iter(patched.items()))

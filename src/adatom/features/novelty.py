@@ -30,7 +30,7 @@ _NAMES = (
 # What is compared, in which direction, and the share of training frames that lie beyond the limit.
 # Few conditions spoil a specimen's order or the networks' sureness in training: only worse counts.
 _CHECKS: tuple[tuple[str, int, float], ...] = (
-    ("log spot sigma", +1, 0.02),
+    ("log spot sigma", +1, 0.05),
     ("log spot sigma", -1, 0.005),
     ("log ellipticity", +1, 0.02),
     ("log counts", -1, 0.01),
@@ -41,6 +41,8 @@ _CHECKS: tuple[tuple[str, int, float], ...] = (
     ("log bond", -1, 0.005),
 )
 _LEAST_GAP = 0.02  # between the usual and the limit, in the description's unit
+_QUANTILES = 401  # that are kept: what is rare is told by the last one in a hundred
+_SURE = 0.9  # probability of an atom that is
 
 
 class Check(BaseModel):
@@ -72,7 +74,7 @@ class Novelty(BaseModel):
     sigma_range
         Least and largest logarithm of the position error in training.
     quantiles
-        Distances that 0, 1, … 100 % of training frames stay below.
+        Distances that equally spaced shares of training frames, from none to all, stay below.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -103,7 +105,27 @@ class Novelty(BaseModel):
 
     def share_farther(self, distance: float) -> float:
         """Share of training frames that are farther away: small for what was never trained on."""
-        return float(1.0 - np.interp(distance, self.quantiles, np.linspace(0.0, 1.0, 101)))
+        shares = np.linspace(0.0, 1.0, len(self.quantiles))
+        return float(1.0 - np.interp(distance, self.quantiles, shares))
+
+
+def share_sure(p_exists: FloatArray) -> float:
+    """Share of the atoms to expect in a frame that are sure.
+
+    Noise, dirt and other materials leave networks with many weak guesses and no sure atom, and so
+    does a frame of too few counts; where atoms can be seen most are sure.
+
+    Parameters
+    ----------
+    p_exists
+        Calibrated probabilities of everything that may be an atom, shape (site,).
+
+    Returns
+    -------
+    0 to 1; 0 where nothing is to be expected.
+    """
+    expected = float(p_exists.sum())
+    return float(p_exists[p_exists > _SURE].sum()) / expected if expected > 0 else 0.0
 
 
 def describe(
@@ -185,12 +207,10 @@ def fit_novelty(
         beyond = 1.0 - share if direction > 0 else share
         usual, limit = (_quantile_fit(powers, value, q) for q in (0.5, beyond))
         checks.append(Check(name=name, usual=usual, limit=limit))
-    novelty = Novelty(
-        names=names, checks=tuple(checks), sigma_range=(low, high), quantiles=(0.0,) * 101
-    )
+    novelty = Novelty(names=names, checks=tuple(checks), sigma_range=(low, high), quantiles=())
     distances = np.array([novelty.distance(row) for row in good])
     return novelty.model_copy(
-        update={"quantiles": tuple(np.quantile(distances, np.linspace(0, 1, 101)).tolist())}
+        update={"quantiles": tuple(np.quantile(distances, np.linspace(0, 1, _QUANTILES)).tolist())}
     )
 
 
