@@ -242,15 +242,30 @@ def test_a_score_of_nothing_is_no_number():
 
 
 def test_a_gap_is_closed_by_as_much_as_was_gained():
-    rows = adapt_bench._gap_rows("x", [tally_of(0.5), tally_of(0.9), tally_of(1.0)])
+    rows = adapt_bench._gap_rows("x", [[tally_of(0.5)], [tally_of(0.9)], [tally_of(1.0)]])
     first = rows[0]
     assert "80 % of the gap closed" in first["measured"]
     assert first["met"]
-    worse = adapt_bench._gap_rows("x", [tally_of(0.5), tally_of(0.8), tally_of(1.0)])[0]
+    worse = adapt_bench._gap_rows("x", [[tally_of(0.5)], [tally_of(0.8)], [tally_of(1.0)]])[0]
     assert not worse["met"]
-    nothing = adapt_bench._gap_rows("x", [tally_of(1.0), tally_of(0.9), tally_of(1.0)])[0]
+    nothing = adapt_bench._gap_rows("x", [[tally_of(1.0)], [tally_of(0.9)], [tally_of(1.0)]])[0]
     assert nothing["target"] == "no gap: nothing lost"
     assert not nothing["met"]
+
+
+def test_a_loss_is_held_against_what_frames_make_by_chance():
+    before = [tally_of(f) for f in (1.0, 0.9, 1.0, 0.9)]
+    alike = [tally_of(f) for f in (0.9, 1.0, 0.9, 0.98)]  # some frames won, some lost
+    worse = [tally_of(f) for f in (0.97, 0.87, 0.97, 0.87)]  # all lost
+    (atoms, *_) = adapt_bench._gap_rows("x", [before, alike, before])
+    assert "0.9500 → 0.9450 ± 0.0550" in atoms["measured"]
+    assert atoms["met"]
+    (atoms, *_) = adapt_bench._gap_rows("x", [before, worse, before])
+    assert "0.9500 → 0.9200 ± 0.0000" in atoms["measured"]
+    assert not atoms["met"]
+    # The standard error of a mean, which an F1 of equal frames is.
+    change = np.array([-0.1, 0.1, -0.1, 0.08])
+    assert adapt_bench._chance(before, alike, "atom") == pytest.approx(change.std(ddof=1) / 2)
 
 
 def tally_of(f1):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -117,6 +117,21 @@ class Tally:
             names = np.array(truth.classes)[truth.species[every[ok]]]
             said = answer.element[ok] if answer.element is not None else names
             self.element.append((answer.p_element[ok], names == said))
+
+    @classmethod
+    def of(cls, parts: Iterable[Tally]) -> Tally:
+        """Put the counts of several together."""
+        out = cls()
+        for part in parts:
+            out.within_A = part.within_A
+            for name in ("right", "said", "true", "found"):
+                mine = getattr(out, name)
+                for what, value in getattr(part, name).items():
+                    mine[what] = mine.get(what, 0) + value
+            for name in ("errors", "scaled", "bounds", "exists", "element"):
+                getattr(out, name).extend(getattr(part, name))
+            out.seconds += part.seconds
+        return out
 
     def _foreign(self, xy: FloatArray, element: NDArray[np.str_], truth: LabelledFrame) -> None:
         mine, theirs = xy[element != truth.classes[0]], truth.xy[truth.species > 0]
