@@ -433,7 +433,7 @@ class Scripted(working.Work):
     def tune(self, ensemble, source, number, share=1.0):
         self.sources.append(source)
         self.shares.append(share)
-        return replace(ensemble, card={**ensemble.card, "trained": number}, _ready=[])
+        return replace(ensemble, card={**ensemble.card, "trained": number}, _ready={})
 
     def calibrate(self, ensemble, matched, number):
         return ensemble
@@ -473,7 +473,7 @@ def test_who_sees_well_takes_half_of_the_change_and_who_sees_little_all(rounds):
 
 def test_half_of_the_change_lies_between_the_weights(shipped, in_this_process):
     small = shipped.with_members([0, 5])
-    tuned = replace(small, networks=tuple(n.train() for n in deepcopy(small.networks)), _ready=[])
+    tuned = replace(small, networks=tuple(n.train() for n in deepcopy(small.networks)), _ready={})
     for network in tuned.networks:
         for p in network.parameters():
             p.data += 1.0

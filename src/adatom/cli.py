@@ -292,9 +292,10 @@ def adapt(
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Show which engines are installed and how to install the others."""
+    """Show which engines are installed, how to install the others, and where networks run."""
     from dataclasses import asdict
 
+    from adatom.learning.device import describe_device
     from adatom.simulation import engine_status
 
     rows = engine_status()
@@ -312,6 +313,7 @@ def doctor(as_json: Json = False) -> None:
         out.print("To install, one line each:")
     for r in missing:  # not in the table, which would cut or wrap what is meant to be copied
         out.print(f"  {r.name + ':':<18}{r.install}", markup=False, highlight=False, soft_wrap=True)
+    out.print(f"{describe_device()}.", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
 from adatom.core import Calibration, Frame, Prediction
+from adatom.learning.device import chosen_device
 from adatom.learning.network import FOLD, STRIDE, Network
 from adatom.learning.prepare import normalise, resample, resampled_length
 from adatom.learning.weights import Ensemble
 
 _TILE = 1024  # working pixels; larger frames are done in tiles, so that memory stays bounded
-_STRIP = 32  # rows of a trunk's map that the heads do at a time
+_STRIP = 32  # rows of a trunk's map that the heads do at a time on a processor
 _OVERLAP = 96  # more than the networks' reach to either side
 
 
@@ -68,20 +69,16 @@ def predict_tiles(frame: Frame, ensemble: Ensemble) -> Iterator[Prediction]:
     image = resample(frame.data, frame.calibration, ensemble.working)
     image = normalise(image)
     whole = (image.shape[0], image.shape[1])
-    networks = ensemble.ready()
+    device = chosen_device()
+    networks = ensemble.ready(device)
     for rows, cols, inner in _tiles(whole):
         tile = image[rows, cols]
         grown = tuple(max(-(-n // STRIDE) * STRIDE, 4 * STRIDE) for n in tile.shape)
         pad = [(0, g - n) for g, n in zip(grown, tile.shape, strict=True)]
         x = torch.from_numpy(np.pad(tile, pad, mode="symmetric"))[None, None]
-        x = x.contiguous(memory_format=torch.channels_last)
-        maps = torch.empty((ensemble.members, len(ensemble.classes), *x.shape[2:]))
-        first = 0
-        for network in networks:
-            _heads(network, network.trunk(x), maps[first : first + network.heads])
-            first += network.heads
+        maps = _members(networks, x.to(device))
         yield Prediction(
-            maps[:, :, : tile.shape[0], : tile.shape[1]].numpy(),
+            maps[:, :, : tile.shape[0], : tile.shape[1]].cpu().numpy(),
             ensemble.classes,
             ensemble.working,
             frame.index,
@@ -90,6 +87,18 @@ def predict_tiles(frame: Frame, ensemble: Ensemble) -> Iterator[Prediction]:
             whole,
             inner,
         )
+
+
+def _members(networks: Sequence[Network], x: torch.Tensor) -> torch.Tensor:
+    """Probabilities (member, class, row, col) of one image (1, 1, row, col), on its device."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    members = sum(n.heads for n in networks)
+    maps = torch.empty((members, networks[0].classes, *x.shape[2:]), device=x.device)
+    first = 0
+    for network in networks:
+        _heads(network, network.trunk(x), maps[first : first + network.heads])
+        first += network.heads
+    return maps
 
 
 def _heads(network: Network, trunk: torch.Tensor, out: torch.Tensor) -> None:
@@ -105,8 +114,9 @@ def _heads(network: Network, trunk: torch.Tensor, out: torch.Tensor) -> None:
     weight = weight.view(heads, classes * FOLD**2, -1)
     bias = bias.view(heads, -1, 1)
     unfolded = out.view(heads, classes, rows, FOLD, cols, FOLD)
-    for low in range(0, rows, _STRIP):
-        high = min(low + _STRIP, rows)
+    strip = _STRIP if trunk.device.type == "cpu" else rows
+    for low in range(0, rows, strip):
+        high = min(low + strip, rows)
         top = max(low - 1, 0)  # one more row to either side: the hidden layer looks that far
         hidden = network.hidden(trunk[:, :, top : high + 1])[0, :, low - top :][:, : high - low]
         # (channel, row, col) in channels-last memory to (member, channel, pixel), without a copy.

@@ -43,7 +43,11 @@ class Ensemble:
     classes: tuple[str, ...]
     working: Calibration
     card: dict[str, Any] = field(default_factory=dict)
-    _ready: list[Network] = field(default_factory=list, repr=False)
+    _ready: dict[torch.device, tuple[Network, ...]] = field(default_factory=dict, repr=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Send to other processes what they cannot make themselves."""
+        return Ensemble, (self.networks, self.classes, self.working, self.card)
 
     @property
     def members(self) -> int:
@@ -102,14 +106,14 @@ class Ensemble:
             networks.append(network.eval())
         return Ensemble(tuple(networks), self.classes, self.working, self.card)
 
-    def ready(self) -> tuple[Network, ...]:
+    def ready(self, device: torch.device) -> tuple[Network, ...]:
         """Give the networks as they run fastest: normalisation folded in, channels last."""
-        if not self._ready:
-            for network in self.networks:
-                copy = fused(deepcopy(network).eval())
+        if device not in self._ready:
+            copies = [fused(deepcopy(network).eval()).to(device) for network in self.networks]
+            for copy in copies:
                 copy.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-                self._ready.append(copy)
-        return tuple(self._ready)
+            self._ready[device] = tuple(copies)
+        return self._ready[device]
 
     def fingerprint(self) -> str:
         """Hash of weights, calibration and novelty: part of the key of each step that uses them."""
