@@ -13,6 +13,7 @@ from adatom.campaign.adapt import Adapted, adapt
 from adatom.campaign.adapt_options import AdaptOptions
 from adatom.campaign.adaptation import is_far
 from adatom.campaign.config import parse_config
+from adatom.campaign.look import conditions_of, is_unlike, look, novelty_of
 from adatom.campaign.pipeline import run_campaign
 from adatom.core import GRAPHENE, VACANCY, Calibration, Frame
 from adatom.errors import StepFailed
@@ -219,3 +220,15 @@ def test_far_means_most_of_the_frames(square):
     assert is_far([far], GRAPHENE, ensemble)
     assert not is_far(near, GRAPHENE, ensemble)
     assert not is_far([*near, far], GRAPHENE, ensemble)
+
+
+def test_noise_is_far_and_told_of_though_its_description_is_like_training(tmp_path):
+    noise = np.random.default_rng(2).poisson(0.3, (150, 150)).astype(np.float32)
+    ensemble = weights.load_shipped("graphene")
+    frame = Frame(noise, Calibration(0.12))
+    assert not is_unlike(conditions_of(look(frame, ensemble, GRAPHENE), novelty_of(ensemble)))
+    assert is_far([frame], GRAPHENE, ensemble)
+    table = {"input": {"paths": (str(saved(tmp_path, noise[None])),), "pixel_size_A": 0.12},
+             "adapt": "never"}  # fmt: skip
+    done = run_campaign(parse_config(table, "test"), tmp_path / "out", only_find=True)
+    assert any("hardly an atom is sure in 1 of 1 frames" in w for w in done.summary["warnings"])

@@ -128,6 +128,9 @@ def test_a_campaign_keeps_the_boxes_and_says_where_they_are(ensemble, local):
     assert "parts of 1 of 2 frames" in warning
     assert f"frame 1: {len(boxes)}" in warning
     assert _novelty_warnings(replace(told, unlike_training=(1,)))[0].count("frames") == 1
+    unsure, regions = _novelty_warnings(replace(told, unsure=(1,)))
+    assert "hardly an atom is sure in 1 of 2 frames (first 1)" in unsure
+    assert regions == warning
     assert conditions_of(found, None, None)["unlike_regions"] == []
 
 
