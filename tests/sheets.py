@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from adatom.core import GRAPHENE, AtomTable, Frame, LabelledFrame
-from adatom.features.calibrate import match_truth
-from adatom.frames.conditions import Conditions
-from adatom.frames.specimen import Specimen, lattice_points
-from adatom.frames.synthesize import image_specimen
+from adatom.core.arrays import FloatArray
+from adatom.features.calibration.calibrator import match_truth
+from adatom.frames.simulate.conditions import Conditions
+from adatom.frames.simulate.specimen import Specimen, lattice_points
+from adatom.frames.simulate.synthesize import image_specimen
 
-FloatArray = NDArray[np.float64]
 NONE = np.zeros((0, 2))
 SEED = 77_000_000  # far from the seeds of training and calibration
 

@@ -12,9 +12,9 @@ import tomli_w
 from numpy.typing import NDArray
 
 from adatom.core import GRAPHENE, ScanRequest
-from adatom.frames.conditions import Conditions
-from adatom.frames.specimen import lattice_points
-from adatom.frames.synthesize import image_request
+from adatom.frames.simulate.conditions import Conditions
+from adatom.frames.simulate.specimen import lattice_points
+from adatom.frames.simulate.synthesize import image_request
 
 PIXEL_A = 0.12
 PIXELS = 128

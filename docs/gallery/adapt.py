@@ -18,9 +18,9 @@ import numpy as np
 from PIL import Image
 from scipy.spatial import cKDTree
 
-from adatom.campaign.bench.adapt_real import ensemble_for
-from adatom.campaign.look import look
-from adatom.features.artefacts import FAR, coordinations
+from adatom.analysis.frame import look
+from adatom.bench.adapt_real import ensemble_for
+from adatom.features.member_scores import FAR, coordinations
 from adatom.frames import read
 from adatom.learning import weights
 

@@ -8,8 +8,8 @@ mpl.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from adatom.campaign.bench.find import Finder
-from adatom.campaign.bench.sets import convolution_set
+from adatom.bench.find import Finder
+from adatom.bench.sets import convolution_set
 
 finder = Finder(None)
 scene = convolution_set(3, pixels=160)[1]

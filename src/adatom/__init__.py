@@ -2,15 +2,17 @@
 
 >>> import adatom as ad
 >>> ad.find.__module__
-'adatom.campaign.face'
+'adatom.api'
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from adatom.version import __version__
+
 if TYPE_CHECKING:
-    from adatom.campaign.face import (
+    from adatom.api import (
         adapt,
         advise,
         example_frames,
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
         supercells,
     )
 
-__version__ = "0.1.0"
 __all__ = [
     "__version__",
     "adapt",
@@ -38,7 +39,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # Networks and engines take seconds to import: only when a step is used.
     if name in __all__:
-        from adatom.campaign import face
+        from adatom import api
 
-        return getattr(face, name)
+        return getattr(api, name)
     raise AttributeError(f"module 'adatom' has no attribute {name!r}")

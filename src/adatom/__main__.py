@@ -1,5 +1,5 @@
 """``python -m adatom``: the command line."""
 
-from adatom.cli import main
+from adatom.cli.main import main
 
 main()

@@ -1,336 +1,196 @@
-"""Iterative training: an ensemble retrains itself on the first frames of an experiment.
-
-Ghosh, Sumpter, Dyck, Kalinin and Ziatdinov, npj Comput. Mater. 7, 100 (2021), with a guard in the
-place of the person who picked the networks there: each round's members are scored by what a
-material must look like, its labels come from those that are free of artefacts, and it is taken
-back where it finds less in simulated frames, under the conditions of the experiment, whose truth
-is known.
-"""
+"""Adaptation inside a campaign, from the command line, and while frames keep coming."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from adatom.campaign.adapt_options import AdaptOptions
-from adatom.campaign.adapt_work import KINDS, RealFrames, Seen, Work, change_taken, density
-from adatom.campaign.executors import cores, local_processes
-from adatom.campaign.matched import Matched
-from adatom.campaign.progress import Progress, Silent
-from adatom.campaign.pseudo import LabelChange, compare_labels, label_frame
-from adatom.core import Frame, LabelledFrame, Material
-from adatom.core.imaging import Imaging
+from adatom.analysis.frame import (
+    conditions_of,
+    has_few_confident_atoms,
+    is_out_of_distribution,
+    look,
+    novelty_of,
+)
+from adatom.campaign.config import Config, ensemble_of, material_of
+from adatom.campaign.sources import open_movie
+from adatom.campaign.steps import Job, Steps
+from adatom.core import Frame, Material, Movie
 from adatom.errors import BadInput
-from adatom.features.artefacts import MemberScore, choose_members, mean_scores
-from adatom.features.imaging import estimate_imaging
-from adatom.frames.calibrate import TRUSTED_CONTRAST, estimate_scale
-from adatom.frames.faint import estimate_faint, lattice_evidence
+from adatom.learning import weights
 from adatom.learning.weights import Ensemble
+from adatom.parallel.progress import Progress
+from adatom.store import file_hash, read_json, write_json
+from adatom.training.adapt.rounds import Adapted, adapt
 
-_SCALE_OFF = 0.08  # of the pixel size, by the spectrum: farther off it is another lattice
-_LIKE, _ON_SITE = 0.4, 0.5  # shares: of right neighbours, of atoms on a site
-_FEW_SURE = 0.4  # of the lattice's sites
-_LITTLE_FEWER = 2.0  # of counts that are hardly enough, training goes down to half
-_EVIDENCE = 4.0  # for a lattice in faint frames: noise shows as much once in ten thousand times
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """What one round did.
-
-    Parameters
-    ----------
-    number
-        From 1.
-    members
-        Scores of all members, before this round's training.
-    kept, dropped
-        Members whose labels were used; and why each other one was not.
-    labels
-        Change of the labels against the round before; all are new in the first.
-    before, after
-        F1 of the guard's atoms, vacancies and foreign atoms, before and after training.
-    accepted
-        Whether the guard let it pass; if not, the ensemble is that of the round before.
-    seconds
-        Wall time.
-    """
-
-    number: int
-    members: list[MemberScore]
-    kept: list[int]
-    dropped: dict[int, str]
-    labels: LabelChange
-    before: dict[str, float]
-    after: dict[str, float]
-    accepted: bool
-    seconds: float
+_LOOKED_AT = 3  # first frames that decide whether a campaign adapts
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Adapted:
-    """An adapted ensemble and how it came to be.
-
-    Parameters
-    ----------
-    ensemble
-        The best that the guard let pass; its card tells the rounds.
-    rounds
-        What each did.
-    imaging
-        Conditions of the frames, by the last round.
-    detection_limit
-        Lowest counts at a host atom's peak at which F1 of atoms reaches 0.95 under these
-        conditions, before and after.
-    """
-
-    ensemble: Ensemble
-    rounds: list[Round]
-    imaging: Imaging
-    detection_limit: tuple[float, float]
-
-
-def adapt(
-    frames: Sequence[Frame],
-    material: Material,
-    ensemble: Ensemble,
-    options: AdaptOptions | None = None,
-    *,
-    workers: int | None = None,
-    progress: Progress | None = None,
-) -> Adapted:
-    """Adapt an ensemble to an experiment by its first frames, without a label.
+def is_far(frames: Sequence[Frame], material: Material, ensemble: Ensemble) -> bool:
+    """Tell whether most of some frames are unlike training, or show hardly a sure atom.
 
     Parameters
     ----------
     frames
-        First frames of the experiment, of one scale.
+        First frames of an experiment.
     material
         What they show.
     ensemble
-        Calibrated; left as it is.
-    options
-        See `AdaptOptions`.
-    workers
-        Processes at a time; the number of cores by default.
-    progress
-        Told of every round.
+        With a calibration; one without novelty in its card is taken to be near.
+    """
+    novelty = novelty_of(ensemble)
+    if novelty is None:
+        return False
+    seen = [conditions_of(look(f, ensemble, material), novelty) for f in frames]
+    far = [is_out_of_distribution(c) or has_few_confident_atoms(c) for c in seen]
+    return float(np.mean(far)) > 0.5
+
+
+def adapted_for(
+    movie: Movie, material: Material, config: Config, ensemble: Ensemble, steps: Steps
+) -> tuple[Ensemble, tuple[str, ...]]:
+    """Give the ensemble that a campaign's frames need, and warnings.
+
+    Adapts where the configuration says so: always, never, or where the first frames are far from
+    training; frames that then turn out not to show the material are told of, and found with the
+    ensemble as it was. What came of it lies in the campaign's directory, and is not done twice.
+
+    Raises
+    ------
+    StepFailed
+        If it was asked for always, and the frames do not show the material.
+    """
+    if config.adapt == "never":
+        return ensemble, ()
+    path = steps.directory.path / "adapted.safetensors"
+    outcome = steps.directory.parts / "adaptation.json"
+
+    def make() -> str:
+        write_json(outcome, _adapt_first(movie, material, config, ensemble, path, steps.progress))
+        return current()
+
+    def current() -> str:
+        if not outcome.exists():
+            return ""
+        files = [outcome]
+        if read_json(outcome)["adapted"]:
+            files += [path, path.with_suffix(".json")]
+        return file_hash(*files) if all(f.exists() for f in files) else ""
+
+    inputs = [config.adapt, movie.fingerprint, material, ensemble.fingerprint(), config.adaptation]
+    steps.run([Job("adapt", "movie", inputs, current, make)])
+    done = read_json(outcome)
+    warnings = (done["warning"],) if done["warning"] else ()
+    return (weights.load(path) if done["adapted"] else ensemble), warnings
+
+
+def _adapt_first(
+    movie: Movie,
+    material: Material,
+    config: Config,
+    ensemble: Ensemble,
+    path: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Adapt to the first frames, if need be; gives whether it did, and what to tell the user."""
+    first = [movie[i] for i in range(min(config.adaptation.frames, len(movie)))]
+    automatic = config.adapt == "auto"
+    if automatic and not is_far(first[:_LOOKED_AT], material, ensemble):
+        return {"adapted": False, "warning": None}
+    try:
+        done = adapt(first, material, ensemble, config.adaptation, progress=progress)
+    except BadInput as refused:
+        if not automatic:
+            raise
+        told = f"the networks were not adapted: expected {refused.expected}, got {refused.got}"
+        return {"adapted": False, "warning": told}
+    weights.save(done.ensemble, path)
+    why = "the first frames are unlike training: " if automatic else ""
+    return {"adapted": True, "warning": f"{why}the networks were adapted to them"}
+
+
+def adapt_to_file(config: Config, path: Path, progress: Progress) -> dict[str, Any]:
+    """Adapt to the frames that a configuration names and write the ensemble with its card.
+
+    Returns
+    -------
+    The model card, with what every round did under ``adapted``.
 
     Raises
     ------
     BadInput
-        If the ensemble sees other species, or no frame shows enough atoms to learn from.
+        If the frames cannot be used, or do not show the material.
     """
-    options, progress = options or AdaptOptions(), progress or Silent()
-    if ensemble.species != material.species:
-        raise BadInput(
-            "the ensemble",
-            expected=f"networks that see {', '.join(material.species)}",
-            got=f"some that see {', '.join(ensemble.species)}",
-            todo=f"Train them: adatom train {material.name}.",
-        )
-    first = list(frames)[: options.frames]
-    if not first:
-        raise BadInput(
-            "adapt", expected="at least one frame", got="none", todo="Give the first frames."
-        )
-    progress.start("rounds", options.rounds, 0)
-    with local_processes(workers or cores()) as pool:
-        work = Work(pool, material, options, first[0].calibration.pixel_size_A)
-        out = _rounds(work, first, ensemble, progress)
-    progress.finish("rounds")
-    return out
+    material = material_of(config)
+    ensemble = ensemble_of(config)
+    movie, warnings = open_movie(config.input, material, progress)
+    for warning in warnings:
+        progress.warn(warning)
+    frames = [movie[i] for i in range(min(config.adaptation.frames, len(movie)))]
+    done = adapt(frames, material, ensemble, config.adaptation, progress=progress)
+    weights.save(done.ensemble, path)
+    return done.ensemble.card
 
 
-def tune_on(
-    imaging: Imaging,
-    material: Material,
-    ensemble: Ensemble,
-    options: AdaptOptions | None = None,
-    *,
-    pixel_size_A: float | None = None,
-) -> Ensemble:
-    """Train and calibrate an ensemble for known conditions, on simulated frames alone.
+class LiveEnsemble:
+    """The ensemble of an experiment that goes on: adapts beside it, and changes between frames.
 
     Parameters
     ----------
-    imaging
-        The conditions.
-    material
-        What the frames will show.
     ensemble
-        What to start from; left as it is.
-    options
-        Steps, learning rate, calibration.
-    pixel_size_A
-        As it will be given, Å; by default the true one.
+        What to start with.
+    material
+        What the frames show.
+    retrain
+        Gives an adapted ensemble from frames and the present one; `adapt` by default.
     """
-    options = options or AdaptOptions()
-    with local_processes(cores()) as pool:
-        given = pixel_size_A or imaging.pixel_size_A.value
-        work = Work(pool, material, options, given)
-        matched = work.matched(imaging)
-        tuned = work.tune(ensemble, matched, 0, change_taken(work.guard(ensemble, imaging, 0)))
-        return work.calibrate(tuned, matched, 0)
+
+    def __init__(
+        self,
+        ensemble: Ensemble,
+        material: Material,
+        retrain: Callable[[Sequence[Frame], Ensemble], Adapted] | None = None,
+    ) -> None:
+        self._lock = threading.Lock()
+        self._now = ensemble
+        self._retrain = retrain or partial(_retrain, material)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="adapt")
+        self._job: Future[Adapted] | None = None
+
+    def current(self) -> Ensemble:
+        """Give the newest ensemble: ask once a frame, and use the answer for the whole of it.
+
+        Raises
+        ------
+        BadInput
+            If the frames given to `adapt_to` were refused; the ensemble stays as it was, and the
+            next call gives it.
+        """
+        with self._lock:
+            job = self._job
+            if job is not None and job.done():
+                self._job = None
+                self._now = job.result().ensemble
+            return self._now
+
+    def adapt_to(self, frames: Sequence[Frame]) -> bool:
+        """Begin to adapt in the background; False where an earlier adaptation still runs."""
+        with self._lock:
+            if self._job is not None:
+                return False
+            self._job = self._pool.submit(self._retrain, list(frames), self._now)
+            return True
+
+    def close(self) -> None:
+        """Wait for what runs and end the background thread."""
+        self._pool.shutdown(wait=True)
 
 
-def _rounds(work: Work, frames: list[Frame], start: Ensemble, progress: Progress) -> Adapted:
-    options, best = work.options, start
-    seen = work.see(frames, best)
-    if _faint(seen, work.material) is None:
-        _refuse_other(seen, work.material)
-    rounds: list[Round] = []
-    labels: list[LabelledFrame] = []
-    for number in range(1, options.rounds + 1):
-        began = time.perf_counter()
-        lesson = _lesson(work, frames, seen, best, labels)
-        settled = bool(labels) and lesson.change.share < options.settled
-        labels, imaging = lesson.labels, lesson.imaging
-        if settled:
-            break
-        work = replace(work, density_A2=lesson.density_A2)
-        before = work.guard(best, imaging, number)
-        tuned = work.tune(best, lesson.source, number, change_taken(before))
-        tuned = work.calibrate(tuned, lesson.matched, number)
-        after = work.guard(tuned, imaging, number)
-        accepted = _passes(before, after, options.tolerance)
-        rounds.append(
-            Round(
-                number, lesson.scores, lesson.kept, lesson.dropped, lesson.change, before, after,
-                accepted, time.perf_counter() - began,
-            )
-        )  # fmt: skip
-        progress.advance("rounds")
-        if not accepted:
-            break
-        best = tuned
-        seen = work.see(frames, best)
-    limit = work.detection_limit(start, imaging), work.detection_limit(best, imaging)
-    story = {
-        "adapted": {
-            "rounds": [_plain(r) for r in rounds],
-            "imaging": asdict(imaging),
-            "detection_limit_counts": [v if np.isfinite(v) else None for v in limit],
-            "options": options.model_dump(),
-        }
-    }
-    card = {**best.card, **story}
-    return Adapted(replace(best, card=card), rounds, imaging, limit)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Lesson:
-    """What a round learns from, and what was made of the frames for it."""
-
-    source: RealFrames | Matched
-    matched: Matched
-    imaging: Imaging
-    labels: list[LabelledFrame]
-    change: LabelChange
-    scores: list[MemberScore]
-    kept: list[int]
-    dropped: dict[int, str]
-    density_A2: float | None = None
-
-
-def _lesson(
-    work: Work, frames: list[Frame], seen: list[Seen], best: Ensemble, labels: list[LabelledFrame]
-) -> _Lesson:
-    """Label the frames and simulate others like them; of faint ones simulate only."""
-    scores = mean_scores([s.scores for s in seen])
-    faint = _faint(seen, work.material)
-    if faint is not None:  # nobody can make labels of them, nor tell good members from bad
-        matched = work.matched(faint, fewer=_LITTLE_FEWER)
-        every = list(range(best.members))
-        change = compare_labels([], [])
-        return _Lesson(matched, matched, faint, [], change, scores, every, {})
-    kept, dropped = choose_members(scores)
-    own = seen if not dropped else work.see(frames, best.with_members(kept), scored=False)
-    imaging = _imaging(own, work.material)
-    fresh = [label_frame(s.frame, s.found, work.material) for s in own]
-    change = compare_labels(labels or [_without(f) for f in fresh], fresh)
-    found = density(own, work.material)
-    matched = replace(work, density_A2=found).matched(imaging)
-    optics = tuple(s.found.refined.optics for s in own)
-    source = RealFrames(tuple(fresh), optics, work.options, matched)
-    return _Lesson(source, matched, imaging, fresh, change, scores, kept, dropped, found)
-
-
-def _faint(seen: Sequence[Seen], material: Material) -> Imaging | None:
-    """Conditions of frames that show the lattice but no sure atoms; None for any others.
-
-    Of such frames nobody can make labels. Networks learn to see them from simulated ones.
-    """
-    if material.form == "atoms":
-        return None
-    frames = [s.frame for s in seen]
-    areas = [np.prod(f.calibration.extent_xy(f.shape)) for f in frames]
-    sure = sum(int((s.found.atoms.column("p_exists") > 0.5).sum()) for s in seen)
-    if sure * material.site_area_A2 > _FEW_SURE * sum(areas):
-        return None
-    imaging = estimate_faint(frames, material)
-    if imaging is None or lattice_evidence(frames, material) < _EVIDENCE:
-        return None
-    return imaging
-
-
-def _refuse_other(seen: Sequence[Seen], material: Material) -> None:
-    """Refuse frames that do not show the material: networks would learn to see it everywhere."""
-    if material.form == "atoms":
-        return
-    best = max(np.nan_to_num(s.coordination) for part in seen for s in part.scores)
-    on_sites = [part.lattice is not None and part.lattice.matched > _ON_SITE for part in seen]
-    ordered = any(on_sites) or _has_reflections(seen, material)
-    if best < _LIKE or not ordered:
-        raise BadInput(
-            "the first frames",
-            expected=f"atoms that stand as in {material.name}: its lattice, and at least "
-            f"{100 * _LIKE:.0f} % with {material.coordination} neighbours",
-            got=f"{100 * best:.0f} % with so many in the best frame, "
-            + ("on its lattice" if ordered else "and no lattice"),
-            todo="Check --material and --pixel-size; a bilayer, another crystal or noise cannot be "
-            "learned as this one.",
-        )
-
-
-def _has_reflections(seen: Sequence[Seen], material: Material) -> bool:
-    """Whether the frames' spectrum has the lattice, where single atoms are too faint to fit one."""
-    px = seen[0].frame.calibration.pixel_size_A
-    found = estimate_scale([s.frame.data for s in seen], material, expected_A=px)
-    near = abs(found.pixel_size_A / px - 1.0) < _SCALE_OFF
-    return near and found.contrast >= TRUSTED_CONTRAST
-
-
-def _plain(done: Round) -> dict[str, Any]:
-    plain = asdict(done)
-    plain["dropped"] = {str(m): why for m, why in done.dropped.items()}
-    plain["members"] = [
-        {k: (v if np.isfinite(v) else None) for k, v in asdict(s).items()} for s in done.members
-    ]
-    return plain
-
-
-def _without(labelled: LabelledFrame) -> LabelledFrame:
-    none = np.zeros((0, 2))
-    return replace(labelled, xy=none, species=np.zeros(0, dtype=np.int64), vacancies_xy=none)
-
-
-def _imaging(seen: Sequence[Seen], material: Material) -> Imaging:
-    return estimate_imaging(
-        [s.frame for s in seen], [s.found for s in seen], material,
-        lattices=[s.lattice for s in seen],
-    )  # fmt: skip
-
-
-def _passes(before: dict[str, float], after: dict[str, float], tolerance: float) -> bool:
-    """Whether nothing got worse by more than the guard's few sites make likely."""
-    for kind in KINDS:
-        count = max(before[f"{kind} sites"], 1.0)
-        chance = 1.5 * np.sqrt(max(before[kind] * (1 - before[kind]), 0.5 / count) / count)
-        if after[kind] < before[kind] - max(tolerance, float(chance)):
-            return False
-    return True
+def _retrain(material: Material, frames: Sequence[Frame], ensemble: Ensemble) -> Adapted:
+    return adapt(frames, material, ensemble)

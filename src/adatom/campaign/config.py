@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -14,15 +15,18 @@ from pydantic import (
     model_validator,
 )
 
-from adatom.campaign.adapt_options import AdaptOptions
+from adatom.core import Material
 from adatom.errors import BadInput
 from adatom.features import DefectOptions, LinkOptions
-from adatom.features.evidence import EvidenceOptions
+from adatom.features.defects.vacancy_test import EvidenceOptions
 from adatom.features.find import FindOptions
 from adatom.feedback import AdviceOptions
 from adatom.instrument.twin import TwinOptions
+from adatom.learning.weights import Ensemble, load_for
+from adatom.materials.library import load_material
 from adatom.simulation import DynamicsOptions, RelaxOptions
 from adatom.structures import SupercellOptions
+from adatom.training.adapt.options import AdaptOptions
 
 
 class InputOptions(BaseModel):
@@ -95,6 +99,29 @@ class Config(BaseModel):
     def table(self) -> dict[str, Any]:
         """Nested plain values for TOML."""
         return self.model_dump(mode="json")
+
+
+def material_of(config: Config) -> Material:
+    """Read the material that a configuration names.
+
+    Raises
+    ------
+    BadInput
+        If there is no such material, or its file cannot be used.
+    """
+    return load_material(config.material, config.zone_axis)
+
+
+def ensemble_of(config: Config) -> Ensemble:
+    """Load the ensemble that a configuration names, or the one that ships for its material.
+
+    Raises
+    ------
+    BadInput
+        If there is none, or it sees other species than the material has.
+    """
+    path = None if config.weights is None else Path(config.weights)
+    return load_for(material_of(config), path)
 
 
 def parse_config(table: dict[str, Any], source: str) -> Config:

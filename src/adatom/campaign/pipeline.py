@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adatom.campaign.adaptation import adapted_for
-from adatom.campaign.conclude import advise_campaign, report_campaign, summarise
-from adatom.campaign.config import Config, parse_config
-from adatom.campaign.look import calibrator_of, load_ensemble, material_of
-from adatom.campaign.perception import Perceived, perceive
-from adatom.campaign.progress import Progress, Silent
+from adatom.analysis.frame import calibrator_of
+from adatom.campaign.adapt import adapted_for
+from adatom.campaign.advise import advise_campaign
+from adatom.campaign.config import Config, ensemble_of, material_of, parse_config
+from adatom.campaign.find import MovieResult, find_in_movie
+from adatom.campaign.report import report_campaign
 from adatom.campaign.simulate import check_simulation, make_structures, simulate_all
 from adatom.campaign.sources import open_movie
 from adatom.campaign.steps import Steps
+from adatom.campaign.summary import summarise
 from adatom.core import GRAPHENE, SimulationResult, Structure
+from adatom.parallel.progress import Progress, Silent
 from adatom.report import CampaignView
 from adatom.store import CampaignDirectory
 
@@ -65,7 +67,7 @@ def run_campaign(
     """
     progress = progress or Silent()
     material = material_of(config)
-    ensemble = load_ensemble(config)
+    ensemble = ensemble_of(config)
     calibrator_of(ensemble)
     if not only_find and material == GRAPHENE:
         check_simulation(config, material)
@@ -81,7 +83,7 @@ def run_campaign(
         warnings = (*warnings, *told)
         for warning in told:
             progress.warn(warning)
-        found = perceive(movie, material, config, ensemble, steps)
+        found = find_in_movie(movie, material, config, ensemble, steps)
         more = (*_novelty_warnings(found), *_lattice_warnings(found.lattices))
         for warning in more:
             progress.warn(warning)
@@ -122,8 +124,8 @@ def resume_campaign(
     return run_campaign(config, path, only_find=only_find, progress=progress)
 
 
-def _novelty_warnings(found: Perceived) -> tuple[str, ...]:
-    unlike, out = found.unlike_training, []
+def _novelty_warnings(found: MovieResult) -> tuple[str, ...]:
+    unlike, out = found.out_of_distribution, []
     if unlike:
         which = f"{len(unlike)} of {len(found.lattices)} frames (first {unlike[0]})"
         out.append(

@@ -11,24 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from adatom.campaign.config import Config
-from adatom.campaign.executors import cores, local_processes
-from adatom.campaign.perception import Perceived
+from adatom.campaign.find import MovieResult
 from adatom.campaign.steps import Job, Steps
-from adatom.core import (
-    Material,
-    Movie,
-    SimulationResult,
-    SimulationTask,
-    Structure,
-)
-from adatom.simulation import (
-    dynamics,
-    engine_version,
-    lattice_constant_A,
-    relax,
-    require,
-    scale_to,
-)
+from adatom.core import Material, Movie, SimulationResult, SimulationTask, Structure
+from adatom.parallel.processes import cores, local_processes
+from adatom.simulation import dynamics, engine_version, lattice_constant_A, relax, require, scale_to
 from adatom.store import (
     file_hash,
     read_result,
@@ -82,7 +69,7 @@ def check_simulation(config: Config, material: Material) -> None:
 
 
 def choose_defects(
-    found: Perceived, extent_xy_A: tuple[float, float], config: Config
+    found: MovieResult, extent_xy_A: tuple[float, float], config: Config
 ) -> list[Chosen]:
     """Choose the distinct kinds of defect that are surest, each where it is seen best.
 
@@ -115,7 +102,7 @@ def choose_defects(
 
 
 def _certainty(
-    found: Perceived, frame: int, center_xy_A: tuple[float, float], radius_A: float
+    found: MovieResult, frame: int, center_xy_A: tuple[float, float], radius_A: float
 ) -> float:
     """Probability that every atom near a defect is as the table says: there, and of its element."""
     atoms = found.atoms.of_frame(frame)
@@ -125,7 +112,7 @@ def _certainty(
 
 
 def make_structures(
-    movie: Movie, material: Material, found: Perceived, config: Config, steps: Steps
+    movie: Movie, material: Material, found: MovieResult, config: Config, steps: Steps
 ) -> tuple[list[Structure], list[str]]:
     """Build the supercells and draw from their uncertainty.
 
@@ -168,7 +155,7 @@ def make_structures(
 
 
 def supercell_and_draws(
-    found: Perceived, chosen: Chosen, extent_xy_A: tuple[float, float], config: Config
+    found: MovieResult, chosen: Chosen, extent_xy_A: tuple[float, float], config: Config
 ) -> list[Structure]:
     """Give the most probable structure of a defect and `draws` draws from its uncertainty."""
     lattice = found.lattices[chosen.frame]

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from adatom.campaign.config import InputOptions
-from adatom.campaign.progress import Progress
 from adatom.core import Calibration, Frame, Material, Movie, content_hash
 from adatom.errors import BadInput
-from adatom.frames.calibrate import TRUSTED_CONTRAST, ScaleEstimate, estimate_scale
-from adatom.frames.conditions import Conditions
-from adatom.frames.read import read
-from adatom.frames.specimen import lattice_points
-from adatom.frames.synthesize import image_request
+from adatom.frames.lattice.spectrum import TRUSTED_CONTRAST, ScaleEstimate, estimate_scale
+from adatom.frames.readers.read import read
+from adatom.frames.simulate.conditions import Conditions
+from adatom.frames.simulate.specimen import lattice_points
+from adatom.frames.simulate.synthesize import image_request
 from adatom.instrument.twin import Twin, TwinOptions
+from adatom.parallel.progress import Progress
 
 _FAR = 0.10  # a scale farther from the lattice's than this is not believed
 _SPECTRA = 24  # frames whose spectra are averaged

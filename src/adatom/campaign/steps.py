@@ -8,11 +8,11 @@ from concurrent.futures import BrokenExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-import adatom
-from adatom.campaign.progress import Progress
 from adatom.core import Record, content_hash
 from adatom.errors import BadInput, StepFailed
+from adatom.parallel.progress import Progress
 from adatom.store import CampaignDirectory
+from adatom.version import __version__
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Job:
     def key(self) -> str:
         """Hash that says whether this very thing was done before."""
         return content_hash(
-            self.step, self.item, adatom.__version__, list(self.parents), self.seed, *self.inputs
+            self.step, self.item, __version__, list(self.parents), self.seed, *self.inputs
         )
 
 
@@ -146,7 +146,7 @@ class Steps:
             job.item,
             parents=job.parents,
             seed=job.seed,
-            version=adatom.__version__,
+            version=__version__,
         )
 
     def _fail(self, job: Job, error: Exception) -> NoReturn:
@@ -177,7 +177,7 @@ class Steps:
                 item=job.item,
                 parents=job.parents,
                 seed=job.seed,
-                version=adatom.__version__,
+                version=__version__,
                 seconds=seconds,
                 output=output,
             )

@@ -6,11 +6,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from adatom.core.arrays import FloatArray
 from adatom.errors import BadInput
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

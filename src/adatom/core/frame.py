@@ -8,10 +8,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from adatom.core.arrays import Image
 from adatom.core.calibration import Calibration
 from adatom.errors import BadInput
-
-Image = NDArray[np.float32]
 
 
 def parse_image(data: ArrayLike, source: str) -> Image:

@@ -1,8 +1,9 @@
 """Features: from probability maps to atoms, bonds, rings, defects and their tracks."""
 
-from adatom.features.defects import DefectOptions, find_defects
-from adatom.features.graph import bond_graph, rings
-from adatom.features.link import LinkOptions, estimate_drift, link_atoms, link_defects
+from adatom.features.defects.bonded_sheet import DefectOptions, find_defects
+from adatom.features.defects.bonds import bond_graph
+from adatom.features.defects.rings import rings
+from adatom.features.tracking import LinkOptions, estimate_drift, link_atoms, link_defects
 
 __all__ = [
     "DefectOptions",

@@ -6,25 +6,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from adatom.core import AtomTable, Frame, Material, Prediction
-from adatom.features.calibrate import SURE, Calibrator
-from adatom.features.ghosts import ghosts
-from adatom.features.locate import Candidates, LocateOptions, locate
-from adatom.features.novelty import describe
-from adatom.features.refine import Refined, RefineOptions, refine
-from adatom.features.regions import Regions, describe_regions
-from adatom.features.sublattices import ordered
-from adatom.features.units import (
+from adatom.core.arrays import FloatArray
+from adatom.features.calibration.calibrator import SURE, Calibrator
+from adatom.features.candidates.beyond_border import ghosts
+from adatom.features.candidates.locate import Candidates, LocateOptions, locate
+from adatom.features.novelty.frame import describe
+from adatom.features.novelty.regions import Regions, describe_regions
+from adatom.features.refinement.refine import Refined, RefineOptions, refine
+from adatom.features.scaled_lengths import (
     candidates_times,
     frame_in_units,
     material_in_units,
     refined_times,
 )
-
-FloatArray = NDArray[np.float64]
+from adatom.features.sublattices import ordered
 
 
 class FindOptions(BaseModel):

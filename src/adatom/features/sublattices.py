@@ -18,9 +18,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from adatom.core import Material
+from adatom.core.arrays import FloatArray, IntArray
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 _STRAIN = 0.12  # lattice vectors may be this much longer or shorter than they should be
 _TOLERANCE = 0.3  # bond lengths: a column this near to where a lattice vector leads may be the one
 _STRICT = 0.2  # the same, once it is known where the vector leads in that part of the frame

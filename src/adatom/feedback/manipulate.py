@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from adatom.core.advice import Advice
+from adatom.core.arrays import FloatArray
 from adatom.core.atoms import AtomTable
 from adatom.core.defects import DefectTable
 
-FloatArray = NDArray[np.float64]
 ELECTRONS_PER_S_PER_PA = 1e-12 / 1.602176634e-19
 
 # Prior of Schwarzer et al. (Putting Dune), arXiv:2311.17894, for Si with three C neighbours at

@@ -14,12 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.ndimage import maximum_filter
 
+from adatom.core.arrays import FloatArray
 from adatom.core.atoms import AtomTable
 from adatom.core.calibration import Calibration
 from adatom.core.defects import DefectTable
 from adatom.core.simulation import SimulationResult
 
-FloatArray = NDArray[np.float64]
 _NAME = re.compile(r"^(?P<kind>.+)-f\d+(-n\d+)?(-d\d+)?$")  # as structures names a supercell
 
 

@@ -1,5 +1,5 @@
 """Frames: read them, simulate them, calibrate them."""
 
-from adatom.frames.read import read
+from adatom.frames.readers.read import read
 
 __all__ = ["read"]

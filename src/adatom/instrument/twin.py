@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy.spatial import cKDTree
 
 from adatom.core import Frame, Material, ScanRequest
+from adatom.core.arrays import FloatArray
 
-FloatArray = NDArray[np.float64]
 # (positions, species, request, generator, index) to a frame; `frames.synthesize` has it.
 Render = Callable[[FloatArray, NDArray[np.int64], ScanRequest, np.random.Generator, int], Frame]
 

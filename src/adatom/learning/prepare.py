@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import fft, sparse
 
 from adatom.core import Calibration
+from adatom.core.arrays import FloatArray, Image
 
-FloatArray = NDArray[np.float64]
-Image = NDArray[np.float32]
 _BACKGROUND_PX = 25.0  # slower is background; a hexagon's hole is half as wide
 _LIMIT = 12.0  # in standard deviations: a hot pixel stays a bright pixel and nothing more
 

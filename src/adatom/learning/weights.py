@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from threadpoolctl import threadpool_limits
 
-from adatom.core import VACANCY, Calibration, content_hash
+from adatom.core import VACANCY, Calibration, Material, content_hash
 from adatom.errors import BadInput
 from adatom.learning.network import Network, fused, with_heads
 
@@ -227,6 +227,32 @@ def _network(card: _Card, number: int, tensors: dict[str, torch.Tensor]) -> Netw
             f"network {number} without {lost[:3]} and with {found.unexpected_keys[:3]}"
         )
     return network.eval()
+
+
+def load_for(material: Material, path: Path | None = None) -> Ensemble:
+    """Load an ensemble for a material, from a file or the one that ships.
+
+    Parameters
+    ----------
+    material
+        What the frames show.
+    path
+        The ensemble's ``.safetensors``; by default the one that ships for the material.
+
+    Raises
+    ------
+    BadInput
+        If none ships for the material, or the networks see other species.
+    """
+    ensemble = load_shipped(material.name) if path is None else load(path)
+    if ensemble.species != material.species:
+        raise BadInput(
+            f"the networks that ship for {material.name}" if path is None else str(path),
+            expected=f"networks for {material.name}, which see {', '.join(material.species)}",
+            got=f"some that see {', '.join(ensemble.species)}",
+            todo=f"Train them: adatom train {material.name}.",
+        )
+    return ensemble
 
 
 def load_shipped(material: str) -> Ensemble:

@@ -12,12 +12,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from adatom.core import AtomTable, DefectTable, SimulationResult, Structure
+from adatom.core.arrays import FloatArray
 from adatom.report.view import CampaignView
 
 UNCERTAIN_P = 0.9
 _LONGEST = 40
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-FloatArray = NDArray[np.float64]
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 

@@ -149,7 +149,7 @@ def _lattice_table(view: CampaignView) -> Html:
     ]
     head = (
         "Frame", "Pixel (Å)", "Scale x", "Scale y", "Principal stretch (%)", "Angle (°)",
-        "rms (Å)", "Matched (%)",
+        "rms (Å)", "SimulatedLike (%)",
     )  # fmt: skip
     title = element("h3", "Lattice of the shown frames")
     return join([title, table(head, rows)]) if rows else Html("")

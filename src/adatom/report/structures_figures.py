@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from numpy.typing import NDArray
 
+from adatom.core.arrays import FloatArray
 from adatom.report.style import INK, LINE, MUTED, colour_of, new_figure, style
 
-FloatArray = NDArray[np.float64]
 _BOND_TOLERANCE = 1.15
 _RADIUS_A = 0.36
 _FOREIGN_A = 0.58

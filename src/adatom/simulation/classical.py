@@ -21,10 +21,9 @@ from ase.data import atomic_masses, atomic_numbers
 from ase.geometry import find_mic
 from numpy.typing import NDArray
 
+from adatom.core.arrays import FloatArray
 from adatom.errors import BadInput, StepFailed
 from adatom.simulation.engines import load_lammps
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

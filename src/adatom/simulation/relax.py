@@ -38,12 +38,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from threadpoolctl import threadpool_limits
 
 from adatom.core import SimulationResult, SimulationTask, find_material
+from adatom.core.arrays import FloatArray
 from adatom.errors import AdatomError, BadInput
 from adatom.simulation.classical import ClassicalCalculator, Sheet, choose_potential
 from adatom.simulation.engines import engine_version, load_tblite, require
 from adatom.simulation.scaling import GFN1, lattice_constant_A, scale_to
 
-FloatArray = NDArray[np.float64]
 # Softer modes than this (eV/Å²) are ripples that the two methods do not share.
 _SOFTEST = 3.0
 _STIFFNESS = 70.0  # ASE's default for a mode of which nothing is known, eV/Å²

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from adatom.core.arrays import Image
 from adatom.store.atomic import file_hash
 from adatom.store.images import ImageArray, ImageLayout, load_image, open_or_build
 
@@ -16,8 +16,6 @@ from adatom.store.images import ImageArray, ImageLayout, load_image, open_or_bui
 # and the entropy of one yes or no, ln 2 nats.
 _MAXIMUM = {"mean": 1.0, "std": 0.5, "entropy": math.log(2), "mutual_information": math.log(2)}
 MAPS = tuple(_MAXIMUM)
-
-Image = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

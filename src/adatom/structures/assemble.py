@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from adatom.core.arrays import FloatArray
 from adatom.core.structure import Structure
-from adatom.structures.scene import FloatArray, Observed, Scene, SupercellOptions
+from adatom.structures.scene import Observed, Scene, SupercellOptions
 
 FILLED = -1  # source_atom of a site that the perfect lattice filled in
 _FILL_P = 0.5  # an atom that was seen (p >= 0.5) wins over one that was only assumed

@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from adatom.core.arrays import FloatArray
 from adatom.core.lattice import Lattice
-
-FloatArray = NDArray[np.float64]
 
 
 class SupercellOptions(BaseModel):

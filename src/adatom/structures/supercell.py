@@ -14,13 +14,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from adatom.core.arrays import FloatArray
 from adatom.core.atoms import AtomTable
 from adatom.core.lattice import Lattice
 from adatom.core.material import Material
 from adatom.core.structure import Structure
 from adatom.errors import BadInput
 from adatom.structures.assemble import FILLED, assemble, to_atoms
-from adatom.structures.scene import Box, FloatArray, Observed, Scene, SupercellOptions
+from adatom.structures.scene import Box, Observed, Scene, SupercellOptions
 
 _REACH_A = 3.0  # atoms and sites this far outside the defect take part in the matching
 

@@ -1,0 +1,1 @@
+"""From a frame to its answer: atoms, vacancies, lattice, defects, maps and flags."""

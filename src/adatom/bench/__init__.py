@@ -1,0 +1,81 @@
+"""Benchmarks anyone can run, each with its baselines, limits and targets in one table."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adatom.bench.adapt import bench_adapt
+from adatom.bench.find import bench_find
+from adatom.bench.real import bench_real
+from adatom.bench.rows import Row
+from adatom.bench.speed import bench_speed
+from adatom.bench.whole import bench_demo, bench_movie, silicon_hits
+from adatom.errors import BadInput
+
+__all__ = ["BENCHMARKS", "BenchOptions", "run_benchmark", "silicon_hits"]
+
+
+@dataclass(frozen=True, slots=True)
+class BenchOptions:
+    """What a benchmark may be told.
+
+    Parameters
+    ----------
+    data
+        Directory of the real micrographs, for those that need it.
+    output
+        Where to keep what is made; a temporary directory by default.
+    quick
+        Fewer frames: minutes in place of a quarter of an hour.
+    peers
+        Python interpreter of an environment with AtomAI, Atomap and trackpy, to run them too.
+    weights
+        An ensemble's file in place of the shipped one.
+    """
+
+    data: Path | None = None
+    output: Path | None = None
+    quick: bool = False
+    peers: Path | None = None
+    weights: Path | None = None
+
+
+def run_benchmark(name: str, options: BenchOptions) -> list[Row]:
+    """Run a benchmark.
+
+    Parameters
+    ----------
+    name
+        One of `BENCHMARKS`.
+    options
+        See `BenchOptions`; an output directory must not exist, or the time would not be that of
+        the whole way.
+
+    Returns
+    -------
+    Rows with ``quantity``, ``measured``, ``target`` and whether it is ``met``.
+    """
+    output = options.output
+    if output is not None and output.exists():
+        raise BadInput(
+            str(output),
+            expected="a new directory",
+            got="one that exists",
+            todo="Name another: what is known already would not be timed.",
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        return BENCHMARKS[name](options, output or Path(scratch) / "campaign")
+
+
+BENCHMARKS: dict[str, Callable[[Any, Path], list[Row]]] = {
+    "adapt": bench_adapt,
+    "demo": lambda options, output: bench_demo(options.data, output),
+    "movie": lambda options, output: bench_movie(options.data, output),
+    "find": bench_find,
+    "real": bench_real,
+    "speed": bench_speed,
+}

@@ -1,0 +1,179 @@
+"""`adatom bench real`: published micrographs, no label of which was used in training."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from adatom.bench.find import Finder
+from adatom.bench.peers import run_on_frames
+from adatom.bench.rows import Row, row
+from adatom.core import Calibration, Frame
+from adatom.core.arrays import FloatArray
+from adatom.errors import BadInput
+from adatom.frames import read
+from adatom.frames.readers.formats import published_defects
+from adatom.training.scores import f1_within
+
+_NEAR_A = 0.6
+_BORDER_PX = 10
+_CONTAMINATED = 1.5  # of the file's density, in which an atom's centre has 0.95
+_NOISIER = (2.0, 4.0)  # factors by which the signal-to-noise ratio is lowered
+_RAW = ("G-GrainBoundary-4nm.hdf5", "G-dimSi.hdf5", "G-trimSi.hdf5")
+_RAW_PIXEL_A = {"G-dimSi.hdf5": 0.0385, "G-trimSi.hdf5": 0.0385}
+
+
+def bench_real(options: Any, output: Path) -> list[Row]:
+    """Run the benchmark; see `BenchOptions`."""
+    data: Path | None = options.data
+    if data is None or not (data / "graphene_si_library" / "index.csv").exists():
+        raise BadInput(
+            "bench real",
+            expected="--data DIR with the published micrographs in it",
+            got=str(data),
+            todo="Name their directory.",
+        )
+    finder = Finder(options.weights)
+    rows = [_library(finder, data / "graphene_si_library", 4 if options.quick else 1)]
+    rows += [_grain_boundary(finder, data / "graphene_raw")]
+    rows += [_contaminated(finder, data / "simulated")]
+    rows += _noisier(finder, data / "graphene_raw", options.peers, output)
+    return rows
+
+
+def _atoms(finder: Finder, frame: Frame) -> tuple[FloatArray, NDArray[np.str_]]:
+    table = finder(frame).atoms
+    sure = table.column("p_exists") > 0.5
+    return table.xy[sure], table.elements[sure]
+
+
+def _library(finder: Finder, folder: Path, every: int) -> Row:
+    """Share of the labelled Si, where the label sits on a bright spot, that is found."""
+    keys: dict[str, list[str]] = defaultdict(list)
+    with (folder / "index.csv").open(encoding="utf-8") as file:
+        for line in csv.DictReader(file):
+            if line["si_ok"] == "1":
+                keys[line["file"]].append(line["defect_key"])
+    found = labelled = 0
+    for name in sorted(keys)[::every]:
+        frame = read(folder / name)[0]
+        labels = published_defects(folder / name, keys[name])
+        truth = frame.calibration.pixel_size_A * labels
+        xy, element = _atoms(finder, frame)
+        silicon = xy[element == "Si"]
+        if len(silicon):
+            found += int((cKDTree(silicon).query(truth)[0] < _NEAR_A).sum())
+        labelled += len(truth)
+    share = found / max(labelled, 1)
+    return row(
+        f"Si library: Si within {_NEAR_A} Å of the labels",
+        f"{found} of {labelled} ({100 * share:.1f} %)",
+        "at least 99 %",
+        met=share >= 0.99,
+    )
+
+
+def _grain_boundary(finder: Finder, folder: Path) -> Row:
+    """Agreement with the published positions of the 4 nm grain boundary."""
+    frame = read(folder / _RAW[0])[0]
+    table = folder / "G-GrainBoundary-4nm_published_network_coordinates.csv"
+    published = frame.calibration.xy(np.loadtxt(table, delimiter=",", skiprows=1))
+    xy, _ = _atoms(finder, frame)
+    margin = _BORDER_PX * frame.calibration.pixel_size_A
+    far = np.asarray(frame.calibration.extent_xy(frame.shape))
+    score = f1_within(xy, published, far, margin, _NEAR_A)
+    return row(
+        "grain boundary: F1 against the published positions",
+        f"{score:.4f}",
+        "at least 0.995",
+        met=score >= 0.995,
+    )
+
+
+def _contaminated(finder: Finder, folder: Path) -> Row:
+    """F1 on simulated contaminated graphene, outside of what is contaminated."""
+    scores, asked = [], 0
+    for path in sorted(folder.glob("graphene_contaminated_*.npz")):
+        with np.load(path, allow_pickle=False) as kept:
+            image = np.asarray(kept["image"], dtype=np.float32)
+            rc = np.asarray(kept["positions"], dtype=np.float64)
+            dirty = np.asarray(kept["density"]) > _CONTAMINATED
+            px = float(kept["sampling"])
+        frame = Frame(image, Calibration(px), source=path.name)
+        xy, _ = _atoms(finder, frame)
+        truth = frame.calibration.xy(rc)
+        far = np.asarray(frame.calibration.extent_xy(frame.shape))
+        clean = _clean(dirty, px)
+        scores.append(f1_within(xy, truth, far, 0.5, 0.5, keep=clean))
+        inside = truth[np.all((truth > 0.5) & (truth < far - 0.5), axis=1)]
+        asked += int(clean(inside).sum())
+    return row(
+        "simulated contaminated graphene: F1 outside of the contamination",
+        " / ".join(f"{s:.3f}" for s in scores) + f" ({asked} true atoms)",
+        "at least 0.98 each",
+        met=bool(scores) and min(scores) >= 0.98,
+    )
+
+
+def _clean(dirty: NDArray[np.bool_], px: float) -> Any:
+    """Tell which positions lie where the image is clean."""
+
+    def keep(xy: FloatArray) -> NDArray[np.bool_]:
+        r = np.clip(np.round(xy[:, 1] / px).astype(int), 0, dirty.shape[0] - 1)
+        c = np.clip(np.round(xy[:, 0] / px).astype(int), 0, dirty.shape[1] - 1)
+        out: NDArray[np.bool_] = ~dirty[r, c]
+        return out
+
+    return keep
+
+
+def _noisier(finder: Finder, folder: Path, peers: Path | None, output: Path) -> list[Row]:
+    """Add noise to real frames and compare with what was found without it."""
+    clean = [read(folder / name, pixel_size_A=_RAW_PIXEL_A.get(name))[0] for name in _RAW]
+    found = [finder(frame) for frame in clean]
+    sure = [f.atoms.xy[f.atoms.column("p_exists") > 0.5] for f in found]
+    frames, truths = [], []
+    for factor in _NOISIER:
+        for k, (frame, seen) in enumerate(zip(clean, found, strict=True)):
+            noise = seen.refined.optics.noise
+            # The fit works on binned pixels: a raw pixel's variance is larger by their number.
+            binned = seen.refined.optics.pixel_size_A / frame.calibration.pixel_size_A
+            variance = noise.variance(frame.data) * binned**2
+            rng = np.random.default_rng([7, k])
+            extra = rng.normal(0.0, 1.0, frame.shape) * np.sqrt(variance * (factor**2 - 1))
+            noisy = (frame.data + extra).astype(np.float32)
+            frames.append(Frame(noisy, frame.calibration, index=k, source=frame.source))
+            truths.append(sure[k])
+    answers = {"adatom": [_atoms(finder, f)[0] for f in frames]}
+    if peers is not None:
+        answers |= run_on_frames(peers, clean + frames, output)
+    rows = []
+    for tool, found_xy in answers.items():
+        # Another tool is compared with its own result on the frame without added noise.
+        own = found_xy[: len(clean)] if tool != "adatom" else None
+        noisy_xy = found_xy[len(clean) :] if own is not None else found_xy
+        scores = []
+        for i, xy in enumerate(noisy_xy):
+            truth = truths[i] if own is None else own[i % len(clean)]
+            frame = frames[i]
+            far = np.asarray(frame.calibration.extent_xy(frame.shape))
+            margin = _BORDER_PX * frame.calibration.pixel_size_A
+            scores.append(f1_within(xy, truth, far, margin, 0.5))
+        parts = np.array(scores).reshape(len(_NOISIER), -1)
+        text = "; ".join(" / ".join(f"{v:.3f}" for v in part) for part in parts)
+        rows.append(
+            row(
+                f"{tool}: F1 against its undegraded result at 1/2 and 1/4 of the signal-to-noise "
+                "(boundary / dimer / trimer)",
+                text,
+                "a curve",
+                met=True,
+            )
+        )
+    return rows

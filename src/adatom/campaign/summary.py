@@ -1,0 +1,104 @@
+"""The numbers that sum a campaign up, for ``--json`` and the last lines on the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from adatom.campaign.find import MovieResult
+from adatom.core import Advice, Movie, SimulationResult
+from adatom.store import CampaignDirectory
+
+
+def summarise(
+    movie: Movie,
+    found: MovieResult,
+    results: Sequence[SimulationResult],
+    advice: Sequence[Advice],
+    warnings: Sequence[str],
+    directory: CampaignDirectory,
+) -> dict[str, Any]:
+    """Give the numbers that sum a campaign up, for `--json` and the last lines on the screen."""
+    kinds: dict[str, int] = {}
+    for row in found.defects.data.iter_rows(named=True):
+        kinds[row["kind"]] = kinds.get(row["kind"], 0) + 1
+    fitted = [x for x in found.lattices.values() if x is not None]
+    strain = [x.affine.strain() for x in fitted]
+    return {
+        "frames": len(movie),
+        "pixel_size_A": None if movie.calibration is None else movie.calibration.pixel_size_A,
+        "atoms": len(found.atoms),
+        "elements": dict(found.atoms.data["element"].value_counts().sort("element").iter_rows()),
+        "median_sigma_A": _median(found.atoms.column("sigma_x_A")),
+        "bond_length_A": bond_length(found),
+        "distortion": [float(np.median([s[k] for s in strain])) for k in range(2)]
+        if strain
+        else None,
+        "defect_frames": dict(sorted(kinds.items(), key=lambda item: -item[1])),
+        "relaxed": relaxed_energies(results),
+        "dynamics": dynamics_summary(results),
+        "advice": len(advice),
+        "warnings": list(warnings),
+        "directory": str(directory.path),
+        "report": str(directory.report_path) if directory.report_path.exists() else None,
+    }
+
+
+def bond_length(found: MovieResult) -> float | None:
+    """Median distance between nearest atoms of the crystal after the affine correction, Å."""
+    lengths = []
+    for frame, lattice in found.lattices.items():
+        if lattice is None:
+            continue
+        atoms = found.atoms.of_frame(frame)
+        own = np.isin(atoms.elements, lattice.material.site_species)
+        own &= atoms.column("p_exists") > 0.5
+        if own.sum() > 3:
+            xy = lattice.undistort(atoms.xy[own])
+            lengths.append(cKDTree(xy).query(xy, k=2)[0][:, 1])
+    return _median(np.concatenate(lengths)) if lengths else None
+
+
+def relaxed_energies(results: Sequence[SimulationResult]) -> list[dict[str, Any]]:
+    """Mean and spread of the relaxed draws, one row a supercell and composition."""
+    groups: dict[tuple[str, str], list[float]] = {}
+    for r in results:
+        if r.task == "relax" and r.status == "done" and r.trajectory:
+            name = r.structure.rsplit("-d", 1)[0]
+            formula = r.trajectory[-1].get_chemical_formula()
+            groups.setdefault((name, formula), []).append(r.energy_eV)
+    return [
+        {
+            "structure": name,
+            "formula": formula,
+            "draws": len(energies),
+            "energy_eV": float(np.mean(energies)),
+            "energy_sd_eV": float(np.std(energies, ddof=1)) if len(energies) > 1 else None,
+            "lowest_eV": float(np.min(energies)),
+        }
+        for (name, formula), energies in sorted(groups.items())
+    ]
+
+
+def dynamics_summary(results: Sequence[SimulationResult]) -> list[dict[str, Any]]:
+    """Mean measured temperature and count of finished runs, one row a temperature."""
+    out = []
+    runs = [r for r in results if r.task == "dynamics"]
+    for temperature in sorted({r.temperature_K for r in runs}):
+        done = [r for r in runs if r.temperature_K == temperature and r.status == "done"]
+        measured = [float(np.mean(r.trace["temperature_K"])) for r in done]
+        out.append(
+            {
+                "temperature_K": temperature,
+                "runs": len(done),
+                "mean_temperature_K": float(np.mean(measured)) if measured else None,
+            }
+        )
+    return out
+
+
+def _median(values: Any) -> float | None:
+    return float(np.median(values)) if len(values) else None

@@ -1,0 +1,1 @@
+"""Probabilities and error bars that hold on held-out frames."""

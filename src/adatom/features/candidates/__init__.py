@@ -1,0 +1,1 @@
+"""Sites where the networks see an atom or a vacancy."""

@@ -1,0 +1,210 @@
+"""From every member's maps to one list of sites: peaks, votes and the members' scatter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from scipy import ndimage
+from scipy.spatial import cKDTree
+
+from adatom.core import VACANCY, Prediction
+from adatom.core.arrays import FloatArray
+
+_SPOT_A = 0.25  # graphene's, for which lengths are given
+
+
+class LocateOptions(BaseModel):
+    """How peaks are found; lengths are for a spot of 0.25 Å and grow with it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    threshold: float = Field(0.08, gt=0, lt=1, description="lowest peak of the mean map")
+    member_threshold: float = Field(0.2, gt=0, lt=1, description="lowest peak that is a vote")
+    separation_A: float = Field(0.7, gt=0, description="closest two sites may be, Å")
+    window_A: float = Field(0.5, gt=0, description="what lies this near to a peak is its own, Å")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """Sites as the networks see them, before refinement: atoms, and lattice sites left empty.
+
+    Parameters
+    ----------
+    xy
+        Shape (site, 2), Å.
+    scatter
+        Covariance of the members' positions, shape (site, 2, 2), Å².
+    peak
+        Highest value of the mean map, summed over the classes that are atoms, shape (site,).
+    mass
+        Expected number of each class within the window, shape (site, class).
+    disagreement
+        Standard deviation between members of the expected number of atoms, shape (site,).
+    votes
+        Share of the members that saw an atom, shape (site,).
+    border_A
+        Distance from the nearest border of the frame, shape (site,), Å.
+    """
+
+    xy: FloatArray
+    scatter: FloatArray
+    peak: FloatArray
+    mass: FloatArray
+    disagreement: FloatArray
+    votes: FloatArray
+    border_A: FloatArray
+
+    def take(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> Candidates:
+        """Select some sites."""
+        return Candidates(*(getattr(self, f.name)[keep] for f in fields(self)))
+
+    @classmethod
+    def concat(cls, parts: Sequence[Candidates]) -> Candidates:
+        """Join the sites of several tiles."""
+        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
+
+
+def locate(prediction: Prediction, options: LocateOptions | None = None) -> Candidates:
+    """Find sites in the ensemble's maps.
+
+    The consensus comes from the mean over the members. Each member's share of it is what that
+    member shows around the consensus, class by class, so that a member's miss costs a vote and not
+    the atom, and no member's peak counts twice.
+
+    Parameters
+    ----------
+    prediction
+        Members' maps of a frame, or of one tile of it.
+    options
+        See `LocateOptions`.
+
+    Returns
+    -------
+    Sites in the frame's axes; of a tile, those in its inner part.
+    """
+    options = options or LocateOptions()
+    working = prediction.calibration
+    maps = prediction.probabilities
+    is_atom = np.array([c != VACANCY for c in prediction.classes])
+    mean = maps.mean(axis=0)
+    total = mean.sum(axis=0)
+    atoms = mean[is_atom].sum(axis=0)
+    spot = working.pixels(prediction.spot_A)
+    separation, window_px = (
+        spot * length / _SPOT_A for length in (options.separation_A, options.window_A)
+    )
+    reach = max(int(separation / 2), 1)
+    rc = _peaks(total, reach, options.threshold, spot)
+    rc = _separate(rc, total, separation)
+    rc = rc[_inner(rc, prediction)]
+    window = _Window(rc, total.shape, max(round(window_px), 1), window_px)
+    unit = 2 * np.pi * spot**2  # mass of one atom's spot
+    mass = np.stack([window.sums(m)[0] for m in mean], axis=1) / unit
+    own_mass, offsets, seen = [], [], []
+    for member in maps:
+        own = member[is_atom].sum(axis=0)
+        own_total = own if is_atom.all() else own + member[~is_atom].sum(axis=0)
+        offsets.append(window.sums(own_total)[1])
+        own_mass.append(window.sums(own)[0] / unit)
+        seen.append(window.highest(own) >= options.member_threshold)
+    xy = working.xy(rc + np.asarray(prediction.origin))
+    deviation = np.stack(offsets) - np.mean(offsets, axis=0)
+    scatter = np.einsum("mni,mnj->nij", deviation, deviation) / max(len(maps) - 1, 1)
+    # A window cuts the far side of a spot that moved: its centre of mass shows less of the move.
+    cut = 0.5 * (window_px / spot) ** 2
+    scatter /= (1.0 - cut / np.expm1(cut)) ** 2
+    far = np.asarray(working.extent_xy(prediction.whole))
+    return Candidates(
+        xy,
+        scatter[:, ::-1, ::-1] * working.pixel_size_A**2,  # x, y from row, column
+        window.highest(atoms),
+        mass,
+        np.std(own_mass, axis=0),
+        np.mean(seen, axis=0),
+        np.minimum(xy, far - xy).min(axis=1, initial=np.inf),
+    )
+
+
+class _Window:
+    """Round windows about positions, in which maps are summed."""
+
+    def __init__(self, rc: FloatArray, shape: tuple[int, ...], half: int, radius: float) -> None:
+        base = np.round(rc).astype(np.int64)
+        k = np.arange(-half, half + 1)
+        dr, dc = (a.ravel() for a in np.meshgrid(k, k, indexing="ij"))
+        round_ = dr**2 + dc**2 <= max(radius, 1.0) ** 2 + 0.5
+        dr, dc = dr[round_], dc[round_]
+        r, c = base[:, :1] + dr, base[:, 1:] + dc
+        self._inside = (r >= 0) & (r < shape[0]) & (c >= 0) & (c < shape[1])
+        self._index = np.clip(r, 0, shape[0] - 1) * shape[1] + np.clip(c, 0, shape[1] - 1)
+        self._d = np.stack([dr, dc], axis=1).astype(np.float64)
+        self._near = dr**2 + dc**2 <= 2
+
+    def sums(self, image: NDArray[np.float32]) -> tuple[FloatArray, FloatArray]:
+        """Sum (site,) and centre of mass (site, 2), pixels from the window's middle."""
+        values = np.where(self._inside, image.ravel()[self._index], 0.0)
+        amount = values.sum(axis=1)
+        return amount, values @ self._d / np.maximum(amount, 1e-6)[:, None]
+
+    def highest(self, image: NDArray[np.float32]) -> FloatArray:
+        """Highest value at the middle or next to it, shape (site,)."""
+        values = image.ravel()[self._index[:, self._near]]
+        out: FloatArray = np.where(self._inside[:, self._near], values, 0.0).max(
+            axis=1, initial=0.0
+        )
+        return out
+
+
+def _inner(rc: FloatArray, prediction: Prediction) -> NDArray[np.bool_]:
+    rows, cols = prediction.inner
+    nearest = np.round(rc)
+    out: NDArray[np.bool_] = (
+        (nearest[:, 0] >= rows.start) & (nearest[:, 0] < rows.stop)
+        & (nearest[:, 1] >= cols.start) & (nearest[:, 1] < cols.stop)
+    )  # fmt: skip
+    return out
+
+
+def _peaks(
+    image: NDArray[np.float32], distance: int, threshold: float, spot_px: float
+) -> FloatArray:
+    """Local maxima as sub-pixel row, column: a Gaussian through each peak and its neighbours.
+
+    At the border, where a neighbour is missing, a Gaussian of the spot's width.
+    """
+    highest = ndimage.maximum_filter(image, 2 * distance + 1, mode="constant")
+    found = np.argwhere((image == highest) & (image > threshold))
+    padded = np.log(np.maximum(np.pad(image, 1, mode="edge"), 1e-4)).astype(np.float64)
+    r, c = found[:, 0] + 1, found[:, 1] + 1
+    rc = found.astype(np.float64)
+    for axis, (dr, dc) in enumerate(((1, 0), (0, 1))):
+        low, mid, high = padded[r - dr, c - dc], padded[r, c], padded[r + dr, c + dc]
+        curvature = low - 2 * mid + high
+        shift = np.where(curvature < -1e-9, 0.5 * (low - high) / np.minimum(curvature, -1e-9), 0.0)
+        first, last = found[:, axis] == 0, found[:, axis] == image.shape[axis] - 1
+        shift = np.where(first, 0.5 - spot_px**2 * (mid - high), shift)
+        shift = np.where(last, spot_px**2 * (mid - low) - 0.5, shift)
+        rc[:, axis] += np.clip(shift, -0.49, 0.49)
+    return np.asarray(rc, dtype=np.float64)
+
+
+def _separate(rc: FloatArray, image: NDArray[np.float32], distance_px: float) -> FloatArray:
+    """Of peaks closer than `distance_px`, keep the higher."""
+    if len(rc) < 2:
+        return rc
+    at = np.round(rc).astype(int)
+    height = image[
+        np.clip(at[:, 0], 0, image.shape[0] - 1), np.clip(at[:, 1], 0, image.shape[1] - 1)
+    ].astype(np.float64)
+    drop = np.zeros(len(rc), dtype=bool)
+    pairs = cKDTree(rc).query_pairs(distance_px, output_type="ndarray")
+    order = np.argsort([-max(height[i], height[j]) for i, j in pairs], kind="stable")
+    for i, j in pairs[np.asarray(order, dtype=np.int64)]:
+        if not (drop[i] or drop[j]):
+            drop[j if height[i] >= height[j] else i] = True
+    out: FloatArray = rc[~drop]
+    return out

@@ -1,0 +1,1 @@
+"""Imaging conditions that frames show: probe, dose, background, noise."""

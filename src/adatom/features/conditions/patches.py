@@ -1,0 +1,209 @@
+"""A frame cut into parts with the atoms found in it, and the noise that they share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from adatom.core import Frame, Lattice, Material
+from adatom.core.arrays import FloatArray, Image
+from adatom.features.candidates.beyond_border import ghosts
+from adatom.features.conditions.noise import FrameNoise, autocorrelation, blur_of, fit_noise
+from adatom.features.conditions.patch_model import MARGIN_A, Part, PartAtoms
+from adatom.features.find import Found
+from adatom.features.refinement.binning import Sampled, sample
+from adatom.features.refinement.fit import RefineOptions
+
+LEAST_ATOMS = 8  # of the host, in a part
+_EDGE_PX = 192  # of a part, in binned pixels
+_LEAST_PX = 400
+_SPLIT_A = 12.0  # smaller frames are one part
+_RIM_A = 1.2  # left out at the frame's border, where atoms are guesses
+_SURE = 0.5  # probability to exist
+_STRANGE = 4.5  # standard deviations
+
+
+@dataclass(slots=True, eq=False)
+class View:
+    """The parts of one frame, and their noise.
+
+    Parameters
+    ----------
+    parts
+        Those with enough atoms.
+    noise
+        Of original pixels.
+    data
+        The whole frame, shape (row, col), intensity.
+    """
+
+    parts: list[Part]
+    noise: FrameNoise
+    data: Image
+
+    @classmethod
+    def of(cls, frame: Frame, found: Found, material: Material, lattice: Lattice | None) -> View:
+        """Cut a frame into parts."""
+        binned, old = sample(frame), found.refined.optics.noise
+        px, b = binned.calibration.pixel_size_A, frame.shape[0] // binned.data.shape[0]
+        noise = FrameNoise(old.constant * b**2, old.gain * b**2, least=old.least * b**2)
+        out = cls([], noise, frame.data)
+        located = _Located.of(frame, binned, found, material, lattice)
+        if located is None:
+            return out
+        rim = int(np.ceil(_RIM_A / px))
+        mask = np.zeros(binned.data.shape, dtype=np.bool_)
+        mask[rim:-rim, rim:-rim] = True
+        for box in _boxes(binned.data.shape, px, b):
+            atoms = located.cut(box, material.host)
+            if atoms is not None and mask[box].sum() > _LEAST_PX:
+                r, c = (slice(s.start * b, s.stop * b) for s in box)
+                data = np.ascontiguousarray(binned.data[box])
+                fine = frame.data[r, c] if b > 1 else data
+                out.parts.append(Part(data, fine, mask[box], atoms, px))
+        return out
+
+    def mask_strange(self, theta: FloatArray) -> None:
+        """Leave out what the model cannot draw: contamination, atoms out of place."""
+        maps = [p.strangeness(theta, self.noise) for p in self.parts]
+        seen = np.concatenate([np.abs(m[p.whole]) for m, p in zip(maps, self.parts, strict=True)])
+        usual = float(np.quantile(seen, 0.35)) / 0.454  # of a Gaussian
+        for part, strange in zip(self.parts, maps, strict=True):
+            part.leave_out(np.abs(strange) > _STRANGE * usual)
+        kept = [p for p in self.parts if p.mask.sum() > max(0.15 * p.whole.sum(), 300)]
+        self.parts = kept or [max(self.parts, key=lambda p: float(p.mask.sum()))]
+
+    def measure_noise(self, theta: FloatArray) -> None:
+        """Fit the noise to what the model leaves, in original pixels."""
+        models, squares, lags = [], [], []
+        for part in self.parts:
+            model, residual, mask = part.fine_residual(theta)
+            usual = self.noise.variance(model)
+            taken = part.taken(theta, usual, self.noise.correlation)
+            models.append(model[mask])
+            squares.append((residual**2 + taken)[mask])
+            lost = float((taken / usual)[mask].mean())
+            lags.append(autocorrelation(np.asarray(residual / np.sqrt(usual)), mask, lost))
+        used = sum(len(m) for m in models)
+        knots = sum(len(p.level) for p in self.parts) * self.noise.correlation / used
+        self.noise = fit_noise(np.concatenate(models), np.concatenate(squares), 1 + knots)
+        near = np.array(lags).mean(axis=0)
+        sd = max(float(np.std(lags)) / np.sqrt(max(2 * len(lags) - 1, 1)), (2 * used) ** -0.5)
+        # Lines that jitter are alike along columns alone: that is no smoothing.
+        alike = abs(near[0] - near[1]) < 4 * sd
+        self.noise.blur = blur_of(float(near.mean() if alike else near.min()), sd)
+        self.noise.covariance *= 1 + (self.noise.correlation - 1) / 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Located:
+    """Atoms of a frame: first those found, then those outside that reach into it.
+
+    Lengths are in binned pixels. All but ``rc`` and ``element`` are of the found ones alone;
+    ``covariance`` is by row and column, ``moved`` how far each has left the networks' column.
+    """
+
+    rc: FloatArray
+    element: NDArray[np.str_]
+    amplitude: FloatArray
+    amplitude_sd: FloatArray
+    covariance: FloatArray
+    moved: FloatArray
+    level: float
+    px: float
+
+    @classmethod
+    def of(
+        cls,
+        frame: Frame,
+        binned: Sampled,
+        found: Found,
+        material: Material,
+        lattice: Lattice | None,
+    ) -> _Located | None:
+        """Take the atoms that surely exist; None where there is none."""
+        refined, px = found.refined, binned.calibration.pixel_size_A
+        sure = found.atoms.column("p_exists") > _SURE
+        if not sure.any():
+            return None
+        match = cKDTree(refined.xy).query(found.atoms.xy[sure])[1]
+        inside = refined.xy[match]
+        outside = _outside(inside, frame.calibration.extent_xy(frame.shape), material, lattice)
+        return cls(
+            rc=binned.rc(np.concatenate([inside, outside])),
+            element=np.array([*found.atoms.elements[sure], *[material.host] * len(outside)]),
+            amplitude=refined.amplitude[match],
+            amplitude_sd=refined.amplitude_sd[match],
+            covariance=refined.covariance[match][:, ::-1, ::-1] / px**2,
+            moved=(inside[:, 0] - found.candidates.xy[match, 0]) / px,
+            level=float(np.median(refined.level[match])),
+            px=px,
+        )
+
+    def cut(self, box: tuple[slice, slice], host: str) -> PartAtoms | None:
+        """Atoms in and around a part; None where too few are hosts."""
+        at = self.rc - np.array([s.start for s in box])
+        size, margin = np.array([s.stop - s.start for s in box]), MARGIN_A / self.px
+        near = np.all((at > -margin) & (at < size + margin), axis=1)
+        found = len(self.amplitude)
+        inner = np.flatnonzero(np.all((at > 0) & (at < size), axis=1)[:found])
+        if np.count_nonzero(self.element[inner] == host) < LEAST_ATOMS:
+            return None
+        names = [host, *sorted({*self.element[near]} - {host})]
+        group = np.array([names.index(e) if e in names else 0 for e in self.element])
+        usual, ratio = self._amplitudes(group, near, len(names))
+        covariance = self.covariance[inner]
+        widest = (RefineOptions().start_sigma_A / self.px) ** 2
+        moved = np.pad(self.moved, (0, len(at) - found))
+        return PartAtoms(
+            rc=at[near],
+            group=group[near],
+            ratio=ratio[near],
+            amplitude=usual,
+            level=self.level,
+            wander=covariance.mean(axis=0),
+            moved=moved[near],
+            fitted=float((1 - np.clip(covariance[:, [0, 1], [0, 1]] / widest, 0, 1)).sum()),
+        )
+
+    def _amplitudes(
+        self, group: NDArray[np.int64], near: NDArray[np.bool_], groups: int
+    ) -> tuple[FloatArray, FloatArray]:
+        """Usual amplitude of every group near a part, and how odd atoms compare to it."""
+        found = len(self.amplitude)
+        usual, ratio = np.ones(groups), np.ones(len(group))
+        for g in range(groups):
+            mine = (group == g)[:found] & near[:found]
+            usual[g] = max(float(np.median(self.amplitude[mine])), 1e-12)
+            share, sd = self.amplitude / usual[g], self.amplitude_sd / usual[g]
+            odd = np.flatnonzero(mine & (np.abs(share - 1) > np.maximum(6 * sd, 0.5)))
+            ratio[odd] = share[odd]
+        return usual, ratio
+
+
+def _boxes(shape: tuple[int, ...], px: float, bins: int) -> list[tuple[slice, slice]]:
+    """Parts of a frame: the middles of its quadrants, or all of a small one."""
+    edge = min(_EDGE_PX, max(512 // bins, 64))
+    halves = 1 if min(shape) * px < _SPLIT_A else 2
+    along = []
+    for n in shape:
+        size = n // halves
+        first = [k * size + max(size - edge, 0) // 2 for k in range(halves)]
+        along.append([slice(a, a + min(size, edge)) for a in first])
+    return [(r, c) for r in along[0] for c in along[1]]
+
+
+def _outside(
+    xy: FloatArray, extent: tuple[float, float], material: Material, lattice: Lattice | None
+) -> FloatArray:
+    """Atoms beyond the border: the lattice's sites, or the neighbours that atoms lack."""
+    if lattice is None:
+        return ghosts(xy, extent, material)
+    sites = lattice.sites_within(extent, margin_A=-MARGIN_A)[1]
+    out = np.any((sites < 0) | (sites > np.asarray(extent)), axis=1)
+    apart = cKDTree(xy).query(sites)[0] > 0.6 * material.bond_length_A
+    chosen: FloatArray = sites[out & apart]
+    return chosen

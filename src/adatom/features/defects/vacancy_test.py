@@ -1,0 +1,70 @@
+"""Is a lattice site empty? Asked of the counts, since networks fill vacancies in."""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+from scipy.spatial import cKDTree
+
+from adatom.core import AtomTable, Frame
+from adatom.core.arrays import FloatArray
+from adatom.features.refinement.refine import RefineOptions, refine
+
+_STILL = RefineOptions(start_sigma_A=0.03)  # amplitudes are asked for, atoms hardly move
+
+
+class EvidenceOptions(BaseModel):
+    """How empty sites are judged."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prior: float = Field(0.01, gt=0, lt=1, description="share of sites expected to be empty")
+    occupied_A: float = Field(0.65, gt=0, description="an atom this near fills a site, Å")
+
+
+def site_evidence(
+    frame: Frame, atoms: AtomTable, sites_xy: FloatArray, options: EvidenceOptions | None = None
+) -> FloatArray:
+    """Probability that each lattice site is empty, by the intensity there.
+
+    All atoms and all unoccupied sites get an amplitude in one fit on a smooth background.
+    A site's amplitude is then compared with none and with a host atom's, each with the spread that
+    noise and neighbours give it (Bayes' rule with the prior share of vacancies).
+
+    Parameters
+    ----------
+    frame
+        The image.
+    atoms
+        Its atoms.
+    sites_xy
+        Sites of the fitted lattice, shape (site, 2), Å, measured axes.
+    options
+        See `EvidenceOptions`.
+
+    Returns
+    -------
+    Probability, shape (site,).
+    """
+    options = options or EvidenceOptions()
+    if not len(sites_xy) or len(atoms) < 5:
+        return np.full(len(sites_xy), options.prior)
+    distance, nearest = cKDTree(atoms.xy).query(sites_xy)
+    free = distance > options.occupied_A
+    fit = refine(frame, np.concatenate([atoms.xy, sites_xy[free]]), _STILL)
+    n = len(atoms)
+    which = np.where(free, n + np.cumsum(free) - 1, nearest)
+    host = fit.amplitude[:n][atoms.column("p_exists") > 0.5]
+    typical = float(np.median(host)) if len(host) else float(np.median(fit.amplitude[:n]))
+    value, sd = fit.amplitude[which], fit.amplitude_sd[which]
+    natural = 0.12 * typical  # atoms differ a little even without noise: focus, vibration
+    empty = _normal(np.maximum(value, 0.0), 0.0, np.hypot(sd, natural))
+    full = _normal(np.minimum(value, typical), typical, np.hypot(sd, natural))
+    out: FloatArray = options.prior * empty
+    out /= np.maximum(out + (1 - options.prior) * full, 1e-300)
+    return np.where(free, out, np.minimum(out, 0.5))
+
+
+def _normal(x: FloatArray, mean: float, sd: FloatArray) -> FloatArray:
+    out: FloatArray = np.exp(-0.5 * ((x - mean) / sd) ** 2) / sd
+    return np.maximum(out, 1e-280)

@@ -1,0 +1,1 @@
+"""Maximum-likelihood refinement of all atoms of a frame together."""

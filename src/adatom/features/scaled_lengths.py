@@ -1,0 +1,65 @@
+"""Lengths in units of a material's pattern, so that what is tuned for one serves them all.
+
+Refinement and calibration see every material at graphene's size: a frame's pixels are divided by
+`Material.scale` on the way in, and positions multiplied by it on the way out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from adatom.core import Calibration, Frame, LabelledFrame, Material
+from adatom.features.candidates.locate import Candidates
+from adatom.features.refinement.refine import Refined
+
+
+def frame_in_units(frame: Frame, scale: float) -> Frame:
+    """Give the same pixels with lengths in units of `scale` Å."""
+    if scale == 1.0:
+        return frame
+    return frame.recalibrated(Calibration(frame.calibration.pixel_size_A / scale))
+
+
+def truth_in_units(truth: LabelledFrame, scale: float) -> LabelledFrame:
+    """Give the same labels with lengths in units of `scale` Å."""
+    return replace(
+        truth,
+        frame=frame_in_units(truth.frame, scale),
+        xy=truth.xy / scale,
+        vacancies_xy=truth.vacancies_xy / scale,
+    )
+
+
+def material_in_units(material: Material, scale: float) -> Material:
+    """Give the same crystal with lengths in units of `scale` Å."""
+    (a, b), (c, d) = material.cell_A
+    return replace(
+        material,
+        cell_A=((a / scale, b / scale), (c / scale, d / scale)),
+        bond_length_A=material.bond_length_A / scale,
+    )
+
+
+def candidates_times(candidates: Candidates, factor: float) -> Candidates:
+    """Multiply the lengths of candidates."""
+    return replace(
+        candidates,
+        xy=candidates.xy * factor,
+        scatter=candidates.scatter * factor**2,
+        border_A=candidates.border_A * factor,
+    )
+
+
+def refined_times(refined: Refined, factor: float) -> Refined:
+    """Multiply the lengths of a fit; its probe is in pixels, whose size grows."""
+    optics = replace(
+        refined.optics,
+        pixel_size_A=refined.optics.pixel_size_A * factor,
+        jitter_A=refined.optics.jitter_A * factor,
+    )
+    return replace(
+        refined,
+        xy=refined.xy * factor,
+        covariance=refined.covariance * factor**2,
+        optics=optics,
+    )

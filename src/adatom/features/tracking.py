@@ -1,0 +1,281 @@
+"""Follow atoms and defects from frame to frame, after the drift of the sheet is taken off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
+from scipy.spatial import cKDTree
+
+from adatom.core import AtomTable, DefectTable
+from adatom.core.arrays import FloatArray, IntArray
+from adatom.errors import BadInput
+
+Drift = Mapping[int, tuple[float, float]]
+
+
+class LinkOptions(BaseModel):
+    """How far things may move between frames."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    atom_step_A: float = Field(default=1.0, gt=0.0, description="Longest step of an atom, Å")
+    defect_step_A: float = Field(default=3.0, gt=0.0, description="Longest step of a defect, Å")
+    gap_frames: int = Field(default=3, ge=0, description="Frames in which it may be unseen")
+    drift_A: float = Field(default=4.0, ge=0.0, description="Largest drift between frames, Å")
+    element_penalty_A: float = Field(
+        default=0.5, ge=0.0, description="Extra distance where the element changes, Å"
+    )
+
+
+def estimate_drift(
+    table: AtomTable, options: LinkOptions | None = None
+) -> dict[int, tuple[float, float]]:
+    """Estimate how far the sheet has moved since the first frame.
+
+    A shift by a lattice vector maps a perfect crystal onto itself. So every shift between two
+    frames that lays atoms on atoms is a candidate, and among them the one is taken that also
+    lays the foreign atoms (every element but the commonest) on foreign atoms; without any, the
+    smallest.
+
+    Parameters
+    ----------
+    table
+        Atoms of several frames.
+    options
+        Largest drift between frames.
+
+    Returns
+    -------
+    For every frame with atoms, the shift x, y in Å of its sheet from the first frame's: subtract
+    it from the positions to lay the frames on each other.
+    """
+    o = options or LinkOptions()
+    frames = table.frames
+    if not frames:
+        return {}
+    elements = table.elements
+    names, counts = np.unique(elements, return_counts=True)
+    common = names[np.argmax(counts)]
+    at, xy = table.data["frame"].to_numpy(), table.xy
+    total = np.zeros(2)
+    drift = {frames[0]: (0.0, 0.0)}
+    for before, now in pairwise(frames):
+        old, new = at == before, at == now
+        foreign = elements != common
+        total = total + _shift(xy[old], xy[new], xy[old & foreign], xy[new & foreign], o)
+        drift[now] = (float(total[0]), float(total[1]))
+    return drift
+
+
+def _shift(
+    old: FloatArray, new: FloatArray, old_mark: FloatArray, new_mark: FloatArray, o: LinkOptions
+) -> FloatArray:
+    """Shift x, y in Å that lays the new frame's atoms and marks best on the old ones."""
+    marked = bool(len(old_mark) and len(new_mark))
+    reach = o.drift_A if marked else min(o.drift_A, 1.8)
+    steps = np.arange(-np.ceil(reach / 0.3), np.ceil(reach / 0.3) + 1.0) * 0.3
+    starts = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
+    starts = starts[np.hypot(*starts.T) <= reach + 1e-9]
+    if marked:  # only shifts that lay marks near marks are worth a look at all the atoms
+        laid = _overlay(old_mark, new_mark, starts)
+        starts = starts[laid >= 0.6 * laid.max()]
+    tree = cKDTree(old)
+    # A sample of the atoms is enough to tell where atoms fall on atoms.
+    sample = new[:: max(1, len(new) // 120)]
+    far = tree.query(sample[None] - starts[:, None], distance_upper_bound=1.0)[0]
+    fit = np.exp(-((np.minimum(far, 1.0) / 0.45) ** 2)).mean(axis=1)
+    fit -= 0.01 * np.hypot(*starts.T)
+    if marked:
+        fit += 0.5 * _overlay(old_mark, new_mark, starts)
+    best = None
+    for k in np.argsort(-fit)[:12]:
+        shift = starts[k]
+        for _ in range(4):  # iterative closest point
+            d, i = tree.query(new - shift, distance_upper_bound=0.6)
+            near = np.isfinite(d)
+            if near.sum() < 3:
+                break
+            shift = np.median(new[near] - old[i[near]], axis=0)
+        d = np.minimum(tree.query(new - shift, distance_upper_bound=1.0)[0], 1.0)
+        score = float(np.exp(-((d / 0.3) ** 2)).mean()) - 0.02 * float(np.hypot(*shift))
+        if marked:
+            score += 0.5 * float(_overlay(old_mark, new_mark, shift[None])[0])
+        if best is None or score > best[0]:
+            best = (score, shift)
+    out: FloatArray = np.zeros(2) if best is None else best[1]
+    return out
+
+
+def _overlay(old: FloatArray, new: FloatArray, shifts: FloatArray) -> FloatArray:
+    """How well marks fall on marks for every shift, shape (shift,), 0 to 1.
+
+    Wide (1 Å), because the marks themselves may hop or turn while the sheet drifts.
+    """
+    d = cKDTree(old).query(new[None] - shifts[:, None])[0]
+    out: FloatArray = np.exp(-((d / 1.0) ** 2)).mean(axis=1)
+    return out
+
+
+def link_atoms(
+    table: AtomTable, drift_xy_A: Drift | None = None, options: LinkOptions | None = None
+) -> AtomTable:
+    """Number the tracks of atoms over the frames.
+
+    Linear assignment between frames and over gaps (Jaqaman et al., Nat. Methods 5, 695 (2008), as
+    laptrack implements it) of the positions after the drift is taken off.
+
+    Parameters
+    ----------
+    table
+        Atoms of several frames.
+    drift_xy_A
+        Shift x, y in Å of every frame; `estimate_drift` finds it where it is not given.
+    options
+        Longest step, gaps, penalty for a change of element.
+
+    Returns
+    -------
+    The same atoms with ``track`` filled, numbered by first appearance.
+
+    Raises
+    ------
+    BadInput
+        If the drift of a frame is missing.
+    """
+    o = options or LinkOptions()
+    if not len(table):
+        return table
+    drift = estimate_drift(table, o) if drift_xy_A is None else drift_xy_A
+    frame = table.data["frame"].to_numpy().astype(np.int64)
+    symbols = sorted(set(table.elements))
+    # The element is a third coordinate: a change costs distance, but is not forbidden.
+    code = np.array([symbols.index(e) for e in table.elements]) * o.element_penalty_A
+    position = np.column_stack([table.xy - _drift_of(drift, frame), code])
+    return table.with_tracks(_tracks(frame, position, o.atom_step_A, o.gap_frames))
+
+
+def _drift_of(drift: Drift, frame: IntArray) -> FloatArray:
+    missing = sorted({int(f) for f in frame} - set(drift))
+    if missing:
+        raise BadInput(
+            "drift",
+            expected="a shift for every frame",
+            got=f"none for frame {missing[0]}",
+            todo="Estimate the drift from the same atom table, or leave it out.",
+        )
+    return np.array([drift[int(f)] for f in frame], dtype=np.float64).reshape(-1, 2)
+
+
+def _tracks(frame: IntArray, position: FloatArray, step_A: float, gap: int) -> IntArray:
+    """Track number of every row, by first appearance; frames that are absent count as gaps."""
+    span = range(int(frame.min()), int(frame.max()) + 1)
+    rows = [np.flatnonzero(frame == f) for f in span]
+    from laptrack import LapTrack  # takes a second to load, and only linking needs it
+
+    # Left to itself laptrack takes the cost of not linking from the frame's own distances, which
+    # loses the few that moved most: here anything within the step links.
+    alone = ("track_start", "track_end", "segment_start", "segment_end")
+    limits: dict[str, Any] = {
+        "cutoff": step_A**2,
+        "gap_closing_cutoff": step_A**2 if gap else False,
+        "gap_closing_max_frame_count": gap,
+        **{f"{name}_cost": step_A**2 for name in alone},
+    }
+    tree = LapTrack(**limits).predict([position[r] for r in rows])
+    members = [
+        sorted(int(rows[f][i]) for f, i in part)
+        for part in nx.connected_components(tree.to_undirected())
+    ]
+    track = np.full(len(frame), -1, dtype=np.int64)
+    for number, part in enumerate(sorted(members, key=lambda m: (int(frame[m].min()), m[0]))):
+        track[part] = number
+    return track
+
+
+def link_defects(
+    table: DefectTable,
+    drift_xy_A: Drift | None = None,
+    *,
+    frames: Iterable[int] | None = None,
+    options: LinkOptions | None = None,
+) -> DefectTable:
+    """Number the tracks of defects over the frames and say where each came from.
+
+    Parameters
+    ----------
+    table
+        Defects of several frames.
+    drift_xy_A
+        Shift x, y in Å of every frame, as `estimate_drift` finds it from the atoms. Without it
+        the common shift of all the defects of two frames is taken as the drift, if there are at
+        least two; a single defect cannot tell its own motion from the sheet's.
+    frames
+        Every frame that was looked at, those without defects too; a defect of the first of them is
+        ``first seen``. Without it the frames of the table.
+    options
+        Longest step and gaps.
+
+    Returns
+    -------
+    The same defects with ``track``, ``first_frame`` and ``origin`` filled: ``first seen`` in the
+    first frame, ``appeared`` later, ``from <kind>`` since a track changed its kind.
+
+    Raises
+    ------
+    BadInput
+        If the drift of a frame is missing.
+    """
+    o = options or LinkOptions()
+    if not len(table):
+        return table
+    frame = table.data["frame"].to_numpy().astype(np.int64)
+    start = min([*([] if frames is None else frames), int(frame.min())])
+    drift = _defect_drift(table, frame, o) if drift_xy_A is None else drift_xy_A
+    position = table.xy - _drift_of(drift, frame)
+    track = _tracks(frame, position, o.defect_step_A, o.gap_frames)
+    kinds = table.kinds
+    origin, first = [""] * len(frame), np.zeros(len(frame), dtype=np.int64)
+    for number in range(int(track.max()) + 1):
+        rows = np.flatnonzero(track == number)
+        rows = rows[np.argsort(frame[rows], kind="stable")]
+        first[rows] = frame[rows[0]]
+        since = "first seen" if frame[rows[0]] == start else "appeared"
+        for k, row in enumerate(rows):
+            if k and kinds[row] != kinds[rows[k - 1]]:
+                since = f"from {kinds[rows[k - 1]]}"
+            origin[row] = since
+    return DefectTable(
+        table.data.with_columns(
+            pl.Series("track", track, dtype=pl.Int32),
+            pl.Series("first_frame", first, dtype=pl.Int32),
+            pl.Series("origin", origin, dtype=pl.String),
+        )
+    )
+
+
+def _defect_drift(
+    table: DefectTable, frame: IntArray, o: LinkOptions
+) -> dict[int, tuple[float, float]]:
+    """Drift from the defects alone: the median step, where two or more agree on it."""
+    present: Sequence[int] = sorted({int(f) for f in frame})
+    xy, total = table.xy, np.zeros(2)
+    drift = {present[0]: (0.0, 0.0)}
+    for before, now in pairwise(present):
+        old, new = xy[frame == before], xy[frame == now]
+        steps = (new[:, None] - old[None]).reshape(-1, 2)
+        steps = steps[np.hypot(*steps.T) <= o.drift_A]
+        if min(len(old), len(new)) >= 2 and len(steps):
+            d = cKDTree(old).query(new[None] - steps[:, None])[0]
+            hits = (d < 0.7).sum(axis=1) - 0.1 * np.hypot(*steps.T)
+            best = steps[np.argmax(hits)]
+            agree = np.hypot(*(steps - best).T) < 0.7
+            if agree.sum() >= 2:
+                total = total + np.median(steps[agree], axis=0)
+        drift[now] = (float(total[0]), float(total[1]))
+    return drift

@@ -1,0 +1,1 @@
+"""The lattice of a frame: by its spectrum, and by its atoms."""

@@ -1,0 +1,1 @@
+"""Read frames of any file format, with their pixel size."""

@@ -1,0 +1,239 @@
+"""Vendor files through rosettasciio: Gatan, Velox, TIA, NCEM, HyperSpy, MRC, pictures and more."""
+
+from __future__ import annotations
+
+import importlib
+import struct
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adatom.errors import BadInput
+from adatom.frames.readers.pixel_size import Scale, from_axes
+from adatom.frames.readers.stack import Stack, as_bad_input, choose, colour, parse_layout
+
+# Readers that give images and whose source neither unpickles nor evaluates what is in the file.
+# A reader that a later rosettasciio adds stays shut until somebody has looked at it.
+READERS = frozenset(
+    {
+        "Blockfile", "Bruker", "DigitalMicrograph", "DigitalSurf", "EMD", "EMPAD", "HSPY",
+        "Hamamatsu", "Image", "JEOL", "MRC", "NeXus", "Phenom", "QuantumDetector", "Semper",
+        "TIA", "TVIPS",
+    }
+)  # fmt: skip
+# Readers that unpickle or evaluate text, or may through a library that nobody here has reviewed.
+_RUN_CODE = frozenset({"MRCZ", "MSA", "PantaRhei", "Ripple", "USID", "ZSPY", "netCDF"})
+_ELEMENTARY_CHARGE_C = 1.602176634e-19  # exact, SI 2019
+
+
+def _plugins() -> list[dict[str, Any]]:
+    import rsciio
+
+    return [dict(plugin) for plugin in rsciio.IO_PLUGINS]
+
+
+def vendor_suffixes() -> tuple[str, ...]:
+    """File name endings of the readers that are allowed, lower case, with the dot."""
+    allowed = [p for p in _plugins() if p["name"] in READERS]
+    return tuple(sorted({f".{e.lower()}" for p in allowed for e in p["file_extensions"]}))
+
+
+def open_vendor(path: Path, dataset: str | None, reader: str | None = None) -> Stack:
+    """Open a file of one of the formats that rosettasciio reads, without reading the pixels.
+
+    Parameters
+    ----------
+    path
+        The file.
+    dataset
+        Title or number of the image, where the file holds several.
+    reader
+        Name of the reader where the file's ending does not decide.
+
+    Raises
+    ------
+    BadInput
+        If no reader is allowed for it, or it holds no image.
+    """
+    suffix, name = path.suffix.lower().lstrip("."), reader or ""
+    fitting = [
+        p
+        for p in _plugins()
+        if p["name"].lower() == name
+        or (not name and suffix in {str(e).lower() for e in p["file_extensions"]})
+    ]
+    allowed = [p for p in fitting if p["name"] in READERS]
+    if not allowed:
+        raise _no_reader(path, {str(p["name"]) for p in fitting})
+    if allowed[0]["name"] == "Image":
+        _check_grey(path)
+    images: list[dict[str, Any]] = []
+    for plugin in allowed:
+        try:
+            images = _read(str(plugin["api"]), path)
+            break
+        except Exception:
+            if plugin is allowed[-1]:
+                raise
+    return _stack(images, path, dataset)
+
+
+def _check_grey(path: Path) -> None:
+    """Refuse colour as the file declares it: the reader lets a grey screenshot through."""
+    from PIL import Image as Picture
+
+    with Picture.open(path) as picture:
+        mode = picture.mode
+    if mode not in {"1", "L", "F"} and not mode.startswith("I"):
+        raise colour(str(path), f"a colour picture ({mode}), such as a screenshot")
+
+
+def _no_reader(path: Path, fitting: set[str]) -> BadInput:
+    suffix = path.suffix.lower()
+    got = f"a {suffix} file" if suffix else "a file without an ending to its name"
+    if fitting & _RUN_CODE:
+        got += ", a format whose reader may run code that the file holds"
+    elif fitting or suffix in {".txt", ".csv", ".json", ".xlsx", ".pdf"}:
+        got += ", which holds no frames"
+    return BadInput(
+        str(path),
+        expected="a file of microscope frames "
+        "(.dm3 .dm4 .emd .ser .mrc .hspy .tif .png .hdf5 .npy .npz ...)",
+        got=got,
+        todo="Export the frames to .tif, .dm4 or .hspy, or give the file its right ending.",
+    )
+
+
+def _read(api: str, path: Path) -> list[dict[str, Any]]:
+    """Call a reader lazily where it can be; its doubts about metadata are not the user's."""
+    file_reader = importlib.import_module(api).file_reader
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = file_reader(str(path), lazy=True)
+        except (NotImplementedError, TypeError, ValueError):
+            # Pictures fail with TypeError, .dm3 in colour with ValueError: neither is large.
+            found = file_reader(str(path))
+    return [dict(d) for d in found]
+
+
+def _stack(found: list[dict[str, Any]], path: Path, dataset: str | None) -> Stack:
+    subject = str(path)
+    images = [d for d in found if dataset is not None or _signal_axes(d) == 2] or found
+    options = [(_title(d), f"{d['data'].shape} {d['data'].dtype}") for d in images]
+    image = images[choose(options, dataset, subject)]
+    if _signal_axes(image) == 1 and image["data"].ndim > 1:
+        raise BadInput(
+            subject,
+            expected="images",
+            got=f"spectra of shape {image['data'].shape}",
+            todo="Give an image made from them, such as the sum over an energy window.",
+        )
+    data, axes = _ordered(image["data"], list(image["axes"]))
+    layout = parse_layout(data.shape, data.dtype, subject)
+    rows, columns = (axes[k] for k in layout.kept[-2:])
+    scale = from_axes(
+        (rows.get("scale"), columns.get("scale")),
+        (rows.get("units"), columns.get("units")),
+        subject,
+    )
+
+    def load(i: int) -> NDArray[Any]:
+        frame = data[layout.index(i)]
+        # Loading is its own small step: a pool of threads for one frame costs more than it gives.
+        return np.asarray(frame.compute(scheduler="synchronous") if _lazy(frame) else frame)
+
+    one = _ser_loader(path, data.dtype) if path.suffix.lower() == ".ser" else None
+    load = one if one is not None and layout.count > 1 else load
+    return Stack(layout.count, layout.shape, load, scale, _dose(image, scale))
+
+
+def _title(image: dict[str, Any]) -> str:
+    return str(image.get("metadata", {}).get("General", {}).get("title", ""))
+
+
+def _lazy(data: Any) -> bool:
+    return hasattr(data, "compute")
+
+
+def _signal_axes(image: dict[str, Any]) -> int:
+    """Axes that belong to one measurement: 2 for an image, 1 for a spectrum."""
+    navigate = [bool(a.get("navigate")) for a in image["axes"]]
+    signal = navigate.count(False)
+    # A virtual image (all axes scanned) and a stack with no scanned axis are images too.
+    return 2 if signal == 0 or (signal == 3 and len(navigate) == 3) else signal
+
+
+def _ordered(data: Any, axes: list[dict[str, Any]]) -> tuple[Any, list[dict[str, Any]]]:
+    """Scanned axes first, then rows, then columns, by the names that the file gives."""
+    order = sorted(range(len(axes)), key=lambda k: not axes[k].get("navigate"))
+    names = [str(axes[k].get("name") or "").lower() for k in order[-2:]]
+    # NCEM files are stored (y, x) and come out of the reader transposed, with their names.
+    if names in (["x", "y"], ["width", "height"]):
+        order[-2:] = order[-1], order[-2]
+    return data.transpose(order), [axes[k] for k in order]
+
+
+def _dose(image: dict[str, Any], scale: Scale) -> float | None:
+    """Electrons per Å² and frame from a Velox file: current times dwell time over pixel area."""
+    tags = image.get("original_metadata", {})
+    try:
+        current_A = float(tags["Optics"]["LastMeasuredScreenCurrent"])
+        dwell_s = float(tags["Scan"]["DwellTime"]) * float(tags["Scan"]["LineIntegrationCount"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    if scale.pixel_A is None or not (current_A > 0 and dwell_s > 0):
+        return None
+    return current_A * dwell_s / _ELEMENTARY_CHARGE_C / scale.pixel_A**2
+
+
+def _ser_loader(path: Path, dtype: np.dtype[Any]) -> Any:
+    """Load one frame of a TIA series; the reader itself loads all of them each time.
+
+    Layout of the file: FEI, "TIA Series Data (ESD) file format", sections Header, Data Offset
+    Array and Data Elements; from version 0x220 (TIA 4.7.3) on, offsets have eight bytes.
+    """
+    with path.open("rb") as file:
+        head = file.read(38)
+        version, _, _, _, valid = struct.unpack_from("<Hiiii", head, 4)
+        wide = version >= 0x220
+        (table,) = struct.unpack_from("<q" if wide else "<i", head, 22)
+        file.seek(table)
+        offsets = np.fromfile(file, "<i8" if wide else "<i4", valid)
+
+    def load(i: int) -> NDArray[Any]:
+        with path.open("rb") as file:
+            file.seek(int(offsets[i]) + 42)  # after both axes' calibrations and the data type
+            columns, rows = np.fromfile(file, "<i4", 2)
+            frame = np.fromfile(file, dtype, int(rows) * int(columns))
+        return frame.reshape(int(rows), int(columns))[::-1]  # stored from the bottom up
+
+    return load
+
+
+def tiff_vendor_scale(path: Path, number: int) -> Scale:
+    """Pixel size from the private tags of a vendor's TIFF (Gatan, FEI, TVIPS, JEOL, Zeiss ...).
+
+    Parameters
+    ----------
+    path
+        The file.
+    number
+        Which of its series.
+    """
+    try:
+        with as_bad_input(str(path), "vendor tags", ""):
+            axes = _read("rsciio.tiff", path)[number]["axes"]
+    except (BadInput, IndexError):
+        return Scale()
+    rows, columns = axes[-2:]
+    if not (rows.get("units") or columns.get("units")):
+        return Scale()
+    return from_axes(
+        (rows.get("scale"), columns.get("scale")),
+        (rows.get("units"), columns.get("units")),
+        str(path),
+    )

@@ -1,0 +1,1 @@
+"""Simulated frames with exact truth: conditions, specimen, image."""

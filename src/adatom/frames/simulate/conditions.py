@@ -1,0 +1,209 @@
+"""How a frame is taken: pixel, probe, dose, noise, background, scan; and the training range."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from adatom.core import GRAPHENE, Material
+from adatom.frames.simulate.probe import Optics
+
+# The range that networks are trained on; `features.novelty` flags what lies beyond it.
+PIXEL_A = (0.065, 0.22)
+COUNTS_PER_A2 = (2.5, 10_000.0)
+PROBE_SIGMA_A = (0.3, 0.56)
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """How a frame is taken.
+
+    Parameters
+    ----------
+    pixel_size_A
+        Å.
+    probe_sigma_A
+        Gaussian width of the spot of one atom along its two axes, Å (probe, source and vibration).
+        With `optics` it is the width of what blurs the wave-optical probe: source and vibration.
+    probe_angle_rad
+        Direction of the first axis (two-fold astigmatism).
+    tail_fraction
+        Share of the intensity in a second Gaussian, `tail_width` times wider.
+    tail_width
+        Dimensionless.
+    optics
+        A wave-optical probe in place of a Gaussian one.
+    counts
+        Detected counts at the peak of an isolated host atom.
+    background
+        Constant level in units of that peak.
+    slow_background
+        Amplitude of smooth random variation (support, thick contamination), same unit.
+    slow_length_A
+        Its length scale, Å.
+    contamination
+        Share of the field under amorphous contamination, which is lumpy like atoms are.
+    contamination_level
+        Its mean intensity, in units of a host atom's peak.
+    support
+        Mean intensity of an amorphous support under the atoms, same unit.
+    support_speckle
+        Relative standard deviation that its atoms leave in it.
+    support_hills
+        Relative standard deviation of its thickness, which varies over `slow_length_A`.
+    jitter_A
+        Standard deviation of the shift of a scan line along x, Å.
+    vibration_A, vibration_lines
+        Amplitude of a periodic shift of the lines along x, Å, and its period in lines.
+    fly_back_A, fly_back_length_A
+        Shift along x at the start of each line, Å, and the length over which it decays, Å.
+    read_noise
+        Gaussian noise, counts.
+    contrast_exponent
+        Intensity goes with Z to this power.
+    blur_px
+        Smoothing after detection (exported or filtered frames), pixels.
+    """
+
+    pixel_size_A: float = 0.1
+    probe_sigma_A: tuple[float, float] = (0.42, 0.42)
+    probe_angle_rad: float = 0.0
+    tail_fraction: float = 0.15
+    tail_width: float = 2.5
+    optics: Optics | None = None
+    counts: float = 20.0
+    background: float = 0.1
+    slow_background: float = 0.0
+    slow_length_A: float = 6.0
+    contamination: float = 0.0
+    contamination_level: float = 1.0
+    support: float = 0.0
+    support_speckle: float = 0.1
+    support_hills: float = 0.3
+    jitter_A: float = 0.0
+    vibration_A: float = 0.0
+    vibration_lines: float = 7.0
+    fly_back_A: float = 0.0
+    fly_back_length_A: float = 2.0
+    read_noise: float = 0.0
+    contrast_exponent: float = 1.64
+    blur_px: float = 0.0
+
+    @property
+    def counts_per_A2(self) -> float:
+        """Detected counts per Å² at the peak of an isolated host atom."""
+        return self.counts / self.pixel_size_A**2
+
+    def undisturbed(self) -> Conditions:
+        """Give the same probe, dose and pixel without all that can go wrong besides noise."""
+        return replace(
+            self,
+            slow_background=0.0,
+            contamination=0.0,
+            jitter_A=0.0,
+            vibration_A=0.0,
+            fly_back_A=0.0,
+            read_noise=0.0,
+            blur_px=0.0,
+        )
+
+    @classmethod
+    def random(cls, rng: np.random.Generator, material: Material = GRAPHENE) -> Conditions:
+        """Draw conditions as wide as instruments and operators are; the training range.
+
+        Parameters
+        ----------
+        rng
+            Source of randomness.
+        material
+            Pixels, and the widest probe, grow with what its image shows (`Material.scale`).
+        """
+        scale = material.scale
+        pixel_size_A = scale * _log_uniform(rng, *PIXEL_A)
+        # Counts per area and not per pixel decide what can be seen: draw those.
+        counts_per_A2 = _log_uniform(rng, *COUNTS_PER_A2) / scale**2
+        stretch = 1.0 + abs(rng.normal(0.0, 0.08))
+        low, high = material.probe_sigma_A or (PROBE_SIGMA_A[0], PROBE_SIGMA_A[1] * scale)
+        width = rng.uniform(low, high)
+        fine = material.probe_sigma_A is None
+        optics = _random_optics(rng) if rng.random() < 0.4 and fine else None
+        if optics is not None:
+            width = rng.uniform(0.23, 0.4)
+        drawn = cls(
+            pixel_size_A=pixel_size_A,
+            probe_sigma_A=(width * stretch, width / stretch),
+            probe_angle_rad=rng.uniform(0, np.pi),
+            tail_fraction=rng.uniform(0.0, 0.4) if optics is None or rng.random() < 0.3 else 0.0,
+            tail_width=rng.uniform(1.8, 3.5),
+            optics=optics,
+            counts=counts_per_A2 * pixel_size_A**2,
+            background=rng.exponential(0.25),
+            slow_background=rng.exponential(0.25) if rng.random() < 0.5 else 0.0,
+            slow_length_A=rng.uniform(2.0, 9.0),
+            contamination=rng.uniform(0.05, 0.6) if rng.random() < 0.15 else 0.0,
+            contamination_level=rng.uniform(1.1, 9.1),
+            jitter_A=abs(rng.normal(0.0, 0.05)) if rng.random() < 0.6 else 0.0,
+            vibration_A=rng.exponential(0.04) if rng.random() < 0.15 else 0.0,
+            vibration_lines=rng.uniform(3.0, 30.0),
+            fly_back_A=rng.normal(0.0, 0.3) if rng.random() < 0.15 else 0.0,
+            fly_back_length_A=rng.uniform(1.0, 4.0),
+            read_noise=rng.uniform(0.0, 0.5) if rng.random() < 0.25 else 0.0,
+            contrast_exponent=material.contrast_exponent + rng.uniform(-0.34, 0.26),
+            blur_px=rng.uniform(0.3, 1.0) if rng.random() < 0.2 else 0.0,
+        )
+        return _besides(drawn, material, rng)
+
+
+def _besides(drawn: Conditions, material: Material, rng: np.random.Generator) -> Conditions:
+    """Draw what lies under atoms on a support; make what is in lengths fit the material."""
+    s = material.scale
+    if material.form == "atoms":
+        # Single Pt atoms on real carbon stand a seventh of its intensity above it.
+        support = _log_uniform(rng, 0.3, 20.0)
+        return replace(
+            drawn,
+            support=support,
+            support_speckle=speckle_of(support, rng),
+            support_hills=rng.uniform(0.1, 0.7),
+            slow_length_A=rng.uniform(5.0, 25.0),
+            contamination=0.0,
+            slow_background=0.0,
+        )
+    return replace(
+        drawn, slow_length_A=s * drawn.slow_length_A, jitter_A=s * drawn.jitter_A,
+        fly_back_A=s * drawn.fly_back_A, vibration_A=s * drawn.vibration_A,
+    )  # fmt: skip
+
+
+def speckle_of(support: float, rng: np.random.Generator) -> float:
+    """Draw the relative speckle of a support: of n atoms under the probe it goes with 1 / sqrt(n).
+
+    Parameters
+    ----------
+    support
+        Its intensity, in units of a host atom's peak.
+    rng
+        Source of randomness.
+    """
+    return float(rng.uniform(0.0, 0.12) / max(support, 1.0) ** 0.5)
+
+
+def _random_optics(rng: np.random.Generator) -> Optics:
+    """Aberrations left over on a corrected microscope that somebody has focused."""
+    return Optics(
+        voltage_kV=float(rng.choice([60.0, 80.0, 100.0])),
+        semiangle_mrad=rng.uniform(25.0, 36.0),
+        defocus_A=rng.normal(0.0, 25.0),
+        astigmatism_A=abs(rng.normal(0.0, 12.0)),
+        astigmatism_rad=rng.uniform(0, np.pi),
+        coma_A=abs(rng.normal(0.0, 300.0)),
+        coma_rad=rng.uniform(0, 2 * np.pi),
+        star_A=abs(rng.normal(0.0, 300.0)),
+        star_rad=rng.uniform(0, 2 * np.pi),
+        spherical_A=rng.normal(0.0, 5e3),
+    )
+
+
+def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))

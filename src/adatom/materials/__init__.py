@@ -1,0 +1,1 @@
+"""Materials: the built-in ones, and those of a TOML or a structure file."""

@@ -1,0 +1,318 @@
+"""Materials by name, by TOML file, or by any structure file and a zone axis."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import ase.build
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+from ase.formula import Formula
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from scipy.spatial import cKDTree
+
+from adatom.core import GRAPHENE, Material
+from adatom.core.arrays import FloatArray
+from adatom.core.material import Form
+from adatom.errors import BadInput
+from adatom.materials.projection import Projection, project
+
+_BUILT_IN = resources.files("adatom.materials") / "files"
+_THICK_A, _GAP_A = 6.0, 8.0
+_FAINT = 0.09  # of the brightest column: below it annular dark field shows nothing
+_CUBIC = ("fcc", "bcc", "diamond", "zincblende", "rocksalt", "cesiumchloride", "fluorite")
+_CLOSEST_A = 0.6  # columns nearer to each other are one place written twice, or a wild zone axis
+_SAME_BOND = 1.15  # neighbours within this factor of the shortest distance count
+Label = Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]*$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Column(_Strict):
+    """A column of a crystal: what it is, and where in the cell."""
+
+    is_: Label = Field(alias="is", description="symbol, or formula of what lies over each other")
+    at: tuple[float, float] = Field(description="fractional coordinates")
+
+
+class Crystal(_Strict):
+    """A projected cell, written out."""
+
+    cell_A: tuple[tuple[float, float], tuple[float, float]]
+    columns: tuple[Column, ...] = Field(min_length=1)
+
+
+class Polytype(_Strict):
+    """Another arrangement in the same cell."""
+
+    columns: tuple[Column, ...] = Field(min_length=1)
+
+
+class FromStructure(_Strict):
+    """A structure and the direction from which it is seen."""
+
+    file: str | None = Field(None, description="any structure file that ASE reads")
+    bulk: dict[str, Any] | None = Field(None, description="or arguments of ase.build.bulk")
+    zone_axis: tuple[int, int, int] = Field((0, 0, 1), description="lattice direction of the beam")
+
+    @model_validator(mode="after")
+    def _one(self) -> FromStructure:
+        if (self.file is None) == (self.bulk is None):
+            raise ValueError("give either file or bulk")
+        if self.zone_axis == (0, 0, 0):
+            raise ValueError("the zone axis must not be 0 0 0")
+        return self
+
+
+class MaterialFile(_Strict):
+    """What a material's TOML file says."""
+
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._+-]+$")
+    form: Form = "sheet"
+    crystal: Crystal | None = None
+    structure: FromStructure | None = None
+    polytype: tuple[Polytype, ...] = Field((), description="other arrangements in the same cell")
+    atoms: tuple[Label, ...] = Field((), description="of form 'atoms': what is dispersed")
+    closest_A: float = Field(2.4, gt=0, description="of form 'atoms': how close two come, Å")
+    extra: tuple[Label, ...] = Field((), description="what else may be there: dopants, ad-atoms")
+    contrast_exponent: float = Field(1.64, gt=0, le=3)
+    probe_sigma_A: tuple[float, float] | None = Field(
+        None, description="narrowest and widest probe; by default as fine as the pattern needs"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> MaterialFile:
+        given = [bool(self.crystal), bool(self.structure), bool(self.atoms)]
+        if sum(given) != 1:
+            raise ValueError("give one of [crystal], [structure] and atoms")
+        if self.probe_sigma_A and not 0 < self.probe_sigma_A[0] <= self.probe_sigma_A[1]:
+            raise ValueError("probe_sigma_A must be two positive widths, the narrower one first")
+        if bool(self.atoms) != (self.form == "atoms"):
+            raise ValueError("atoms go with form = 'atoms', and only with it")
+        return self
+
+
+def material_names() -> tuple[str, ...]:
+    """Names of the built-in materials."""
+    files = [f.name.removesuffix(".toml") for f in _BUILT_IN.iterdir() if f.name.endswith(".toml")]
+    names = [_parse((_BUILT_IN / f"{f}.toml").read_text("utf-8"), f, None).name for f in files]
+    return tuple(sorted([GRAPHENE.name, *names], key=str.lower))
+
+
+def load_material(name: str, zone_axis: tuple[int, int, int] = (0, 0, 1)) -> Material:
+    """Find a material by what the user calls it.
+
+    Parameters
+    ----------
+    name
+        A built-in name, a TOML material file, or any structure file that ASE reads.
+    zone_axis
+        Of a structure file: the lattice direction of the beam.
+
+    Raises
+    ------
+    BadInput
+        If there is no such material, or a file cannot be read; the message says what is wrong.
+    """
+    key = name.strip()
+    if key.lower() == GRAPHENE.name:
+        return GRAPHENE
+    built_in = _BUILT_IN / f"{key.lower()}.toml"
+    if "/" not in key and built_in.is_file():
+        return _parse(built_in.read_text("utf-8"), key, None)
+    path = Path(key).expanduser()
+    if path.is_file():
+        if path.suffix.lower() == ".toml":
+            return _parse(_text_of(path), str(path), path.parent)
+        return _from_structure(path, zone_axis)
+    names = material_names()
+    close = difflib.get_close_matches(key.lower(), [n.lower() for n in names], n=1)
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    raise BadInput(
+        f"--material {name}",
+        expected="one of " + ", ".join(names) + ", a TOML material file, or a structure file",
+        got=repr(name),
+        todo=hint + "Name one of these.",
+    )
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            str(path), expected="a TOML file in UTF-8", got=str(error),
+            todo="Save it as UTF-8 text.",
+        ) from error  # fmt: skip
+
+
+def _parse(text: str, source: str, folder: Path | None) -> Material:
+    todo = "See docs/materials.md for what a material file says."
+    try:
+        given = MaterialFile.model_validate(tomllib.loads(text))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(p) for p in first["loc"])
+        raise BadInput(
+            f"{source}{', ' if where else ''}{where}",
+            expected=str(first["msg"]),
+            got=repr(first.get("input"))[:80],
+            todo=todo,
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(source, expected="a TOML file", got=str(error), todo=todo) from error
+    others = [c.is_ for other in given.polytype for c in other.columns]
+    _check_labels([*given.atoms, *given.extra, *others], source)
+    if given.atoms:
+        return _dispersed(given)
+    if given.crystal is not None:
+        columns = given.crystal.columns
+        _check_labels([c.is_ for c in columns], source)
+        cell = np.array(given.crystal.cell_A)
+        at = np.array([c.at for c in columns])
+        if np.linalg.det(cell) < 0:  # left-handed: the same crystal with its vectors exchanged
+            cell, at = cell[::-1], at[:, ::-1]
+        if abs(np.linalg.det(cell)) < 1e-3:
+            raise BadInput(
+                source, expected="two independent lattice vectors", got=str(cell.tolist()),
+                todo=todo,
+            )  # fmt: skip
+        seen = Projection(cell, at, tuple(c.is_ for c in columns))
+    else:
+        assert given.structure is not None  # MaterialFile has one of the three  # noqa: S101
+        seen = project(_atoms_of(given.structure, folder, source), given.structure.zone_axis)
+    return _crystal(given, seen)
+
+
+def _check_labels(labels: list[str], source: str) -> None:
+    for label in labels:
+        try:
+            count = Formula(label).count()
+            known = all(s in chemical_symbols[1:] and n > 0 for s, n in count.items())
+        except ValueError:
+            known = False
+        if not known:
+            raise BadInput(
+                source,
+                expected="chemical symbols, or formulas such as S2",
+                got=repr(label),
+                todo="Name what stands there.",
+            )
+
+
+def _atoms_of(given: FromStructure, folder: Path | None, source: str) -> Atoms:
+    if given.file is not None:
+        return _read_structure((folder or Path()) / given.file)
+    options = dict(given.bulk or {})
+    try:
+        if options.get("crystalstructure") in _CUBIC:  # zone axes are meant in the cubic cell
+            options.setdefault("cubic", True)
+        return ase.build.bulk(**options)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BadInput(
+            source, expected="arguments of ase.build.bulk", got=str(error),
+            todo="Mend [structure] bulk, or name a structure file.",
+        ) from error  # fmt: skip
+
+
+def _read_structure(path: Path) -> Atoms:
+    try:
+        atoms = ase.io.read(path)
+    except Exception as error:  # readers of a hundred formats raise anything
+        raise BadInput(
+            str(path),
+            expected="a structure file that ASE reads (CIF, POSCAR, extxyz, ...)",
+            got=f"{type(error).__name__}: {error}",
+            todo="Check the file, or write a TOML material file.",
+        ) from error
+    if not isinstance(atoms, Atoms) or atoms.cell.rank < 3:
+        raise BadInput(
+            str(path),
+            expected="a structure with three lattice vectors",
+            got="one without",
+            todo="Write the cell into the file; for a sheet, any height will do.",
+        )
+    return atoms
+
+
+def _from_structure(path: Path, zone_axis: tuple[int, int, int]) -> Material:
+    atoms = _read_structure(path)
+    seen = project(atoms, zone_axis)
+    form: Form = "sheet" if zone_axis == (0, 0, 1) and _is_sheet(atoms) else "columns"
+    given = MaterialFile(
+        name=re.sub(r"[^A-Za-z0-9._+-]+", "-", path.stem) or "material", form=form,
+        structure=FromStructure(file=str(path), zone_axis=zone_axis),
+    )  # fmt: skip
+    return _crystal(given, seen)
+
+
+def _is_sheet(atoms: Atoms) -> bool:
+    """Tell whether the atoms fill a layer up to 6 Å thick, with more than 8 Å of nothing above."""
+    height = np.sort(atoms.get_scaled_positions(wrap=True)[:, 2])
+    gaps = np.diff(np.concatenate([height, height[:1] + 1.0]))
+    length = float(atoms.cell.lengths()[2])
+    gap = float(gaps.max()) * length
+    return gap > _GAP_A and length - gap <= _THICK_A
+
+
+def _crystal(given: MaterialFile, seen: Projection) -> Material:
+    """Keep what annular dark field shows, brightest column first."""
+    labels = sorted(set(seen.labels))
+    probe = Material(
+        "", ((1, 0), (0, 1)), ((0, 0),), (labels[0],), tuple(labels), 1.0, 0, 0,
+        given.contrast_exponent,
+    )  # fmt: skip
+    bright = dict(zip(labels, probe.brightness(), strict=True))
+    top = max(bright.values())
+    keep = [i for i, label in enumerate(seen.labels) if bright[label] > _FAINT * top]
+    order = sorted(keep, key=lambda i: -bright[seen.labels[i]])
+    sites = tuple(seen.labels[i] for i in order)
+    basis = seen.basis[order]
+    bond, coordination = _neighbours(seen.cell, basis)
+    if bond < _CLOSEST_A:
+        raise BadInput(
+            given.name,
+            expected=f"columns at least {_CLOSEST_A} Å apart",
+            got=f"two at {bond:.2f} Å",
+            todo="Give a zone axis of lower index, or each place of the cell once.",
+        )
+    others = tuple(
+        tuple((column.is_, *column.at) for column in other.columns) for other in given.polytype
+    )
+    more = [label for other in others for label, _, _ in other]
+    species = tuple(dict.fromkeys([*sites, *more, *given.extra]))
+    (a, b), (c, d) = seen.cell.tolist()
+    return Material(
+        given.name, ((a, b), (c, d)), tuple((float(x), float(y)) for x, y in basis), sites,
+        species, bond, coordination, 6 if coordination == 3 else 4, given.contrast_exponent,
+        others, given.form, given.probe_sigma_A,
+    )  # fmt: skip
+
+
+def _neighbours(cell: FloatArray, basis: FloatArray) -> tuple[float, int]:
+    """Shortest distance between columns, Å, and how many stand at about it."""
+    k = np.arange(-3, 4)
+    cells = np.stack(np.meshgrid(k, k, indexing="ij"), axis=-1).reshape(-1, 2)
+    points = np.concatenate([(cells + b) @ cell for b in basis])
+    distance = cKDTree(points).query(basis @ cell, k=min(13, len(points)))[0][:, 1:]
+    bond = float(distance.min())
+    counts = (distance < _SAME_BOND * bond).sum(axis=1)
+    return bond, int(np.median(counts))
+
+
+def _dispersed(given: MaterialFile) -> Material:
+    side = 4 * given.closest_A
+    species = tuple(dict.fromkeys([*given.atoms, *given.extra]))
+    return Material(
+        given.name, ((side, 0.0), (0.0, side)), ((0.0, 0.0),), (given.atoms[0],), species,
+        given.closest_A, 0, 0, given.contrast_exponent, (), "atoms", given.probe_sigma_A,
+    )  # fmt: skip

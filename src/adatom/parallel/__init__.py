@@ -1,0 +1,1 @@
+"""Worker processes, and how a long job tells of its progress."""

@@ -1,0 +1,1 @@
+"""Iterative training on the first frames of an experiment."""

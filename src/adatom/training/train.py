@@ -1,0 +1,280 @@
+"""Make an ensemble: simulated frames from `frames`, networks from `learning`, one core a member."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, as_completed
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from adatom.core import VACANCY, Calibration, Material, content_hash
+from adatom.errors import BadInput
+from adatom.frames.simulate.synthesize import random_pair
+from adatom.frames.simulate.universal import UNIVERSAL, universal_pair
+from adatom.learning import weights
+from adatom.learning.kinds import diversify, heads_of, train_start
+from adatom.learning.network import Network, Trunk
+from adatom.learning.train import TrainOptions
+from adatom.materials.library import load_material
+from adatom.parallel.processes import cores, local_processes
+from adatom.parallel.progress import Progress
+from adatom.training.calibrate import calibrate_ensemble
+from adatom.version import __version__
+
+# Graphene's trunks are trained from scratch, the universal ones from those, all others from these.
+_START = {"graphene": "scratch", UNIVERSAL.name: "graphene"}
+_SCRATCH_STEPS, _UNIVERSAL_STEPS, _TUNE_STEPS = 8000, 4500, 1000
+
+
+def parse_options(**given: Any) -> TrainOptions:
+    """Read training options that a user gave.
+
+    Raises
+    ------
+    BadInput
+        If one is not among those there are; the message names them.
+    """
+    try:
+        return TrainOptions.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BadInput(
+            f"--{first['loc'][0]}",
+            expected=str(first["msg"]).removeprefix("Input should be "),
+            got=repr(first["input"]),
+            todo="Choose one of these.",
+        ) from error
+
+
+def train_options(
+    material_name: str, *, steps: int | None, start: str | None, **given: Any
+) -> TrainOptions:
+    """Fill in what the user left open: most materials need a tenth of a training from scratch.
+
+    Raises
+    ------
+    BadInput
+        If an option is not among those there are.
+    """
+    chosen = start or _START.get(material_name.strip().lower(), UNIVERSAL.name)
+    usual = {"scratch": _SCRATCH_STEPS, "graphene": _UNIVERSAL_STEPS}.get(chosen, _TUNE_STEPS)
+    rate = {"scratch": 3e-3, "graphene": 2e-3}.get(chosen, 1.5e-3)
+    return parse_options(steps=steps or usual, start=chosen, learning_rate=rate, **given)
+
+
+def train_ensemble(
+    material: Material,
+    *,
+    seed: int = 0,
+    options: TrainOptions | None = None,
+    workers: int | None = None,
+    keep: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> weights.Ensemble:
+    """Train an ensemble on simulated frames of a material.
+
+    Parameters
+    ----------
+    material
+        What the frames show.
+    seed
+        Seed of the first network; the others count up from it.
+    options
+        Kind of the ensemble, number of members, length of training.
+    workers
+        Processes at a time; the number of cores by default.
+    keep
+        Directory for finished networks; those found there are not trained again.
+    progress
+        Called with the number of networks finished and of all.
+    """
+    options = (options or TrainOptions()).at_scale(material.scale)
+    trunks = _trunks(options)
+    kept, total, done = _Kept(keep, material, options), count_jobs(options), 0
+
+    def finished() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, total)
+
+    with local_processes(workers or cores()) as pool:
+        starts = {
+            f"start{seed + i}": partial(
+                _start, material, seed + i, count, options, trunks[i % len(trunks)]
+            )
+            for i, count in enumerate(heads_of(options))
+        }
+        networks = _run(pool, starts, kept, finished)
+        members = {
+            f"{options.kind}{seed}-{i}": partial(_member, material, networks[0], seed, i, options)
+            for i in range(total - len(starts))
+        }
+        if members:
+            networks = _run(pool, members, kept, finished)
+    return weights.Ensemble(
+        tuple(networks),
+        (*material.species, VACANCY),
+        Calibration(options.working_pixel_size_A),
+        {
+            "material": material.name,
+            "made_by": f"adatom train {material.name} --kind {options.kind} "
+            f"--members {options.members} --steps {options.steps} --start {options.start} "
+            f"--seed {seed}",
+            "adatom": __version__,
+            "seeds": [seed + i for i in range(len(starts))],
+            "training": options.model_dump(),
+            "data": "random simulated frames: frames/crystal.py and Conditions.random",
+        },
+    )
+
+
+def count_jobs(options: TrainOptions) -> int:
+    """Count what is trained on its own: networks from scratch, then what makes members of one."""
+    after = {"shared": 0, "scratch": 0, "baseline": options.members}
+    return len(heads_of(options)) + after.get(options.kind, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Finished networks on disk, so that an interrupted training goes on with the missing ones."""
+
+    folder: Path | None
+    material: Material
+    options: TrainOptions
+
+    def path(self, name: str) -> Path | None:
+        if self.folder is None:
+            return None
+        recipe = content_hash(self.material, self.options, __version__)
+        return self.folder / f"{self.material.name}-{recipe}-{name}.safetensors"
+
+    def load(self, name: str) -> list[Network] | None:
+        path = self.path(name)
+        found = path is not None and path.exists()
+        return list(weights.load(path).networks) if path is not None and found else None
+
+    def save(self, name: str, networks: list[Network]) -> None:
+        path = self.path(name)
+        if path is not None:
+            working = Calibration(self.options.working_pixel_size_A)
+            classes = (*self.material.species, VACANCY)
+            weights.save(weights.Ensemble(tuple(networks), classes, working), path)
+
+
+def _run(
+    pool: Executor,
+    jobs: Mapping[str, Callable[[], list[Network]]],
+    kept: _Kept,
+    finished: Callable[[], None],
+) -> list[Network]:
+    """Run what is not kept yet; gives the networks in the order of the jobs."""
+    found: dict[str, list[Network]] = {}
+    waiting = {}
+    for name, job in jobs.items():
+        before = kept.load(name)
+        if before is None:
+            waiting[pool.submit(job)] = name
+        else:
+            found[name] = before
+            finished()
+    for done in as_completed(waiting):
+        name = waiting[done]
+        found[name] = done.result()
+        kept.save(name, found[name])
+        finished()
+    return [network for name in jobs for network in found[name]]
+
+
+def _trunks(options: TrainOptions) -> list[Trunk | None]:
+    """Trunks to start from; one None for training from scratch."""
+    if options.start == "scratch":
+        return [None]
+    path = Path(options.start)
+    found = weights.load(path) if path.suffix else weights.load_shipped(options.start)
+    if found.networks[0].width != options.width:
+        raise BadInput(
+            f"--start {options.start}",
+            expected=f"trunks of width {options.width}",
+            got=f"width {found.networks[0].width}",
+            todo="Start from another ensemble, or from scratch.",
+        )
+    return [network.trunk for network in found.networks]
+
+
+def _start(
+    material: Material, seed: int, heads: int, options: TrainOptions, trunk: Trunk | None
+) -> list[Network]:
+    """Train one network in a process of its own, on one thread."""
+    weights.threads(1)
+    log = os.environ.get("ADATOM_TRAIN_LOG")
+    note = partial(_log, Path(log), seed) if log else None
+    classes = len(material.species) + 1
+    source = _source(material, options)
+    return [train_start(source, classes, seed, heads, options, note, trunk)]
+
+
+def _member(
+    material: Material, start: Network, seed: int, member: int, options: TrainOptions
+) -> list[Network]:
+    """Make members of one network in a process of its own, on one thread."""
+    weights.threads(1)
+    return diversify(start, _source(material, options), seed, options, member)
+
+
+def _source(material: Material, options: TrainOptions) -> Any:
+    if material == UNIVERSAL:
+        return partial(universal_pair, field_A=options.field_A)
+    return partial(random_pair, material, field_A=options.field_A)
+
+
+def _log(path: Path, seed: int, step: int, loss: float) -> None:
+    if step % 50 == 0:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"{seed}\t{step}\t{loss:.5f}\n")
+
+
+def train_to_file(
+    material_name: str,
+    path: Path,
+    *,
+    options: TrainOptions,
+    seed: int,
+    progress: Progress,
+    zone_axis: tuple[int, int, int] = (0, 0, 1),
+) -> dict[str, Any]:
+    """Train, calibrate and measure an ensemble and write it with its card.
+
+    Finished members wait beside `path` until all are there, so that an interrupted training
+    carries on with the missing ones.
+
+    Returns
+    -------
+    The model card.
+    """
+    material = (
+        UNIVERSAL if material_name == UNIVERSAL.name else load_material(material_name, zone_axis)
+    )
+    keep = path.with_suffix(".members")
+    progress.start("train", count_jobs(options), 0)
+    ensemble = train_ensemble(
+        material,
+        seed=seed,
+        options=options,
+        keep=keep,
+        progress=lambda *_: progress.advance("train"),
+    )
+    progress.finish("train")
+    progress.start("calibrate", 1, 0)
+    ensemble = calibrate_ensemble(ensemble, material, seed=seed, workers=cores())
+    weights.save(ensemble, path)
+    progress.advance("calibrate")
+    progress.finish("calibrate")
+    shutil.rmtree(keep, ignore_errors=True)
+    return ensemble.card

@@ -1,0 +1,3 @@
+"""The version of adatom, for records and model cards."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,143 @@
+"""Which parts of a frame are unlike anything the networks were trained on."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from adatom.analysis.frame import conditions_of, look, novelty_of
+from adatom.campaign.find import MovieResult
+from adatom.campaign.pipeline import _novelty_warnings
+from adatom.core import GRAPHENE, AtomTable, Calibration, DefectTable, Frame
+from adatom.features.novelty.frame import Novelty
+from adatom.features.novelty.regions import Regions, fit_regions
+from adatom.frames.simulate.conditions import Conditions
+from adatom.frames.simulate.specimen import Specimen, lattice_points
+from adatom.frames.simulate.synthesize import expected_image
+from adatom.learning import weights
+from adatom.report import figures
+from adatom.training.calibrate import held_out
+from sheets import NONE, graphene_frame
+
+PX, FIELD = 0.14, (44.0, 30.0)
+
+
+@pytest.fixture(scope="module")
+def ensemble():
+    weights.threads(1)
+    return weights.load_shipped("graphene")
+
+
+@pytest.fixture(scope="module")
+def local(ensemble):
+    return novelty_of(ensemble, "novelty_of_regions")
+
+
+def layer(seed, keep):
+    rng = np.random.default_rng(seed)
+    xy = lattice_points(GRAPHENE, FIELD, 3.0, rng.uniform(0, 6)) + rng.uniform(-1, 1, 2)
+    xy = xy[keep(xy[:, 0])]
+    specimen = Specimen(xy, np.zeros(len(xy), dtype=np.int64), NONE)
+    shape = (round(FIELD[1] / PX) + 1, round(FIELD[0] / PX) + 1)
+    taken = Conditions(pixel_size_A=PX, counts=20.0)
+    return expected_image(specimen, shape, GRAPHENE, taken, rng)
+
+
+def with_second_layer(seed):
+    """A sheet whose right half carries another one, turned by any angle."""
+    image = layer(seed, lambda x: x > -9) + layer(seed + 50, lambda x: x > FIELD[0] / 2)
+    data = np.random.default_rng(seed).poisson(image).astype(np.float32)
+    return Frame(data, Calibration(PX))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_second_layer_in_half_of_the_frame_is_flagged_there_and_not_beside(ensemble, local, seed):
+    boxes = look(with_second_layer(seed), ensemble, GRAPHENE).regions.beyond(local)
+    assert len(boxes) >= 3  # of six in that half
+    assert all(left > 0.4 * FIELD[0] for left, *_ in boxes)
+    assert all(distance > 1.0 for *_, distance in boxes)
+
+
+def test_few_regions_of_training_frames_are_flagged(ensemble, local):
+    frames = [f.frame for f in held_out(GRAPHENE, 779, 36) if len(f.xy)]
+    found = [look(f, ensemble, GRAPHENE).regions for f in frames]
+    flagged = sum(len(r.beyond(local)) for r in found)
+    every = sum(int(np.isfinite(r.description).all(axis=1).sum()) for r in found)
+    assert every > 60
+    assert flagged <= 0.1 * every
+
+
+def test_regions_cover_the_frame_once(ensemble):
+    frame = graphene_frame(3, px=0.13, field=(31.0, 18.5)).frame
+    regions = look(frame, ensemble, GRAPHENE).regions
+    width, height = frame.calibration.extent_xy(frame.shape)
+    left, top, right, bottom = regions.boxes.T
+    assert np.sum((right - left) * (bottom - top)) == pytest.approx(width * height)
+    assert (left.min(), top.min()) == (0.0, 0.0)
+    assert (right.max(), bottom.max()) == pytest.approx((width, height))
+    assert len(regions.boxes) == 3 * 2
+    # A perfect sheet: three neighbours, a bond apart, as bright as everywhere.
+    good = regions.description
+    np.testing.assert_allclose(good[:, 2], 1.0, atol=0.08)
+    np.testing.assert_allclose(good[:, 3], 0.0, atol=0.04)
+    np.testing.assert_allclose(good[:, 5], 0.0, atol=0.1)
+
+
+def test_where_too_few_atoms_are_nothing_is_said(ensemble, local):
+    truth = graphene_frame(4, px=0.13, field=(24.0, 12.0))
+    half = truth.frame.data.copy()
+    half[:, half.shape[1] // 2 :] = np.random.default_rng(0).poisson(
+        3.0, half[:, half.shape[1] // 2 :].shape
+    )
+    regions = look(Frame(half, Calibration(0.13)), ensemble, GRAPHENE).regions
+    assert np.isfinite(regions.description[0]).all()
+    assert not np.isfinite(regions.description[-1]).all()
+    assert all(box[0] < 12.0 for box in regions.beyond(local))
+
+
+def test_the_distance_of_regions_survives_its_card():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(0, 0.2, (400, 7))
+    rows[:, 0] = rng.uniform(-5, -2, 400)
+    novelty = fit_regions([Regions(np.zeros((400, 4)), rows)])
+    again = Novelty.model_validate(novelty.model_dump())
+    far = rows[:1].copy()
+    far[0, 5] += 3.0  # far brighter than the rest of its frame
+    region = Regions(np.array([[1.0, 2.0, 3.0, 4.0]]), far)
+    ((*box, distance),) = region.times(2.0).beyond(again)
+    assert box == [2.0, 4.0, 6.0, 8.0]
+    assert distance == pytest.approx(again.distance(far[0]))
+    assert Regions(region.boxes, rows[:1]).beyond(again) == []
+    assert Regions(region.boxes, np.full((1, 7), np.nan)).beyond(again) == []
+
+
+def test_a_campaign_keeps_the_boxes_and_says_where_they_are(ensemble, local):
+    found = look(with_second_layer(0), ensemble, GRAPHENE)
+    plain = conditions_of(found, novelty_of(ensemble), local)["unlike_regions"]
+    assert plain == found.regions.beyond(local)
+    boxes = tuple(tuple(row[:4]) for row in plain)
+    told = MovieResult(
+        AtomTable.empty(),
+        DefectTable.empty(),
+        {0: None, 1: None},
+        {},
+        "",
+        unlike_regions={1: boxes},
+    )
+    (warning,) = _novelty_warnings(told)
+    assert "parts of 1 of 2 frames" in warning
+    assert f"frame 1: {len(boxes)}" in warning
+    assert _novelty_warnings(replace(told, out_of_distribution=(1,)))[0].count("frames") == 1
+    unsure, regions = _novelty_warnings(replace(told, unsure=(1,)))
+    assert "hardly an atom is sure in 1 of 2 frames (first 1)" in unsure
+    assert regions == warning
+    assert conditions_of(found, None, None)["unlike_regions"] == []
+
+
+def test_the_report_hatches_them():
+    frame = graphene_frame(5).frame
+    bare = figures.frame_atoms(frame, AtomTable.empty(), ("C",))
+    hatched = figures.frame_atoms(frame, AtomTable.empty(), ("C",), [(1.0, 2.0, 4.0, 8.0)])
+    new = hatched.axes[0].patches[-1]
+    assert len(hatched.axes[0].patches) == len(bare.axes[0].patches) + 1
+    assert (new.get_xy(), new.get_width(), new.get_height()) == ((1.0, 2.0), 3.0, 6.0)
