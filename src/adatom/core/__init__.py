@@ -7,6 +7,7 @@ from adatom.core.advice import Advice
 from adatom.core.atoms import AtomTable
 from adatom.core.calibration import Affine, Calibration
 from adatom.core.defects import DefectTable
+from adatom.core.empty_sites import EmptySites
 from adatom.core.frame import Frame, LabelledFrame, Movie, ScanRequest
 from adatom.core.imaging import Estimate, Imaging
 from adatom.core.lattice import Lattice
@@ -24,6 +25,7 @@ __all__ = [
     "AtomTable",
     "Calibration",
     "DefectTable",
+    "EmptySites",
     "Estimate",
     "Frame",
     "Imaging",

@@ -1,0 +1,58 @@
+"""Lattice sites of one frame that were tested for an atom, and how probably each is empty."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from adatom.core.arrays import FloatArray
+from adatom.errors import BadInput
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EmptySites:
+    """Tested sites of one frame.
+
+    Parameters
+    ----------
+    xy
+        Shape (site, 2), Å, measured axes.
+    p
+        Probability that each is empty, shape (site,).
+
+    Raises
+    ------
+    BadInput
+        If the shapes do not agree.
+    """
+
+    xy: FloatArray
+    p: FloatArray
+
+    def __post_init__(self) -> None:
+        if self.p.ndim != 1 or self.xy.shape != (len(self.p), 2):
+            raise BadInput(
+                "empty sites",
+                expected="positions (site, 2) and as many probabilities (site,)",
+                got=f"shapes {self.xy.shape} and {self.p.shape}",
+                todo="Give one probability to be empty for every tested site.",
+            )
+
+    @classmethod
+    def none(cls) -> EmptySites:
+        """Make one without sites."""
+        return cls(np.zeros((0, 2)), np.zeros(0))
+
+    @classmethod
+    def from_table(cls, table: pl.DataFrame) -> EmptySites:
+        """Read what `table` gave."""
+        return cls(table.select("x_A", "y_A").to_numpy(), table["p"].to_numpy())
+
+    def table(self) -> pl.DataFrame:
+        """One row a site: ``x_A``, ``y_A``, ``p``."""
+        return pl.DataFrame({"x_A": self.xy[:, 0], "y_A": self.xy[:, 1], "p": self.p})
+
+    def __len__(self) -> int:
+        return len(self.p)
