@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from scipy.spatial import cKDTree
 
-from adatom.analysis.frame import look
+from adatom.analysis.frame import find_atoms
 from adatom.bench.adapt_real import ensemble_for
 from adatom.features.member_scores import FAR, coordinations
 from adatom.frames import read
@@ -58,7 +58,7 @@ def main(name, material_name, pixel_size, adapted, path):
         ax.set_axis_off()
         if k:
             ensemble = start if k == 1 else weights.load(Path(adapted))
-            found = look(frame, ensemble, material)
+            found = find_atoms(frame, ensemble, material)
             titles[k] += f": {label_free(found, material, far)}"
             sure = found.atoms.column("p_exists") > 0.5
             for i, species in enumerate(material.species):

@@ -10,15 +10,17 @@ import ase
 import numpy as np
 from numpy.typing import NDArray
 
-from adatom.analysis.frame import look
+from adatom.analysis.frame import name_defects
+from adatom.analysis.lattice import lattice_of
+from adatom.analysis.movie import analyse_movie
 from adatom.campaign.config import Config, InputOptions, ensemble_of
-from adatom.campaign.find import frame_defects
 from adatom.campaign.simulate import relaxed_structure
 from adatom.campaign.sources import settle_scale, twin_movie
 from adatom.core import (
     Advice,
     AtomTable,
     DefectTable,
+    Frame,
     Material,
     Movie,
     SimulationResult,
@@ -27,7 +29,6 @@ from adatom.core import (
 )
 from adatom.errors import BadInput
 from adatom.feedback import advise as _advise
-from adatom.frames.lattice.fit import fit_lattice
 from adatom.frames.readers.read import read
 from adatom.instrument import TwinOptions
 from adatom.materials.library import load_material
@@ -108,7 +109,7 @@ def find(
     movie = frames if isinstance(frames, Movie) else read(frames, pixel_size_A=pixel_size_A)
     movie, _ = settle_scale(movie, chosen, trust=trust_scale)
     ensemble = ensemble_of(config)
-    return AtomTable.concat(look(frame, ensemble, chosen).atoms for frame in movie)
+    return AtomTable.concat(r.atoms for r in analyse_movie(movie, ensemble, chosen))
 
 
 def adapt(
@@ -155,12 +156,27 @@ def find_defects(
     material: str = "graphene",
     pixel_size_A: float | None = None,
 ) -> DefectTable:
-    """Name the defects of every frame; parameters as of `find`, whose atoms they are."""
-    chosen, config = load_material(material), _config(material, None)
+    """Name the defects of every frame.
+
+    Atoms from `find` bring the sites that were tested for a missing atom, so that the defects are
+    those of ``adatom find``. For atoms from elsewhere the counts are asked, which takes a
+    refinement of every frame.
+
+    Parameters
+    ----------
+    frames, material, pixel_size_A
+        As of `find`.
+    atoms
+        Of these frames.
+    """
+    chosen = load_material(material)
     movie = frames if isinstance(frames, Movie) else read(frames, pixel_size_A=pixel_size_A)
-    return DefectTable.concat(
-        frame_defects(frame, atoms.of_frame(frame.index), chosen, config)[1] for frame in movie
-    )
+
+    def named(frame: Frame) -> DefectTable:
+        own = atoms.of_frame(frame.index)
+        return name_defects(frame, own, lattice_of(own, chosen), chosen)
+
+    return DefectTable.concat(map(named, movie))
 
 
 def supercells(
@@ -180,7 +196,7 @@ def supercells(
     Parameters
     ----------
     atoms
-        Found atoms.
+        FoundAtoms atoms.
     frame
         Which frame.
     center_xy_A
@@ -208,14 +224,12 @@ def supercells(
         If no lattice fits the frame's atoms.
     """
     chosen, own = load_material(material), atoms.of_frame(frame)
-    host = (own.elements == chosen.host) & (own.column("p_exists") > 0.5)
-    others = own.xy[~host & (own.column("p_exists") > 0.5)]
-    lattice = fit_lattice(own.xy[host], chosen, others_xy=others)
+    lattice = lattice_of(own, chosen)
     if lattice is None:
         raise BadInput(
             f"frame {frame}",
             expected=f"at least a dozen atoms on a {material} lattice",
-            got=f"{int(host.sum())} atoms without one",
+            got=f"{int(own.is_likely.sum())} atoms without one",
             todo="Check the material and the pixel size.",
         )
     center = center_xy_A or _center(own, chosen)

@@ -1,25 +1,183 @@
-"""One frame, an ensemble and its model card: what is found, and how far from training it lies."""
+"""The one way from a frame to its answer; every step in the order in which it runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.spatial import cKDTree
 
-from adatom.core import Frame, Material
+from adatom.analysis.flags import FrameFlags, flags_of
+from adatom.analysis.lattice import lattice_of
+from adatom.analysis.options import AnalysisOptions
+from adatom.core import (
+    GRAPHENE,
+    AtomTable,
+    DefectTable,
+    EmptySites,
+    Frame,
+    Lattice,
+    Material,
+    Prediction,
+)
+from adatom.core.arrays import Image
 from adatom.errors import BadInput
+from adatom.features import find_defects
 from adatom.features.calibration.calibrator import Calibrator
-from adatom.features.find import Found, find
-from adatom.features.novelty.frame import Novelty, share_sure
-from adatom.learning import weights
-from adatom.learning.ensemble import predict_tiles
+from adatom.features.defects.columns import point_defects
+from adatom.features.defects.vacancy_test import site_evidence
+from adatom.features.find import FindOptions, FoundAtoms, find
+from adatom.learning.ensemble import map_shape, predict_tiles
+from adatom.learning.weights import Ensemble
 
-_RARE = 0.006  # of training frames lie this far out: a frame that does is flagged (decision 7)
-_HARDLY = 0.2  # of the atoms to expect: a frame with fewer sure ones is flagged (decision 7)
+_SAME_SITE_A = 0.6  # a candidate this near to a lattice site is that site; sites are 1.2 Å apart
+_BORDER_A = 0.5  # sites nearer to the border are cut by it and not tested
+MAPS = ("mean", "std", "entropy", "mutual_information")  # of the members, by `Prediction`
 
 
-def calibrator_of(ensemble: weights.Ensemble) -> Calibrator:
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameResult:
+    """What one frame shows.
+
+    Parameters
+    ----------
+    atoms
+        Table of its atoms, with the sites that were tested for a missing one.
+    lattice
+        Fitted to them; None where they show none.
+    defects
+        Named.
+    maps
+        Mean, standard deviation, entropy and mutual information of the members' maps by name, each
+        of shape (class, row, col) at the networks' pixel size.
+    flags
+        What should be known before the atoms are trusted.
+    found
+        The fit and the candidates behind the table, for training and for measurements.
+    """
+
+    atoms: AtomTable
+    lattice: Lattice | None
+    defects: DefectTable
+    maps: dict[str, Image]
+    flags: FrameFlags
+    found: FoundAtoms
+
+
+def analyse_frame(
+    frame: Frame,
+    ensemble: Ensemble,
+    material: Material,
+    options: AnalysisOptions | None = None,
+    *,
+    predictions: Iterable[Prediction] | None = None,
+) -> FrameResult:
+    """Find the atoms, vacancies, lattice and defects of one frame.
+
+    All atoms are refined once. The networks and the counts have spoken of every empty site by
+    then, so no second refinement is needed for vacancies.
+
+    Parameters
+    ----------
+    frame
+        The image.
+    ensemble
+        Calibrated networks.
+    material
+        What the frame shows.
+    options
+        See `AnalysisOptions`.
+    predictions
+        The ensemble's maps of the frame, whole or in tiles, where they were made before.
+
+    Raises
+    ------
+    BadInput
+        If the ensemble's card has no calibration.
+    """
+    options = options or AnalysisOptions()
+    maps = _empty_maps(frame, ensemble)
+    tiles = predict_tiles(frame, ensemble) if predictions is None else predictions
+    found = find_atoms(frame, ensemble, material, options.find, _summarised(tiles, maps))
+    lattice = lattice_of(found.atoms, material)
+    sites = tested_sites(found, lattice, frame)
+    atoms = replace(found.atoms, empty_sites=sites.table(frame.index))
+    defects = name_defects(frame, atoms, lattice, material, options)
+    return FrameResult(atoms, lattice, defects, maps, flags_of(found, ensemble), found)
+
+
+def find_atoms(
+    frame: Frame,
+    ensemble: Ensemble,
+    material: Material,
+    options: FindOptions | None = None,
+    predictions: Iterable[Prediction] | None = None,
+) -> FoundAtoms:
+    """Find the atoms and the empty sites of one frame: the first half of `analyse_frame`.
+
+    Parameters
+    ----------
+    frame
+        The image.
+    ensemble
+        Calibrated networks.
+    material
+        What the frame shows.
+    options
+        See `FindOptions`.
+    predictions
+        The ensemble's maps of the frame, whole or in tiles, where they were made before.
+
+    Raises
+    ------
+    BadInput
+        If the ensemble's card has no calibration.
+    """
+    tiles = predict_tiles(frame, ensemble) if predictions is None else predictions
+    return find(frame, tiles, material, calibrator_of(ensemble), options)
+
+
+def name_defects(
+    frame: Frame,
+    atoms: AtomTable,
+    lattice: Lattice | None,
+    material: Material,
+    options: AnalysisOptions | None = None,
+) -> DefectTable:
+    """Name the defects of one frame.
+
+    Atoms that `analyse_frame` found bring the sites that were tested for a missing atom. Atoms
+    from elsewhere do not: then the counts are asked, which takes a second refinement of the frame.
+
+    Parameters
+    ----------
+    frame
+        The image.
+    atoms
+        Of this frame.
+    lattice
+        Fitted to them; None where they show none.
+    material
+        What the frame shows.
+    options
+        See `AnalysisOptions`.
+    """
+    options = options or AnalysisOptions()
+    if atoms.empty_sites is None:
+        sites = _sites_by_counts(frame, atoms, lattice, options)
+    else:
+        sites = EmptySites.from_table(atoms.empty_sites)
+    extent = frame.calibration.extent_xy(frame.shape)
+    if material == GRAPHENE:
+        return find_defects(
+            atoms, lattice, material, extent,
+            site_evidence=(sites.xy, sites.p), options=options.defects,
+        )  # fmt: skip
+    return point_defects(atoms, lattice, sites.xy, sites.p, frame.index)
+
+
+def calibrator_of(ensemble: Ensemble) -> Calibrator:
     """Read the calibration from the model card.
 
     Raises
@@ -37,52 +195,60 @@ def calibrator_of(ensemble: weights.Ensemble) -> Calibrator:
     return Calibrator.model_validate(ensemble.card["calibration"])
 
 
-def look(frame: Frame, ensemble: weights.Ensemble, material: Material) -> Found:
-    """Find what one frame shows, as a calibrated ensemble sees it.
+def tested_sites(found: FoundAtoms, lattice: Lattice | None, frame: Frame) -> EmptySites:
+    """List the sites where an atom may be missing, with the probability that it is.
 
-    Raises
-    ------
-    BadInput
-        If the ensemble's card has no calibration.
+    Every site of the lattice was tested: one that the networks do not list is filled. Candidates
+    off the lattice, as where another stacking begins, are kept.
+
+    Parameters
+    ----------
+    found
+        What networks and counts say of the frame.
+    lattice
+        Fitted to its atoms; without it only the candidates are listed.
+    frame
+        The image.
     """
-    tiles = predict_tiles(frame, ensemble)
-    return find(frame, tiles, material, calibrator_of(ensemble))
+    if lattice is None:
+        return EmptySites(found.vacancies_xy, found.p_empty)
+    extent = frame.calibration.extent_xy(frame.shape)
+    _, xy = lattice.sites_within(extent, margin_A=_BORDER_A)
+    p, alone = np.zeros(len(xy)), np.ones(len(found.p_empty), dtype=bool)
+    if len(p) and len(alone):
+        distance, nearest = cKDTree(found.vacancies_xy).query(xy)
+        near = distance < _SAME_SITE_A
+        p[near], xy[near] = found.p_empty[nearest[near]], found.vacancies_xy[nearest[near]]
+        alone = cKDTree(xy).query(found.vacancies_xy)[0] >= _SAME_SITE_A
+    return EmptySites(
+        np.concatenate([xy, found.vacancies_xy[alone]]), np.concatenate([p, found.p_empty[alone]])
+    )
 
 
-def novelty_of(ensemble: weights.Ensemble, which: str = "novelty") -> Novelty | None:
-    """Read from the model card how to tell frames unlike training; None where it has none."""
-    return Novelty.model_validate(ensemble.card[which]) if which in ensemble.card else None
+def _sites_by_counts(
+    frame: Frame, atoms: AtomTable, lattice: Lattice | None, options: AnalysisOptions
+) -> EmptySites:
+    if lattice is None:
+        return EmptySites.none()
+    extent = frame.calibration.extent_xy(frame.shape)
+    _, xy = lattice.sites_within(extent, margin_A=_BORDER_A)
+    return EmptySites(xy, site_evidence(frame, atoms, xy, options.evidence))
 
 
-def conditions_of(
-    found: Found, novelty: Novelty | None, local: Novelty | None = None
-) -> dict[str, Any]:
-    """Conditions that the fit of one frame shows, and how far they are from training.
+def _empty_maps(frame: Frame, ensemble: Ensemble) -> dict[str, Image]:
+    shape = map_shape(frame.shape, frame.calibration, ensemble.working)
+    return {name: np.zeros((len(ensemble.classes), *shape), np.float32) for name in MAPS}
 
-    ``unlike_regions`` are boxes (left, top, right, bottom, Å) beyond training, and their distances.
+
+def _summarised(tiles: Iterable[Prediction], maps: dict[str, Image]) -> Iterator[Prediction]:
+    """Pass tiles on, and write into `maps` what the members' maps say together.
+
+    The members' own maps of a large frame do not fit in memory, those of a tile do.
     """
-    optics = found.refined.optics
-    distance = None if novelty is None else novelty.distance(found.description)
-    return {
-        "probe_sigma_A": optics.sigma_A,
-        "probe_ellipticity": optics.ellipticity,
-        "jitter_A": optics.jitter_A,
-        "noise_correlation": optics.noise.correlation,
-        "misfit": found.refined.misfit,
-        "novelty": None if distance is None or not np.isfinite(distance) else distance,
-        "share_farther": None if novelty is None else novelty.share_farther(distance or 0.0),
-        "share_sure": share_sure(found.atoms.column("p_exists")),
-        "unlike_regions": [] if local is None else found.regions.beyond(local),
-    }
-
-
-def is_out_of_distribution(conditions: Mapping[str, Any]) -> bool:
-    """Tell from `conditions_of` whether a frame is farther from training than nearly all of it."""
-    share = conditions.get("share_farther")
-    return share is not None and share < _RARE
-
-
-def has_few_confident_atoms(conditions: Mapping[str, Any]) -> bool:
-    """Tell from `conditions_of` whether hardly an atom of a frame is sure, as in noise."""
-    share = conditions.get("share_sure")
-    return share is not None and share < _HARDLY
+    for tile in tiles:
+        rows, cols = tile.inner
+        r, c = tile.origin
+        there = slice(r + rows.start, r + rows.stop), slice(c + cols.start, c + cols.stop)
+        for name, whole in maps.items():
+            whole[:, there[0], there[1]] = getattr(tile, name)()[:, rows, cols]
+        yield tile

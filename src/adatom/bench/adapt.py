@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from adatom.analysis.frame import look
+from adatom.analysis.frame import find_atoms
 from adatom.bench.adapt_real import bench_adapt_real
 from adatom.bench.peers import run_tool, write_frames
 from adatom.bench.rows import Row, row
@@ -21,6 +21,7 @@ from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.sheet import graphene_sheet
 from adatom.frames.simulate.synthesize import image_specimen
 from adatom.learning import weights
+from adatom.learning.device import use_threads
 from adatom.learning.weights import Ensemble
 from adatom.parallel.processes import cores
 from adatom.training.adapt.options import AdaptOptions
@@ -159,7 +160,7 @@ def shift_rows(name: str, start: Ensemble, chosen: AdaptOptions, unseen: int) ->
 
 
 def _labels(ensemble: Ensemble, frame: Frame) -> LabelledFrame:
-    return label_frame(frame, look(frame, ensemble, GRAPHENE), GRAPHENE)
+    return label_frame(frame, find_atoms(frame, ensemble, GRAPHENE), GRAPHENE)
 
 
 def round_rows(start: Ensemble, peers: Path | None, output: Path) -> list[Row]:
@@ -191,11 +192,11 @@ def round_rows(start: Ensemble, peers: Path | None, output: Path) -> list[Row]:
 
 def score(ensemble: Ensemble, frames: Sequence[LabelledFrame]) -> list[Tally]:
     """Score an ensemble on frames with truth, one by one."""
-    weights.threads(cores())
+    use_threads(cores())
     out = []
     for truth in frames:
         out.append(Tally())
-        out[-1].add(truth, answer_of(look(truth.frame, ensemble, GRAPHENE)))
+        out[-1].add(truth, answer_of(find_atoms(truth.frame, ensemble, GRAPHENE)))
     return out
 
 

@@ -13,12 +13,12 @@ from scipy.ndimage import gaussian_laplace
 from scipy.spatial import cKDTree
 from skimage.feature import blob_log
 
-from adatom.analysis.frame import look
+from adatom.analysis.frame import find_atoms
 from adatom.bench.rows import Row, row
 from adatom.core import GRAPHENE, Calibration, Frame, Material, content_hash
 from adatom.core.arrays import FloatArray
 from adatom.features.calibration.calibrator import match_truth
-from adatom.features.find import Found
+from adatom.features.find import FoundAtoms
 from adatom.frames import read
 from adatom.frames.lattice.spectrum import estimate_scale
 from adatom.frames.readers.formats import published_defects
@@ -67,7 +67,7 @@ def ensemble_for(name: str) -> tuple[Material, Ensemble]:
     return material, weights.load(path)
 
 
-def sure_xy(found: Found) -> FloatArray:
+def sure_xy(found: FoundAtoms) -> FloatArray:
     """Atoms that are more likely there than not, shape (atom, 2), Å."""
     out: FloatArray = found.atoms.xy[found.atoms.column("p_exists") > 0.5]
     return out
@@ -87,7 +87,9 @@ def _pt(folder: Path, chosen: AdaptOptions) -> list[Row]:
     done = adapt(frames, material, start, chosen)
 
     def score(ensemble: Ensemble) -> float:
-        found = [sure_xy(look(f, ensemble, material)) / f.calibration.pixel_size_A for f in frames]
+        found = [
+            sure_xy(find_atoms(f, ensemble, material)) / f.calibration.pixel_size_A for f in frames
+        ]
         return _pooled_f1(found, labels)
 
     before, after = score(start), score(done.ensemble)
@@ -151,7 +153,7 @@ def _mose2(folder: Path, chosen: AdaptOptions) -> list[Row]:
     done = adapt([frame], material, start, chosen)
     far = np.asarray(frame.calibration.extent_xy(frame.shape))
     before, after = (
-        f1_within(sure_xy(look(frame, e, material)), published, far, 10 * px, 0.5)
+        f1_within(sure_xy(find_atoms(frame, e, material)), published, far, 10 * px, 0.5)
         for e in (start, done.ensemble)
     )
     return [
@@ -185,7 +187,7 @@ def _library(folder: Path, chosen: AdaptOptions, every: int) -> list[Row]:
         for name in names[::every]:
             frame = read(folder / name)[0]
             truth = frame.calibration.pixel_size_A * published_defects(folder / name, keys[name])
-            found = look(frame, ensemble, GRAPHENE)
+            found = find_atoms(frame, ensemble, GRAPHENE)
             xy, sure = found.atoms.xy, found.atoms.column("p_exists") > 0.5
             silicon = xy[sure & (found.atoms.elements == "Si")]
             labelled += len(truth)
@@ -220,7 +222,7 @@ def _noise(folder: Path, chosen: AdaptOptions) -> list[Row]:
         return []
     frame = read(path)[0]
     start = weights.load_shipped(GRAPHENE.name)
-    clean = look(frame, start, GRAPHENE)
+    clean = find_atoms(frame, start, GRAPHENE)
     before = _limit(frame, clean, start)
     # Adapted where it fails: on frames as noisy as that, none of which is scored on.
     noisy = [_noisy(frame, clean, before, 1000 + k) for k in range(chosen.frames)]
@@ -236,12 +238,12 @@ def _noise(folder: Path, chosen: AdaptOptions) -> list[Row]:
     ]
 
 
-def _noisy(frame: Frame, clean: Found, factor: float, seed: int) -> Frame:
+def _noisy(frame: Frame, clean: FoundAtoms, factor: float, seed: int) -> Frame:
     rng = np.random.default_rng([77, seed])
     return with_fewer_counts(frame, clean.refined.optics, factor, rng)
 
 
-def _limit(frame: Frame, clean: Found, ensemble: Ensemble) -> float:
+def _limit(frame: Frame, clean: FoundAtoms, ensemble: Ensemble) -> float:
     truth = sure_xy(clean)
     far = np.asarray(frame.calibration.extent_xy(frame.shape))
     margin = 10 * frame.calibration.pixel_size_A
@@ -249,7 +251,7 @@ def _limit(frame: Frame, clean: Found, ensemble: Ensemble) -> float:
     def score(factor: float) -> float:
         scores = []
         for seed in range(_NOISE_DRAWS):
-            xy = sure_xy(look(_noisy(frame, clean, factor, seed), ensemble, GRAPHENE))
+            xy = sure_xy(find_atoms(_noisy(frame, clean, factor, seed), ensemble, GRAPHENE))
             scores.append(f1_within(xy, truth, far, margin, 0.5))
         return float(np.mean(scores))
 

@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from adatom.analysis.frame import look
+from adatom.analysis.frame import find_atoms
 from adatom.bench.bound import ideal_f1, position_bound
 from adatom.bench.peers import run_peers
 from adatom.bench.rows import Row, row
 from adatom.bench.sets import DOSES, Scene, convolution_set, multislice_set
 from adatom.core import GRAPHENE, Frame, LabelledFrame
 from adatom.errors import EngineMissing
-from adatom.features.find import Found
+from adatom.features.find import FoundAtoms
 from adatom.features.novelty.frame import Novelty
 from adatom.learning import weights
+from adatom.learning.device import use_threads
 from adatom.training.calibrate import held_out
 from adatom.training.scores import Tally, answer_of
 
@@ -38,13 +39,13 @@ class Finder:
     """The shipped ensemble, or another, as the benchmark calls it."""
 
     def __init__(self, path: Path | None) -> None:
-        weights.threads(1)
+        use_threads(1)
         self.ensemble = weights.load_shipped("graphene") if path is None else weights.load(path)
         self.novelty = Novelty.model_validate(self.ensemble.card["novelty"])
 
-    def __call__(self, frame: Frame) -> Found:
+    def __call__(self, frame: Frame) -> FoundAtoms:
         """Find the atoms of a raw frame."""
-        return look(frame, self.ensemble, GRAPHENE)
+        return find_atoms(frame, self.ensemble, GRAPHENE)
 
     def distance(self, frame: Frame) -> float:
         """Distance of a frame to the training conditions."""

@@ -5,19 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from adatom.analysis.frame import (
-    conditions_of,
-    has_few_confident_atoms,
-    is_out_of_distribution,
-    look,
-    novelty_of,
-)
+from adatom.analysis.frame import FrameResult, analyse_frame
 from adatom.campaign.config import Config, ensemble_of, material_of
 from adatom.campaign.sources import open_movie
 from adatom.campaign.steps import Job, Steps
@@ -29,33 +24,39 @@ from adatom.parallel.progress import Progress
 from adatom.store import file_hash, read_json, write_json
 from adatom.training.adapt.rounds import Adapted, adapt
 
-_LOOKED_AT = 3  # first frames that decide whether a campaign adapts
+_LOOKED_AT = 3  # first frames that decide whether a campaign adapts: most of them must be far
 
 
-def is_far(frames: Sequence[Frame], material: Material, ensemble: Ensemble) -> bool:
-    """Tell whether most of some frames are unlike training, or show hardly a sure atom.
+@dataclass(frozen=True, slots=True, eq=False)
+class ChosenEnsemble:
+    """The ensemble that a campaign's frames need.
 
     Parameters
     ----------
-    frames
-        First frames of an experiment.
-    material
-        What they show.
     ensemble
-        With a calibration; one without novelty in its card is taken to be near.
+        As it was, or adapted.
+    warnings
+        What became of the adaptation.
+    analysed
+        Frames that this ensemble analysed on the way, by number.
     """
-    novelty = novelty_of(ensemble)
-    if novelty is None:
-        return False
-    seen = [conditions_of(look(f, ensemble, material), novelty) for f in frames]
-    far = [is_out_of_distribution(c) or has_few_confident_atoms(c) for c in seen]
+
+    ensemble: Ensemble
+    warnings: tuple[str, ...] = ()
+    analysed: dict[int, FrameResult] = field(default_factory=dict)
+
+
+def is_far(results: Sequence[FrameResult]) -> bool:
+    """Tell whether most of some frames are unlike training, or show hardly a confident atom."""
+    flags = [r.flags for r in results]
+    far = [f.is_out_of_distribution or f.has_few_confident_atoms for f in flags]
     return float(np.mean(far)) > 0.5
 
 
-def adapted_for(
+def choose_ensemble(
     movie: Movie, material: Material, config: Config, ensemble: Ensemble, steps: Steps
-) -> tuple[Ensemble, tuple[str, ...]]:
-    """Give the ensemble that a campaign's frames need, and warnings.
+) -> ChosenEnsemble:
+    """Give the ensemble that a campaign's frames need.
 
     Adapts where the configuration says so: always, never, or where the first frames are far from
     training; frames that then turn out not to show the material are told of, and found with the
@@ -67,12 +68,20 @@ def adapted_for(
         If it was asked for always, and the frames do not show the material.
     """
     if config.adapt == "never":
-        return ensemble, ()
+        return ChosenEnsemble(ensemble)
     path = steps.directory.path / "adapted.safetensors"
     outcome = steps.directory.parts / "adaptation.json"
+    analysed: dict[int, FrameResult] = {}
 
     def make() -> str:
-        write_json(outcome, _adapt_first(movie, material, config, ensemble, path, steps.progress))
+        first = [movie[i] for i in range(min(config.adaptation.frames, len(movie)))]
+        if config.adapt == "auto":
+            for i, frame in enumerate(first[:_LOOKED_AT]):
+                analysed[i] = analyse_frame(frame, ensemble, material, config.analysis())
+        if analysed and not is_far([*analysed.values()]):
+            write_json(outcome, {"adapted": False, "warning": None})
+        else:
+            write_json(outcome, _adapt(first, material, config, ensemble, path, steps.progress))
         return current()
 
     def current() -> str:
@@ -84,34 +93,35 @@ def adapted_for(
         return file_hash(*files) if all(f.exists() for f in files) else ""
 
     inputs = [config.adapt, movie.fingerprint, material, ensemble.fingerprint(), config.adaptation]
-    steps.run([Job("adapt", "movie", inputs, current, make)])
+    steps.run([Job("adapt", "movie", [*inputs, config.analysis()], current, make)])
     done = read_json(outcome)
     warnings = (done["warning"],) if done["warning"] else ()
-    return (weights.load(path) if done["adapted"] else ensemble), warnings
+    if done["adapted"]:
+        return ChosenEnsemble(weights.load(path), warnings)
+    return ChosenEnsemble(ensemble, warnings, analysed)
 
 
-def _adapt_first(
-    movie: Movie,
+def _adapt(
+    first: Sequence[Frame],
     material: Material,
     config: Config,
     ensemble: Ensemble,
     path: Path,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Adapt to the first frames, if need be; gives whether it did, and what to tell the user."""
-    first = [movie[i] for i in range(min(config.adaptation.frames, len(movie)))]
-    automatic = config.adapt == "auto"
-    if automatic and not is_far(first[:_LOOKED_AT], material, ensemble):
-        return {"adapted": False, "warning": None}
+    """Adapt to the first frames; gives whether it did, and what to tell the user."""
     try:
         done = adapt(first, material, ensemble, config.adaptation, progress=progress)
     except BadInput as refused:
-        if not automatic:
+        if config.adapt == "always":
             raise
         told = f"the networks were not adapted: expected {refused.expected}, got {refused.got}"
         return {"adapted": False, "warning": told}
+    why = "the first frames are unlike training: " if config.adapt == "auto" else ""
+    if not done.changed:
+        told = "the networks were not adapted: a round found less in simulated frames with truth"
+        return {"adapted": False, "warning": why + told}
     weights.save(done.ensemble, path)
-    why = "the first frames are unlike training: " if automatic else ""
     return {"adapted": True, "warning": f"{why}the networks were adapted to them"}
 
 

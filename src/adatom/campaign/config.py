@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from adatom.analysis.options import AnalysisOptions
 from adatom.core import Material
 from adatom.errors import BadInput
 from adatom.features import DefectOptions, LinkOptions
@@ -95,6 +96,10 @@ class Config(BaseModel):
     relax: RelaxOptions = RelaxOptions()
     dynamics: DynamicsOptions = DynamicsOptions()
     advice: AdviceOptions = Field(default_factory=AdviceOptions)
+
+    def analysis(self) -> AnalysisOptions:
+        """Options of the analysis of every frame."""
+        return AnalysisOptions(find=self.find, evidence=self.evidence, defects=self.defects)
 
     def table(self) -> dict[str, Any]:
         """Nested plain values for TOML."""

@@ -1,48 +1,29 @@
-"""Frames to atoms, lattice and defects, one frame at a time, each recorded in the ledger."""
+"""A movie to its linked atoms and defects, one frame after the other, each kept in the ledger."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
-from adatom.analysis.frame import (
-    calibrator_of,
-    conditions_of,
-    has_few_confident_atoms,
-    is_out_of_distribution,
-    novelty_of,
-)
+from adatom.analysis.flags import Box, FrameFlags
+from adatom.analysis.frame import FrameResult, analyse_frame, calibrator_of
+from adatom.analysis.movie import frames_at_once
 from adatom.campaign.config import Config
 from adatom.campaign.steps import Job, Steps
-from adatom.core import (
-    GRAPHENE,
-    Affine,
-    AtomTable,
-    DefectTable,
-    Frame,
-    Lattice,
-    Material,
-    Movie,
-    Prediction,
-    content_hash,
-)
-from adatom.features import estimate_drift, find_defects, link_atoms, link_defects
-from adatom.features.defects.columns import point_defects
-from adatom.features.defects.vacancy_test import site_evidence
-from adatom.features.find import Found, find
-from adatom.frames.lattice.fit import fit_lattice
-from adatom.learning import weights
-from adatom.learning.ensemble import map_shape, predict_tiles
+from adatom.core import Affine, AtomTable, DefectTable, Lattice, Material, Movie, content_hash
+from adatom.features import estimate_drift, link_atoms, link_defects
+from adatom.learning.ensemble import map_shape
+from adatom.learning.weights import Ensemble
 from adatom.store import (
     CampaignDirectory,
+    FrameStore,
+    MapStore,
     file_hash,
     open_frames,
     open_maps,
@@ -52,9 +33,7 @@ from adatom.store import (
     write_table,
 )
 
-_SAME_SITE_A = 0.6
-_MAPS = ("mean", "std", "entropy", "mutual_information")  # of the members, by `Prediction`
-Box = tuple[float, float, float, float]  # left, top, right, bottom, Å
+_PARTS = ("atoms.parquet", "sites.parquet", "defects.parquet", "frame.json")  # of every frame
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,30 +46,44 @@ class MovieResult:
         Of all frames, linked.
     lattices
         By frame; None where none was found.
+    flags
+        By frame.
     keys
-        Ledger key of every frame's defects, by frame.
+        Ledger key of every frame, by frame.
     key
         Ledger key of the linked tables.
-    out_of_distribution
-        Frames that are farther from the training conditions than nearly all training frames.
-    unsure
-        Frames of which hardly an atom is sure.
-    unlike_regions
-        By frame, the parts of it that lie beyond training: left, top, right and bottom, Å.
     """
 
     atoms: AtomTable
     defects: DefectTable
     lattices: dict[int, Lattice | None]
+    flags: dict[int, FrameFlags]
     keys: dict[int, str]
     key: str
-    out_of_distribution: tuple[int, ...] = ()
-    unsure: tuple[int, ...] = ()
-    unlike_regions: dict[int, tuple[Box, ...]] = field(default_factory=dict)
+
+    @property
+    def out_of_distribution(self) -> tuple[int, ...]:
+        """Frames that are farther from training than nearly all of the training frames."""
+        return tuple(i for i, flags in self.flags.items() if flags.is_out_of_distribution)
+
+    @property
+    def unsure(self) -> tuple[int, ...]:
+        """Frames of which hardly an atom is sure."""
+        return tuple(i for i, flags in self.flags.items() if flags.has_few_confident_atoms)
+
+    @property
+    def unlike_regions(self) -> dict[int, tuple[Box, ...]]:
+        """By frame, the parts of it that lie beyond training, Å."""
+        return {i: flags.boxes for i, flags in self.flags.items() if flags.boxes}
 
 
 def find_in_movie(
-    movie: Movie, material: Material, config: Config, ensemble: weights.Ensemble, steps: Steps
+    movie: Movie,
+    material: Material,
+    config: Config,
+    ensemble: Ensemble,
+    steps: Steps,
+    known: Mapping[int, FrameResult] | None = None,
 ) -> MovieResult:
     """Find atoms and defects in every frame and link them.
 
@@ -106,207 +99,88 @@ def find_in_movie(
         The networks.
     steps
         The campaign's ledger.
+    known
+        Frames that this ensemble analysed before, with the options of `config`.
     """
     directory = steps.directory
-    atom_keys = _find(movie, material, config, ensemble, steps)
-    defect_keys = _name_defects(movie, material, config, steps, atom_keys)
+    keys = _find(movie, material, config, ensemble, steps, known or {})
     link = Job(
         "link",
         "movie",
         [config.link],
         current=lambda: _hash_of(directory.atoms_path, directory.defects_path),
         make=partial(_link, directory, config, len(movie)),
-        parents=tuple(defect_keys),
+        parents=tuple(keys),
     )
     (key,) = steps.run([link])
-    lattices = {
-        i: lattice_from_json(read_json(_part(directory, i, "lattice.json")), material)
-        for i in range(len(movie))
-    }
-    seen = {i: read_json(_part(directory, i, "conditions.json")) for i in range(len(movie))}
-    regions = {i: _boxes(conditions) for i, conditions in seen.items()}
+    told = {i: read_json(_part(directory, i, "frame.json")) for i in range(len(movie))}
     return MovieResult(
         AtomTable(read_table(directory.atoms_path)),
         DefectTable(read_table(directory.defects_path)),
-        lattices,
-        dict(enumerate(defect_keys)),
+        {i: lattice_from_json(one["lattice"], material) for i, one in told.items()},
+        {i: FrameFlags.model_validate(one["flags"]) for i, one in told.items()},
+        dict(enumerate(keys)),
         key,
-        tuple(i for i, conditions in seen.items() if is_out_of_distribution(conditions)),
-        tuple(i for i, conditions in seen.items() if has_few_confident_atoms(conditions)),
-        {i: boxes for i, boxes in regions.items() if boxes},
     )
-
-
-def _boxes(conditions: Mapping[str, Any]) -> tuple[Box, ...]:
-    rows = conditions.get("unlike_regions", [])
-    return tuple((left, top, right, bottom) for left, top, right, bottom, _ in rows)
 
 
 def _find(
-    movie: Movie, material: Material, config: Config, ensemble: weights.Ensemble, steps: Steps
+    movie: Movie,
+    material: Material,
+    config: Config,
+    ensemble: Ensemble,
+    steps: Steps,
+    known: Mapping[int, FrameResult],
 ) -> list[str]:
-    assert movie.calibration is not None  # settled by sources.open_movie  # noqa: S101
-    directory = steps.directory
-    px = movie.calibration.pixel_size_A
-    frames = open_frames(directory.frames_path, len(movie), movie.shape, px, replace=True)
-    shape = map_shape(movie.shape, movie.calibration, ensemble.working)
-    maps = open_maps(
-        directory.maps_path,
-        len(movie),
-        ensemble.classes,
-        shape,
-        ensemble.working.pixel_size_A,
-        replace=True,
-    )
-    calibrator, networks = calibrator_of(ensemble), ensemble.fingerprint()
-    novelty, local = novelty_of(ensemble), novelty_of(ensemble, "novelty_of_regions")
+    calibrator_of(ensemble)  # a card without one is refused before anything is written
+    directory, options = steps.directory, config.analysis()
+    frames, maps = _open_stores(movie, ensemble, directory)
 
     def current(i: int) -> str:
-        part = _hash_of(
-            *(_part(directory, i, f) for f in ("atoms.parquet", "vacancies.parquet")),
-            _part(directory, i, "conditions.json"),
-        )
+        part = _hash_of(*(_part(directory, i, name) for name in _PARTS))
         whole = (part, frames.hash(i), maps.hash(i))
         return content_hash(*whole) if all(whole) else ""
 
     def make(i: int) -> str:
         frame = movie[i]
         frames.write(i, frame.data)
-        summary = {name: np.zeros((len(ensemble.classes), *shape), np.float32) for name in _MAPS}
-        tiles = _summed_up(predict_tiles(frame, ensemble), summary)
-        found = find(frame, tiles, material, calibrator, config.find)
-        maps.write(i, **summary)
-        write_table(_part(directory, i, "atoms.parquet"), found.atoms.data)
-        write_table(_part(directory, i, "vacancies.parquet"), vacancy_table(found))
-        write_json(_part(directory, i, "conditions.json"), conditions_of(found, novelty, local))
+        result = known.get(i) or analyse_frame(frame, ensemble, material, options)
+        maps.write(i, **result.maps)
+        _write_parts(directory, i, result)
         return current(i)
 
-    inputs = [movie.fingerprint, px, material, networks, config.find]
-    return steps.run(
-        [
-            Job("find", f"frame {i}", [*inputs, i], partial(current, i), partial(make, i))
-            for i in range(len(movie))
-        ]
+    assert movie.calibration is not None  # settled by sources.open_movie  # noqa: S101
+    px = movie.calibration.pixel_size_A
+    inputs = [movie.fingerprint, px, material, ensemble.fingerprint(), options]
+    jobs = [
+        Job("find", f"frame {i}", [*inputs, i], partial(current, i), partial(make, i))
+        for i in range(len(movie))
+    ]
+    with frames_at_once(len(movie)) as at_once:
+        return steps.run(jobs, at_once=at_once)
+
+
+def _open_stores(
+    movie: Movie, ensemble: Ensemble, directory: CampaignDirectory
+) -> tuple[FrameStore, MapStore]:
+    assert movie.calibration is not None  # settled by sources.open_movie  # noqa: S101
+    count, px = len(movie), movie.calibration.pixel_size_A
+    shape = map_shape(movie.shape, movie.calibration, ensemble.working)
+    working = ensemble.working.pixel_size_A
+    return (
+        open_frames(directory.frames_path, count, movie.shape, px, replace=True),
+        open_maps(directory.maps_path, count, ensemble.classes, shape, working, replace=True),
     )
 
 
-def _name_defects(
-    movie: Movie, material: Material, config: Config, steps: Steps, parents: list[str]
-) -> list[str]:
-    directory = steps.directory
-
-    def files(i: int) -> tuple[Path, Path]:
-        return _part(directory, i, "defects.parquet"), _part(directory, i, "lattice.json")
-
-    def make(i: int) -> str:
-        atoms = AtomTable(read_table(_part(directory, i, "atoms.parquet")))
-        empty = read_table(_part(directory, i, "vacancies.parquet"))
-        lattice, defects = frame_defects(movie[i], atoms, material, config, empty)
-        write_table(files(i)[0], defects.data)
-        write_json(files(i)[1], lattice_to_json(lattice))
-        return file_hash(*files(i))
-
-    inputs = [material, config.evidence, config.defects]
-    return steps.run(
-        [
-            Job(
-                "defects",
-                f"frame {i}",
-                inputs,
-                current=lambda i=i: _hash_of(*files(i)),  # type: ignore[misc]
-                make=partial(make, i),
-                parents=(parent,),
-            )
-            for i, parent in enumerate(parents)
-        ]
-    )
-
-
-def frame_defects(
-    frame: Frame,
-    atoms: AtomTable,
-    material: Material,
-    config: Config,
-    vacancies: pl.DataFrame | None = None,
-) -> tuple[Lattice | None, DefectTable]:
-    """Fit the lattice to one frame's atoms, weigh its empty sites, name its defects.
-
-    Parameters
-    ----------
-    frame
-        The image.
-    atoms
-        Its atoms.
-    material
-        What it shows.
-    config
-        Options of all steps.
-    vacancies
-        What networks and counts together said of empty sites (`vacancy_table`); without it, the
-        counts alone are asked.
-    """
-    extent = frame.calibration.extent_xy(frame.shape)
-    sure = atoms.column("p_exists") > 0.5
-    host = sure & (atoms.elements == material.host)
-    variance = atoms.covariance.trace(axis1=1, axis2=2)
-    weights_ = 1.0 / (variance[host] + 0.05**2)
-    others = atoms.xy[sure & ~host]
-    lattice = fit_lattice(atoms.xy[host], material, weights=weights_, others_xy=others)
-    if material != GRAPHENE:
-        empty = vacancy_sites(vacancies)
-        return lattice, point_defects(atoms, lattice, *empty, frame.index)
-    evidence = None
-    if lattice is not None:
-        _, sites = lattice.sites_within(extent, margin_A=0.5)
-        p = site_evidence(frame, atoms, sites, config.evidence)
-        if vacancies is not None:
-            p = _informed(sites, p, vacancies, config.find.lowest_p_exists)
-        evidence = (sites, p)
-    defects = find_defects(
-        atoms, lattice, material, extent, site_evidence=evidence, options=config.defects
-    )
-    return lattice, defects
-
-
-def _summed_up(
-    tiles: Iterable[Prediction], summary: dict[str, NDArray[np.float32]]
-) -> Iterator[Prediction]:
-    """Pass tiles on, and leave in `summary` what the members' maps say together.
-
-    The members' own maps of a large frame do not fit in memory, those of a tile do.
-    """
-    for tile in tiles:
-        rows, cols = tile.inner
-        r, c = tile.origin
-        there = slice(r + rows.start, r + rows.stop), slice(c + cols.start, c + cols.stop)
-        for name, whole in summary.items():
-            whole[:, there[0], there[1]] = getattr(tile, name)()[:, rows, cols]
-        yield tile
-
-
-def vacancy_table(found: Found) -> pl.DataFrame:
-    """One row a lattice site that may be empty: position, Å, and probability."""
-    xy = found.vacancies_xy
-    return pl.DataFrame({"x_A": xy[:, 0], "y_A": xy[:, 1], "p": found.p_empty})
-
-
-def vacancy_sites(table: pl.DataFrame | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Positions, shape (site, 2), Å, and probabilities, shape (site,), of a `vacancy_table`."""
-    if table is None:
-        return np.zeros((0, 2)), np.zeros(0)
-    return table.select("x_A", "y_A").to_numpy(), table["p"].to_numpy()
-
-
-def _informed(
-    sites: NDArray[np.float64], p: NDArray[np.float64], vacancies: pl.DataFrame, least: float
-) -> NDArray[np.float64]:
-    """Take the calibrated probability; where none is listed it was less than any that is."""
-    out = np.minimum(p, least)
-    if len(vacancies) and len(sites):
-        distance, nearest = cKDTree(vacancies.select("x_A", "y_A").to_numpy()).query(sites)
-        near = distance < _SAME_SITE_A
-        out[near] = vacancies["p"].to_numpy()[nearest[near]]
-    return out
+def _write_parts(directory: CampaignDirectory, i: int, result: FrameResult) -> None:
+    sites = result.atoms.empty_sites
+    assert sites is not None  # analyse_frame tests them  # noqa: S101
+    told = {"lattice": lattice_to_json(result.lattice), "flags": result.flags.model_dump()}
+    write_table(_part(directory, i, "atoms.parquet"), result.atoms.data)
+    write_table(_part(directory, i, "sites.parquet"), sites)
+    write_table(_part(directory, i, "defects.parquet"), result.defects.data)
+    write_json(_part(directory, i, "frame.json"), told)
 
 
 def _link(directory: CampaignDirectory, config: Config, count: int) -> str:

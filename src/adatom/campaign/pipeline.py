@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adatom.analysis.frame import calibrator_of
-from adatom.campaign.adapt import adapted_for
+from adatom.campaign.adapt import choose_ensemble
 from adatom.campaign.advise import advise_campaign
 from adatom.campaign.config import Config, ensemble_of, material_of, parse_config
 from adatom.campaign.find import MovieResult, find_in_movie
@@ -79,11 +79,11 @@ def run_campaign(
         path, config.table(), movie.fingerprint, source=source
     ) as directory:
         steps = Steps(directory, progress)
-        ensemble, told = adapted_for(movie, material, config, ensemble, steps)
-        warnings = (*warnings, *told)
-        for warning in told:
+        chosen = choose_ensemble(movie, material, config, ensemble, steps)
+        warnings = (*warnings, *chosen.warnings)
+        for warning in chosen.warnings:
             progress.warn(warning)
-        found = find_in_movie(movie, material, config, ensemble, steps)
+        found = find_in_movie(movie, material, config, chosen.ensemble, steps, chosen.analysed)
         more = (*_novelty_warnings(found), *_lattice_warnings(found.lattices))
         for warning in more:
             progress.warn(warning)

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from adatom.core import Record, content_hash
 from adatom.errors import BadInput, StepFailed
+from adatom.parallel.overlap import overlapped
 from adatom.parallel.progress import Progress
 from adatom.store import CampaignDirectory
 from adatom.version import __version__
@@ -70,8 +71,15 @@ class Steps:
         record = self.directory.ledger.find(job.key)
         return record is not None and record.output != "" and record.output == job.current()
 
-    def run(self, jobs: Sequence[Job]) -> list[str]:
-        """Do what is missing, one after the other; give all keys.
+    def run(self, jobs: Sequence[Job], *, at_once: int = 1) -> list[str]:
+        """Do what is missing, in order; give all keys.
+
+        Parameters
+        ----------
+        jobs
+            All of one step.
+        at_once
+            Jobs in work at a time, in threads of this process.
 
         Raises
         ------
@@ -83,18 +91,24 @@ class Steps:
             return []
         step = jobs[0].step
         self.progress.start(step, len(jobs), sum(done))
-        for job, finished in zip(jobs, done, strict=True):
-            if not finished and job.make is not None:
-                self._begin(job)
-                began = time.perf_counter()
-                try:
-                    output = job.make()
-                except Exception as error:  # noqa: BLE001 (raised again)
-                    self._fail(job, error)
-                self._commit(job, output, time.perf_counter() - began)
-                self.progress.advance(step)
+        missing = [job for job, finished in zip(jobs, done, strict=True) if not finished]
+        for job, output in overlapped(self._make, missing, at_once):
+            if isinstance(output, Exception):
+                self._fail(job, output)
+            self._commit(job, *output)
+            self.progress.advance(step)
         self.progress.finish(step)
         return [job.key for job in jobs]
+
+    def _make(self, job: Job) -> tuple[Job, tuple[str, float] | Exception]:
+        """Do one job: gives the hash of its output and its seconds, or what went wrong."""
+        assert job.make is not None  # only jobs of `run_pool` have none  # noqa: S101
+        self._begin(job)
+        began = time.perf_counter()
+        try:
+            return job, (job.make(), time.perf_counter() - began)
+        except Exception as error:  # noqa: BLE001 (raised again by `run`)
+            return job, error
 
     def run_pool(
         self,

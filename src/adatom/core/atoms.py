@@ -9,6 +9,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
+from adatom.core.arrays import BoolArray
+
 SCHEMA = pl.Schema(
     {
         "frame": pl.Int32,
@@ -39,9 +41,13 @@ class AtomTable:
     ----------
     data
         A polars table with exactly the columns of ``SCHEMA``.
+    empty_sites
+        Sites of the same frames that were tested for a missing atom:
+        `EmptySites.table`. None where no site was tested.
     """
 
     data: pl.DataFrame
+    empty_sites: pl.DataFrame | None = None
 
     def __post_init__(self) -> None:
         if self.data.schema != SCHEMA:
@@ -100,16 +106,22 @@ class AtomTable:
 
     @classmethod
     def concat(cls, tables: Iterable[AtomTable]) -> AtomTable:
-        """Join the tables of several frames."""
-        parts = [t.data for t in tables]
-        return cls(pl.concat(parts)) if parts else cls.empty()
+        """Join the tables of several frames; tested sites are kept where every table has them."""
+        parts = list(tables)
+        if not parts:
+            return cls.empty()
+        sites = [t.empty_sites for t in parts if t.empty_sites is not None]
+        whole = pl.concat(sites) if len(sites) == len(parts) else None
+        return cls(pl.concat([t.data for t in parts]), whole)
 
     def __len__(self) -> int:
         return self.data.height
 
     def of_frame(self, frame: int) -> AtomTable:
-        """Select one frame's atoms."""
-        return AtomTable(self.data.filter(pl.col("frame") == frame))
+        """Select one frame's atoms and tested sites."""
+        this = pl.col("frame") == frame
+        sites = None if self.empty_sites is None else self.empty_sites.filter(this)
+        return AtomTable(self.data.filter(this), sites)
 
     @property
     def frames(self) -> list[int]:
@@ -135,6 +147,11 @@ class AtomTable:
         """Chemical symbols, shape (atom,)."""
         return np.array(self.data["element"].to_list(), dtype=np.str_)
 
+    @property
+    def is_likely(self) -> BoolArray:
+        """Atoms whose ``p_exists`` is above one half, shape (atom,)."""
+        return self.column("p_exists") > 0.5
+
     def column(self, name: str) -> NDArray[np.float64]:
         """Give one numeric column as floats, shape (atom,)."""
         return self.data[name].to_numpy().astype(np.float64)
@@ -142,4 +159,4 @@ class AtomTable:
     def with_tracks(self, track: ArrayLike) -> AtomTable:
         """Give the same atoms with their track numbers, shape (atom,)."""
         values = pl.Series("track", np.asarray(track, dtype=np.int32))
-        return AtomTable(self.data.with_columns(values))
+        return AtomTable(self.data.with_columns(values), self.empty_sites)

@@ -10,6 +10,10 @@ import polars as pl
 from adatom.core.arrays import FloatArray
 from adatom.errors import BadInput
 
+SCHEMA = pl.Schema(
+    {"frame": pl.Int32(), "x_A": pl.Float64(), "y_A": pl.Float64(), "p": pl.Float64()}
+)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EmptySites:
@@ -50,9 +54,15 @@ class EmptySites:
         """Read what `table` gave."""
         return cls(table.select("x_A", "y_A").to_numpy(), table["p"].to_numpy())
 
-    def table(self) -> pl.DataFrame:
-        """One row a site: ``x_A``, ``y_A``, ``p``."""
-        return pl.DataFrame({"x_A": self.xy[:, 0], "y_A": self.xy[:, 1], "p": self.p})
+    def table(self, frame: int) -> pl.DataFrame:
+        """One row a site, in the schema of ``SCHEMA``, for the frame with this number."""
+        columns = {
+            "frame": np.full(len(self.p), frame, dtype=np.int32),
+            "x_A": self.xy[:, 0],
+            "y_A": self.xy[:, 1],
+            "p": self.p,
+        }
+        return pl.DataFrame(columns, schema=SCHEMA)
 
     def __len__(self) -> int:
         return len(self.p)

@@ -38,7 +38,7 @@ class FindOptions(BaseModel):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Found:
+class FoundAtoms:
     """What a frame shows.
 
     Parameters
@@ -108,7 +108,7 @@ def find(
     material: Material,
     calibrator: Calibrator,
     options: FindOptions | None = None,
-) -> Found:
+) -> FoundAtoms:
     """Find every atom of a frame, with position covariance, element and probabilities.
 
     Parameters
@@ -145,7 +145,7 @@ def find(
     vacant = p_empty >= options.lowest_p_exists
     description, regions = describe_frame(frame, candidates, refined, material, options)
     candidates, refined = candidates_times(candidates, scale), refined_times(refined, scale)
-    return Found(
+    return FoundAtoms(
         atoms, p_classes[keep], candidates.xy[vacant], p_empty[vacant], refined, candidates,
         description, regions.times(scale),
     )  # fmt: skip

@@ -1,10 +1,13 @@
-"""Where networks run: the processor, or a GPU that the machine's user names."""
+"""Where networks run, and on how many threads: the processor, or a GPU that the user names."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from adatom.errors import BadInput
 
@@ -49,3 +52,25 @@ def describe_device() -> str:
     if device.type == "cpu" and torch.cuda.is_available():
         return f"{told}; set {VARIABLE}=cuda to use {torch.cuda.get_device_name(0)}"
     return told
+
+
+def use_threads(count: int) -> None:
+    """Set the number of processor threads of networks and linear algebra in this process.
+
+    A worker process uses one: its products of small matrices would otherwise wait for threads of
+    the other workers.
+    """
+    torch.set_num_threads(max(count, 1))
+    threadpool_limits(limits=max(count, 1), user_api="blas")
+
+
+@contextmanager
+def threads_in_use(count: int) -> Iterator[None]:
+    """Use so many threads for the networks of each caller inside, and one for linear algebra."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(count, 1))
+    try:
+        with threadpool_limits(limits=1, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(before)

@@ -13,7 +13,6 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from threadpoolctl import threadpool_limits
 
 from adatom.core import VACANCY, Calibration, Material, content_hash
 from adatom.errors import BadInput
@@ -274,11 +273,3 @@ def load_shipped(material: str) -> Ensemble:
             f"-o {material}.safetensors; then name it with --weights.",
         )
     return load(path)
-
-
-def threads(count: int) -> None:
-    """Set the number of CPU threads that networks and linear algebra use in this process."""
-    torch.set_num_threads(max(count, 1))
-    # Simulated frames are products of small matrices: in a worker a core, the threads of one
-    # would wait for those of the other at full speed.
-    threadpool_limits(limits=max(count, 1), user_api="blas")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from adatom.analysis.frame import look
+from adatom.analysis.frame import find_atoms
 from adatom.core import LabelledFrame, Material
 from adatom.core.arrays import FloatArray
 from adatom.features.calibration.calibrator import MATCH_A, Observation, fit_calibrator, match_truth
@@ -21,8 +21,9 @@ from adatom.features.scaled_lengths import material_in_units, truth_in_units
 from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.synthesize import random_labelled
 from adatom.frames.simulate.universal import UNIVERSAL, nameless, random_material
+from adatom.learning.device import use_threads
 from adatom.learning.ensemble import predict_tiles
-from adatom.learning.weights import Ensemble, threads
+from adatom.learning.weights import Ensemble
 from adatom.parallel.processes import local_processes
 
 Descriptions = list[tuple[FloatArray, Regions]]  # of frames, and of their regions
@@ -101,14 +102,14 @@ def calibrate_ensemble(
 def _observe_held_out(
     ensemble: Ensemble, material: Material, seed: int, which: list[int]
 ) -> tuple[list[Observation], Descriptions]:
-    threads(1)
+    use_threads(1)
     return observe(ensemble, material, (_held_out(material, seed, i) for i in which))
 
 
 def _measure_held_out(
     ensemble: Ensemble, material: Material, seed: int, which: list[int]
 ) -> _Compared:
-    threads(1)
+    use_threads(1)
     return _compared(ensemble, material, (_held_out(material, seed, i) for i in which))
 
 
@@ -157,7 +158,7 @@ def with_calibration(
 def _compared(ensemble: Ensemble, material: Material, frames: Iterable[LabelledFrame]) -> _Compared:
     parts = []
     for labelled in frames:
-        table = look(labelled.frame, ensemble, material).atoms
+        table = find_atoms(labelled.frame, ensemble, material).atoms
         # As calibration does: the radius goes with the pattern.
         compared = _compare(labelled, table, MATCH_A * material.scale)
         parts.append((_dose(labelled), compared))

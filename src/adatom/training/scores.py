@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from adatom.core import LabelledFrame
 from adatom.core.arrays import FloatArray
 from adatom.features.calibration.calibrator import MATCH_A, match_truth
-from adatom.features.find import Found
+from adatom.features.find import FoundAtoms
 
 _MARGIN_A = 0.5  # atoms nearer to the border than this count neither way
 _BOUND_MARGIN_A = 1.5  # errors are compared with the bound where whole atoms show
@@ -45,7 +45,7 @@ class Answer:
     vacancies_xy: FloatArray | None = None
 
 
-def answer_of(found: Found) -> Answer:
+def answer_of(found: FoundAtoms) -> Answer:
     """Give what adatom found in the form that scores take."""
     table = found.atoms
     return Answer(

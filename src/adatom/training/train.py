@@ -18,6 +18,7 @@ from adatom.errors import BadInput
 from adatom.frames.simulate.synthesize import random_pair
 from adatom.frames.simulate.universal import UNIVERSAL, universal_pair
 from adatom.learning import weights
+from adatom.learning.device import use_threads
 from adatom.learning.kinds import diversify, heads_of, train_start
 from adatom.learning.network import Network, Trunk
 from adatom.learning.train import TrainOptions
@@ -212,7 +213,7 @@ def _start(
     material: Material, seed: int, heads: int, options: TrainOptions, trunk: Trunk | None
 ) -> list[Network]:
     """Train one network in a process of its own, on one thread."""
-    weights.threads(1)
+    use_threads(1)
     log = os.environ.get("ADATOM_TRAIN_LOG")
     note = partial(_log, Path(log), seed) if log else None
     classes = len(material.species) + 1
@@ -224,7 +225,7 @@ def _member(
     material: Material, start: Network, seed: int, member: int, options: TrainOptions
 ) -> list[Network]:
     """Make members of one network in a process of its own, on one thread."""
-    weights.threads(1)
+    use_threads(1)
     return diversify(start, _source(material, options), seed, options, member)
 
 

@@ -1,13 +1,14 @@
 """Adaptation inside campaigns and on the command line, and crystals that are not graphene there."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from adatom.analysis.frame import conditions_of, is_out_of_distribution, look, novelty_of
+from adatom.analysis.frame import analyse_frame
 from adatom.campaign import adapt as adaptation
 from adatom.campaign.adapt import is_far
 from adatom.campaign.config import parse_config
@@ -19,6 +20,7 @@ from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.specimen import Specimen, lattice_sites
 from adatom.frames.simulate.synthesize import image_specimen
 from adatom.learning import weights
+from adatom.learning.device import use_threads
 from adatom.materials.library import load_material
 from adatom.training.adapt.options import AdaptOptions
 from adatom.training.adapt.rounds import Adapted, adapt
@@ -37,7 +39,7 @@ columns = [
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    weights.threads(1)
+    use_threads(1)
 
 
 def configured(path, **change):
@@ -131,12 +133,24 @@ def small(tmp_path_factory):
     return path
 
 
+def test_a_round_that_was_taken_back_is_not_called_an_adaptation(tmp_path, small, monkeypatch):
+    def taken_back(frames, material, ensemble, options, **_):
+        return Adapted(ensemble, [SimpleNamespace(accepted=False)], None, (1.0, 1.0))
+
+    monkeypatch.setattr(adaptation, "adapt", taken_back)
+    change = {"adapt": "always", "weights": str(small)}
+    config = configured(saved(tmp_path, simulated_movie(2)), **change)
+    done = run_campaign(config, tmp_path / "out", only_find=True)
+    assert any("the networks were not adapted" in w for w in done.summary["warnings"])
+    assert not (tmp_path / "out" / "adapted.safetensors").exists()
+
+
 def test_an_adapted_ensemble_that_was_lost_is_made_again(tmp_path, small, monkeypatch):
     made = []
 
     def prepared(frames, material, ensemble, options, **_):
         made.append(len(frames))
-        return Adapted(ensemble, [], None, (1.0, 1.0))
+        return Adapted(ensemble, [SimpleNamespace(accepted=True)], None, (1.0, 1.0))
 
     monkeypatch.setattr(adaptation, "adapt", prepared)
     change = {"adapt": "always", "weights": str(small)}
@@ -215,21 +229,20 @@ def test_another_crystal_goes_from_frames_to_a_page(tmp_path):
 
 def test_far_means_most_of_the_frames(square):
     ensemble = weights.load_shipped("graphene")
-    far = Frame(square, Calibration(PIXEL_A))
-    near = [Frame(d, Calibration(PIXEL_A), index=i) for i, d in enumerate(simulated_movie(2))]
-    assert is_far([far], GRAPHENE, ensemble)
-    assert not is_far(near, GRAPHENE, ensemble)
-    assert not is_far([*near, far], GRAPHENE, ensemble)
+    shown = [Frame(d, Calibration(PIXEL_A)) for d in (square, *simulated_movie(2))]
+    far, *near = (analyse_frame(frame, ensemble, GRAPHENE) for frame in shown)
+    assert is_far([far])
+    assert not is_far(near)
+    assert not is_far([*near, far])
 
 
 def test_noise_is_far_and_told_of_though_its_description_is_like_training(tmp_path):
     noise = np.random.default_rng(2).poisson(0.3, (150, 150)).astype(np.float32)
     ensemble = weights.load_shipped("graphene")
     frame = Frame(noise, Calibration(0.12))
-    assert not is_out_of_distribution(
-        conditions_of(look(frame, ensemble, GRAPHENE), novelty_of(ensemble))
-    )
-    assert is_far([frame], GRAPHENE, ensemble)
+    result = analyse_frame(frame, ensemble, GRAPHENE)
+    assert not result.flags.is_out_of_distribution
+    assert is_far([result])
     table = {"input": {"paths": (str(saved(tmp_path, noise[None])),), "pixel_size_A": 0.12},
              "adapt": "never"}  # fmt: skip
     done = run_campaign(parse_config(table, "test"), tmp_path / "out", only_find=True)

@@ -9,15 +9,14 @@ import polars as pl
 import pytest
 from scipy.spatial import cKDTree
 
-from adatom.analysis.frame import calibrator_of
-from adatom.campaign.config import Config, InputOptions
-from adatom.campaign.find import frame_defects
+from adatom.analysis.frame import calibrator_of, name_defects
+from adatom.analysis.lattice import lattice_of
 from adatom.core import GRAPHENE, AtomTable
 from adatom.features.find import find as find_all
 from adatom.frames import read
 from adatom.frames.lattice.spectrum import TRUSTED_CONTRAST, estimate_scale
-from adatom.instrument import TwinOptions
 from adatom.learning import weights
+from adatom.learning.device import use_threads
 from adatom.learning.ensemble import predict_tiles
 from adatom.materials.library import load_material
 
@@ -27,7 +26,7 @@ NEAR_A = 0.6
 
 @pytest.fixture(scope="module")
 def find():
-    weights.threads(2)
+    use_threads(2)
     ensemble = weights.load_shipped("graphene")
     calibrator = calibrator_of(ensemble)
 
@@ -107,8 +106,8 @@ def test_the_trimer_of_the_movie_is_found_and_named(shared_data, find, number):
     atoms = find(frame)
     assert len(truth) == 3
     assert cKDTree(silicon(atoms)).query(truth)[0].max() < NEAR_A
-    any_input = Config(input=InputOptions(twin=TwinOptions()))  # only its options are used here
-    lattice, defects = frame_defects(frame, atoms, GRAPHENE, any_input)
+    lattice = lattice_of(atoms, GRAPHENE)
+    defects = name_defects(frame, atoms, lattice, GRAPHENE)
     here = np.linalg.norm(defects.xy - truth.mean(axis=0), axis=1) < 1.5
     assert [k for k, h in zip(defects.kinds, here, strict=True) if h] == ["Si3C6"]
     assert lattice is not None

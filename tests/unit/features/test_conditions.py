@@ -16,6 +16,7 @@ from adatom.frames.simulate.sheet import graphene_sheet
 from adatom.frames.simulate.specimen import Specimen
 from adatom.frames.simulate.synthesize import image_specimen
 from adatom.learning import weights
+from adatom.learning.device import use_threads
 from adatom.learning.ensemble import predict_tiles
 
 USUAL = Conditions(
@@ -39,7 +40,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def ensemble():
-    weights.threads(1)
+    use_threads(1)
     return weights.load_shipped("graphene")
 
 

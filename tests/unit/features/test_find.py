@@ -7,23 +7,25 @@ import polars as pl
 import pytest
 from scipy.spatial import cKDTree
 
+from adatom.analysis.frame import analyse_frame
 from adatom.core import GRAPHENE, AtomTable, Calibration, Frame, LabelledFrame
 from adatom.features.calibration.calibrator import Calibrator, match_truth
 from adatom.features.defects.vacancy_test import site_evidence
-from adatom.features.find import Found
+from adatom.features.find import FoundAtoms
 from adatom.features.find import find as find_all
 from adatom.frames.lattice.fit import fit_lattice
 from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.specimen import Specimen
 from adatom.frames.simulate.synthesize import image_specimen, random_labelled
 from adatom.learning import weights
+from adatom.learning.device import use_threads
 from adatom.learning.ensemble import predict, predict_tiles
 from sheets import NONE, SEED, errors, extent, graphene_frame, inner, moved, rms
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    weights.threads(1)
+    use_threads(1)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ def find(ensemble, calibrator):
 
 @pytest.fixture(scope="module")
 def whole(ensemble, calibrator):
-    def run(frame: Frame) -> Found:
+    def run(frame: Frame) -> FoundAtoms:
         return find_all(frame, predict_tiles(frame, ensemble), GRAPHENE, calibrator)
 
     return run
@@ -60,7 +62,7 @@ def sure(atoms: AtomTable) -> AtomTable:
 @dataclass(frozen=True)
 class ScoredFrame:
     truth: LabelledFrame
-    found: Found
+    found: FoundAtoms
     atoms: AtomTable
 
 
@@ -343,17 +345,14 @@ def test_tiles_find_what_the_whole_frame_shows(ensemble, calibrator, monkeypatch
     assert (tiled.atoms.elements[order] == whole.atoms.elements).all()
 
 
-def test_maps_summed_up_tile_by_tile_are_those_of_the_whole(ensemble, monkeypatch):
-    from adatom.campaign.find import _MAPS, _summed_up
+def test_maps_summarised_tile_by_tile_are_those_of_the_whole(ensemble, monkeypatch):
     from adatom.learning import ensemble as at_work
 
     truth = graphene_frame(67, px=0.15, counts=10.0, field=(70, 60))
     whole = predict(truth.frame, ensemble)
-    shape = whole.probabilities.shape[1:]
     monkeypatch.setattr(at_work, "_TILE", 2 * at_work._OVERLAP + 80)
-    summary = {name: np.full(shape, np.nan, np.float32) for name in _MAPS}
-    assert len(list(_summed_up(predict_tiles(truth.frame, ensemble), summary))) > 4
-    for name, got in summary.items():
+    assert len(list(predict_tiles(truth.frame, ensemble))) > 4
+    for name, got in analyse_frame(truth.frame, ensemble, GRAPHENE).maps.items():
         np.testing.assert_allclose(got, getattr(whole, name)(), atol=2e-3, err_msg=name)
 
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from adatom.analysis.frame import conditions_of, look, novelty_of
+from adatom.analysis.flags import flags_of, novelty_of
+from adatom.analysis.frame import find_atoms
 from adatom.campaign.find import MovieResult
 from adatom.campaign.pipeline import _novelty_warnings
 from adatom.core import GRAPHENE, AtomTable, Calibration, DefectTable, Frame
@@ -15,6 +16,7 @@ from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.specimen import Specimen, lattice_points
 from adatom.frames.simulate.synthesize import expected_image
 from adatom.learning import weights
+from adatom.learning.device import use_threads
 from adatom.report import figures
 from adatom.training.calibrate import held_out
 from sheets import NONE, graphene_frame
@@ -24,7 +26,7 @@ PX, FIELD = 0.14, (44.0, 30.0)
 
 @pytest.fixture(scope="module")
 def ensemble():
-    weights.threads(1)
+    use_threads(1)
     return weights.load_shipped("graphene")
 
 
@@ -52,7 +54,7 @@ def with_second_layer(seed):
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_second_layer_in_half_of_the_frame_is_flagged_there_and_not_beside(ensemble, local, seed):
-    boxes = look(with_second_layer(seed), ensemble, GRAPHENE).regions.beyond(local)
+    boxes = find_atoms(with_second_layer(seed), ensemble, GRAPHENE).regions.beyond(local)
     assert len(boxes) >= 3  # of six in that half
     assert all(left > 0.4 * FIELD[0] for left, *_ in boxes)
     assert all(distance > 1.0 for *_, distance in boxes)
@@ -60,7 +62,7 @@ def test_a_second_layer_in_half_of_the_frame_is_flagged_there_and_not_beside(ens
 
 def test_few_regions_of_training_frames_are_flagged(ensemble, local):
     frames = [f.frame for f in held_out(GRAPHENE, 779, 36) if len(f.xy)]
-    found = [look(f, ensemble, GRAPHENE).regions for f in frames]
+    found = [find_atoms(f, ensemble, GRAPHENE).regions for f in frames]
     flagged = sum(len(r.beyond(local)) for r in found)
     every = sum(int(np.isfinite(r.description).all(axis=1).sum()) for r in found)
     assert every > 60
@@ -69,7 +71,7 @@ def test_few_regions_of_training_frames_are_flagged(ensemble, local):
 
 def test_regions_cover_the_frame_once(ensemble):
     frame = graphene_frame(3, px=0.13, field=(31.0, 18.5)).frame
-    regions = look(frame, ensemble, GRAPHENE).regions
+    regions = find_atoms(frame, ensemble, GRAPHENE).regions
     width, height = frame.calibration.extent_xy(frame.shape)
     left, top, right, bottom = regions.boxes.T
     assert np.sum((right - left) * (bottom - top)) == pytest.approx(width * height)
@@ -89,7 +91,7 @@ def test_where_too_few_atoms_are_nothing_is_said(ensemble, local):
     half[:, half.shape[1] // 2 :] = np.random.default_rng(0).poisson(
         3.0, half[:, half.shape[1] // 2 :].shape
     )
-    regions = look(Frame(half, Calibration(0.13)), ensemble, GRAPHENE).regions
+    regions = find_atoms(Frame(half, Calibration(0.13)), ensemble, GRAPHENE).regions
     assert np.isfinite(regions.description[0]).all()
     assert not np.isfinite(regions.description[-1]).all()
     assert all(box[0] < 12.0 for box in regions.beyond(local))
@@ -112,26 +114,27 @@ def test_the_distance_of_regions_survives_its_card():
 
 
 def test_a_campaign_keeps_the_boxes_and_says_where_they_are(ensemble, local):
-    found = look(with_second_layer(0), ensemble, GRAPHENE)
-    plain = conditions_of(found, novelty_of(ensemble), local)["unlike_regions"]
-    assert plain == found.regions.beyond(local)
-    boxes = tuple(tuple(row[:4]) for row in plain)
-    told = MovieResult(
-        AtomTable.empty(),
-        DefectTable.empty(),
-        {0: None, 1: None},
-        {},
-        "",
-        unlike_regions={1: boxes},
-    )
-    (warning,) = _novelty_warnings(told)
+    found = find_atoms(with_second_layer(0), ensemble, GRAPHENE)
+    flags = flags_of(found, ensemble)
+    assert list(flags.unlike_regions) == found.regions.beyond(local)
+    near = {"share_farther": 0.5, "share_sure": 0.9}
+    beside = flags.model_copy(update={**near, "unlike_regions": ()})
+
+    def told(**changed):
+        second = flags.model_copy(update={**near, **changed})
+        none = AtomTable.empty(), DefectTable.empty(), {0: None, 1: None}
+        return _novelty_warnings(MovieResult(*none, {0: beside, 1: second}, {}, ""))
+
+    (warning,) = told()
     assert "parts of 1 of 2 frames" in warning
-    assert f"frame 1: {len(boxes)}" in warning
-    assert _novelty_warnings(replace(told, out_of_distribution=(1,)))[0].count("frames") == 1
-    unsure, regions = _novelty_warnings(replace(told, unsure=(1,)))
+    assert f"frame 1: {len(flags.boxes)}" in warning
+    assert told(share_farther=0.001)[0].count("frames") == 1
+    unsure, regions = told(share_sure=0.1)
     assert "hardly an atom is sure in 1 of 2 frames (first 1)" in unsure
     assert regions == warning
-    assert conditions_of(found, None, None)["unlike_regions"] == []
+    nothing_known = flags_of(found, replace(ensemble, card={}))
+    assert nothing_known.unlike_regions == ()
+    assert not nothing_known.is_out_of_distribution
 
 
 def test_the_report_hatches_them():

@@ -13,6 +13,7 @@ from adatom.errors import BadInput
 from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.synthesize import random_labelled, random_pair
 from adatom.learning import weights
+from adatom.learning.device import use_threads
 from adatom.learning.ensemble import predict
 from adatom.learning.kinds import diversify, heads_of, train_start
 from adatom.learning.train import Kind, TrainOptions
@@ -48,9 +49,9 @@ def make(kind, seed=0) -> weights.Ensemble:
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
     before = torch.get_num_threads()
-    weights.threads(1)
+    use_threads(1)
     yield
-    weights.threads(before)
+    use_threads(before)
 
 
 @lru_cache

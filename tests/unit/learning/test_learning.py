@@ -15,6 +15,7 @@ from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.synthesize import random_labelled, random_pair
 from adatom.learning import ensemble as at_work
 from adatom.learning import weights
+from adatom.learning.device import use_threads
 from adatom.learning.ensemble import map_shape, predict, predict_tiles
 from adatom.learning.kinds import train_start
 from adatom.learning.network import STRIDE, Network, fused
@@ -29,10 +30,10 @@ TINY = TrainOptions(steps=4, batch=2, side_px=64, width=4)
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
     before = torch.get_num_threads()
-    weights.threads(1)
+    use_threads(1)
     assert torch.get_num_threads() == 1
     yield
-    weights.threads(before)
+    use_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.specimen import Specimen, lattice_sites
 from adatom.frames.simulate.synthesize import expected_image, image_specimen
 from adatom.learning import weights
+from adatom.learning.device import use_threads
 from adatom.learning.ensemble import predict
 from adatom.materials.library import load_material
 from adatom.parallel.progress import Silent
@@ -39,7 +40,7 @@ TINY = AdaptOptions(rounds=1, frames=2, steps=4, calibration_frames=24, validati
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    weights.threads(1)
+    use_threads(1)
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from adatom.analysis.frame import (
-    conditions_of,
-    has_few_confident_atoms,
-    is_out_of_distribution,
-    look,
-    novelty_of,
-)
+from adatom.analysis.flags import flags_of
+from adatom.analysis.frame import find_atoms
 from adatom.core import GRAPHENE, VACANCY, AtomTable, Calibration, Frame, LabelledFrame, Prediction
 from adatom.features.calibration.calibrator import (
     Calibrator,
@@ -34,6 +29,7 @@ from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.specimen import Specimen
 from adatom.frames.simulate.synthesize import image_specimen, random_labelled
 from adatom.learning import weights
+from adatom.learning.device import use_threads
 from adatom.learning.ensemble import predict_tiles
 from adatom.materials.library import load_material
 from adatom.training import calibrate as assess
@@ -46,7 +42,7 @@ SPREAD = 24  # features of a position's variance
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    weights.threads(1)
+    use_threads(1)
 
 
 @pytest.fixture(scope="module")
@@ -421,7 +417,7 @@ def test_scores_match_as_far_as_the_calibration_did(monkeypatch, ensemble):
         p_element=np.ones(len(labelled.xy)), votes=np.ones(len(labelled.xy)),
         amplitude=np.ones(len(labelled.xy)),
     )  # fmt: skip
-    monkeypatch.setattr(assess, "look", lambda *_: SimpleNamespace(atoms=table))
+    monkeypatch.setattr(assess, "find_atoms", lambda *_: SimpleNamespace(atoms=table))
     coarse = replace(GRAPHENE, probe_sigma_A=(0.8, 0.92))  # its scale is 2
     assert coarse.scale == pytest.approx(2.0)
     right = [
@@ -477,18 +473,17 @@ def noise_of(kind: str, rng: np.random.Generator) -> np.ndarray:
 def test_noise_is_flagged_and_shows_no_sure_atom(ensemble, kind):
     for seed in range(4):
         image = noise_of(kind, np.random.default_rng(seed)).astype(np.float32)
-        found = look(Frame(image, Calibration(0.12)), ensemble, GRAPHENE)
-        seen = conditions_of(found, novelty_of(ensemble))
-        assert is_out_of_distribution(seen) or has_few_confident_atoms(seen)
+        found = find_atoms(Frame(image, Calibration(0.12)), ensemble, GRAPHENE)
+        flags = flags_of(found, ensemble)
+        assert flags.is_out_of_distribution or flags.has_few_confident_atoms
         assert not (found.atoms.column("p_exists") > 0.9).any()
 
 
 def test_frames_of_training_are_rarely_flagged(ensemble):
     frames = [f.frame for f in held_out(GRAPHENE, 781, 40) if len(f.xy)]
-    novelty = novelty_of(ensemble)
-    seen = [conditions_of(look(f, ensemble, GRAPHENE), novelty) for f in frames]
-    assert np.mean([is_out_of_distribution(c) for c in seen]) <= 0.06
-    assert np.mean([has_few_confident_atoms(c) for c in seen]) <= 0.12  # those of fewest counts
+    flags = [flags_of(find_atoms(f, ensemble, GRAPHENE), ensemble) for f in frames]
+    assert np.mean([f.is_out_of_distribution for f in flags]) <= 0.06
+    assert np.mean([f.has_few_confident_atoms for f in flags]) <= 0.12  # those of fewest counts
 
 
 def test_atoms_are_sure_by_their_share_of_what_is_to_be_expected():
@@ -496,9 +491,6 @@ def test_atoms_are_sure_by_their_share_of_what_is_to_be_expected():
     assert share_sure(np.full(300, 0.4)) == 0.0
     assert share_sure(np.zeros(0)) == 0.0
     assert share_sure(np.zeros(5)) == 0.0
-    assert has_few_confident_atoms({"share_sure": 0.0})
-    assert not has_few_confident_atoms({"share_sure": 0.9})
-    assert not has_few_confident_atoms({})  # of a campaign before there was such a share
 
 
 @pytest.mark.parametrize("spacing_A", [1.8, 2.0, 2.3, 2.6])

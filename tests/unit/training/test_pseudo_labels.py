@@ -21,6 +21,7 @@ from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.specimen import Specimen, lattice_points, lattice_sites
 from adatom.frames.simulate.synthesize import expected_image
 from adatom.learning import weights
+from adatom.learning.device import use_threads
 from adatom.learning.ensemble import predict
 from adatom.learning.network import STRIDE, Network, with_heads
 from adatom.learning.train import TrainOptions, fit, prepare, targets
@@ -37,9 +38,9 @@ from sheets import NONE, graphene_frame, inner
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
     before = torch.get_num_threads()
-    weights.threads(1)
+    use_threads(1)
     yield
-    weights.threads(before)
+    use_threads(before)
 
 
 @cache

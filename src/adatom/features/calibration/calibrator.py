@@ -201,7 +201,7 @@ def match_truth(xy: FloatArray, truth: FloatArray, within: float = MATCH_A) -> N
     Parameters
     ----------
     xy, truth
-        Found and true positions, shape (atom, 2), Å.
+        FoundAtoms and true positions, shape (atom, 2), Å.
     within
         Farthest that a match may lie, in the unit of the positions.
 

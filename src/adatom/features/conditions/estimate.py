@@ -23,7 +23,7 @@ from adatom.errors import BadInput
 from adatom.features.conditions.patches import LEAST_ATOMS, View
 from adatom.features.conditions.shared_fit import TAIL, Jitter, improve, settle_lines
 from adatom.features.conditions.summary import pool, summarise
-from adatom.features.find import Found
+from adatom.features.find import FoundAtoms
 from adatom.features.tracking import estimate_drift
 
 _FRAMES = 8  # of a longer movie so many are looked at, evenly spaced
@@ -36,7 +36,7 @@ _SCALE_SD = 4e-4  # least uncertainty of a scale: disorder is not white
 
 def estimate_imaging(
     frames: Sequence[Frame],
-    found: Sequence[Found],
+    found: Sequence[FoundAtoms],
     material: Material,
     *,
     lattices: Sequence[Lattice | None] = (),
@@ -91,7 +91,7 @@ def estimate_imaging(
     return summarise(views, theta, jitter, _scale(frames, lattices), _drift(frames, found))
 
 
-def _start(found: Sequence[Found]) -> FloatArray:
+def _start(found: Sequence[FoundAtoms]) -> FloatArray:
     """Core of the refinement's probe, Å², median over frames."""
     optics = [f.refined.optics for f in found]
     cores = [o.probe.covariance * o.pixel_size_A**2 for o in optics]
@@ -124,7 +124,7 @@ def _scale(
     return Estimate(px * zoom.value, px * zoom.sd), stretch, shear
 
 
-def _drift(frames: Sequence[Frame], found: Sequence[Found]) -> tuple[Estimate, Estimate]:
+def _drift(frames: Sequence[Frame], found: Sequence[FoundAtoms]) -> tuple[Estimate, Estimate]:
     """Mean drift per frame along x and y, Å."""
     tables = [
         AtomTable(f.atoms.data.with_columns(pl.lit(i, dtype=pl.Int32).alias("frame")))

@@ -13,7 +13,7 @@ from adatom.core.arrays import FloatArray, Image
 from adatom.features.candidates.beyond_border import ghosts
 from adatom.features.conditions.noise import FrameNoise, autocorrelation, blur_of, fit_noise
 from adatom.features.conditions.patch_model import MARGIN_A, Part, PartAtoms
-from adatom.features.find import Found
+from adatom.features.find import FoundAtoms
 from adatom.features.refinement.binning import Sampled, sample
 from adatom.features.refinement.fit import RefineOptions
 
@@ -45,7 +45,9 @@ class View:
     data: Image
 
     @classmethod
-    def of(cls, frame: Frame, found: Found, material: Material, lattice: Lattice | None) -> View:
+    def of(
+        cls, frame: Frame, found: FoundAtoms, material: Material, lattice: Lattice | None
+    ) -> View:
         """Cut a frame into parts."""
         binned, old = sample(frame), found.refined.optics.noise
         px, b = binned.calibration.pixel_size_A, frame.shape[0] // binned.data.shape[0]
@@ -120,7 +122,7 @@ class _Located:
         cls,
         frame: Frame,
         binned: Sampled,
-        found: Found,
+        found: FoundAtoms,
         material: Material,
         lattice: Lattice | None,
     ) -> _Located | None:

@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 from adatom.core import Calibration, Frame, LabelledFrame, Material
 from adatom.core.arrays import FloatArray
 from adatom.features.calibration.calibrator import match_truth
-from adatom.features.find import Found
+from adatom.features.find import FoundAtoms
 from adatom.features.refinement.refine import Optics
 
 _LABEL = 0.9  # atoms and empty sites surer than this are labels
@@ -24,7 +24,7 @@ _DOUBTED = 0.05  # empty sites less likely than this are no site at all
 _SMOOTH_PX = 1.5
 
 
-def label_frame(frame: Frame, found: Found, material: Material) -> LabelledFrame:
+def label_frame(frame: Frame, found: FoundAtoms, material: Material) -> LabelledFrame:
     """Make labels of what was found, with doubt where the ensemble has any.
 
     Where a lattice's columns are nearly alike, most atoms are surely there and none surely named:

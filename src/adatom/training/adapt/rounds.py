@@ -100,6 +100,11 @@ class Adapted:
     imaging: Imaging
     detection_limit: tuple[float, float]
 
+    @property
+    def changed(self) -> bool:
+        """Whether any round passed its validation: if not, the weights are as they were."""
+        return any(r.accepted for r in self.rounds)
+
 
 def adapt(
     frames: Sequence[Frame],

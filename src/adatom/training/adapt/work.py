@@ -11,15 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from adatom.analysis.frame import calibrator_of, look
+from adatom.analysis.frame import analyse_frame, find_atoms
 from adatom.core import Frame, LabelledFrame, Lattice, Material
 from adatom.core.imaging import Imaging
 from adatom.features.calibration.calibrator import MATCH_A
-from adatom.features.find import Found, find
+from adatom.features.find import FoundAtoms
 from adatom.features.member_scores import MemberScore, score_members
 from adatom.features.refinement.refine import Optics
-from adatom.frames.lattice.fit import fit_lattice
-from adatom.learning import weights
+from adatom.learning.device import use_threads
 from adatom.learning.ensemble import predict
 from adatom.learning.network import Network
 from adatom.learning.train import TrainOptions, fit
@@ -57,7 +56,7 @@ class ScoredFrame:
     """
 
     frame: Frame
-    found: Found
+    found: FoundAtoms
     lattice: Lattice | None
     scores: list[MemberScore]
 
@@ -202,21 +201,18 @@ def _training(material: Material) -> TrainOptions:
 
 
 def _see(ensemble: Ensemble, material: Material, scored: bool, frame: Frame) -> ScoredFrame:
-    weights.threads(1)
+    use_threads(1)
     maps = predict(frame, ensemble)
-    found = find(frame, [maps], material, calibrator_of(ensemble))
-    sure = found.atoms.column("p_exists") > 0.5
-    host = sure & (found.atoms.elements == material.host)
-    lattice = fit_lattice(found.atoms.xy[host], material, others_xy=found.atoms.xy[sure & ~host])
+    result = analyse_frame(frame, ensemble, material, predictions=[maps])
     scores = score_members([frame], [maps], material) if scored else []
-    return ScoredFrame(frame, found, lattice, scores)
+    return ScoredFrame(frame, result.found, result.lattice, scores)
 
 
 def _tune(
     network: Network, source: Callable[..., Any], options: AdaptOptions, material: Material,
     number: int, which: int,
 ) -> Network:  # fmt: skip
-    weights.threads(1)
+    use_threads(1)
     seed = 1_000_000 * (options.seed + 1) + 1000 * number + which
     training = _training(material)
     return fit(
@@ -226,7 +222,7 @@ def _tune(
 
 
 def _observe(ensemble: Ensemble, matched: SimulatedLike, seed: list[int], which: list[int]) -> Any:
-    weights.threads(1)
+    use_threads(1)
     frames = []
     for i in which:
         rng = np.random.default_rng([*seed, i])
@@ -237,9 +233,9 @@ def _observe(ensemble: Ensemble, matched: SimulatedLike, seed: list[int], which:
 def _answer(
     ensemble: Ensemble, matched: SimulatedLike, seed: list[int], which: int
 ) -> tuple[LabelledFrame, Answer]:
-    weights.threads(1)
+    use_threads(1)
     truth = matched.frame(np.random.default_rng([*seed, which]), whole=True)
-    return truth, answer_of(look(truth.frame, ensemble, matched.material))
+    return truth, answer_of(find_atoms(truth.frame, ensemble, matched.material))
 
 
 def density(seen: Sequence[ScoredFrame], material: Material) -> float | None:

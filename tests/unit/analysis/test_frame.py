@@ -1,0 +1,98 @@
+"""One way from a frame to its answer: the same from every face, refined once."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+import adatom as ad
+from adatom.analysis.frame import analyse_frame, name_defects
+from adatom.analysis.lattice import lattice_of
+from adatom.analysis.movie import analyse_movie
+from adatom.analysis.options import AnalysisOptions
+from adatom.campaign.config import Config, InputOptions
+from adatom.campaign.pipeline import run_campaign
+from adatom.core import GRAPHENE, AtomTable
+from adatom.features.find import FindOptions
+from adatom.frames import read
+from adatom.learning import weights
+from sheets import graphene_frame
+from small import PIXEL_A, simulated_movie
+
+MISSING = [(9.0, 9.0), (15.0, 12.0)]
+
+
+@pytest.fixture(scope="module")
+def ensemble():
+    return weights.load_shipped("graphene")
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return graphene_frame(71, counts=5.0, field=(24, 24), missing=MISSING)
+
+
+@pytest.fixture(scope="module")
+def result(truth, ensemble):
+    return analyse_frame(truth.frame, ensemble, GRAPHENE)
+
+
+def test_vacancies_lattice_and_flags_come_with_the_atoms(result, truth):
+    assert sorted(result.defects.kinds) == ["V1", "V1"]
+    for x, y in truth.vacancies_xy:
+        assert np.linalg.norm(result.defects.xy - (x, y), axis=1).min() < 0.4
+    assert result.lattice.matched > 0.95
+    assert not result.flags.is_out_of_distribution
+    assert not result.flags.has_few_confident_atoms
+    assert set(result.maps) == {"mean", "std", "entropy", "mutual_information"}
+
+
+def test_a_frame_is_refined_once(truth, ensemble, monkeypatch):
+    from adatom.features import find as room
+    from adatom.features.defects import vacancy_test
+
+    calls = []
+
+    def counted(*given, **more):
+        calls.append(len(given[1]))
+        return refine(*given, **more)
+
+    refine = room.refine
+    monkeypatch.setattr(room, "refine", counted)
+    monkeypatch.setattr(vacancy_test, "refine", counted)
+    result = analyse_frame(truth.frame, ensemble, GRAPHENE)
+    assert len(calls) == 1
+    # Atoms from elsewhere bring no tested sites: the counts are asked, once more.
+    alone = AtomTable(result.atoms.data)
+    named = name_defects(truth.frame, alone, lattice_of(alone, GRAPHENE), GRAPHENE)
+    assert len(calls) == 2
+    assert sorted(named.kinds) == ["V1", "V1"]
+
+
+def test_options_of_the_analysis_reach_it(truth, ensemble):
+    options = AnalysisOptions(find=FindOptions(lowest_p_exists=0.9))
+    few = analyse_frame(truth.frame, ensemble, GRAPHENE, options)
+    assert few.atoms.column("p_exists").min() >= 0.9
+
+
+def test_python_and_the_campaign_give_the_same_tables(tmp_path):
+    stack = simulated_movie(3)
+    np.save(tmp_path / "frames.npy", stack)
+    config = Config(input=InputOptions(paths=(str(tmp_path / "frames.npy"),), pixel_size_A=PIXEL_A))
+    run_campaign(config, tmp_path / "out", only_find=True)
+    atoms = ad.find(stack, pixel_size_A=PIXEL_A)
+    defects = ad.find_defects(stack, atoms, pixel_size_A=PIXEL_A)
+    own = pl.exclude("track", "first_frame", "origin", "defect")
+    for name, table in (("atoms", atoms), ("defects", defects)):
+        kept = pl.read_parquet(tmp_path / "out" / f"{name}.parquet")
+        assert len(table) > 0
+        assert kept.select(own).equals(table.data.select(own)), name
+
+
+def test_frames_in_turn_and_overlapped_are_the_same(ensemble):
+    movie = read(simulated_movie(4), pixel_size_A=PIXEL_A)
+    together = [r.atoms.data for r in analyse_movie(movie, ensemble, GRAPHENE)]
+    alone = [analyse_frame(frame, ensemble, GRAPHENE).atoms.data for frame in movie]
+    assert [t["frame"][0] for t in together] == [0, 1, 2, 3]
+    for one, other in zip(together, alone, strict=True):
+        for name in ("x_A", "y_A", "sigma_x_A", "p_exists"):
+            np.testing.assert_allclose(one[name].to_numpy(), other[name].to_numpy(), atol=1e-6)
