@@ -291,7 +291,7 @@ def simulate(
             pool.submit(
                 dynamics,
                 SimulationTask(
-                    relaxed_structure(s, r, config),
+                    relaxed_structure(s, r),
                     "dynamics",
                     config.simulate.dynamics_engine,
                     temperature,

@@ -21,7 +21,7 @@ from adatom.features.calibration.calibrator import match_truth
 from adatom.features.find import FoundAtoms
 from adatom.frames import read
 from adatom.frames.lattice.spectrum import estimate_scale
-from adatom.frames.readers.formats import published_defects
+from adatom.frames.readers.hdf5 import published_defects
 from adatom.learning import weights
 from adatom.learning.weights import Ensemble
 from adatom.materials.library import load_material

@@ -18,7 +18,7 @@ from adatom.core import Calibration, Frame
 from adatom.core.arrays import FloatArray
 from adatom.errors import BadInput
 from adatom.frames import read
-from adatom.frames.readers.formats import published_defects
+from adatom.frames.readers.hdf5 import published_defects
 from adatom.training.scores import f1_within
 
 _NEAR_A = 0.6

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from adatom.campaign.config import InputOptions
+from adatom.campaign.twin import make_twin
 from adatom.core import Calibration, Frame, Material, Movie, content_hash
 from adatom.errors import BadInput
 from adatom.frames.lattice.spectrum import TRUSTED_CONTRAST, ScaleEstimate, estimate_scale
 from adatom.frames.readers.read import read
-from adatom.frames.simulate.conditions import Conditions
-from adatom.frames.simulate.specimen import lattice_points
-from adatom.frames.simulate.synthesize import image_request
-from adatom.instrument.twin import Twin, TwinOptions
+from adatom.instrument.twin import TwinOptions
 from adatom.parallel.progress import Progress
 
 _FAR = 0.10  # a scale farther from the lattice's than this is not believed
@@ -140,36 +137,6 @@ def twin_movie(options: TwinOptions, material: Material) -> Movie:
         fingerprint=content_hash("twin", options, *(f.data for f in frames)),
         dose_per_A2=options.dose_per_A2,
     )
-
-
-def make_twin(options: TwinOptions, material: Material) -> Twin:
-    """Put a sheet of the material under the simulated microscope."""
-    rng = np.random.default_rng(options.seed + 1)
-    sites = lattice_points(
-        material, (options.sheet_A, options.sheet_A), 0.0, rng.uniform(0, 2 * np.pi)
-    )
-    pixel_size_A = options.field_of_view_A / options.pixels
-    base = Conditions(
-        pixel_size_A=pixel_size_A,
-        probe_sigma_A=(0.44, 0.40),
-        tail_fraction=0.15,
-        counts=options.counts,
-        background=0.15,
-        slow_background=0.05,
-        jitter_A=0.03,
-    )
-
-    def render(xy, species, request, rng, index):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-        conditions = replace(
-            base,
-            pixel_size_A=request.calibration.pixel_size_A,
-            counts=base.counts
-            * (request.dose_per_A2 / options.dose_per_A2)
-            * (request.calibration.pixel_size_A / pixel_size_A) ** 2,
-        )
-        return image_request(xy, species, material, request, conditions, rng, index=index)
-
-    return Twin(material, sites, render, options)
 
 
 def _frame_of(frames: list[Frame], index: int) -> np.ndarray:

@@ -7,7 +7,7 @@ Each kind has a group of entry points, and adatom's own parts come through the s
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -19,6 +19,7 @@ INSTRUMENTS = "adatom.instruments"
 READERS = "adatom.readers"
 DEFECT_NAMERS = "adatom.defect_namers"
 GROUPS = (ENGINES, INSTRUMENTS, READERS, DEFECT_NAMERS)
+OWN_PACKAGE = "adatom"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,9 @@ class Plugin:
     distribution
         Name and version of the package that brings it, such as ``adatom 0.1.0``.
     value
-        What the entry point names; None where it does not load.
+        What the entry point names; None where it cannot be used.
     error
-        Why it does not load, or an empty string.
+        Why it cannot be used, or an empty string.
     """
 
     name: str
@@ -45,44 +46,108 @@ class Plugin:
     value: Any
     error: str = ""
 
+    @property
+    def is_own(self) -> bool:
+        """Whether adatom itself brings it."""
+        return self.distribution.split(" ")[0] == OWN_PACKAGE
+
 
 @cache
 def plugins(group: str) -> tuple[Plugin, ...]:
     """Load every entry point of a group, adatom's own first, then by name.
 
-    A package that does not load does not stop the others: its `Plugin.error` says why.
+    A package that does not load does not stop the others: its `Plugin.error` says why. Of two
+    entry points with one name, the first is used and the other has an error.
+
+    Parameters
+    ----------
+    group
+        One of `GROUPS`.
+
+    Examples
+    --------
+    >>> "lammps" in [found.name for found in plugins(ENGINES)]
+    True
     """
-    found = sorted(entry_points(group=group), key=lambda e: (_package(e) != "adatom", e.name))
-    return tuple(_load(entry) for entry in found)
+    found = sorted(entry_points(group=group), key=lambda e: (_package(e) != OWN_PACKAGE, e.name))
+    by_name: dict[str, Plugin] = {}
+    out = []
+    for entry in found:
+        loaded = _load(entry)
+        first = by_name.setdefault(entry.name.lower(), loaded)
+        if first is not loaded:
+            why = f"the name {entry.name} is taken by {first.distribution}"
+            loaded = replace(loaded, value=None, error=why)
+        out.append(loaded)
+    return tuple(out)
 
 
-def plugin(group: str, name: str) -> Any:
+def registered(group: str, protocol: type) -> tuple[Plugin, ...]:
+    """Load every entry point of a group, and check that each is what the group is for.
+
+    Parameters
+    ----------
+    group
+        One of `GROUPS`.
+    protocol
+        A protocol that can be checked at run time; what lacks a part of it has an error.
+    """
+    return tuple(each if each.error else _checked(each, protocol) for each in plugins(group))
+
+
+def plugin(group: str, name: str, protocol: type = object) -> Any:
     """Give what is registered under a name.
+
+    Parameters
+    ----------
+    group
+        One of `GROUPS`.
+    name
+        Name of the entry point, in any case.
+    protocol
+        What it must be, as for `registered`.
 
     Raises
     ------
     BadInput
-        If nothing of that name is registered, or it does not load.
+        If nothing of that name is registered, or it cannot be used.
     """
     key = name.strip().lower()
-    for each in plugins(group):
+    subject = f"{group.removeprefix('adatom.').removesuffix('s').replace('_', ' ')} {name}"
+    every = registered(group, protocol)
+    for each in every:
         if each.name.lower() == key:
             if each.error:
                 raise BadInput(
-                    f"{group} {name}",
+                    subject,
                     expected="one that loads",
                     got=f"{each.distribution}: {each.error}",
                     todo="Mend or remove that package.",
                 )
             return each.value
-    names = [each.name for each in plugins(group) if not each.error]
+    names = [each.name for each in every if not each.error]
     close = difflib.get_close_matches(key, names, n=1)
     raise BadInput(
-        f"{group} {name}",
+        subject,
         expected="one of " + ", ".join(names) if names else "an installed package that has one",
         got=repr(name),
         todo=f"Did you mean {close[0]!r}?" if close else "Name one of these.",
     )
+
+
+def _checked(found: Plugin, protocol: type) -> Plugin:
+    annotated = {
+        name for base in protocol.__mro__ for name in vars(base).get("__annotations__", ())
+    }
+    parts = {name for name in {*dir(protocol), *annotated} if not name.startswith("_")}
+    missing = sorted(name for name in parts if not hasattr(found.value, name))
+    name = getattr(found.value, "name", found.name)
+    error = ""
+    if missing:
+        error = f"{type(found.value).__name__} is no {protocol.__name__}: no {', '.join(missing)}"
+    elif name != found.name:
+        error = f"its entry point is named {found.name!r}, the object {name!r}"
+    return replace(found, value=None, error=error) if error else found
 
 
 def _load(entry: EntryPoint) -> Plugin:

@@ -1,6 +1,20 @@
-"""Instruments: the simulated microscope."""
+"""Instruments: what a microscope can do, and the simulated one."""
 
-from adatom.instrument.protocol import Microscope
+from adatom.instrument.protocol import (
+    Capabilities,
+    Instrument,
+    Microscope,
+    find_instrument,
+    registered_instruments,
+)
 from adatom.instrument.twin import Twin, TwinOptions
 
-__all__ = ["Microscope", "Twin", "TwinOptions"]
+__all__ = [
+    "Capabilities",
+    "Instrument",
+    "Microscope",
+    "Twin",
+    "TwinOptions",
+    "find_instrument",
+    "registered_instruments",
+]

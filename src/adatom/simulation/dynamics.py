@@ -1,72 +1,30 @@
-"""Molecular dynamics of a supercell at a temperature, run natively in LAMMPS.
+"""Molecular dynamics of a supercell at a temperature, and the record of what it went through.
 
-The thermostats: velocities are drawn at twice the temperature (half of it flows into the bonds),
-a strong Langevin thermostat then heats every atom by itself, because the stiff, nearly harmonic
-modes of a sheet hardly exchange energy within picoseconds; production runs under stochastic
-velocity rescaling (Bussi, Donadio & Parrinello, J. Chem. Phys. 126, 014101 (2007)), which samples
-the canonical ensemble and, unlike Langevin's friction, leaves diffusion and hopping as they are.
+`dynamics` hands a task to the engine that it names; engines fill a `Samples` and turn it into a
+result.
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
-from typing import Literal
 
 import ase
 import numpy as np
-from ase import units
-from ase.calculators.singlepoint import SinglePointCalculator
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
-from adatom.core import SimulationResult, SimulationTask, find_material
-from adatom.errors import BadInput, StepFailed
-from adatom.simulation.classical import Sheet, choose_potential
-from adatom.simulation.engines import engine_version, require
-from adatom.simulation.scaling import lattice_constant_A, scale_to
-
-_LANGEVIN_fs = 50.0
-_RESCALING_fs = 100.0
-
-
-class DynamicsOptions(BaseModel):
-    """How a structure is heated."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    timestep_fs: float = Field(0.5, gt=0, le=2, description="time step, fs")
-    equilibration_ps: float = Field(1.0, ge=0, description="heating before the production, ps")
-    production_ps: float = Field(10.0, gt=0, description="length of the trajectory, ps")
-    sample_fs: float = Field(25.0, gt=0, description="time between samples of the trace, fs")
-    trajectory_frames: int = Field(50, ge=2, description="geometries to keep")
-    thermostat: Literal["rescaling", "none"] = Field(
-        "rescaling", description="of the production: rescaling (NVT) or none (NVE)"
-    )
-    max_seconds: float = Field(600.0, gt=0, description="most wall time, s")
-    material: str = Field("graphene", description="material of the sheet, sets its scale")
-
-
-@dataclass
-class _Samples:
-    """What the trajectory went through; only `_produce` writes to it."""
-
-    time_fs: list[float] = field(default_factory=list)
-    temperature_K: list[float] = field(default_factory=list)
-    energy_eV: list[float] = field(default_factory=list)
-    total_energy_eV: list[float] = field(default_factory=list)
-    geometries: list[ase.Atoms] = field(default_factory=list)
+from adatom.core import SimulationResult, SimulationTask
+from adatom.errors import BadInput
+from adatom.simulation.engines.base import require
+from adatom.simulation.options import DynamicsOptions
 
 
 def dynamics(task: SimulationTask, options: DynamicsOptions) -> SimulationResult:
-    """Run molecular dynamics of one structure at the potential's own lattice constant.
+    """Run molecular dynamics of one structure with the engine that the task names.
 
     Parameters
     ----------
     task
-        The structure, at its material's lattice constant; the engine ``lammps``; temperature in K
-        and seed of velocities and thermostat. Carbon runs in LCBOP, carbon with silicon in
-        Tersoff's SiC. Fixed atoms stay.
+        The structure, at its material's lattice constant; the name of the engine; temperature in K
+        and seed of velocities and thermostat. Fixed atoms stay.
     options
         Times and limits.
 
@@ -75,16 +33,26 @@ def dynamics(task: SimulationTask, options: DynamicsOptions) -> SimulationResult
     Mean and standard deviation of the potential energy over the second half of the production,
     the trace (also ``total_energy_eV``, potential and kinetic), and geometries with velocities and
     potential energy; atoms that leave the cell go on in it, unwrapped. The first geometry is the
-    minimum that the run started from. Status ``failed: <why>`` with what there is where LAMMPS
+    minimum that the run started from. Status ``failed: <why>`` with what there is where the engine
     gave up or the time ran out.
 
     Raises
     ------
     BadInput
-        If the task is not dynamics, the temperature is not positive, or no classical potential
-        covers the elements.
+        If the task is not dynamics, the temperature is not positive, there is no engine of that
+        name, or it does not cover the elements.
     EngineMissing
-        If the engine is missing or does no dynamics.
+        If the engine is not installed, or does no dynamics.
+
+    Examples
+    --------
+    >>> from ase.build import graphene
+    >>> from adatom.core import SimulationTask, Structure
+    >>> sheet = Structure.from_ase(graphene(size=(4, 4, 1), a=2.46, vacuum=7.0))
+    >>> task = SimulationTask(sheet, "dynamics", "lammps", temperature_K=300.0, seed=1)
+    >>> result = dynamics(task, DynamicsOptions(equilibration_ps=0.1, production_ps=0.1))
+    >>> result.status, result.trace["temperature_K"].shape
+    ('done', (4,))
     """
     if task.kind != "dynamics":
         raise BadInput(
@@ -100,111 +68,61 @@ def dynamics(task: SimulationTask, options: DynamicsOptions) -> SimulationResult
             got=repr(task.temperature_K),
             todo="Give the temperature in kelvin.",
         )
-    require(task.engine, "dynamics")
-    begin = time.perf_counter()
-    source = task.structure.to_ase()
-    potential = choose_potential(set(source.get_chemical_symbols()))
-    own = lattice_constant_A(f"lammps/{potential.name}", options.material)
-    atoms = scale_to(source, find_material(options.material).lattice_constant_A, own)
-    samples, status = _Samples(), "done"
-    try:
-        with Sheet(atoms, potential) as sheet:
-            atoms.set_positions(_heat(sheet, task, options))
-            _produce(sheet, atoms, samples, options, begin + options.max_seconds)
-    except StepFailed as error:
-        status = f"failed: {error.got}"
-    second_half = np.array(samples.energy_eV[len(samples.energy_eV) // 2 :])
-    return SimulationResult(
-        structure=task.structure.name,
-        draw=task.structure.draw,
-        engine=f"lammps {engine_version('lammps')} ({potential.name})",
-        task="dynamics",
-        temperature_K=task.temperature_K,
-        energy_eV=float(second_half.mean()) if len(second_half) else float("nan"),
-        energy_sd_eV=float(second_half.std()) if len(second_half) else float("nan"),
-        status=status,
-        seconds=time.perf_counter() - begin,
-        trajectory=(atoms, *samples.geometries),
-        trace={
-            "time_fs": np.array(samples.time_fs),
-            "temperature_K": np.array(samples.temperature_K),
-            "energy_eV": np.array(samples.energy_eV),
-            "total_energy_eV": np.array(samples.total_energy_eV),
-        },
-    )
+    return require(task.engine, "dynamics").dynamics(task, options)
 
 
-def _heat(sheet: Sheet, task: SimulationTask, options: DynamicsOptions) -> NDArray[np.float64]:
-    """Minimise, draw velocities, equilibrate, start the production's thermostat."""
-    fixed = task.structure.fixed
-    kelvin = task.temperature_K
-    velocities, langevin, rescaling = _seeds(task.seed)
-    sheet.hold(fixed)
-    minimum = sheet.minimise()
-    # Only a sheet without held atoms keeps its momentum, and so has three freedoms less.
-    drift = 0 if fixed.any() else 3
-    sheet.command(f"""
-        compute_modify thermo_temp extra/dof {drift + 3 * int(fixed.sum())}
-        timestep {options.timestep_fs * 1e-3}
-        velocity mobile create {2.0 * kelvin} {velocities} mom yes rot no dist gaussian loop all
-        velocity held set 0.0 0.0 0.0
-        fix integrate mobile nve
-        fix heat mobile langevin {kelvin} {kelvin} {_LANGEVIN_fs * 1e-3} {langevin} zero yes
-        thermo 0
-        run {round(options.equilibration_ps * 1e3 / options.timestep_fs)} post no
-        unfix heat
-        """)
-    if drift:
-        sheet.command("velocity mobile zero linear")
-    if options.thermostat == "rescaling":
-        sheet.command(f"""
-            fix heat mobile temp/csvr {kelvin} {kelvin} {_RESCALING_fs * 1e-3} {rescaling}
-            fix_modify heat temp thermo_temp
-            """)
-    return minimum
+@dataclass
+class Samples:
+    """What a trajectory went through, sample by sample, filled by an engine.
 
+    Parameters
+    ----------
+    time_fs, temperature_K, energy_eV, total_energy_eV
+        One number a sample; total is potential and kinetic.
+    geometries
+        Those that are kept, with velocities and potential energy.
+    """
 
-def _produce(
-    sheet: Sheet,
-    atoms: ase.Atoms,
-    samples: _Samples,
-    options: DynamicsOptions,
-    deadline: float,
-) -> None:
-    """Run the production, sample by sample."""
-    stride = max(1, round(options.sample_fs / options.timestep_fs))
-    count = max(2, round(options.production_ps * 1e3 / (stride * options.timestep_fs)))
-    kept = set(np.linspace(0, count - 1, min(count, options.trajectory_frames - 1)).round())
-    for i in range(count):
-        sheet.command(f"run {stride} pre {'no' if i else 'yes'} post no")
-        energy, kelvin = sheet.energy_eV, sheet.temperature_K
-        if not (np.isfinite(energy) and np.isfinite(kelvin)):
-            raise StepFailed(
-                "dynamics",
-                expected="finite energies",
-                got=f"energy {energy} eV at {kelvin} K",
-                todo="Use a shorter time step.",
-            )
-        samples.time_fs.append((i + 1) * stride * options.timestep_fs)
-        samples.temperature_K.append(kelvin)
-        samples.energy_eV.append(energy)
-        samples.total_energy_eV.append(energy + sheet.kinetic_eV)
-        if i in kept:
-            frame = atoms.copy()
-            frame.set_positions(sheet.positions())
-            frame.set_velocities(sheet.velocities_A_fs() / units.fs)
-            frame.calc = SinglePointCalculator(frame, energy=energy)
-            frame.info["time_fs"] = samples.time_fs[-1]
-            samples.geometries.append(frame)
-        if time.perf_counter() > deadline:
-            raise StepFailed(
-                "dynamics",
-                expected=f"{options.production_ps} ps in {options.max_seconds:g} s",
-                got=f"{samples.time_fs[-1] * 1e-3:g} ps when the time was over",
-                todo="Allow more seconds, or ask for a shorter production.",
-            )
+    time_fs: list[float] = field(default_factory=list)
+    temperature_K: list[float] = field(default_factory=list)
+    energy_eV: list[float] = field(default_factory=list)
+    total_energy_eV: list[float] = field(default_factory=list)
+    geometries: list[ase.Atoms] = field(default_factory=list)
 
+    def result(
+        self, task: SimulationTask, *, engine: str, start: ase.Atoms, status: str, seconds: float
+    ) -> SimulationResult:
+        """Sum the samples up.
 
-def _seeds(seed: int) -> list[int]:
-    """Three seeds that LAMMPS accepts (positive, below 9e8), one for each random stream."""
-    return [int(s) % 899_999_999 + 1 for s in np.random.SeedSequence(seed).generate_state(3)]
+        Parameters
+        ----------
+        task
+            What was asked for.
+        engine
+            Engine with version and method.
+        start
+            The minimum that the run started from.
+        status
+            ``done`` or ``failed: <why>``.
+        seconds
+            Wall time.
+        """
+        second_half = np.array(self.energy_eV[len(self.energy_eV) // 2 :])
+        return SimulationResult(
+            structure=task.structure.name,
+            draw=task.structure.draw,
+            engine=engine,
+            task="dynamics",
+            temperature_K=task.temperature_K,
+            energy_eV=float(second_half.mean()) if len(second_half) else float("nan"),
+            energy_sd_eV=float(second_half.std()) if len(second_half) else float("nan"),
+            status=status,
+            seconds=seconds,
+            trajectory=(start, *self.geometries),
+            trace={
+                "time_fs": np.array(self.time_fs),
+                "temperature_K": np.array(self.temperature_K),
+                "energy_eV": np.array(self.energy_eV),
+                "total_energy_eV": np.array(self.total_energy_eV),
+            },
+        )

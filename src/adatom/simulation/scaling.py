@@ -1,4 +1,4 @@
-"""Every engine's own lattice constant, and the scaling of a supercell to it.
+"""Scaling of a supercell to an engine's own lattice constant, and how that constant is measured.
 
 Engines disagree on the lattice constant of graphene by 3 %. A supercell at the experimental one
 would be strained in most of them, and the strain would look like physics.
@@ -6,34 +6,29 @@ would be strained in most of them, and the strain would look like physics.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import ase
 import numpy as np
 from numpy.typing import NDArray
 
 from adatom.core import Material, find_material
-from adatom.errors import EngineMissing
-from adatom.simulation.classical import POTENTIALS, ClassicalCalculator, Sheet
-from adatom.simulation.engines import load_tblite
 
-VACUUM_A = 20.0
-GFN1 = "gfn1-xtb"
-
-# Measured by `measure_lattice_constant_A`, which a test repeats.
-LATTICE_CONSTANTS_A: dict[tuple[str, str], float] = {
-    (GFN1, "graphene"): 2.4566,
-    ("lammps/lcbop", "graphene"): 2.4593,
-    ("lammps/tersoff", "graphene"): 2.5298,
-}
+VACUUM_A = 20.0  # between periodic images of a sheet; in GFN1-xTB cheaper than 10 Å
 
 
-def lattice_constant_A(method: str, material_name: str) -> float:
-    """Give the lattice constant at which a perfect sheet is free of stress in an engine.
+def measure_lattice_constant_A(energy_eV: Callable[[ase.Atoms], float], material: str) -> float:
+    """Measure the lattice constant at which a perfect, flat sheet is free of stress.
+
+    The minimum of a cubic through the energies of five lengths around the best, two rounds. The
+    sheet is 7 x 7 cells, for engines that run at the Γ point alone: smaller, or divisible by
+    three, and the sampling of the Dirac point moves the minimum.
 
     Parameters
     ----------
-    method
-        ``gfn1-xtb``, or ``lammps/`` and the name of a potential.
-    material_name
+    energy_eV
+        Potential energy, eV, of a sheet that is periodic in all directions.
+    material
         Name of the material.
 
     Returns
@@ -44,38 +39,21 @@ def lattice_constant_A(method: str, material_name: str) -> float:
     ------
     BadInput
         If the material is unknown.
-    EngineMissing
-        If the method was not measured for it and its engine cannot be loaded.
+
+    Examples
+    --------
+    Springs of 2.5 Å between the cells of a sheet:
+
+    >>> def springs(atoms):
+    ...     return float((atoms.cell.lengths()[0] / 7 - 2.5) ** 2)
+    >>> round(measure_lattice_constant_A(springs, "graphene"), 4)
+    2.5
     """
-    material = find_material(material_name)
-    known = LATTICE_CONSTANTS_A.get((method, material.name))
-    return measure_lattice_constant_A(method, material_name) if known is None else known
-
-
-def measure_lattice_constant_A(method: str, material_name: str) -> float:
-    """Measure that lattice constant: the minimum of the energy over the length of a flat sheet.
-
-    A cubic through the energies of five lengths around the best, two rounds. The sheet is 7 x 7
-    cells in GFN1-xTB, which adatom runs at the Γ point alone: smaller, or divisible by three, and
-    the sampling of the Dirac point moves the minimum.
-
-    Parameters
-    ----------
-    method, material_name
-        As for `lattice_constant_A`.
-
-    Raises
-    ------
-    BadInput
-        If the material is unknown.
-    EngineMissing
-        If the engine is missing.
-    """
-    material = find_material(material_name)
-    centre = material.lattice_constant_A
+    found = find_material(material)
+    centre = found.lattice_constant_A
     for half_width in (0.04, 0.01):
         lengths = centre * np.linspace(1.0 - half_width, 1.0 + half_width, 5)
-        energies = [_energy_eV(method, _flat_sheet(material, a)) for a in lengths]
+        energies = [energy_eV(_flat_sheet(found, a)) for a in lengths]
         centre = _minimum(lengths, np.array(energies))
     return centre
 
@@ -116,23 +94,6 @@ def _flat_sheet(material: Material, lattice_A: float) -> ase.Atoms:
     unit = ase.Atoms(material.site_species, scaled_positions=fractions, cell=cell, pbc=True)
     sheet: ase.Atoms = unit.repeat((7, 7, 1))
     return sheet
-
-
-def _energy_eV(method: str, atoms: ase.Atoms) -> float:
-    if method == GFN1:
-        atoms.calc = load_tblite()(method="GFN1-xTB", verbosity=0)
-        return float(atoms.get_potential_energy())
-    for potential in POTENTIALS:
-        if method == f"lammps/{potential.name}":
-            with Sheet(atoms, potential) as sheet:
-                atoms.calc = ClassicalCalculator(sheet)
-                return float(atoms.get_potential_energy())
-    raise EngineMissing(
-        f"lattice constant in {method}",
-        expected=f"{GFN1} or " + " or ".join(f"lammps/{p.name}" for p in POTENTIALS),
-        got=method,
-        todo="Use one of these.",
-    )
 
 
 def _minimum(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:

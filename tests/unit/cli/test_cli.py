@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import re
 import shutil
@@ -23,6 +22,8 @@ from typer.testing import CliRunner
 from adatom.cli import main as cli
 from adatom.core import atoms, defects
 from adatom.errors import BadInput, StepFailed
+from adatom.simulation import Status, engine_status
+from adatom.simulation.engines.lammps import LammpsEngine
 from adatom.store import RESULTS_SCHEMA, read_structures, read_trajectory
 from small import PIXEL_A, PIXELS, QUICK, adatom, make_quick, simulated_movie
 
@@ -128,11 +129,9 @@ def test_doctor():
 
 @pytest.mark.parametrize("columns", ["80", "200"])
 def test_doctor_says_how_to_install_what_is_missing(columns, monkeypatch):
-    engines = importlib.import_module("adatom.simulation.engines")
-    present = engines._present
-    monkeypatch.setattr(engines, "_present", lambda e: e.name != "lammps" and present(e))
+    monkeypatch.setattr(LammpsEngine, "status", lambda _: Status(installed=False))
     text = CliRunner(env={"COLUMNS": columns}).invoke(cli.app, ["doctor"]).output
-    rows = {row.name: row for row in engines.engine_status()}
+    rows = {row.name: row for row in engine_status()}
     assert not rows["lammps"].installed
     for row in rows.values():
         assert row.name[:12] in text

@@ -20,14 +20,15 @@ from adatom.simulation import (
     dynamics,
     engine_status,
     engine_version,
-    lattice_constant_A,
+    find_engine,
     measure_lattice_constant_A,
     relax,
     require,
     scale_to,
 )
-from adatom.simulation.classical import Sheet, choose_potential
-from adatom.simulation.engines import load_tblite
+from adatom.simulation.classical import POTENTIALS, Sheet, choose_potential
+from adatom.simulation.engines.lammps import potential_energy_eV
+from adatom.simulation.engines.tblite import load_tblite
 
 A = 2.46
 
@@ -93,7 +94,7 @@ def test_a_missing_engine_says_how_to_install_it():
 
 _ENERGY = """
 import ase.build
-from adatom.simulation.engines import {load}
+from adatom.simulation.engines.tblite import {load}
 atoms = ase.build.graphene(size=(4, 4, 1), vacuum=10.0)
 atoms.pbc = True
 print(float({make}(method="GFN1-xTB", verbosity=0).get_potential_energy(atoms)))
@@ -107,21 +108,22 @@ def test_the_fast_blas_changes_no_energy():
         return float(out.stdout)
 
     fast = energy(load="load_tblite", make="load_tblite()")
-    plain = energy(load="Engine; from tblite.ase import TBLite", make="TBLite")
+    plain = energy(load="ENGINE; from tblite.ase import TBLite", make="TBLite")
     assert fast == pytest.approx(plain, abs=1e-5)
 
 
 # --- scale ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["lammps/lcbop", "lammps/tersoff"])
-def test_shipped_lattice_constants_are_what_is_measured(method):
-    measured = measure_lattice_constant_A(method, "graphene")
-    assert lattice_constant_A(method, "graphene") == pytest.approx(measured, abs=3e-4)
+@pytest.mark.parametrize("potential", POTENTIALS, ids=lambda p: p.name)
+def test_shipped_lattice_constants_are_what_is_measured(potential):
+    measured = measure_lattice_constant_A(lambda a: potential_energy_eV(a, potential), "graphene")
+    shipped = find_engine("lammps").lattice_constant_A("graphene", potential.elements)
+    assert shipped == pytest.approx(measured, abs=3e-4)
 
 
 def test_graphene_has_no_stress_in_xtb_at_its_shipped_constant():
-    own = lattice_constant_A("gfn1-xtb", "graphene")
+    own = find_engine("gfn1-xtb").lattice_constant_A("graphene", {"C"})
     atoms = scale_to(sheet(7, 2), A, own)
     atoms.calc = load_tblite()(method="GFN1-xTB", verbosity=0)
     tension = atoms.get_stress()[:2].mean() * atoms.cell[2, 2]  # eV/Å²
@@ -137,7 +139,7 @@ def test_scaling_keeps_fractions_and_heights():
     assert out.positions[0, 2] - out.positions[5, 2] == pytest.approx(1.2)
     assert atoms.cell[2, 2] == 14.0  # untouched
     with pytest.raises(BadInput, match="material"):
-        lattice_constant_A("gfn1-xtb", "borophene")
+        find_engine("gfn1-xtb").lattice_constant_A("borophene", {"B"})
 
 
 # --- LAMMPS --------------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from adatom.core import Calibration, Movie, content_hash
 from adatom.core.frame import parse_image
 from adatom.errors import BadInput
-from adatom.frames.readers.formats import open_array, open_file, readable_suffixes
+from adatom.frames.readers.base import readable_suffixes
+from adatom.frames.readers.open_file import open_array, open_file
 from adatom.frames.readers.pixel_size import check_range
 from adatom.frames.readers.stack import Stack, as_bad_input
 
@@ -133,7 +134,11 @@ class FrameLoader:
         with as_bad_input(
             subject, "a whole frame", "The file is damaged or cut off: copy it again."
         ):
-            return self._opened[which].load(local)
+            stack = self._opened[which]
+            frame = stack.load(local)
+            if np.shape(frame) != stack.shape:
+                raise ValueError(f"a frame of shape {np.shape(frame)} in place of {stack.shape}")
+            return frame
 
     def _locate(self, i: int) -> tuple[int, int]:
         ends = list(accumulate(self.counts))

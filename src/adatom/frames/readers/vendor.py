@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import struct
 import warnings
 from pathlib import Path
@@ -15,6 +16,10 @@ from adatom.errors import BadInput
 from adatom.frames.readers.pixel_size import Scale, from_axes
 from adatom.frames.readers.stack import Stack, as_bad_input, choose, colour, parse_layout
 
+# It complains of damaged files on the error stream; what matters of it is raised instead.
+logging.getLogger("rsciio").addHandler(logging.NullHandler())
+# Endings that adatom reads itself: only so is one frame read without the others.
+_READ_ELSEWHERE = frozenset({".npy", ".npz", ".h5", ".hdf5", ".tif", ".tiff"})
 # Readers that give images and whose source neither unpickles nor evaluates what is in the file.
 # A reader that a later rosettasciio adds stays shut until somebody has looked at it.
 READERS = frozenset(
@@ -27,6 +32,21 @@ READERS = frozenset(
 # Readers that unpickle or evaluate text, or may through a library that nobody here has reviewed.
 _RUN_CODE = frozenset({"MRCZ", "MSA", "PantaRhei", "Ripple", "USID", "ZSPY", "netCDF"})
 _ELEMENTARY_CHARGE_C = 1.602176634e-19  # exact, SI 2019
+
+
+class VendorReader:
+    """Files of microscopes' vendors, by rosettasciio, which is imported when one is opened."""
+
+    name = "vendor"
+    summary = "Vendors' files by rosettasciio: Gatan, Velox, TIA, NCEM, HyperSpy, MRC and more"
+
+    def suffixes(self) -> tuple[str, ...]:
+        """Endings of the readers of rosettasciio that are allowed."""
+        return tuple(s for s in vendor_suffixes() if s not in _READ_ELSEWHERE)
+
+    def read(self, path: Path, dataset: str | None) -> Stack:
+        """Open a file; see `adatom.frames.readers.base.Reader`."""
+        return open_vendor(path, dataset)
 
 
 def _plugins() -> list[dict[str, Any]]:
@@ -67,7 +87,7 @@ def open_vendor(path: Path, dataset: str | None, reader: str | None = None) -> S
     ]
     allowed = [p for p in fitting if p["name"] in READERS]
     if not allowed:
-        raise _no_reader(path, {str(p["name"]) for p in fitting})
+        raise unreadable(path)
     if allowed[0]["name"] == "Image":
         _check_grey(path)
     images: list[dict[str, Any]] = []
@@ -91,8 +111,14 @@ def _check_grey(path: Path) -> None:
         raise colour(str(path), f"a colour picture ({mode}), such as a screenshot")
 
 
-def _no_reader(path: Path, fitting: set[str]) -> BadInput:
+def unreadable(path: Path) -> BadInput:
+    """Error for a file of an ending that nothing reads; says what stands behind the ending."""
     suffix = path.suffix.lower()
+    fitting = {
+        str(p["name"])
+        for p in _plugins()
+        if suffix.lstrip(".") in {str(e).lower() for e in p["file_extensions"]}
+    }
     got = f"a {suffix} file" if suffix else "a file without an ending to its name"
     if fitting & _RUN_CODE:
         got += ", a format whose reader may run code that the file holds"
@@ -237,3 +263,6 @@ def tiff_vendor_scale(path: Path, number: int) -> Scale:
         (rows.get("units"), columns.get("units")),
         str(path),
     )
+
+
+VENDOR = VendorReader()

@@ -1,0 +1,92 @@
+"""The simulated microscope as a registered instrument: specimen, beam and detector together.
+
+It stands here and not in `adatom.instrument`, because it renders its frames with `adatom.frames`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from pydantic import BaseModel
+
+from adatom.core import Frame, Material, ScanRequest
+from adatom.core.arrays import FloatArray, IntArray
+from adatom.errors import BadInput
+from adatom.frames.simulate.conditions import Conditions
+from adatom.frames.simulate.specimen import lattice_points
+from adatom.frames.simulate.synthesize import image_request
+from adatom.instrument.twin import Twin, TwinOptions
+
+
+class TwinInstrument:
+    """Open the simulated microscope: an `adatom.instrument.protocol.Instrument`.
+
+    Examples
+    --------
+    >>> from adatom.core import ScanRequest, find_material
+    >>> microscope = TWIN.open(TwinOptions(seed=3), find_material("graphene"))
+    >>> request = ScanRequest(microscope.capabilities.center_xy_A, 16.0, 160, 1e6)
+    >>> frame = microscope.scan(request)
+    >>> frame.shape, frame.calibration.pixel_size_A
+    ((160, 160), 0.1)
+    """
+
+    name = "twin"
+    summary = "Simulated microscope: a sheet whose foreign atoms move under the beam"
+    options_type = TwinOptions
+
+    def open(self, options: BaseModel, material: Material) -> Twin:
+        """Put a sheet of the material under the beam."""
+        return make_twin(_twin_options(options), material)
+
+
+def make_twin(options: TwinOptions, material: Material) -> Twin:
+    """Put a sheet of the material under the simulated microscope."""
+    rng = np.random.default_rng(options.seed + 1)
+    sites = lattice_points(
+        material, (options.sheet_A, options.sheet_A), 0.0, rng.uniform(0, 2 * np.pi)
+    )
+    pixel_size_A = options.field_of_view_A / options.pixels
+    base = Conditions(
+        pixel_size_A=pixel_size_A,
+        probe_sigma_A=(0.44, 0.40),
+        tail_fraction=0.15,
+        counts=options.counts,
+        background=0.15,
+        slow_background=0.05,
+        jitter_A=0.03,
+    )
+
+    def render(
+        xy: FloatArray,
+        species: IntArray,
+        request: ScanRequest,
+        rng: np.random.Generator,
+        index: int,
+    ) -> Frame:
+        conditions = replace(
+            base,
+            pixel_size_A=request.calibration.pixel_size_A,
+            counts=base.counts
+            * (request.dose_per_A2 / options.dose_per_A2)
+            * (request.calibration.pixel_size_A / pixel_size_A) ** 2,
+        )
+        frame = image_request(xy, species, material, request, conditions, rng, index=index)
+        return replace(frame, dose_per_A2=request.dose_per_A2)
+
+    return Twin(material, sites, render, options)
+
+
+def _twin_options(options: BaseModel) -> TwinOptions:
+    if not isinstance(options, TwinOptions):
+        raise BadInput(
+            "options of the instrument twin",
+            expected="TwinOptions",
+            got=type(options).__name__,
+            todo="Make them with adatom.instrument.TwinOptions.",
+        )
+    return options
+
+
+TWIN = TwinInstrument()

@@ -1,0 +1,1 @@
+"""Simulation engines: one file each, registered under the entry point group ``adatom.engines``."""

@@ -1,0 +1,124 @@
+"""An engine that is an ASE calculator: all that is common to those, written once."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from contextlib import AbstractContextManager
+
+import ase
+from ase.calculators.calculator import Calculator
+from ase.data import atomic_numbers
+
+from adatom.core import SimulationResult, SimulationTask
+from adatom.errors import AdatomError, BadInput
+from adatom.simulation.engines.base import Status, Task, cannot
+from adatom.simulation.options import DynamicsOptions, RelaxOptions
+from adatom.simulation.relax import relax_with_ase
+from adatom.simulation.scaling import measure_lattice_constant_A
+
+
+class CalculatorEngine(ABC):
+    """Base of an engine whose energies and forces come from an ASE calculator.
+
+    A subclass says who it is in class attributes and gives the calculator; it then relaxes with
+    BFGS. For dynamics it overrides `dynamics` and names the task.
+
+    Attributes
+    ----------
+    name, tasks, elements, boundary, not_for, install
+        As of `adatom.simulation.engines.base.ListedEngine`.
+    covers
+        Chemical symbols that it covers.
+    distribution
+        Name of the installed package whose version is reported.
+    lattice_constants_A
+        Lattice constant of a stress-free sheet by the material's name, Å, as
+        `adatom.simulation.measure_lattice_constant_A` gives it. Others are measured when needed.
+    """
+
+    name: str
+    tasks: tuple[Task, ...] = ("relax",)
+    elements: str
+    boundary: str
+    not_for: str
+    install: str
+    covers: frozenset[str]
+    distribution: str
+    lattice_constants_A: dict[str, float] = {}  # noqa: RUF012 (overridden, never changed)
+
+    @abstractmethod
+    def calculator(
+        self, atoms: ase.Atoms, options: RelaxOptions
+    ) -> AbstractContextManager[Calculator]:
+        """Give a calculator (eV, eV/Å) for these atoms, closed at the end of the context.
+
+        Where nothing has to be closed, return ``contextlib.nullcontext(calculator)``.
+        """
+
+    def version(self) -> str:
+        """Version of `distribution`; any error says that the engine is not installed.
+
+        Where the engine has to be loaded to be sure that it works, override this to do so.
+        """
+        return importlib.metadata.version(self.distribution)
+
+    def status(self) -> Status:
+        """Load the engine to find out whether it is here."""
+        try:
+            return Status(installed=True, version=self.version())
+        except AdatomError as error:
+            return Status(installed=False, note=error.got)
+        except Exception as error:  # noqa: BLE001 (a foreign library may fail in any way)
+            return Status(installed=False, note=f"it does not load: {error}")
+
+    def check_elements(self, symbols: Collection[str]) -> None:
+        """Refuse elements that are not in `covers`.
+
+        Raises
+        ------
+        BadInput
+            Names those that are not covered.
+        """
+        strange = sorted(set(symbols) - self.covers, key=lambda s: atomic_numbers[s])
+        if strange:
+            raise BadInput(
+                f"elements for {self.name}",
+                expected=self.elements,
+                got="+".join(strange),
+                todo="Use an engine that covers them: `adatom doctor` lists what each one does.",
+            )
+
+    def label(self, symbols: Collection[str]) -> str:
+        """Name and version."""
+        del symbols  # one method for all elements
+        return f"{self.name} {self.version()}"
+
+    def lattice_constant_A(self, material: str, symbols: Collection[str]) -> float:
+        """Lattice constant, Å, of a stress-free sheet: from the table, or measured."""
+        del symbols
+        known = self.lattice_constants_A.get(material)
+        if known is not None:
+            return known
+        return measure_lattice_constant_A(self._energy_eV, material)
+
+    def relax(self, task: SimulationTask, options: RelaxOptions) -> SimulationResult:
+        """Relax one structure with BFGS, from where its atoms are."""
+        return relax_with_ase(self, task, options)
+
+    def dynamics(self, task: SimulationTask, options: DynamicsOptions) -> SimulationResult:
+        """Refuse: a calculator alone does no dynamics in adatom.
+
+        Raises
+        ------
+        EngineMissing
+            Always; names the engines that do.
+        """
+        del task, options
+        raise cannot(self, "dynamics")
+
+    def _energy_eV(self, atoms: ase.Atoms) -> float:
+        # Tighter than for a relaxation: the minimum of a flat curve is looked for.
+        with self.calculator(atoms, RelaxOptions(accuracy=1.0)) as calculator:
+            return float(calculator.get_potential_energy(atoms))

