@@ -84,7 +84,7 @@ def adapted_for(
         return file_hash(*files) if all(f.exists() for f in files) else ""
 
     inputs = [config.adapt, movie.fingerprint, material, ensemble.fingerprint(), config.adaptation]
-    steps.run([Job("adapt", "movie", inputs, current, make)])
+    steps.run([Job("adapt", "movie", inputs, current, make, seed=config.seed)])
     done = read_json(outcome)
     warnings = (done["warning"],) if done["warning"] else ()
     return (weights.load(path) if done["adapted"] else ensemble), warnings
@@ -104,7 +104,9 @@ def _adapt_first(
     if automatic and not is_far(first[:_LOOKED_AT], material, ensemble):
         return {"adapted": False, "warning": None}
     try:
-        done = adapt(first, material, ensemble, config.adaptation, progress=progress)
+        done = adapt(
+            first, material, ensemble, config.adaptation, seed=config.seed, progress=progress
+        )
     except BadInput as refused:
         if not automatic:
             raise
@@ -129,11 +131,11 @@ def adapt_to_file(config: Config, path: Path, progress: Progress) -> dict[str, A
     """
     material = material_of(config)
     ensemble = ensemble_of(config)
-    movie, warnings = open_movie(config.input, material, progress)
+    movie, warnings = open_movie(config.input, material, progress, seed=config.seed)
     for warning in warnings:
         progress.warn(warning)
     frames = [movie[i] for i in range(min(config.adaptation.frames, len(movie)))]
-    done = adapt(frames, material, ensemble, config.adaptation, progress=progress)
+    done = adapt(frames, material, ensemble, config.adaptation, seed=config.seed, progress=progress)
     weights.save(done.ensemble, path)
     return done.ensemble.card
 

@@ -71,7 +71,7 @@ def run_campaign(
     calibrator_of(ensemble)
     if not only_find and material == GRAPHENE:
         check_simulation(config, material)
-    movie, warnings = open_movie(config.input, material, progress)
+    movie, warnings = open_movie(config.input, material, progress, seed=config.seed)
     for warning in warnings:
         progress.warn(warning)
     source = config.input.paths or (movie.source,)
@@ -95,8 +95,8 @@ def run_campaign(
             warnings = (*warnings, f"supercells of {material.name} are not built yet: found only")
             progress.warn(warnings[-1])
         elif not only_find:
-            structures, keys = make_structures(movie, material, found, config, steps)
-            results, done = simulate_all(structures, keys, config, steps)
+            structures, keys = make_structures(movie, found, config, steps)
+            results, done = simulate_all(structures, keys, material, config, steps)
             parents += [*keys, *done]
             if not structures:
                 warnings = (*warnings, "no lattice to build a supercell on: nothing was simulated")

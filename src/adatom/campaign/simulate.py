@@ -112,7 +112,7 @@ def _certainty(
 
 
 def make_structures(
-    movie: Movie, material: Material, found: MovieResult, config: Config, steps: Steps
+    movie: Movie, found: MovieResult, config: Config, steps: Steps
 ) -> tuple[list[Structure], list[str]]:
     """Build the supercells and draw from their uncertainty.
 
@@ -120,7 +120,6 @@ def make_structures(
     -------
     Structures, the most probable one and the draws of each defect; and the ledger key of each.
     """
-    del material
     assert movie.calibration is not None  # noqa: S101
     extent = movie.calibration.extent_xy(movie.shape)
     chosen = choose_defects(found, extent, config)
@@ -182,7 +181,11 @@ def supercell_and_draws(
 
 
 def simulate_all(
-    structures: Sequence[Structure], parents: Sequence[str], config: Config, steps: Steps
+    structures: Sequence[Structure],
+    parents: Sequence[str],
+    material: Material,
+    config: Config,
+    steps: Steps,
 ) -> tuple[list[SimulationResult], list[str]]:
     """Relax every draw, then heat every relaxed draw at every temperature.
 
@@ -195,7 +198,7 @@ def simulate_all(
     engine = config.simulate.relax_engine
     pairs = [(s, k) for s, k in zip(structures, parents, strict=True) if s.draw >= 0]
     draws = [s for s, _ in pairs]
-    tasks = [SimulationTask(s, "relax", engine) for s in draws]
+    tasks = [SimulationTask(s, "relax", engine, material=material) for s in draws]
     stems = [directory.trajectories / f"{s.name}-relax" for s in draws]
     version = engine_version(engine)
     jobs = [
@@ -204,7 +207,7 @@ def simulate_all(
     ]
     keys = _run(jobs, tasks, stems, partial(relax, options=config.relax), steps)
     relaxed = [read_result(stem) for stem in stems]
-    heated, hot_keys = _heat(draws, relaxed, keys, config, steps)
+    heated, hot_keys = _heat(draws, relaxed, keys, material, config, steps)
     everything = [*relaxed, *heated]
     write_table(directory.simulations_path, results_table(everything))
     return everything, [*keys, *hot_keys]
@@ -214,6 +217,7 @@ def _heat(
     draws: Sequence[Structure],
     relaxed: Sequence[SimulationResult],
     parents: Sequence[str],
+    material: Material,
     config: Config,
     steps: Steps,
 ) -> tuple[list[SimulationResult], list[str]]:
@@ -223,12 +227,14 @@ def _heat(
     for i, (structure, result) in enumerate(zip(draws, relaxed, strict=True)):
         if result.status.startswith("failed") or not result.trajectory:
             continue
-        start = relaxed_structure(structure, result, config)
+        start = relaxed_structure(structure, result, config.simulate.relax_engine, material)
         for temperature in config.simulate.temperatures_K:
             seed = int(
                 np.random.SeedSequence([config.seed, i, int(temperature)]).generate_state(1)[0]
             )
-            task = SimulationTask(start, "dynamics", engine, temperature, seed % 2**30 + 1)
+            task = SimulationTask(
+                start, "dynamics", engine, temperature, seed % 2**30 + 1, material=material
+            )
             stem = steps.directory.trajectories / f"{structure.name}-{temperature:g}K"
             tasks.append(task)
             stems.append(stem)
@@ -237,11 +243,25 @@ def _heat(
     return [read_result(stem) for stem in stems], keys
 
 
-def relaxed_structure(structure: Structure, result: SimulationResult, config: Config) -> Structure:
-    """Put the relaxed geometry back to the material's lattice constant, for the next engine."""
-    engine = lattice_constant_A(config.simulate.relax_engine, config.material)
+def relaxed_structure(
+    structure: Structure, result: SimulationResult, engine: str, material: Material
+) -> Structure:
+    """Scale what `engine` relaxed to the material's lattice constant, for the next engine.
+
+    Parameters
+    ----------
+    structure
+        As it was before the relaxation.
+    result
+        The relaxation; its last geometry is taken.
+    engine
+        What relaxed it.
+    material
+        The crystal.
+    """
+    constant_A = lattice_constant_A(engine, material.name)
     own = structure.atoms.cell.lengths()[0] / result.trajectory[0].cell.lengths()[0]
-    atoms = scale_to(result.trajectory[-1], engine, engine * float(own))
+    atoms = scale_to(result.trajectory[-1], constant_A, constant_A * float(own))
     atoms.calc = None
     return replace(structure, atoms=atoms)
 

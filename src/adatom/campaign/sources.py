@@ -24,9 +24,20 @@ _SPECTRA = 24  # frames whose spectra are averaged
 
 
 def open_movie(
-    options: InputOptions, material: Material, progress: Progress
+    options: InputOptions, material: Material, progress: Progress, *, seed: int
 ) -> tuple[Movie, tuple[str, ...]]:
     """Open the movie, check every frame of it, and settle its scale.
+
+    Parameters
+    ----------
+    options
+        Files, or the simulated microscope.
+    material
+        What they show.
+    progress
+        Told of every frame that is checked.
+    seed
+        Seed of the simulated microscope.
 
     Returns
     -------
@@ -38,7 +49,7 @@ def open_movie(
         If a file or frame cannot be used, or no scale is known and the lattice gives none.
     """
     if options.twin is not None:
-        return twin_movie(options.twin, material), ()
+        return twin_movie(options.twin, material, seed), ()
     movie = read(
         [Path(p) for p in options.paths],
         pixel_size_A=options.pixel_size_A,
@@ -127,9 +138,9 @@ def _suggestion(found: ScaleEstimate, material: Material) -> str:
     )
 
 
-def twin_movie(options: TwinOptions, material: Material) -> Movie:
-    """Frames of the simulated microscope; the same options give the same frames."""
-    frames = make_twin(options, material).demonstration()
+def twin_movie(options: TwinOptions, material: Material, seed: int) -> Movie:
+    """Take frames with the simulated microscope; the same options and seed give the same ones."""
+    frames = make_twin(options, material, seed).demonstration()
     calibration = Calibration(options.field_of_view_A / options.pixels)
     return Movie(
         load=partial(_frame_of, frames),
@@ -142,9 +153,9 @@ def twin_movie(options: TwinOptions, material: Material) -> Movie:
     )
 
 
-def make_twin(options: TwinOptions, material: Material) -> Twin:
+def make_twin(options: TwinOptions, material: Material, seed: int) -> Twin:
     """Put a sheet of the material under the simulated microscope."""
-    rng = np.random.default_rng(options.seed + 1)
+    rng = np.random.default_rng(seed + 1)
     sites = lattice_points(
         material, (options.sheet_A, options.sheet_A), 0.0, rng.uniform(0, 2 * np.pi)
     )
@@ -169,7 +180,7 @@ def make_twin(options: TwinOptions, material: Material) -> Twin:
         )
         return image_request(xy, species, material, request, conditions, rng, index=index)
 
-    return Twin(material, sites, render, options)
+    return Twin(material, sites, render, options, seed)
 
 
 def _frame_of(frames: list[Frame], index: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from adatom.core import SimulationResult, SimulationTask, find_material
+from adatom.core import SimulationResult, SimulationTask
 from adatom.errors import BadInput, StepFailed
 from adatom.simulation.classical import Sheet, choose_potential
 from adatom.simulation.engines import engine_version, require
@@ -44,7 +44,6 @@ class DynamicsOptions(BaseModel):
         "rescaling", description="of the production: rescaling (NVT) or none (NVE)"
     )
     max_seconds: float = Field(600.0, gt=0, description="most wall time, s")
-    material: str = Field("graphene", description="material of the sheet, sets its scale")
 
 
 @dataclass
@@ -104,8 +103,8 @@ def dynamics(task: SimulationTask, options: DynamicsOptions) -> SimulationResult
     begin = time.perf_counter()
     source = task.structure.to_ase()
     potential = choose_potential(set(source.get_chemical_symbols()))
-    own = lattice_constant_A(f"lammps/{potential.name}", options.material)
-    atoms = scale_to(source, find_material(options.material).lattice_constant_A, own)
+    own = lattice_constant_A(f"lammps/{potential.name}", task.material.name)
+    atoms = scale_to(source, task.material.lattice_constant_A, own)
     samples, status = _Samples(), "done"
     try:
         with Sheet(atoms, potential) as sheet:

@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from threadpoolctl import threadpool_limits
 
-from adatom.core import SimulationResult, SimulationTask, find_material
+from adatom.core import SimulationResult, SimulationTask
 from adatom.core.arrays import FloatArray
 from adatom.errors import AdatomError, BadInput
 from adatom.simulation.classical import ClassicalCalculator, Sheet, choose_potential
@@ -64,7 +64,6 @@ class RelaxOptions(BaseModel):
     prepare: bool = Field(
         default=True, description="go to the classical minimum first, and start from its Hessian"
     )
-    material: str = Field("graphene", description="material of the sheet, sets its scale")
     trajectory_frames: int = Field(12, ge=2, description="geometries to keep")
 
 
@@ -166,15 +165,15 @@ def _start(
 ) -> tuple[ase.Atoms, ase.Atoms, FloatArray | None, str]:
     """Scaled structure, where the optimiser starts, first Hessian (eV/Å²), name of the method."""
     source = task.structure.to_ase()
-    experiment = find_material(options.material).lattice_constant_A
+    experiment = task.material.lattice_constant_A
     symbols = set(source.get_chemical_symbols())
     hessian = None
     if task.engine == GFN1:
-        own = lattice_constant_A(GFN1, options.material)
+        own = lattice_constant_A(GFN1, task.material.name)
         given = scale_to(source, experiment, own)
         atoms = given.copy()
         if options.prepare:
-            atoms, hessian = _classical_start(given, task.structure.fixed, own, options.material)
+            atoms, hessian = _classical_start(given, task.structure.fixed, own, task.material.name)
         atoms.calc = load_tblite()(
             method="GFN1-xTB",
             accuracy=options.accuracy,
@@ -184,7 +183,7 @@ def _start(
         method = f"{GFN1} (tblite {engine_version(GFN1)})"
     else:
         potential = choose_potential(symbols)
-        own = lattice_constant_A(f"lammps/{potential.name}", options.material)
+        own = lattice_constant_A(f"lammps/{potential.name}", task.material.name)
         given = scale_to(source, experiment, own)
         atoms = given.copy()
         atoms.calc = ClassicalCalculator(stack.enter_context(Sheet(atoms, potential)))

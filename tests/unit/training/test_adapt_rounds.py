@@ -297,7 +297,6 @@ def test_the_guards_radius_goes_with_the_pattern():
     [
         {"rounds": 0}, {"frames": 0}, {"steps": 0}, {"learning_rate": 0}, {"real_share": 1.5},
         {"fewer": 0.5}, {"calibration_frames": 8}, {"validation_frames": 1}, {"epochs": 3},
-        {"seed": -1},
     ],
 )  # fmt: skip
 def test_options_out_of_range_are_refused(wrong):

@@ -107,6 +107,7 @@ def adapt(
     ensemble: Ensemble,
     options: AdaptOptions | None = None,
     *,
+    seed: int = 0,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Adapted:
@@ -122,6 +123,8 @@ def adapt(
         Calibrated; left as it is.
     options
         See `AdaptOptions`.
+    seed
+        Seed of the training and of the simulated frames.
     workers
         Processes at a time; the number of cores by default.
     progress
@@ -147,7 +150,7 @@ def adapt(
         )
     progress.start("rounds", options.rounds, 0)
     with local_processes(workers or cores()) as pool:
-        work = RoundRunner(pool, material, options, first[0].calibration.pixel_size_A)
+        work = RoundRunner(pool, material, options, first[0].calibration.pixel_size_A, seed)
         out = _rounds(work, first, ensemble, progress)
     progress.finish("rounds")
     return out
@@ -160,6 +163,7 @@ def tune_on(
     options: AdaptOptions | None = None,
     *,
     pixel_size_A: float | None = None,
+    seed: int = 0,
 ) -> Ensemble:
     """Train and calibrate an ensemble for known conditions, on simulated frames alone.
 
@@ -175,11 +179,13 @@ def tune_on(
         Steps, learning rate, calibration.
     pixel_size_A
         As it will be given, Å; by default the true one.
+    seed
+        Seed of the training and of the simulated frames.
     """
     options = options or AdaptOptions()
     with local_processes(cores()) as pool:
         given = pixel_size_A or imaging.pixel_size_A.value
-        work = RoundRunner(pool, material, options, given)
+        work = RoundRunner(pool, material, options, given, seed)
         matched = work.matched(imaging)
         tuned = work.tune(ensemble, matched, 0, change_taken(work.validate(ensemble, imaging, 0)))
         return work.calibrate(tuned, matched, 0)

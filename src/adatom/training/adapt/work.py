@@ -94,6 +94,7 @@ class RoundRunner:
     material: Material
     options: AdaptOptions
     pixel_size_A: float  # of the frames, as given
+    seed: int = 0
     density_A2: float | None = None  # of dispersed atoms, as found
 
     def see(
@@ -124,7 +125,9 @@ class RoundRunner:
         The card is the old one.
         """
         jobs = [
-            self.pool.submit(_tune, network, source, self.options, self.material, number, i)
+            self.pool.submit(
+                _tune, network, source, self.options, self.material, [self.seed, number, i]
+            )
             for i, network in enumerate(ensemble.networks)
         ]
         networks = tuple(job.result() for job in jobs)
@@ -136,7 +139,7 @@ class RoundRunner:
         count, parts = self.options.calibration_frames, 2 * cores()
         shares = np.array_split(np.arange(count), parts)
         wide = replace(matched, field_A=_VALIDATION_FIELD_A * self.material.scale)
-        seed = [self.options.seed, number, 1]
+        seed = [self.seed, number, 1]
         job = partial(_observe, ensemble, wide, seed)
         observations, descriptions = [], []
         for some, more in self.pool.map(job, [s.tolist() for s in shares]):
@@ -157,7 +160,7 @@ class RoundRunner:
         field = _VALIDATION_FIELD_A * self.material.scale
         scenes = replace(self.matched(like), field_A=field, wide=0.0, fewer=1.0)
         scenes = replace(scenes, contaminated=0.0) if clean else scenes
-        job = partial(_answer, ensemble, scenes, [self.options.seed, number, 2])
+        job = partial(_answer, ensemble, scenes, [self.seed, number, 2])
         tally = Tally(within_A=MATCH_A * self.material.scale)
         for truth, answer in self.pool.map(job, range(frames or self.options.validation_frames)):
             tally.add(truth, answer)
@@ -214,10 +217,12 @@ def _see(ensemble: Ensemble, material: Material, scored: bool, frame: Frame) -> 
 
 def _tune(
     network: Network, source: Callable[..., Any], options: AdaptOptions, material: Material,
-    number: int, which: int,
+    seeds: Sequence[int],
 ) -> Network:  # fmt: skip
+    """Train one network; `seeds` are the experiment's, the round's and the network's number."""
     weights.threads(1)
-    seed = 1_000_000 * (options.seed + 1) + 1000 * number + which
+    own, number, which = seeds
+    seed = 1_000_000 * (own + 1) + 1000 * number + which
     training = _training(material)
     return fit(
         deepcopy(network), source, seed, training, steps=options.steps,
