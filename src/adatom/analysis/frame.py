@@ -10,7 +10,7 @@ import numpy as np
 from adatom.core import Frame, Material
 from adatom.errors import BadInput
 from adatom.features.calibration.calibrator import Calibrator
-from adatom.features.find import Found, find
+from adatom.features.find import FindOptions, Found, find
 from adatom.features.novelty.frame import Novelty, share_sure
 from adatom.learning import weights
 from adatom.learning.ensemble import predict_tiles
@@ -37,7 +37,12 @@ def calibrator_of(ensemble: weights.Ensemble) -> Calibrator:
     return Calibrator.model_validate(ensemble.card["calibration"])
 
 
-def look(frame: Frame, ensemble: weights.Ensemble, material: Material) -> Found:
+def look(
+    frame: Frame,
+    ensemble: weights.Ensemble,
+    material: Material,
+    options: FindOptions | None = None,
+) -> Found:
     """Find what one frame shows, as a calibrated ensemble sees it.
 
     Raises
@@ -46,7 +51,7 @@ def look(frame: Frame, ensemble: weights.Ensemble, material: Material) -> Found:
         If the ensemble's card has no calibration.
     """
     tiles = predict_tiles(frame, ensemble)
-    return find(frame, tiles, material, calibrator_of(ensemble))
+    return find(frame, tiles, material, calibrator_of(ensemble), options)
 
 
 def novelty_of(ensemble: weights.Ensemble, which: str = "novelty") -> Novelty | None:

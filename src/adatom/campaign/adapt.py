@@ -23,6 +23,7 @@ from adatom.campaign.sources import open_movie
 from adatom.campaign.steps import Job, Steps
 from adatom.core import Frame, Material, Movie
 from adatom.errors import BadInput
+from adatom.features.find import FindOptions
 from adatom.learning import weights
 from adatom.learning.weights import Ensemble
 from adatom.parallel.progress import Progress
@@ -32,7 +33,12 @@ from adatom.training.adapt.rounds import Adapted, adapt
 _LOOKED_AT = 3  # first frames that decide whether a campaign adapts
 
 
-def is_far(frames: Sequence[Frame], material: Material, ensemble: Ensemble) -> bool:
+def is_far(
+    frames: Sequence[Frame],
+    material: Material,
+    ensemble: Ensemble,
+    options: FindOptions | None = None,
+) -> bool:
     """Tell whether most of some frames are unlike training, or show hardly a sure atom.
 
     Parameters
@@ -43,11 +49,13 @@ def is_far(frames: Sequence[Frame], material: Material, ensemble: Ensemble) -> b
         What they show.
     ensemble
         With a calibration; one without novelty in its card is taken to be near.
+    options
+        How atoms are found.
     """
     novelty = novelty_of(ensemble)
     if novelty is None:
         return False
-    seen = [conditions_of(look(f, ensemble, material), novelty) for f in frames]
+    seen = [conditions_of(look(f, ensemble, material, options), novelty) for f in frames]
     far = [is_out_of_distribution(c) or has_few_confident_atoms(c) for c in seen]
     return float(np.mean(far)) > 0.5
 
@@ -83,7 +91,14 @@ def adapted_for(
             files += [path, path.with_suffix(".json")]
         return file_hash(*files) if all(f.exists() for f in files) else ""
 
-    inputs = [config.adapt, movie.fingerprint, material, ensemble.fingerprint(), config.adaptation]
+    inputs = [
+        config.adapt,
+        movie.fingerprint,
+        material,
+        ensemble.fingerprint(),
+        config.adaptation,
+        config.find,
+    ]
     steps.run([Job("adapt", "movie", inputs, current, make, seed=config.seed)])
     done = read_json(outcome)
     warnings = (done["warning"],) if done["warning"] else ()
@@ -101,11 +116,17 @@ def _adapt_first(
     """Adapt to the first frames, if need be; gives whether it did, and what to tell the user."""
     first = [movie[i] for i in range(min(config.adaptation.frames, len(movie)))]
     automatic = config.adapt == "auto"
-    if automatic and not is_far(first[:_LOOKED_AT], material, ensemble):
+    if automatic and not is_far(first[:_LOOKED_AT], material, ensemble, config.find):
         return {"adapted": False, "warning": None}
     try:
         done = adapt(
-            first, material, ensemble, config.adaptation, seed=config.seed, progress=progress
+            first,
+            material,
+            ensemble,
+            config.adaptation,
+            find_options=config.find,
+            seed=config.seed,
+            progress=progress,
         )
     except BadInput as refused:
         if not automatic:
@@ -135,7 +156,15 @@ def adapt_to_file(config: Config, path: Path, progress: Progress) -> dict[str, A
     for warning in warnings:
         progress.warn(warning)
     frames = [movie[i] for i in range(min(config.adaptation.frames, len(movie)))]
-    done = adapt(frames, material, ensemble, config.adaptation, seed=config.seed, progress=progress)
+    done = adapt(
+        frames,
+        material,
+        ensemble,
+        config.adaptation,
+        find_options=config.find,
+        seed=config.seed,
+        progress=progress,
+    )
     weights.save(done.ensemble, path)
     return done.ensemble.card
 

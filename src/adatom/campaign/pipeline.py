@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adatom.analysis.card import uncalibrated
 from adatom.analysis.frame import calibrator_of
 from adatom.campaign.adapt import adapted_for
 from adatom.campaign.advise import advise_campaign
@@ -80,6 +81,8 @@ def run_campaign(
     ) as directory:
         steps = Steps(directory, progress)
         ensemble, told = adapted_for(movie, material, config, ensemble, steps)
+        unknown = uncalibrated(ensemble.card, config.find)
+        told = (*told, unknown) if unknown else told
         warnings = (*warnings, *told)
         for warning in told:
             progress.warn(warning)

@@ -83,6 +83,18 @@ def test_facts_are_written_once(tmp_path):
     }  # fmt: skip
 
 
+def test_options_without_a_calibration_are_told_of(tmp_path):
+    source = tmp_path / "frames.npy"
+    np.save(source, simulated_movie(1))
+    table = {
+        "input": {"paths": [str(source)], "pixel_size_A": PIXEL_A},
+        "adapt": "never", "find": {"locate": {"threshold": 0.11}},
+    }  # fmt: skip
+    outcome = run_campaign(parse_config(table, "test"), tmp_path / "out", only_find=True)
+    (told,) = [w for w in outcome.summary["warnings"] if "calibrated" in w]
+    assert "find.locate.threshold is 0.11 here and was 0.08" in told
+
+
 def _named(table: dict[str, Any], names: tuple[str, ...], where: str = "") -> list[tuple[str, Any]]:
     found = []
     for key, value in table.items():

@@ -20,6 +20,7 @@ from adatom.core import Frame, LabelledFrame, Material
 from adatom.core.imaging import Imaging
 from adatom.errors import BadInput
 from adatom.features.conditions.estimate import estimate_imaging
+from adatom.features.find import FindOptions
 from adatom.features.member_scores import MemberScore, choose_members, mean_scores
 from adatom.frames.lattice.faint import estimate_faint, lattice_evidence
 from adatom.frames.lattice.spectrum import TRUSTED_CONTRAST, estimate_scale
@@ -107,6 +108,7 @@ def adapt(
     ensemble: Ensemble,
     options: AdaptOptions | None = None,
     *,
+    find_options: FindOptions | None = None,
     seed: int = 0,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -123,6 +125,8 @@ def adapt(
         Calibrated; left as it is.
     options
         See `AdaptOptions`.
+    find_options
+        How atoms are found, here and with the adapted ensemble; it is calibrated for them.
     seed
         Seed of the training and of the simulated frames.
     workers
@@ -150,7 +154,9 @@ def adapt(
         )
     progress.start("rounds", options.rounds, 0)
     with local_processes(workers or cores()) as pool:
-        work = RoundRunner(pool, material, options, first[0].calibration.pixel_size_A, seed)
+        given = first[0].calibration.pixel_size_A
+        find = find_options or FindOptions()
+        work = RoundRunner(pool, material, options, given, seed, find)
         out = _rounds(work, first, ensemble, progress)
     progress.finish("rounds")
     return out

@@ -15,7 +15,7 @@ from adatom.analysis.frame import calibrator_of, look
 from adatom.core import Frame, LabelledFrame, Lattice, Material
 from adatom.core.imaging import Imaging
 from adatom.features.calibration.calibrator import MATCH_A
-from adatom.features.find import Found, find
+from adatom.features.find import FindOptions, Found, find
 from adatom.features.member_scores import MemberScore, score_members
 from adatom.features.refinement.refine import Optics
 from adatom.frames.lattice.fit import fit_lattice
@@ -95,13 +95,14 @@ class RoundRunner:
     options: AdaptOptions
     pixel_size_A: float  # of the frames, as given
     seed: int = 0
+    find: FindOptions = FindOptions()  # noqa: RUF009 (frozen)
     density_A2: float | None = None  # of dispersed atoms, as found
 
     def see(
         self, frames: list[Frame], ensemble: Ensemble, *, scored: bool = True
     ) -> list[ScoredFrame]:
         """Look at frames with an ensemble, and score its members."""
-        job = partial(_see, ensemble, self.material, scored)
+        job = partial(_see, ensemble, self.material, self.find, scored)
         return list(self.pool.map(job, frames))
 
     def matched(self, imaging: Imaging, *, fewer: float | None = None) -> SimulatedLike:
@@ -140,12 +141,12 @@ class RoundRunner:
         shares = np.array_split(np.arange(count), parts)
         wide = replace(matched, field_A=_VALIDATION_FIELD_A * self.material.scale)
         seed = [self.seed, number, 1]
-        job = partial(_observe, ensemble, wide, seed)
+        job = partial(_observe, ensemble, wide, self.find, seed)
         observations, descriptions = [], []
         for some, more in self.pool.map(job, [s.tolist() for s in shares]):
             observations += some
             descriptions += more
-        return with_calibration(ensemble, self.material, observations, descriptions)
+        return with_calibration(ensemble, self.material, observations, descriptions, self.find)
 
     def validate(
         self, ensemble: Ensemble, imaging: Imaging, number: int, factor: float = 1.0,
@@ -160,7 +161,7 @@ class RoundRunner:
         field = _VALIDATION_FIELD_A * self.material.scale
         scenes = replace(self.matched(like), field_A=field, wide=0.0, fewer=1.0)
         scenes = replace(scenes, contaminated=0.0) if clean else scenes
-        job = partial(_answer, ensemble, scenes, [self.seed, number, 2])
+        job = partial(_answer, ensemble, scenes, self.find, [self.seed, number, 2])
         tally = Tally(within_A=MATCH_A * self.material.scale)
         for truth, answer in self.pool.map(job, range(frames or self.options.validation_frames)):
             tally.add(truth, answer)
@@ -204,14 +205,21 @@ def _training(material: Material) -> TrainOptions:
     return TrainOptions().at_scale(material.scale)
 
 
-def _see(ensemble: Ensemble, material: Material, scored: bool, frame: Frame) -> ScoredFrame:
+def _see(
+    ensemble: Ensemble, material: Material, options: FindOptions, scored: bool, frame: Frame
+) -> ScoredFrame:
     weights.threads(1)
     maps = predict(frame, ensemble)
-    found = find(frame, [maps], material, calibrator_of(ensemble))
+    found = find(frame, [maps], material, calibrator_of(ensemble), options)
     sure = found.atoms.column("p_exists") > 0.5
     host = sure & (found.atoms.elements == material.host)
     lattice = fit_lattice(found.atoms.xy[host], material, others_xy=found.atoms.xy[sure & ~host])
-    scores = score_members([frame], [maps], material) if scored else []
+    scores = []
+    if scored:
+        scores = score_members(
+            [frame], [maps], material,
+            locate_options=options.locate, refine_options=options.refine,
+        )  # fmt: skip
     return ScoredFrame(frame, found, lattice, scores)
 
 
@@ -230,21 +238,27 @@ def _tune(
     )  # fmt: skip
 
 
-def _observe(ensemble: Ensemble, matched: SimulatedLike, seed: list[int], which: list[int]) -> Any:
+def _observe(
+    ensemble: Ensemble,
+    matched: SimulatedLike,
+    options: FindOptions,
+    seed: list[int],
+    which: list[int],
+) -> Any:
     weights.threads(1)
     frames = []
     for i in which:
         rng = np.random.default_rng([*seed, i])
         frames.append(matched.frame(rng, whole=i % 3 > 0, empty=i % _BLANK == _BLANK - 1))
-    return observe(ensemble, matched.material, frames)
+    return observe(ensemble, matched.material, frames, options)
 
 
 def _answer(
-    ensemble: Ensemble, matched: SimulatedLike, seed: list[int], which: int
+    ensemble: Ensemble, matched: SimulatedLike, options: FindOptions, seed: list[int], which: int
 ) -> tuple[LabelledFrame, Answer]:
     weights.threads(1)
     truth = matched.frame(np.random.default_rng([*seed, which]), whole=True)
-    return truth, answer_of(look(truth.frame, ensemble, matched.material))
+    return truth, answer_of(look(truth.frame, ensemble, matched.material, options))
 
 
 def density(seen: Sequence[ScoredFrame], material: Material) -> float | None:
