@@ -67,7 +67,7 @@ def example_frames(count: int = 2, *, seed: int = 7) -> tuple[NDArray[np.float32
     -------
     Counts, shape (frame, row, col), and the pixel size in Å.
     """
-    movie = twin_movie(TwinOptions(frames=count, seed=seed), load_material("graphene"))
+    movie = twin_movie(TwinOptions(frames=count), load_material("graphene"), seed)
     frames = list(movie)
     return np.stack([f.data for f in frames]), frames[0].calibration.pixel_size_A
 
@@ -278,12 +278,16 @@ def simulate(
     -------
     Relaxations in the order of the structures, then the dynamics.
     """
-    config = _config(material, None)
+    config, chosen = _config(material, None), load_material(material)
     given = [s if isinstance(s, Structure) else Structure.from_ase(s) for s in structures]
     with local_processes(min(workers or cores(), max(len(given), 1))) as pool:
         engine = config.simulate.relax_engine
         jobs = [
-            pool.submit(relax, SimulationTask(s, "relax", engine), relax_options or config.relax)
+            pool.submit(
+                relax,
+                SimulationTask(s, "relax", engine, material=chosen),
+                relax_options or config.relax,
+            )
             for s in given
         ]
         relaxed = [job.result() for job in jobs]
@@ -296,6 +300,7 @@ def simulate(
                     config.simulate.dynamics_engine,
                     temperature,
                     seed + 1 + i,
+                    material=chosen,
                 ),
                 dynamics_options or config.dynamics,
             )

@@ -93,7 +93,8 @@ def choose_ensemble(
         return file_hash(*files) if all(f.exists() for f in files) else ""
 
     inputs = [config.adapt, movie.fingerprint, material, ensemble.fingerprint(), config.adaptation]
-    steps.run([Job("adapt", "movie", [*inputs, config.analysis()], current, make)])
+    job = Job("adapt", "movie", [*inputs, config.analysis()], current, make, seed=config.seed)
+    steps.run([job])
     done = read_json(outcome)
     warnings = (done["warning"],) if done["warning"] else ()
     if done["adapted"]:
@@ -111,7 +112,15 @@ def _adapt(
 ) -> dict[str, Any]:
     """Adapt to the first frames; gives whether it did, and what to tell the user."""
     try:
-        done = adapt(first, material, ensemble, config.adaptation, progress=progress)
+        done = adapt(
+            first,
+            material,
+            ensemble,
+            config.adaptation,
+            find_options=config.find,
+            seed=config.seed,
+            progress=progress,
+        )
     except BadInput as refused:
         if config.adapt == "always":
             raise
@@ -139,11 +148,19 @@ def adapt_to_file(config: Config, path: Path, progress: Progress) -> dict[str, A
     """
     material = material_of(config)
     ensemble = ensemble_of(config)
-    movie, warnings = open_movie(config.input, material, progress)
+    movie, warnings = open_movie(config.input, material, progress, seed=config.seed)
     for warning in warnings:
         progress.warn(warning)
     frames = [movie[i] for i in range(min(config.adaptation.frames, len(movie)))]
-    done = adapt(frames, material, ensemble, config.adaptation, progress=progress)
+    done = adapt(
+        frames,
+        material,
+        ensemble,
+        config.adaptation,
+        find_options=config.find,
+        seed=config.seed,
+        progress=progress,
+    )
     weights.save(done.ensemble, path)
     return done.ensemble.card
 

@@ -46,7 +46,8 @@ def advise_campaign(
         # Threshold and vibrations are known here for graphene alone.
         damage=damage_by_voltage(material, config.voltage_kV) if material == GRAPHENE else {},
         latest_frame=last,
-        options=config.advice.model_copy(update={"voltage_kV": config.voltage_kV}),
+        voltage_kV=config.voltage_kV,
+        options=config.advice,
     )
     path = directory.advice_path
     write = Job(

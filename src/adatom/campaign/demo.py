@@ -16,7 +16,7 @@ def demo_config(seed: int) -> Config:
     """Configure a campaign that two cores finish within three minutes."""
     return Config(
         seed=seed,
-        input=InputOptions(twin=TwinOptions(seed=seed)),
+        input=InputOptions(twin=TwinOptions()),
         supercell=SupercellOptions(min_width_A=12.0, defect_radius_A=4.5),
         simulate=SimulateOptions(draws=4, max_structures=2),
         dynamics=DynamicsOptions(production_ps=5.0),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adatom.analysis.card import uncalibrated
 from adatom.analysis.frame import calibrator_of
 from adatom.campaign.adapt import choose_ensemble
 from adatom.campaign.advise import advise_campaign
@@ -71,7 +72,7 @@ def run_campaign(
     calibrator_of(ensemble)
     if not only_find and material == GRAPHENE:
         check_simulation(config, material)
-    movie, warnings = open_movie(config.input, material, progress)
+    movie, warnings = open_movie(config.input, material, progress, seed=config.seed)
     for warning in warnings:
         progress.warn(warning)
     source = config.input.paths or (movie.source,)
@@ -80,8 +81,10 @@ def run_campaign(
     ) as directory:
         steps = Steps(directory, progress)
         chosen = choose_ensemble(movie, material, config, ensemble, steps)
-        warnings = (*warnings, *chosen.warnings)
-        for warning in chosen.warnings:
+        unknown = uncalibrated(chosen.ensemble.card, config.find)
+        told = (*chosen.warnings, unknown) if unknown else chosen.warnings
+        warnings = (*warnings, *told)
+        for warning in told:
             progress.warn(warning)
         found = find_in_movie(movie, material, config, chosen.ensemble, steps, chosen.analysed)
         more = (*_novelty_warnings(found), *_lattice_warnings(found.lattices))
@@ -95,8 +98,8 @@ def run_campaign(
             warnings = (*warnings, f"supercells of {material.name} are not built yet: found only")
             progress.warn(warnings[-1])
         elif not only_find:
-            structures, keys = make_structures(movie, material, found, config, steps)
-            results, done = simulate_all(structures, keys, config, steps)
+            structures, keys = make_structures(movie, found, config, steps)
+            results, done = simulate_all(structures, keys, material, config, steps)
             parents += [*keys, *done]
             if not structures:
                 warnings = (*warnings, "no lattice to build a supercell on: nothing was simulated")

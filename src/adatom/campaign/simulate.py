@@ -112,7 +112,7 @@ def _certainty(
 
 
 def make_structures(
-    movie: Movie, material: Material, found: MovieResult, config: Config, steps: Steps
+    movie: Movie, found: MovieResult, config: Config, steps: Steps
 ) -> tuple[list[Structure], list[str]]:
     """Build the supercells and draw from their uncertainty.
 
@@ -120,7 +120,6 @@ def make_structures(
     -------
     Structures, the most probable one and the draws of each defect; and the ledger key of each.
     """
-    del material
     assert movie.calibration is not None  # noqa: S101
     extent = movie.calibration.extent_xy(movie.shape)
     chosen = choose_defects(found, extent, config)
@@ -182,7 +181,11 @@ def supercell_and_draws(
 
 
 def simulate_all(
-    structures: Sequence[Structure], parents: Sequence[str], config: Config, steps: Steps
+    structures: Sequence[Structure],
+    parents: Sequence[str],
+    material: Material,
+    config: Config,
+    steps: Steps,
 ) -> tuple[list[SimulationResult], list[str]]:
     """Relax every draw, then heat every relaxed draw at every temperature.
 
@@ -195,7 +198,7 @@ def simulate_all(
     engine = config.simulate.relax_engine
     pairs = [(s, k) for s, k in zip(structures, parents, strict=True) if s.draw >= 0]
     draws = [s for s, _ in pairs]
-    tasks = [SimulationTask(s, "relax", engine) for s in draws]
+    tasks = [SimulationTask(s, "relax", engine, material=material) for s in draws]
     stems = [directory.trajectories / f"{s.name}-relax" for s in draws]
     version = engine_version(engine)
     jobs = [
@@ -204,7 +207,7 @@ def simulate_all(
     ]
     keys = _run(jobs, tasks, stems, partial(relax, options=config.relax), steps)
     relaxed = [read_result(stem) for stem in stems]
-    heated, hot_keys = _heat(draws, relaxed, keys, config, steps)
+    heated, hot_keys = _heat(draws, relaxed, keys, material, config, steps)
     everything = [*relaxed, *heated]
     write_table(directory.simulations_path, results_table(everything))
     return everything, [*keys, *hot_keys]
@@ -214,6 +217,7 @@ def _heat(
     draws: Sequence[Structure],
     relaxed: Sequence[SimulationResult],
     parents: Sequence[str],
+    material: Material,
     config: Config,
     steps: Steps,
 ) -> tuple[list[SimulationResult], list[str]]:
@@ -228,7 +232,9 @@ def _heat(
             seed = int(
                 np.random.SeedSequence([config.seed, i, int(temperature)]).generate_state(1)[0]
             )
-            task = SimulationTask(start, "dynamics", engine, temperature, seed % 2**30 + 1)
+            task = SimulationTask(
+                start, "dynamics", engine, temperature, seed % 2**30 + 1, material=material
+            )
             stem = steps.directory.trajectories / f"{structure.name}-{temperature:g}K"
             tasks.append(task)
             stems.append(stem)

@@ -21,9 +21,20 @@ _SPECTRA = 24  # frames whose spectra are averaged
 
 
 def open_movie(
-    options: InputOptions, material: Material, progress: Progress
+    options: InputOptions, material: Material, progress: Progress, *, seed: int
 ) -> tuple[Movie, tuple[str, ...]]:
     """Open the movie, check every frame of it, and settle its scale.
+
+    Parameters
+    ----------
+    options
+        Files, or the simulated microscope.
+    material
+        What they show.
+    progress
+        Told of every frame that is checked.
+    seed
+        Seed of the simulated microscope.
 
     Returns
     -------
@@ -35,7 +46,7 @@ def open_movie(
         If a file or frame cannot be used, or no scale is known and the lattice gives none.
     """
     if options.twin is not None:
-        return twin_movie(options.twin, material), ()
+        return twin_movie(options.twin, material, seed), ()
     movie = read(
         [Path(p) for p in options.paths],
         pixel_size_A=options.pixel_size_A,
@@ -124,9 +135,9 @@ def _suggestion(found: ScaleEstimate, material: Material) -> str:
     )
 
 
-def twin_movie(options: TwinOptions, material: Material) -> Movie:
-    """Frames of the simulated microscope; the same options give the same frames."""
-    frames = make_twin(options, material).demonstration()
+def twin_movie(options: TwinOptions, material: Material, seed: int) -> Movie:
+    """Take frames with the simulated microscope; the same options and seed give the same ones."""
+    frames = make_twin(options, material, seed).demonstration()
     calibration = Calibration(options.field_of_view_A / options.pixels)
     return Movie(
         load=partial(_frame_of, frames),

@@ -25,7 +25,7 @@ class TwinInstrument:
     Examples
     --------
     >>> from adatom.core import ScanRequest, find_material
-    >>> microscope = TWIN.open(TwinOptions(seed=3), find_material("graphene"))
+    >>> microscope = TWIN.open(TwinOptions(), find_material("graphene"), seed=3)
     >>> request = ScanRequest(microscope.capabilities.center_xy_A, 16.0, 160, 1e6)
     >>> frame = microscope.scan(request)
     >>> frame.shape, frame.calibration.pixel_size_A
@@ -36,14 +36,14 @@ class TwinInstrument:
     summary = "Simulated microscope: a sheet whose foreign atoms move under the beam"
     options_type = TwinOptions
 
-    def open(self, options: BaseModel, material: Material) -> Twin:
+    def open(self, options: BaseModel, material: Material, *, seed: int = 0) -> Twin:
         """Put a sheet of the material under the beam."""
-        return make_twin(_twin_options(options), material)
+        return make_twin(_twin_options(options), material, seed)
 
 
-def make_twin(options: TwinOptions, material: Material) -> Twin:
+def make_twin(options: TwinOptions, material: Material, seed: int) -> Twin:
     """Put a sheet of the material under the simulated microscope."""
-    rng = np.random.default_rng(options.seed + 1)
+    rng = np.random.default_rng(seed + 1)
     sites = lattice_points(
         material, (options.sheet_A, options.sheet_A), 0.0, rng.uniform(0, 2 * np.pi)
     )
@@ -75,7 +75,7 @@ def make_twin(options: TwinOptions, material: Material) -> Twin:
         frame = image_request(xy, species, material, request, conditions, rng, index=index)
         return replace(frame, dose_per_A2=request.dose_per_A2)
 
-    return Twin(material, sites, render, options)
+    return Twin(material, sites, render, options, seed)
 
 
 def _twin_options(options: BaseModel) -> TwinOptions:

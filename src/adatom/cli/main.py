@@ -259,7 +259,7 @@ def adapt(
         zone_axis=zone_axis_of(zone_axis),
         weights=weights,
         seed=seed,
-        adaptation={"rounds": rounds, "seed": seed},
+        adaptation={"rounds": rounds},
     )
     screen = _Screen()
     try:

@@ -9,6 +9,7 @@ import ase
 import numpy as np
 from numpy.typing import NDArray
 
+from adatom.core.material import Material
 from adatom.core.structure import Structure
 
 
@@ -28,6 +29,8 @@ class SimulationTask:
         Temperature of the dynamics; 0 for a relaxation.
     seed
         Seed of the initial velocities and the thermostat.
+    material
+        The crystal of the structure: its lattice constant sets the scale in every engine.
     """
 
     structure: Structure
@@ -35,6 +38,7 @@ class SimulationTask:
     engine: str
     temperature_K: float = 0.0
     seed: int = 0
+    material: Material = field(kw_only=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -72,6 +72,8 @@ def score_members(
     material: Material,
     *,
     residuals: bool = True,
+    locate_options: LocateOptions | None = None,
+    refine_options: RefineOptions | None = None,
 ) -> list[MemberScore]:
     """Score every member on frames without labels.
 
@@ -85,19 +87,25 @@ def score_members(
         What they show.
     residuals
         Also re-image each member's atoms, which takes a refinement a member and frame.
+    locate_options, refine_options
+        How atoms are found; as for the frames whose labels the scores decide on.
 
     Returns
     -------
     One score a member: means over the frames.
     """
-    options = LocateOptions()
+    locate_options = locate_options or LocateOptions()
+    refine_options = refine_options or RefineOptions()
     parts = []
     for frame, prediction in zip(frames, predictions, strict=True):
-        together = _atoms(prediction, options)
+        together = _atoms(prediction, locate_options)
         far = np.asarray(frame.calibration.extent_xy(frame.shape))
-        own = [_atoms(_only(prediction, m), options) for m in range(len(prediction.probabilities))]
+        own = [
+            _atoms(_only(prediction, m), locate_options)
+            for m in range(len(prediction.probabilities))
+        ]
         usual = max(float(np.median([len(xy) for xy in own])), 1.0)
-        fits = [_misfit(frame, xy, material) if residuals else np.nan for xy in own]
+        fits = [_misfit(frame, xy, material, refine_options) if residuals else np.nan for xy in own]
         middle = float(np.nanmedian(fits)) if np.isfinite(fits).any() else np.nan
         same = _SAME * material.bond_length_A
         parts.append(
@@ -244,12 +252,12 @@ def _agreement(xy: FloatArray, other: FloatArray, distance: float) -> float:
     return 2 * precision * recall / max(precision + recall, 1e-12)
 
 
-def _misfit(frame: Frame, xy: FloatArray, material: Material) -> float:
+def _misfit(frame: Frame, xy: FloatArray, material: Material, options: RefineOptions) -> float:
     """Mean squared residual of the frame that these atoms make, intensity²."""
     if len(xy) < _FEW:
         return float("nan")
     scale = material.scale
-    fit = refine(frame_in_units(frame, scale), xy / scale, RefineOptions())
+    fit = refine(frame_in_units(frame, scale), xy / scale, options)
     noise = fit.optics.noise
     # The noise is learned with the atoms, and takes for noise what they leave: undo that.
     usual = max(noise.constant + noise.gain * float(frame.data.mean()), noise.least)

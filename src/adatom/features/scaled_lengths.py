@@ -62,4 +62,5 @@ def refined_times(refined: Refined, factor: float) -> Refined:
         xy=refined.xy * factor,
         covariance=refined.covariance * factor**2,
         optics=optics,
+        start_sigma_A=refined.start_sigma_A * factor,
     )

@@ -50,9 +50,6 @@ class AdviceOptions(BaseModel):
     max_damage_events: float = Field(
         default=0.1, gt=0.0, description="knock-on events that one scan may be expected to cost"
     )
-    voltage_kV: float = Field(
-        default=60.0, gt=0.0, description="voltage to use where no cross section is given, kV"
-    )
     min_gain_nats: float = Field(
         default=0.1, ge=0.0, description="a scan that is expected to teach less is not advised"
     )
@@ -93,6 +90,7 @@ def advise(
     results: Sequence[SimulationResult] = (),
     damage: Mapping[float, tuple[float, float]] | None = None,
     latest_frame: int | None = None,
+    voltage_kV: float = 60.0,
     options: AdviceOptions | None = None,
 ) -> list[Advice]:
     """Rank what the experiment could do next.
@@ -119,6 +117,8 @@ def advise(
         Knock-on cross section per atom, mean and standard deviation in barn, by voltage in kV.
     latest_frame
         The present; by default the last frame that has atoms.
+    voltage_kV
+        Acceleration voltage of the frames: that of the next scan where no cross section is given.
     options
         Limits.
 
@@ -140,7 +140,7 @@ def advise(
     scans: list[tuple[float, Advice, list[Voltage]]] = []
     for score in chosen:
         inside = _atoms_inside(atoms, score, now, o.field_of_view_A)
-        scan, voltages = _scan(score, inside, frame_dose_per_A2, damage, o)
+        scan, voltages = _scan(score, inside, frame_dose_per_A2, damage, voltage_kV, o)
         if scan.gain >= o.min_gain_nats:
             scans.append((score.weight * scan.gain, scan, voltages))
     scans.sort(key=lambda item: -item[0])
@@ -220,6 +220,7 @@ def _scan(
     inside: float,
     frame_dose: float | None,
     damage: Mapping[float, tuple[float, float]],
+    voltage_kV: float,
     o: AdviceOptions,
 ) -> tuple[Advice, list[Voltage]]:
     """Plan one scan: the dose that the worst position needs, within what damage allows."""
@@ -239,7 +240,7 @@ def _scan(
             damage, atoms=inside, dose_per_A2=dose, max_events=o.max_damage_events
         )
     gain, sd = _expected_gain(score, more, wanted)
-    kV = voltages[0].kV if voltages else o.voltage_kV
+    kV = voltages[0].kV if voltages else voltage_kV
     advice = Advice(
         action="scan",
         reason=_scan_reason(score, more, dose, gain, wanted, limited=limited),

@@ -22,6 +22,7 @@ ELECTRONS_PER_S_PER_PA = 1e-12 / 1.602176634e-19
 PEAK_BONDS = 0.85
 PEAK_VARIANCE_BONDS2 = 0.1
 MAX_RATE_PER_S = math.log(2.0) / 3.0
+PRIOR_VOLTAGE_KV = 60.0
 
 
 class ManipulateOptions(BaseModel):
@@ -47,7 +48,6 @@ class ManipulateOptions(BaseModel):
     bond_range_A: tuple[float, float] = Field(
         default=(1.2, 2.2), description="nearest and farthest that a bonded neighbour may lie, Å"
     )
-    voltage_kV: float = Field(default=60.0, gt=0.0, description="voltage that the prior is for, kV")
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +218,7 @@ def _advise_one(
                 dose=electrons,
                 target_xy_A=jump.target_xy_A,
                 dwell_s=jump.dwell_s,
-                voltage_kV=o.voltage_kV,
+                voltage_kV=PRIOR_VOLTAGE_KV,
             )
         )
     return out

@@ -102,7 +102,7 @@ class Instrument(Protocol):
     summary: str
     options_type: type[BaseModel]
 
-    def open(self, options: BaseModel, material: Material) -> Microscope:
+    def open(self, options: BaseModel, material: Material, *, seed: int = 0) -> Microscope:
         """Connect to the microscope.
 
         Parameters
@@ -111,6 +111,8 @@ class Instrument(Protocol):
             Of the type `options_type`.
         material
             What is looked at; a simulated microscope makes it.
+        seed
+            Of a simulated microscope: the same seed gives the same specimen and noise.
 
         Raises
         ------

@@ -26,7 +26,6 @@ class TwinOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     frames: int = Field(12, ge=1, description="frames of the demonstration")
-    seed: int = Field(7, ge=0, description="seed of the specimen, its hops and the noise")
     sheet_A: float = Field(48.0, gt=20, description="edge of the sheet, Å")
     vacancies: int = Field(1, ge=0, description="single vacancies in the field of view")
     foreign: int = Field(1, ge=0, description="substitutional foreign atoms in the field of view")
@@ -57,13 +56,20 @@ class Twin:
         Takes the noisy frame.
     options
         See `TwinOptions`.
+    seed
+        Seed of the specimen, its hops and the noise.
     """
 
     def __init__(
-        self, material: Material, sites_xy: FloatArray, render: Render, options: TwinOptions
+        self,
+        material: Material,
+        sites_xy: FloatArray,
+        render: Render,
+        options: TwinOptions,
+        seed: int,
     ) -> None:
         self.material, self.options, self._render = material, options, render
-        self._rng = np.random.default_rng(options.seed)
+        self._rng = np.random.default_rng(seed)
         self._sites = sites_xy
         self._occupied = np.ones(len(sites_xy), dtype=bool)
         self._species = np.zeros(len(sites_xy), dtype=np.int64)

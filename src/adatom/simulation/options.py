@@ -22,7 +22,6 @@ class RelaxOptions(BaseModel):
     prepare: bool = Field(
         default=True, description="go to the classical minimum first, and start from its Hessian"
     )
-    material: str = Field("graphene", description="material of the sheet, sets its scale")
     trajectory_frames: int = Field(12, ge=2, description="geometries to keep")
 
 
@@ -40,4 +39,3 @@ class DynamicsOptions(BaseModel):
         "rescaling", description="of the production: rescaling (NVT) or none (NVE)"
     )
     max_seconds: float = Field(600.0, gt=0, description="most wall time, s")
-    material: str = Field("graphene", description="material of the sheet, sets its scale")

@@ -18,7 +18,7 @@ from ase.optimize import BFGS
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from adatom.core import SimulationResult, SimulationTask, find_material
+from adatom.core import SimulationResult, SimulationTask
 from adatom.core.arrays import FloatArray
 from adatom.errors import AdatomError, BadInput
 from adatom.simulation.engines.base import Engine, require
@@ -68,9 +68,9 @@ def relax(task: SimulationTask, options: RelaxOptions) -> SimulationResult:
     Examples
     --------
     >>> from ase.build import graphene
-    >>> from adatom.core import SimulationTask, Structure
+    >>> from adatom.core import GRAPHENE, SimulationTask, Structure
     >>> sheet = graphene(size=(4, 4, 1), a=2.46, vacuum=7.0)
-    >>> task = SimulationTask(Structure.from_ase(sheet), "relax", "lammps")
+    >>> task = SimulationTask(Structure.from_ase(sheet), "relax", "lammps", material=GRAPHENE)
     >>> result = relax(task, RelaxOptions())
     >>> result.status, round(result.energy_eV / len(sheet), 2)
     ('done', -7.35)
@@ -124,13 +124,13 @@ def relax_with_ase(
     symbols = set(source.get_chemical_symbols())
     engine.check_elements(symbols)
     begin = time.perf_counter()
-    own_A = engine.lattice_constant_A(options.material, symbols)
-    given = scale_to(source, find_material(options.material).lattice_constant_A, own_A)
+    own_A = engine.lattice_constant_A(task.material.name, symbols)
+    given = scale_to(source, task.material.lattice_constant_A, own_A)
     path, status = _Path(), "failed: no start"
     for start in starts:
         path = _Path()
         with threadpool_limits(limits=1):
-            atoms, hessian = start(given, task.structure.fixed, own_A, options.material)
+            atoms, hessian = start(given, task.structure.fixed, own_A, task.material.name)
             if task.structure.fixed.any():
                 atoms.set_constraint(FixAtoms(mask=task.structure.fixed))
             status = _attempt(engine, atoms, hessian, path, options, begin + options.max_seconds)

@@ -63,6 +63,7 @@ def calibrate_ensemble(
     seed: int = 0,
     frames: int = 400,
     workers: int = 1,
+    options: FindOptions | None = None,
 ) -> Ensemble:
     """Fit the ensemble's calibration on held-out frames, measure it on a third as many others.
 
@@ -78,21 +79,24 @@ def calibrate_ensemble(
         How many to fit on.
     workers
         Processes that look at them; 1 for none but this.
+    options
+        How atoms are found: the probabilities hold for these options alone.
 
     Returns
     -------
-    The same networks with ``calibration`` and ``scores`` in the card.
+    The same networks with ``calibration``, its ``options`` and ``scores`` in the card.
     """
     parts = [p.tolist() for p in np.array_split(np.arange(frames), 4 * workers)]
-    job = partial(_observe_held_out, ensemble, material, seed)
+    options = options or FindOptions()
+    job = partial(_observe_held_out, ensemble, material, options, seed)
     observations: list[Observation] = []
     descriptions: Descriptions = []
     with local_processes(workers) as pool:
         for some, more in pool.map(job, parts) if workers > 1 else map(job, parts):
             observations += some
             descriptions += more
-        fitted = with_calibration(ensemble, material, observations, descriptions)
-        measured = partial(_measure_held_out, fitted, material, seed + 1)
+        fitted = with_calibration(ensemble, material, observations, descriptions, options)
+        measured = partial(_measure_held_out, fitted, material, options, seed + 1)
         parts = [p.tolist() for p in np.array_split(np.arange(frames // 3), 4 * workers)]
         found = pool.map(measured, parts) if workers > 1 else map(measured, parts)
         compared = [one for part in found for one in part]
@@ -100,21 +104,24 @@ def calibrate_ensemble(
 
 
 def _observe_held_out(
-    ensemble: Ensemble, material: Material, seed: int, which: list[int]
+    ensemble: Ensemble, material: Material, options: FindOptions, seed: int, which: list[int]
 ) -> tuple[list[Observation], Descriptions]:
     use_threads(1)
-    return observe(ensemble, material, (_held_out(material, seed, i) for i in which))
+    return observe(ensemble, material, (_held_out(material, seed, i) for i in which), options)
 
 
 def _measure_held_out(
-    ensemble: Ensemble, material: Material, seed: int, which: list[int]
+    ensemble: Ensemble, material: Material, options: FindOptions, seed: int, which: list[int]
 ) -> _Compared:
     use_threads(1)
-    return _compared(ensemble, material, (_held_out(material, seed, i) for i in which))
+    return _compared(ensemble, material, (_held_out(material, seed, i) for i in which), options)
 
 
 def observe(
-    ensemble: Ensemble, material: Material, frames: Iterable[LabelledFrame]
+    ensemble: Ensemble,
+    material: Material,
+    frames: Iterable[LabelledFrame],
+    options: FindOptions,
 ) -> tuple[list[Observation], Descriptions]:
     """See what an ensemble makes of frames with truth, before calibration.
 
@@ -122,7 +129,7 @@ def observe(
     -------
     What calibration is fitted on; and the descriptions that novelty is fitted on.
     """
-    options, scale = FindOptions(), material.scale
+    scale = material.scale
     observations: list[Observation] = []
     descriptions: Descriptions = []
     for labelled in frames:
@@ -142,12 +149,19 @@ def with_calibration(
     material: Material,
     observations: list[Observation],
     descriptions: Descriptions,
+    options: FindOptions,
 ) -> Ensemble:
-    """Fit calibration and novelty; the same networks with both in the card."""
+    """Fit calibration and novelty to what `observe` saw with the same options.
+
+    Returns
+    -------
+    The same networks; the card has both, and the options that they hold for.
+    """
     alike = material_in_units(material, material.scale)
-    calibrator = fit_calibrator(observations, FindOptions().refine, alike)
+    calibrator = fit_calibrator(observations, options.refine, alike)
     card = {
         **ensemble.card,
+        "options": options.model_dump(),
         "calibration": calibrator.model_dump(),
         "novelty": fit_novelty(np.array([whole for whole, _ in descriptions])).model_dump(),
         "novelty_of_regions": fit_regions([parts for _, parts in descriptions]).model_dump(),
@@ -155,10 +169,15 @@ def with_calibration(
     return replace(ensemble, card=card)
 
 
-def _compared(ensemble: Ensemble, material: Material, frames: Iterable[LabelledFrame]) -> _Compared:
+def _compared(
+    ensemble: Ensemble,
+    material: Material,
+    frames: Iterable[LabelledFrame],
+    options: FindOptions,
+) -> _Compared:
     parts = []
     for labelled in frames:
-        table = find_atoms(labelled.frame, ensemble, material).atoms
+        table = find_atoms(labelled.frame, ensemble, material, options).atoms
         # As calibration does: the radius goes with the pattern.
         compared = _compare(labelled, table, MATCH_A * material.scale)
         parts.append((_dose(labelled), compared))

@@ -17,6 +17,7 @@ from adatom.features.refinement.fit import Fit, Optics
 from adatom.features.refinement.image_model import Probe
 from adatom.features.refinement.noise import Noise
 from adatom.features.refinement.refine import Refined, RefineOptions, refine
+from adatom.features.scaled_lengths import refined_times
 from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.specimen import Specimen, lattice_points
 from adatom.frames.simulate.synthesize import image_specimen
@@ -230,6 +231,16 @@ def test_odd_and_small_frames_are_refined(shape):
     inside = inner(frame, xy, 0.7)
     if inside.sum() > 5:
         assert rms((refined.xy - xy)[inside]) < 0.05
+
+
+def test_a_fit_says_how_far_the_start_was_trusted():
+    truth = graphene_frame(473, counts=1.0)
+    start = start_of(truth)
+    tight, loose = (refine(truth.frame, start, RefineOptions(start_sigma_A=s)) for s in (0.02, 0.2))
+    assert (tight.start_sigma_A, loose.start_sigma_A) == (0.02, 0.2)
+    assert refined_times(loose, 1.5).start_sigma_A == pytest.approx(0.3)
+    moved = [np.linalg.norm(r.xy - start, axis=1).mean() for r in (tight, loose)]
+    assert moved[0] < 0.02 < moved[1]
 
 
 def test_one_atom_is_refined():

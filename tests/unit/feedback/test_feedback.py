@@ -243,9 +243,12 @@ def test_scans_are_ranked_apart_and_disagreement_counts():
         species=2,
         mutual_information=maps,
         calibration=Calibration(0.1),
+        voltage_kV=81.0,
         options=AdviceOptions(manipulate=None),
     )
     assert [a.action for a in advice] == ["scan", "scan"]
+    # Without cross sections to weigh, a scan is taken at the voltage of the frames.
+    assert [a.scan.voltage_kV for a in advice] == [81.0, 81.0]
     assert advice[1].scan.center_xy_A == pytest.approx((35.0, 5.0))
     assert "disagree" in advice[1].reason
     assert advice[0].gain > advice[1].gain

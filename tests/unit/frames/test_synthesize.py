@@ -177,7 +177,7 @@ def make_twin(**options):
             rng, index=index,
         )  # fmt: skip
 
-    return Twin(GRAPHENE, sites, render, o)
+    return Twin(GRAPHENE, sites, render, o, seed=7)
 
 
 def silicon(twin):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from ase import units
 
-from adatom.core import SimulationTask, Structure
+from adatom.core import GRAPHENE, SimulationTask, Structure
 from adatom.errors import BadInput, EngineMissing, StepFailed
 from adatom.simulation import (
     DynamicsOptions,
@@ -49,7 +49,7 @@ def with_silicon(height: float = 0.5, noise: float = 0.0, **size: int) -> ase.At
 
 
 def task(atoms: ase.Atoms, kind: str, engine: str, **more: float) -> SimulationTask:
-    return SimulationTask(Structure.from_ase(atoms), kind, engine, **more)
+    return SimulationTask(Structure.from_ase(atoms), kind, engine, material=GRAPHENE, **more)
 
 
 def silicon(atoms: ase.Atoms) -> tuple[np.ndarray, float]:
@@ -226,7 +226,9 @@ def test_steps_that_run_out_and_fixed_atoms():
     fixed = np.arange(len(atoms)) % 4 == 1
     base = Structure.from_ase(atoms)
     held = Structure(atoms, "held", "Si1C3", 0, 0, 2, base.source_atom, base.sigma_A, fixed)
-    result = relax(SimulationTask(held, "relax", "gfn1-xtb"), RelaxOptions(max_steps=1))
+    result = relax(
+        SimulationTask(held, "relax", "gfn1-xtb", material=GRAPHENE), RelaxOptions(max_steps=1)
+    )
     assert (result.status, result.structure, result.draw) == ("not converged", "held", 2)
     first, last = result.trajectory[0], result.trajectory[-1]
     moved = np.abs(last.positions - first.positions).max(axis=1)

@@ -3,7 +3,7 @@
 import json
 import math
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
 from typing import ClassVar
@@ -18,7 +18,7 @@ from adatom.campaign.adapt import LiveEnsemble
 from adatom.core import GRAPHENE, Calibration, Frame
 from adatom.core.imaging import Estimate, Imaging
 from adatom.errors import BadInput
-from adatom.features.find import find
+from adatom.features.find import FindOptions, find
 from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.specimen import Specimen, lattice_sites
 from adatom.frames.simulate.synthesize import expected_image, image_specimen
@@ -283,6 +283,17 @@ def test_the_detection_limit_is_that_of_clean_frames():
     assert all(c.contamination == 0.0 for c in clean)
 
 
+def test_frames_are_seen_with_the_options_that_were_asked_for(shipped):
+    frame = graphene_frame(3, px=0.15, counts=1.0).frame
+    with ThreadPoolExecutor(1) as pool:
+        work = working.RoundRunner(pool, GRAPHENE, TINY, 0.15)
+        strict = replace(work, find=FindOptions(lowest_p_exists=0.9))
+        (all_atoms,), (sure,) = (w.see([frame], shipped, scored=False) for w in (work, strict))
+    p = all_atoms.found.atoms.column("p_exists")
+    assert p.min() < 0.9
+    assert len(sure.found.atoms) == (p >= 0.9).sum()
+
+
 def test_the_guards_radius_goes_with_the_pattern():
     far = working.RoundRunner(Recorded(), GRAPHENE, TINY, 0.15).validate(None, imaging(), 1)
     wide = load_material("Pt-on-carbon")  # 0.5 Å of graphene's are 1.2 Å of its
@@ -298,7 +309,6 @@ def test_the_guards_radius_goes_with_the_pattern():
     [
         {"rounds": 0}, {"frames": 0}, {"steps": 0}, {"learning_rate": 0}, {"real_share": 1.5},
         {"fewer": 0.5}, {"calibration_frames": 8}, {"validation_frames": 1}, {"epochs": 3},
-        {"seed": -1},
     ],
 )  # fmt: skip
 def test_options_out_of_range_are_refused(wrong):

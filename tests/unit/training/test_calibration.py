@@ -100,6 +100,7 @@ def refined_of(candidates, amplitude, *, shift=(0.0, 0.0), sigma=0.02):
     return Refined(
         candidates.xy + shift, np.tile(np.eye(2) * variance, (n, 1, 1)),
         np.broadcast_to(amplitude, n).astype(float), np.full(n, 0.1), np.zeros(n), optics, 1.0,
+        OPTIONS.start_sigma_A,
     )  # fmt: skip
 
 
@@ -395,9 +396,11 @@ def test_a_few_frames_are_enough_to_know_how_far_to_trust_the_image(observations
 
 
 def test_an_ensemble_is_calibrated_and_measured_on_held_out_frames(ensemble):
-    known = ("calibration", "novelty", "scores")
+    known = ("options", "calibration", "novelty", "scores")
     bare = replace(ensemble, card={k: v for k, v in ensemble.card.items() if k not in known})
-    made = calibrate_ensemble(bare, GRAPHENE, seed=3, frames=13)
+    options = FindOptions.model_validate({"locate": {"separation_A": 0.8}})
+    made = calibrate_ensemble(bare, GRAPHENE, seed=3, frames=13, options=options)
+    assert FindOptions.model_validate(made.card["options"]) == options
     assert made.networks is bare.networks
     Calibrator.model_validate(made.card["calibration"])
     Novelty.model_validate(made.card["novelty"])
@@ -421,7 +424,8 @@ def test_scores_match_as_far_as_the_calibration_did(monkeypatch, ensemble):
     coarse = replace(GRAPHENE, probe_sigma_A=(0.8, 0.92))  # its scale is 2
     assert coarse.scale == pytest.approx(2.0)
     right = [
-        assess._compared(ensemble, m, [labelled])[0][1]["right"].mean() for m in (GRAPHENE, coarse)
+        assess._compared(ensemble, m, [labelled], FindOptions())[0][1]["right"].mean()
+        for m in (GRAPHENE, coarse)
     ]
     assert right[0] < 0.3
     assert right[1] > 0.95

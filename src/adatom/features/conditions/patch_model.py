@@ -58,6 +58,8 @@ class PartAtoms:
         How far each has left the networks' column, shape (atom,), pixels.
     fitted
         Number of coordinates that the frame decided.
+    start_sigma
+        How far the networks' positions were trusted in the fit, pixels (1 sigma).
     """
 
     rc: FloatArray
@@ -68,6 +70,7 @@ class PartAtoms:
     wander: FloatArray
     moved: FloatArray
     fitted: float
+    start_sigma: float
 
 
 class Canvas:

@@ -15,7 +15,6 @@ from adatom.features.conditions.noise import FrameNoise, autocorrelation, blur_o
 from adatom.features.conditions.patch_model import MARGIN_A, Part, PartAtoms
 from adatom.features.find import FoundAtoms
 from adatom.features.refinement.binning import Sampled, sample
-from adatom.features.refinement.fit import RefineOptions
 
 LEAST_ATOMS = 8  # of the host, in a part
 _EDGE_PX = 192  # of a part, in binned pixels
@@ -115,6 +114,7 @@ class _Located:
     covariance: FloatArray
     moved: FloatArray
     level: float
+    start_sigma: float
     px: float
 
     @classmethod
@@ -142,6 +142,7 @@ class _Located:
             covariance=refined.covariance[match][:, ::-1, ::-1] / px**2,
             moved=(inside[:, 0] - found.candidates.xy[match, 0]) / px,
             level=float(np.median(refined.level[match])),
+            start_sigma=refined.start_sigma_A / px,
             px=px,
         )
 
@@ -158,7 +159,6 @@ class _Located:
         group = np.array([names.index(e) if e in names else 0 for e in self.element])
         usual, ratio = self._amplitudes(group, near, len(names))
         covariance = self.covariance[inner]
-        widest = (RefineOptions().start_sigma_A / self.px) ** 2
         moved = np.pad(self.moved, (0, len(at) - found))
         return PartAtoms(
             rc=at[near],
@@ -168,7 +168,10 @@ class _Located:
             level=self.level,
             wander=covariance.mean(axis=0),
             moved=moved[near],
-            fitted=float((1 - np.clip(covariance[:, [0, 1], [0, 1]] / widest, 0, 1)).sum()),
+            fitted=float(
+                (1 - np.clip(covariance[:, [0, 1], [0, 1]] / self.start_sigma**2, 0, 1)).sum()
+            ),
+            start_sigma=self.start_sigma,
         )
 
     def _amplitudes(

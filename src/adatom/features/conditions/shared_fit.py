@@ -10,7 +10,6 @@ from adatom.core.arrays import FloatArray
 from adatom.features.conditions.noise import FrameNoise, mixing
 from adatom.features.conditions.patch_model import Part, determinant
 from adatom.features.conditions.patches import View
-from adatom.features.refinement.fit import RefineOptions
 
 TAIL = np.array([0.2, 2.6])  # share and width that microscopes usually have
 _TAIL_SD = np.array([0.12, 0.5])
@@ -165,7 +164,7 @@ def _line_equations(
     inside = (rc[:, 1] > 0) & (rc[:, 1] < part.data.shape[1])
     share = np.exp(-away) * np.where(inside, height**2, 0.0)[:, None]
     share *= known / np.maximum(share.sum(axis=0), 1e-6 * float(height[0] ** 2))
-    prior = (part.px / RefineOptions().start_sigma_A) ** 2
+    prior = part.atoms.start_sigma**-2.0
     total = share.sum(axis=1) + prior
     by_atom = height * part.canvas.correlate(theta, weighted, rc) - prior * part.atoms.moved
     score = score - share.T @ (by_atom / total)

@@ -43,6 +43,8 @@ class Refined:
         Probe and noise.
     misfit
         Mean squared residual in units of the noise: 1 where the model explains the frame.
+    start_sigma_A
+        How far the networks' positions were trusted in this fit, Å (1 sigma).
     """
 
     xy: FloatArray
@@ -52,6 +54,7 @@ class Refined:
     level: FloatArray
     optics: Optics
     misfit: float
+    start_sigma_A: float
 
 
 def refine(
@@ -104,7 +107,7 @@ def _refine(
         start.copy(), np.full((len(start), 3, 3), np.nan), np.ones(len(start)), np.zeros(len(start))
     )
     if not n:
-        return _nothing(view)
+        return _nothing(view, options)
     square = _busiest(view.data.shape, start)
     inside = _within(start, square, view.data.shape)
     ghost = np.nonzero(inside)[0] >= n
@@ -134,11 +137,11 @@ def _refine(
     return Refined(
         view.xy(out.rc)[:n], out.covariance[:n, 1::-1, 1::-1] * px**2, out.amplitude[:n],
         np.sqrt(variance[:n, 2]), out.level[:n], optics,
-        float(np.average(value, weights=np.maximum(weights, 1))),
+        float(np.average(value, weights=np.maximum(weights, 1))), options.start_sigma_A,
     )  # fmt: skip
 
 
-def _nothing(view: Sampled) -> Refined:
+def _nothing(view: Sampled, options: RefineOptions) -> Refined:
     """Give the fit of a frame without atoms."""
     px, data = view.calibration.pixel_size_A, view.data
     sigma2 = (START_SIGMA_A / px) ** 2
@@ -146,8 +149,9 @@ def _nothing(view: Sampled) -> Refined:
     noise = Noise(max(float(data.var()), 1e-12), 0.0, 1.0, 1e-12)
     none = np.zeros(0)
     return Refined(
-        np.zeros((0, 2)), np.zeros((0, 2, 2)), none, none, none, Optics(probe, noise, px), 1.0
-    )
+        np.zeros((0, 2)), np.zeros((0, 2, 2)), none, none, none, Optics(probe, noise, px), 1.0,
+        options.start_sigma_A,
+    )  # fmt: skip
 
 
 @dataclass(slots=True, eq=False)

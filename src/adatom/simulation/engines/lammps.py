@@ -20,7 +20,7 @@ from ase.calculators.calculator import Calculator
 from ase.calculators.singlepoint import SinglePointCalculator
 from numpy.typing import NDArray
 
-from adatom.core import SimulationResult, SimulationTask, find_material
+from adatom.core import SimulationResult, SimulationTask
 from adatom.errors import StepFailed
 from adatom.simulation.classical import (
     INSTALL,
@@ -94,8 +94,8 @@ class LammpsEngine(CalculatorEngine):
         source = task.structure.to_ase()
         symbols = set(source.get_chemical_symbols())
         potential = choose_potential(symbols)
-        own_A = self.lattice_constant_A(options.material, symbols)
-        atoms = scale_to(source, find_material(options.material).lattice_constant_A, own_A)
+        own_A = self.lattice_constant_A(task.material.name, symbols)
+        atoms = scale_to(source, task.material.lattice_constant_A, own_A)
         samples, status = Samples(), "done"
         try:
             with Sheet(atoms, potential) as sheet:

@@ -20,4 +20,3 @@ class AdaptOptions(BaseModel):
     validation_frames: int = Field(16, ge=4, description="simulated frames of the guard")
     settled: float = Field(0.004, ge=0, description="share of changed labels that ends the rounds")
     tolerance: float = Field(0.004, ge=0, description="loss of F1 that the guard lets pass")
-    seed: int = Field(0, ge=0)

@@ -20,6 +20,7 @@ from adatom.core import Frame, LabelledFrame, Material
 from adatom.core.imaging import Imaging
 from adatom.errors import BadInput
 from adatom.features.conditions.estimate import estimate_imaging
+from adatom.features.find import FindOptions
 from adatom.features.member_scores import MemberScore, choose_members, mean_scores
 from adatom.frames.lattice.faint import estimate_faint, lattice_evidence
 from adatom.frames.lattice.spectrum import TRUSTED_CONTRAST, estimate_scale
@@ -112,6 +113,8 @@ def adapt(
     ensemble: Ensemble,
     options: AdaptOptions | None = None,
     *,
+    find_options: FindOptions | None = None,
+    seed: int = 0,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Adapted:
@@ -127,6 +130,10 @@ def adapt(
         Calibrated; left as it is.
     options
         See `AdaptOptions`.
+    find_options
+        How atoms are found, here and with the adapted ensemble; it is calibrated for them.
+    seed
+        Seed of the training and of the simulated frames.
     workers
         Processes at a time; the number of cores by default.
     progress
@@ -152,7 +159,9 @@ def adapt(
         )
     progress.start("rounds", options.rounds, 0)
     with local_processes(workers or cores()) as pool:
-        work = RoundRunner(pool, material, options, first[0].calibration.pixel_size_A)
+        given = first[0].calibration.pixel_size_A
+        find = find_options or FindOptions()
+        work = RoundRunner(pool, material, options, given, seed, find)
         out = _rounds(work, first, ensemble, progress)
     progress.finish("rounds")
     return out
@@ -165,6 +174,7 @@ def tune_on(
     options: AdaptOptions | None = None,
     *,
     pixel_size_A: float | None = None,
+    seed: int = 0,
 ) -> Ensemble:
     """Train and calibrate an ensemble for known conditions, on simulated frames alone.
 
@@ -180,11 +190,13 @@ def tune_on(
         Steps, learning rate, calibration.
     pixel_size_A
         As it will be given, Å; by default the true one.
+    seed
+        Seed of the training and of the simulated frames.
     """
     options = options or AdaptOptions()
     with local_processes(cores()) as pool:
         given = pixel_size_A or imaging.pixel_size_A.value
-        work = RoundRunner(pool, material, options, given)
+        work = RoundRunner(pool, material, options, given, seed)
         matched = work.matched(imaging)
         tuned = work.tune(ensemble, matched, 0, change_taken(work.validate(ensemble, imaging, 0)))
         return work.calibrate(tuned, matched, 0)

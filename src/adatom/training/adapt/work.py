@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from adatom.analysis.frame import analyse_frame, find_atoms
+from adatom.analysis.options import AnalysisOptions
 from adatom.core import Frame, LabelledFrame, Lattice, Material
 from adatom.core.imaging import Imaging
 from adatom.features.calibration.calibrator import MATCH_A
-from adatom.features.find import FoundAtoms
+from adatom.features.find import FindOptions, FoundAtoms
 from adatom.features.member_scores import MemberScore, score_members
 from adatom.features.refinement.refine import Optics
 from adatom.learning.device import use_threads
@@ -93,13 +94,15 @@ class RoundRunner:
     material: Material
     options: AdaptOptions
     pixel_size_A: float  # of the frames, as given
+    seed: int = 0
+    find: FindOptions = FindOptions()  # noqa: RUF009 (frozen)
     density_A2: float | None = None  # of dispersed atoms, as found
 
     def see(
         self, frames: list[Frame], ensemble: Ensemble, *, scored: bool = True
     ) -> list[ScoredFrame]:
         """Look at frames with an ensemble, and score its members."""
-        job = partial(_see, ensemble, self.material, scored)
+        job = partial(_see, ensemble, self.material, self.find, scored)
         return list(self.pool.map(job, frames))
 
     def matched(self, imaging: Imaging, *, fewer: float | None = None) -> SimulatedLike:
@@ -123,7 +126,9 @@ class RoundRunner:
         The card is the old one.
         """
         jobs = [
-            self.pool.submit(_tune, network, source, self.options, self.material, number, i)
+            self.pool.submit(
+                _tune, network, source, self.options, self.material, [self.seed, number, i]
+            )
             for i, network in enumerate(ensemble.networks)
         ]
         networks = tuple(job.result() for job in jobs)
@@ -135,13 +140,13 @@ class RoundRunner:
         count, parts = self.options.calibration_frames, 2 * cores()
         shares = np.array_split(np.arange(count), parts)
         wide = replace(matched, field_A=_VALIDATION_FIELD_A * self.material.scale)
-        seed = [self.options.seed, number, 1]
-        job = partial(_observe, ensemble, wide, seed)
+        seed = [self.seed, number, 1]
+        job = partial(_observe, ensemble, wide, self.find, seed)
         observations, descriptions = [], []
         for some, more in self.pool.map(job, [s.tolist() for s in shares]):
             observations += some
             descriptions += more
-        return with_calibration(ensemble, self.material, observations, descriptions)
+        return with_calibration(ensemble, self.material, observations, descriptions, self.find)
 
     def validate(
         self, ensemble: Ensemble, imaging: Imaging, number: int, factor: float = 1.0,
@@ -156,7 +161,7 @@ class RoundRunner:
         field = _VALIDATION_FIELD_A * self.material.scale
         scenes = replace(self.matched(like), field_A=field, wide=0.0, fewer=1.0)
         scenes = replace(scenes, contaminated=0.0) if clean else scenes
-        job = partial(_answer, ensemble, scenes, [self.options.seed, number, 2])
+        job = partial(_answer, ensemble, scenes, self.find, [self.seed, number, 2])
         tally = Tally(within_A=MATCH_A * self.material.scale)
         for truth, answer in self.pool.map(job, range(frames or self.options.validation_frames)):
             tally.add(truth, answer)
@@ -200,20 +205,30 @@ def _training(material: Material) -> TrainOptions:
     return TrainOptions().at_scale(material.scale)
 
 
-def _see(ensemble: Ensemble, material: Material, scored: bool, frame: Frame) -> ScoredFrame:
+def _see(
+    ensemble: Ensemble, material: Material, options: FindOptions, scored: bool, frame: Frame
+) -> ScoredFrame:
     use_threads(1)
     maps = predict(frame, ensemble)
-    result = analyse_frame(frame, ensemble, material, predictions=[maps])
-    scores = score_members([frame], [maps], material) if scored else []
+    analysis = AnalysisOptions(find=options)
+    result = analyse_frame(frame, ensemble, material, analysis, predictions=[maps])
+    scores = []
+    if scored:
+        scores = score_members(
+            [frame], [maps], material,
+            locate_options=options.locate, refine_options=options.refine,
+        )  # fmt: skip
     return ScoredFrame(frame, result.found, result.lattice, scores)
 
 
 def _tune(
     network: Network, source: Callable[..., Any], options: AdaptOptions, material: Material,
-    number: int, which: int,
+    seeds: Sequence[int],
 ) -> Network:  # fmt: skip
+    """Train one network; `seeds` are the experiment's, the round's and the network's number."""
     use_threads(1)
-    seed = 1_000_000 * (options.seed + 1) + 1000 * number + which
+    own, number, which = seeds
+    seed = 1_000_000 * (own + 1) + 1000 * number + which
     training = _training(material)
     return fit(
         deepcopy(network), source, seed, training, steps=options.steps,
@@ -221,21 +236,27 @@ def _tune(
     )  # fmt: skip
 
 
-def _observe(ensemble: Ensemble, matched: SimulatedLike, seed: list[int], which: list[int]) -> Any:
+def _observe(
+    ensemble: Ensemble,
+    matched: SimulatedLike,
+    options: FindOptions,
+    seed: list[int],
+    which: list[int],
+) -> Any:
     use_threads(1)
     frames = []
     for i in which:
         rng = np.random.default_rng([*seed, i])
         frames.append(matched.frame(rng, whole=i % 3 > 0, empty=i % _BLANK == _BLANK - 1))
-    return observe(ensemble, matched.material, frames)
+    return observe(ensemble, matched.material, frames, options)
 
 
 def _answer(
-    ensemble: Ensemble, matched: SimulatedLike, seed: list[int], which: int
+    ensemble: Ensemble, matched: SimulatedLike, options: FindOptions, seed: list[int], which: int
 ) -> tuple[LabelledFrame, Answer]:
     use_threads(1)
     truth = matched.frame(np.random.default_rng([*seed, which]), whole=True)
-    return truth, answer_of(find_atoms(truth.frame, ensemble, matched.material))
+    return truth, answer_of(find_atoms(truth.frame, ensemble, matched.material, options))
 
 
 def density(seen: Sequence[ScoredFrame], material: Material) -> float | None:
