@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for survivors in /proc"),
 ]
-STEPS = ("find", "defects", "link", "supercells", "relax", "dynamics", "advice", "report")
+STEPS = ("find", "link", "supercells", "relax", "dynamics", "advice", "report")
 Rows = list[tuple[str, ...]]
 
 
