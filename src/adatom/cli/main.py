@@ -292,28 +292,14 @@ def adapt(
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Show which engines are installed, how to install the others, and where networks run."""
-    from dataclasses import asdict
+    """Show engines, instruments, readers and defect namers, what is missing, and the device."""
+    from adatom.cli.doctor import diagnosis, show
 
-    from adatom.learning.device import describe_device
-    from adatom.simulation import engine_status
-
-    rows = engine_status()
+    found = diagnosis()
     if as_json:
-        print(json.dumps([asdict(r) for r in rows]))
-        return
-    table = Table("engine", "for", "installed", "version", "note")
-    for r in rows:
-        mark = "[green]yes[/]" if r.installed else "no"
-        table.add_row(r.name, ", ".join(r.tasks), mark, r.version, escape(r.note))
-    out = Console()
-    out.print(table)
-    missing = [r for r in rows if not r.installed]
-    if missing:
-        out.print("To install, one line each:")
-    for r in missing:  # not in the table, which would cut or wrap what is meant to be copied
-        out.print(f"  {r.name + ':':<18}{r.install}", markup=False, highlight=False, soft_wrap=True)
-    out.print(f"{describe_device()}.", markup=False, highlight=False, soft_wrap=True)
+        print(json.dumps(found))
+    else:
+        show(found, Console())
 
 
 @app.command()

@@ -120,11 +120,16 @@ def test_no_command_shows_the_help():
 def test_doctor():
     done = adatom("doctor", "--json")
     assert done.returncode == 0, done.stderr
-    rows = {row["name"]: row for row in json.loads(done.stdout)}
+    found = json.loads(done.stdout)
+    rows = {row["name"]: row for row in found["engines"]}
     for name in ("gfn1-xtb", "lammps"):
         assert rows[name]["installed"]
         assert re.match(r"\d+\.\d+", rows[name]["version"])
     assert all(row["install"] for row in rows.values())
+    assert [row["name"] for row in found["instruments"]] == ["twin"]
+    assert ".dm4" in next(r for r in found["readers"] if r["name"] == "vendor")["suffixes"]
+    assert found["failed"] == []
+    assert found["device"]
 
 
 @pytest.mark.parametrize("columns", ["80", "200"])

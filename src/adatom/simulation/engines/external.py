@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from adatom.simulation.engines.base import Status, Task
 
-_NOTE = "found by doctor only: adatom cannot run it yet"
+_NOTE = "adatom cannot run it yet"
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class ExternalEngine:
             return Status(installed=True, version=version, note=_NOTE)
         if any(shutil.which(program) for program in self.programs):
             return Status(installed=True, version="unknown", note=_NOTE)
-        return Status(installed=False, note=f"it is not installed; {_NOTE}")
+        return Status(installed=False, note=_NOTE)
 
 
 GPAW = ExternalEngine(

@@ -1,0 +1,116 @@
+"""Conformance of an instrument: it takes the frame that is asked for, and refuses the rest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from pydantic import BaseModel
+
+from adatom.conformance.expect import expect, expect_refused
+from adatom.core import GRAPHENE, Frame, Material, ScanRequest
+from adatom.frames.lattice.spectrum import TRUSTED_CONTRAST, estimate_scale
+from adatom.instrument import Instrument
+
+_PIXEL_A = 0.12  # atoms sampled well, and still many of them in a frame
+_DOSE_PER_A2 = 1e6  # e⁻/Å²: a clean frame
+
+
+class _NoOptions(BaseModel):
+    """Options of no instrument."""
+
+
+def check_instrument(
+    instrument: Instrument,
+    *,
+    options: BaseModel | None = None,
+    material: Material = GRAPHENE,
+    request: ScanRequest | None = None,
+    shows_lattice: bool = True,
+) -> None:
+    """Check that an instrument takes the frames that adatom asks for.
+
+    A frame has the pixels, the pixel size in Å and the dose of its request; the material's lattice
+    in it confirms that pixel size; a request outside the capabilities is refused; a simulated
+    microscope that is opened twice gives the same frames, each with noise of its own.
+
+    Parameters
+    ----------
+    instrument
+        What the entry point names.
+    options
+        Of its type; its defaults where nothing is given.
+    material
+        What is looked at.
+    request
+        A frame that it can take; by default one of its middle with pixels of about 0.12 Å.
+    shows_lattice
+        The frame shows the perfect lattice of the material over most of its area.
+
+    Raises
+    ------
+    AssertionError
+        At the first thing that is wrong: what was expected, what came.
+
+    Examples
+    --------
+    >>> from adatom.instrument import find_instrument
+    >>> check_instrument(find_instrument("twin"))
+    """
+    expect(
+        isinstance(instrument, Instrument),
+        "instrument",
+        expected="an Instrument",
+        got=type(instrument).__name__,
+    )
+    name = instrument.name
+    chosen = instrument.options_type() if options is None else options
+    expect_refused(lambda: instrument.open(_NoOptions(), material), f"{name}: wrong options")
+    microscope = instrument.open(chosen, material)
+    can = microscope.capabilities
+    wanted = _usual_request(can.center_xy_A, can.field_of_view_A, can.pixels)
+    wanted = wanted if request is None else request
+    frame = microscope.scan(wanted)
+    _check_frame(frame, wanted, name)
+    if shows_lattice:
+        asked = wanted.calibration.pixel_size_A
+        found = estimate_scale([frame.data], material, expected_A=asked)
+        expect(
+            found.contrast >= TRUSTED_CONTRAST and abs(found.pixel_size_A / asked - 1.0) < 0.05,
+            f"{name}: pixel size by the lattice of {material.name}",
+            expected=f"{asked:.4g} Å, clearly",
+            got=f"{found.pixel_size_A:.4g} Å, {found.contrast:.3g} standard deviations clear",
+        )
+    coarse = replace(wanted, pixels=max(can.pixels[0], wanted.pixels // 2))
+    _check_frame(microscope.scan(coarse), coarse, name)
+    too_wide = replace(wanted, field_of_view_A=2.0 * can.field_of_view_A[1])
+    expect_refused(lambda: microscope.scan(too_wide), f"{name}: a field of view that is too wide")
+    too_fine = replace(wanted, pixels=2 * can.pixels[1])
+    expect_refused(lambda: microscope.scan(too_fine), f"{name}: more pixels than it has")
+    if can.simulated:
+        one, two = (instrument.open(chosen, material) for _ in range(2))
+        series = [[m.scan(wanted).data for _ in range(2)] for m in (one, two)]
+        same = all(np.array_equal(a, b) for a, b in zip(*series, strict=True))
+        expect(same, name, expected="the same frames when opened again", got="others")
+        noisy = not np.array_equal(series[0][0], series[0][1])
+        expect(noisy, name, expected="noise of its own in each frame", got="the same frame twice")
+
+
+def _usual_request(
+    center_xy_A: tuple[float, float], field_A: tuple[float, float], pixels: tuple[int, int]
+) -> ScanRequest:
+    width = float(np.clip(24.0, *field_A))
+    return ScanRequest(
+        center_xy_A, width, int(np.clip(round(width / _PIXEL_A), *pixels)), _DOSE_PER_A2
+    )
+
+
+def _check_frame(frame: Frame, request: ScanRequest, name: str) -> None:
+    shape, size = (request.pixels, request.pixels), request.calibration.pixel_size_A
+    expect(frame.shape == shape, f"{name}: frame", expected=f"{shape} pixels", got=frame.shape)
+    got = frame.calibration.pixel_size_A
+    right = abs(got / size - 1.0) < 1e-6
+    expect(right, f"{name}: pixel size", expected=f"{size:g} Å", got=f"{got:g} Å")
+    dose = frame.dose_per_A2
+    close = dose is None or abs(dose / request.dose_per_A2 - 1.0) < 0.5  # a beam current drifts
+    expect(close, f"{name}: dose", expected=f"about {request.dose_per_A2:g} e⁻/Å²", got=dose)
