@@ -145,7 +145,6 @@ def test_killed_at_every_step(movie: Path, uninterrupted: Path) -> None:
     make_quick(campaign)
 
     moments = [
-        lambda: bool(count(ledger(campaign, "running"), "defects")),
         lambda: bool(count(ledger(campaign, "running"), "link")),
         lambda: bool(count(ledger(campaign, "running"), "supercells")),
         lambda: bool(count(ledger(campaign), "relax")),
