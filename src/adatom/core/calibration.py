@@ -37,10 +37,10 @@ class Calibration:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.pixel_size_A) and self.pixel_size_A > 0):
             raise BadInput(
-                "pixel size",
+                "`pixel_size_A`",
                 expected="a finite positive number of Å",
                 got=repr(self.pixel_size_A),
-                todo="Give it with --pixel-size, in Å.",
+                todo="Give `pixel_size_A` in Å.",
             )
 
     def xy(self, rc: FloatArray) -> FloatArray:
