@@ -102,12 +102,12 @@ def settle_scale(movie: Movie, material: Material, *, trust: bool) -> tuple[Movi
     some = movie.recalibrated(Calibration(given or 1.0))
     images = [some[i].data for i in range(0, len(movie), step)][:_SPECTRA]
     if material.form == "atoms":
-        todo = "Give `pixel_size_A`."
+        todo = "Give `pixel_size_A`, in Å."
         raise BadInput(movie.source, expected="a pixel size", got="none in the file", todo=todo)
     found = estimate_scale(images, material, expected_A=given)
     sure = found.contrast >= TRUSTED_CONTRAST
     if given is None:
-        hint = _suggestion(found, material) if sure else "Give `pixel_size_A`."
+        hint = _suggestion(found, material) if sure else "Give `pixel_size_A`, in Å."
         raise BadInput(movie.source, expected="a pixel size", got="none in the file", todo=hint)
     if not sure or abs(found.pixel_size_A / given - 1.0) <= _FAR:
         return movie, ()

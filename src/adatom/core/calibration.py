@@ -37,7 +37,7 @@ class Calibration:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.pixel_size_A) and self.pixel_size_A > 0):
             raise BadInput(
-                "`pixel_size_A`",
+                "pixel size",
                 expected="a finite positive number of Å",
                 got=repr(self.pixel_size_A),
                 todo="Give `pixel_size_A` in Å.",

@@ -150,7 +150,7 @@ class Movie:
                 self.source,
                 expected="a pixel size",
                 got="none in the file",
-                todo="Give `pixel_size_A`.",
+                todo="Give `pixel_size_A`, in Å.",
             )
         return Frame(
             data=np.asarray(self.load(index)),

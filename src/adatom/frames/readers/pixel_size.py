@@ -225,7 +225,7 @@ def check_range(pixel_A: float, subject: str, *, given: bool) -> None:
         f"If the number is {factors[likely]}, it is {pixel_A * likely:.4g} Å: "
         f"give `pixel_size_A` {pixel_A * likely:.4g}."
         if likely is not None
-        else "Give the right `pixel_size_A`."
+        else "Give the right one as `pixel_size_A`, in Å."
     )
     raise BadInput(
         subject,
