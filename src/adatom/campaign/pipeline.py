@@ -166,6 +166,6 @@ def _lattice_warnings(lattices: dict[int, Any]) -> tuple[str, ...]:
     if strained:
         out.append(
             f"the lattice is more than {_FAR_STRAIN:.0%} off the given scale in {len(strained)} "
-            f"of {len(lattices)} frames: check --pixel-size"
+            f"of {len(lattices)} frames: check `pixel_size_A`"
         )
     return tuple(out)

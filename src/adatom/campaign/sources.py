@@ -99,12 +99,12 @@ def settle_scale(movie: Movie, material: Material, *, trust: bool) -> tuple[Movi
     some = movie.recalibrated(Calibration(given or 1.0))
     images = [some[i].data for i in range(0, len(movie), step)][:_SPECTRA]
     if material.form == "atoms":
-        todo = "Give it in Å with --pixel-size."
+        todo = "Give `pixel_size_A`, in Å."
         raise BadInput(movie.source, expected="a pixel size", got="none in the file", todo=todo)
     found = estimate_scale(images, material, expected_A=given)
     sure = found.contrast >= TRUSTED_CONTRAST
     if given is None:
-        hint = _suggestion(found, material) if sure else "Give it in Å with --pixel-size."
+        hint = _suggestion(found, material) if sure else "Give `pixel_size_A`, in Å."
         raise BadInput(movie.source, expected="a pixel size", got="none in the file", todo=hint)
     if not sure or abs(found.pixel_size_A / given - 1.0) <= _FAR:
         return movie, ()
@@ -114,23 +114,23 @@ def settle_scale(movie: Movie, material: Material, *, trust: bool) -> tuple[Movi
         f"the {material.name} lattice says {found.pixel_size_A:.4g} Å"
     )
     if trust:
-        return movie, (f"{both}; kept as given (--trust-scale)",)
+        return movie, (f"{both}; kept as given (`trust_scale`)",)
     power = round(np.log10(ratio))
     if power and abs(ratio / 10.0**power - 1.0) < 0.2:
         raise BadInput(
             movie.source,
             expected=f"a pixel size near {found.pixel_size_A:.4g} Å, which the lattice shows",
             got=f"{given:.4g} Å, 10^{power} times that: a unit taken for another (nm, pm, Å)?",
-            todo=f"Give --pixel-size {found.pixel_size_A:.4g}, or --trust-scale to keep it.",
+            todo=f"Give `pixel_size_A` {found.pixel_size_A:.4g}, or `trust_scale` to keep it.",
         )
     return movie.recalibrated(Calibration(found.pixel_size_A)), (
-        f"{both}; the lattice's is used (--trust-scale keeps the other)",
+        f"{both}; the lattice's is used (`trust_scale` keeps the other)",
     )
 
 
 def _suggestion(found: ScaleEstimate, material: Material) -> str:
     return (
-        f"Give it in Å with --pixel-size; "
+        f"Give `pixel_size_A`; "
         f"if this is {material.name}, its lattice says {found.pixel_size_A:.4g}."
     )
 

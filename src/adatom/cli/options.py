@@ -1,101 +1,136 @@
-"""What commands are told on the command line, and how it is read."""
+"""Options of the commands, and the key of the configuration that each of them sets.
+
+An option that is left out sets nothing: the default is the configuration's, which a test compares
+with what the help shows. `SETTINGS` is the one table from options to keys; error messages use it
+to name an option where Python has an argument.
+"""
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from adatom.errors import BadInput
+from adatom.errors import AdatomError, BadInput
 
 Frames = Annotated[
     list[Path],
     typer.Argument(help="image files or one directory: any vendor format, .tif, .npy, .npz, .hdf5"),
 ]
-Material = Annotated[str, typer.Option("--material", "-m", help="what the specimen is")]
+Material = Annotated[
+    str | None,
+    typer.Option(
+        "--material", "-m", show_default="graphene",
+        help="what the specimen is: a name, a TOML material file or a structure file",
+    ),
+]  # fmt: skip
 ZoneAxis = Annotated[
-    str, typer.Option("--zone-axis", help="u,v,w of a structure file: direction of the beam")
-]
+    str | None,
+    typer.Option(
+        "--zone-axis", show_default="0,0,1",
+        help="u,v,w: lattice direction of the beam, for a structure file",
+    ),
+]  # fmt: skip
 Adapt = Annotated[
-    str, typer.Option("--adapt", help="retrain on the first frames: auto, always or never")
-]
+    str | None,
+    typer.Option(
+        "--adapt", show_default="auto",
+        help="retrain on the first frames: auto (where they are unlike training), always or never",
+    ),
+]  # fmt: skip
 PixelSize = Annotated[
-    float | None, typer.Option("--pixel-size", help="pixel size in Å (default: the file's)")
+    float | None,
+    typer.Option("--pixel-size", show_default="the file's", help="pixel size in Å"),
 ]
 Range = Annotated[
-    str | None, typer.Option("--frames", help="START:STOP, frames to use (default: all)")
+    str | None,
+    typer.Option("--frames", show_default="all", help="START:STOP, frames to use"),
 ]
 Dataset = Annotated[
     str | None, typer.Option("--dataset", help="which image of a file that holds several")
 ]
 Trust = Annotated[
-    bool, typer.Option("--trust-scale", help="keep the given scale though the lattice says other")
-]
+    bool | None,
+    typer.Option(
+        "--trust-scale", is_flag=True, show_default=False,
+        help="keep the given scale where the lattice says another",
+    ),
+]  # fmt: skip
 Output = Annotated[Path, typer.Option("--output", "-o", help="campaign directory")]
 Weights = Annotated[
-    Path | None, typer.Option("--weights", help="an ensemble (.safetensors; default: shipped)")
-]
-Seed = Annotated[int, typer.Option("--seed", help="seed of all randomness")]
-Json = Annotated[bool, typer.Option("--json", help="print the summary as JSON on stdout")]
-Draws = Annotated[
-    int, typer.Option("--draws", help="structures drawn from the uncertainty of each defect")
-]
-MaxStructures = Annotated[
-    int, typer.Option("--max-structures", help="distinct defects to simulate, surest first")
-]
-Temperatures = Annotated[
-    str, typer.Option("--temperatures", help="temperatures of the dynamics in K, comma-separated")
-]
-Picoseconds = Annotated[
-    float, typer.Option("--picoseconds", help="length of each dynamics run in ps")
-]
-Voltage = Annotated[
-    float,
+    Path | None,
     typer.Option(
-        "--voltage", help="acceleration voltage in kV, weighed for damage beside 60, 80, 100"
+        "--weights", show_default="shipped", help="an ensemble of networks (.safetensors)"
     ),
 ]
+Seed = Annotated[
+    int | None, typer.Option("--seed", show_default="0", help="seed of all random numbers")
+]
+Json = Annotated[bool, typer.Option("--json", help="print the summary as JSON on stdout")]
+Draws = Annotated[
+    int | None,
+    typer.Option(
+        "--draws", show_default="4",
+        help="structures of each defect, drawn from its uncertainty",
+    ),
+]  # fmt: skip
+MaxStructures = Annotated[
+    int | None,
+    typer.Option(
+        "--max-structures", show_default="2", help="distinct defects to simulate, likeliest first"
+    ),
+]
+Temperatures = Annotated[
+    str | None,
+    typer.Option(
+        "--temperatures", show_default="300,900",
+        help="temperatures of the dynamics in K, comma-separated",
+    ),
+]  # fmt: skip
+Picoseconds = Annotated[
+    float | None,
+    typer.Option("--picoseconds", show_default="10.0", help="length of each dynamics run in ps"),
+]
+Voltage = Annotated[
+    float | None,
+    typer.Option(
+        "--voltage", show_default="60.0",
+        help="acceleration voltage in kV; damage is weighed at it and at 60, 80, 100 kV",
+    ),
+]  # fmt: skip
+Rounds = Annotated[
+    int | None, typer.Option("--rounds", show_default="3", help="most rounds of training")
+]
 
 
-def input_table(
-    frames: list[Path],
-    pixel_size: float | None,
-    frame_range: str | None,
-    dataset: str | None,
-    trust_scale: bool,
-) -> dict[str, Any]:
-    """Say where the frames come from, as the configuration has it."""
-    return {
-        "paths": tuple(str(p.expanduser().resolve()) for p in frames),
-        "pixel_size_A": pixel_size,
-        "frames": frame_range,
-        "dataset": dataset,
-        "trust_scale": trust_scale,
-    }
+def absolute(path: Path) -> str:
+    """Give a file's whole path, so that a campaign finds it from anywhere."""
+    return str(path.expanduser().absolute())
 
 
-def parsed_config(source: dict[str, Any], *, weights: Path | None, **rest: Any) -> Any:
-    """Check the whole configuration."""
-    from adatom.campaign.config import parse_config
-
-    table = {
-        "input": source,
-        "weights": None if weights is None else str(weights.expanduser().absolute()),
-        **rest,
-    }
-    return parse_config(table, "command line")
+def absolute_frames(paths: Sequence[Path]) -> tuple[str, ...]:
+    """Give the whole paths of image files, links followed."""
+    return tuple(str(p.expanduser().resolve()) for p in paths)
 
 
 def material_path(text: str) -> str:
-    """Give a file's whole path, so that a campaign finds it from anywhere; a name as it is."""
+    """Give a material file's whole path; a name as it is."""
     path = Path(text).expanduser()
     return str(path.absolute()) if path.is_file() else text
 
 
 def zone_axis_of(text: str) -> tuple[int, int, int]:
-    """Read a lattice direction."""
+    """Read a lattice direction.
+
+    Raises
+    ------
+    BadInput
+        If these are not three whole numbers, or all are zero.
+    """
     try:
         u, v, w = (int(part) for part in text.split(","))
     except ValueError:
@@ -111,7 +146,13 @@ def zone_axis_of(text: str) -> tuple[int, int, int]:
 
 
 def temperatures_of(text: str) -> tuple[float, ...]:
-    """Read temperatures."""
+    """Read temperatures in K.
+
+    Raises
+    ------
+    BadInput
+        If one is not a finite positive number.
+    """
     try:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
@@ -124,3 +165,93 @@ def temperatures_of(text: str) -> tuple[float, ...]:
             todo="Separate them by commas.",
         )
     return tuple(dict.fromkeys(values))
+
+
+class Setting(NamedTuple):
+    """What an option sets.
+
+    Parameters
+    ----------
+    option
+        As it is written on the command line.
+    key
+        Key of the configuration; its last part is the name of the argument in Python.
+    read
+        From what typer gives to what the configuration takes; None to take it as it is.
+    """
+
+    option: str
+    key: str
+    read: Callable[[Any], Any] | None = None
+
+
+# By the parameter of the commands.
+SETTINGS = {
+    "frames": Setting("FRAMES", "input.paths", absolute_frames),
+    "pixel_size": Setting("--pixel-size", "input.pixel_size_A"),
+    "frame_range": Setting("--frames", "input.frames"),
+    "dataset": Setting("--dataset", "input.dataset"),
+    "trust_scale": Setting("--trust-scale", "input.trust_scale"),
+    "material": Setting("--material", "material", material_path),
+    "zone_axis": Setting("--zone-axis", "zone_axis", zone_axis_of),
+    "weights": Setting("--weights", "weights", absolute),
+    "adapt": Setting("--adapt", "adapt"),
+    "seed": Setting("--seed", "seed"),
+    "voltage": Setting("--voltage", "voltage_kV"),
+    "draws": Setting("--draws", "simulate.draws"),
+    "max_structures": Setting("--max-structures", "simulate.max_structures"),
+    "temperatures": Setting("--temperatures", "simulate.temperatures_K", temperatures_of),
+    "picoseconds": Setting("--picoseconds", "dynamics.production_ps"),
+    "rounds": Setting("--rounds", "adaptation.rounds"),
+}
+_BY_KEY = {setting.key: setting.option for setting in SETTINGS.values()}
+_BY_ARGUMENT = {
+    **{setting.key.rsplit(".", 1)[-1]: setting.option for setting in SETTINGS.values()},
+    **{name: f"--{name}" for name in ("kind", "members", "steps", "start")},  # of a training
+}
+
+
+def config_of(**given: Any) -> Any:
+    """Make the configuration from the options that were given, by the parameters' names.
+
+    Raises
+    ------
+    BadInput
+        If a value is out of range; the message names the option.
+    """
+    from adatom.campaign.config import parse_config
+
+    table: dict[str, Any] = {}
+    for name, value in given.items():
+        if value is None:
+            continue
+        _, key, read = SETTINGS[name]
+        *sections, last = key.split(".")
+        inside = table
+        for section in sections:
+            inside = inside.setdefault(section, {})
+        inside[last] = value if read is None else read(value)
+    source = "command line"
+    try:
+        return parse_config(table, source)
+    except BadInput as error:
+        option = _BY_KEY.get(error.subject.removeprefix(f"{source}, "))
+        if option is None:
+            raise
+        raise BadInput(
+            option, expected=error.expected, got=error.got,
+            todo="Give another value, or leave the option out for its default.",
+        ) from error  # fmt: skip
+
+
+def with_options(text: str) -> str:
+    """Name options in a message that names Python's arguments, as in `` `pixel_size_A` ``."""
+    return re.sub(r"`(\w+)`", lambda m: _BY_ARGUMENT.get(m[1], m[0]), text)
+
+
+def told_in_options(error: AdatomError) -> dict[str, str]:
+    """Give the four parts of an error, with options named in the place of arguments."""
+    parts = {
+        "error": error.subject, "expected": error.expected, "got": error.got, "to do": error.todo,
+    }  # fmt: skip
+    return {label: with_options(text) for label, text in parts.items()}

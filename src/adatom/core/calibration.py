@@ -40,7 +40,7 @@ class Calibration:
                 "pixel size",
                 expected="a finite positive number of Å",
                 got=repr(self.pixel_size_A),
-                todo="Give it with --pixel-size, in Å.",
+                todo="Give `pixel_size_A` in Å.",
             )
 
     def xy(self, rc: FloatArray) -> FloatArray:

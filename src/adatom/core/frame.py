@@ -54,7 +54,7 @@ def parse_image(data: ArrayLike, source: str) -> Image:
             source,
             expected="finite pixel values",
             got=f"{bad} NaN or infinite pixels of {image.size}",
-            todo="Mask or interpolate them, or leave the frame out with --frames START:STOP.",
+            todo="Mask or interpolate them, or leave the frame out with `frames` START:STOP.",
         )
     if float(image.min()) == float(image.max()):
         raise BadInput(
@@ -62,7 +62,7 @@ def parse_image(data: ArrayLike, source: str) -> Image:
             expected="an image with contrast",
             got=f"every pixel equal to {float(image.min()):g}",
             todo="The beam was blanked or the detector off: leave the frame out "
-            "with --frames START:STOP.",
+            "with `frames` START:STOP.",
         )
     image = image.copy() if image is data else image
     image.flags.writeable = False
@@ -150,7 +150,7 @@ class Movie:
                 self.source,
                 expected="a pixel size",
                 got="none in the file",
-                todo="Give it in Å with --pixel-size.",
+                todo="Give `pixel_size_A`, in Å.",
             )
         return Frame(
             data=np.asarray(self.load(index)),

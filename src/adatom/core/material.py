@@ -165,7 +165,7 @@ def find_material(name: str) -> Material:
         close = difflib.get_close_matches(name.lower(), MATERIALS, n=1)
         hint = f"Did you mean {close[0]!r}? " if close else ""
         raise BadInput(
-            f"--material {name}",
+            f"`material` {name}",
             expected="one of " + ", ".join(sorted(MATERIALS)),
             got=repr(name),
             todo=hint + "Name one of these.",

@@ -270,6 +270,6 @@ def load_shipped(material: str) -> Ensemble:
             expected=f"a material with shipped networks ({have})",
             got=repr(material),
             todo=f"Train one in about ten minutes: adatom train {material} "
-            f"-o {material}.safetensors; then name it with --weights.",
+            f"-o {material}.safetensors; then name the file as `weights`.",
         )
     return load(path)

@@ -138,7 +138,7 @@ def load_material(name: str, zone_axis: tuple[int, int, int] = (0, 0, 1)) -> Mat
     close = difflib.get_close_matches(key.lower(), [n.lower() for n in names], n=1)
     hint = f"Did you mean {close[0]!r}? " if close else ""
     raise BadInput(
-        f"--material {name}",
+        f"`material` {name}",
         expected="one of " + ", ".join(names) + ", a TOML material file, or a structure file",
         got=repr(name),
         todo=hint + "Name one of these.",

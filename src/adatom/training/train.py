@@ -46,7 +46,7 @@ def parse_options(**given: Any) -> TrainOptions:
     except ValidationError as error:
         first = error.errors()[0]
         raise BadInput(
-            f"--{first['loc'][0]}",
+            f"`{first['loc'][0]}`",
             expected=str(first["msg"]).removeprefix("Input should be "),
             got=repr(first["input"]),
             todo="Choose one of these.",
@@ -201,7 +201,7 @@ def _trunks(options: TrainOptions) -> list[Trunk | None]:
     found = weights.load(path) if path.suffix else weights.load_shipped(options.start)
     if found.networks[0].width != options.width:
         raise BadInput(
-            f"--start {options.start}",
+            f"`start` {options.start}",
             expected=f"trunks of width {options.width}",
             got=f"width {found.networks[0].width}",
             todo="Start from another ensemble, or from scratch.",

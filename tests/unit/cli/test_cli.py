@@ -16,10 +16,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import typer
 import zarr
 from typer.testing import CliRunner
 
+import adatom as ad
 from adatom.cli import main as cli
+from adatom.cli.options import SETTINGS, config_of, told_in_options
 from adatom.core import atoms, defects
 from adatom.errors import BadInput, StepFailed
 from adatom.simulation import Status, engine_status
@@ -100,7 +103,7 @@ def test_help(command):
     [
         ("run", ("pixel size in Å", "temperatures of the dynamics in K", "300,900", "in ps", "10.0",
                  "voltage in kV", "60.0", "graphene", "START:STOP", "adatom-campaign")),
-        ("find", ("pixel size in Å", "graphene", "default: all", "adatom-campaign")),
+        ("find", ("pixel size in Å", "graphene", "default: (all)", "adatom-campaign")),
         ("demo", ("default: demo", "default: 7")),
         ("train", ("default: shared", "default: 10", "universal", "dropout")),
         ("bench", ("--quick", "--peers", "--weights", "find, speed")),
@@ -111,6 +114,55 @@ def test_help_shows_units_and_defaults(command, words):
     text = " ".join(runner.invoke(cli.app, [command, "--help"]).output.split())
     for word in words:
         assert word in text
+
+
+def test_the_version_is_the_packages():
+    done = CliRunner().invoke(cli.app, ["--version"])
+    assert (done.exit_code, done.output) == (0, f"adatom {ad.__version__}\n")
+
+
+def options_of(command: str) -> dict[str, Any]:
+    found = typer.main.get_command(cli.app).commands[command]
+    return {p.name: p for p in found.params}
+
+
+@pytest.mark.parametrize("command", ["run", "find", "adapt"])
+def test_options_set_keys_that_the_configuration_has_and_show_its_defaults(command):
+    source = {"frames": [Path("a.npy")]}
+    whole = config_of(**source).table()
+    settings = {n: SETTINGS[n] for n in options_of(command) if n in SETTINGS}
+    assert set(options_of(command)) - set(settings) <= {"output", "as_json"}
+    for name, setting in settings.items():
+        parameter, value = options_of(command)[name], whole
+        assert setting.option in (*parameter.opts, "FRAMES")
+        for part in setting.key.split("."):
+            value = value[part]
+        shown = parameter.show_default if name != "frames" else False
+        if not isinstance(shown, str):  # nothing is shown where nothing is the default
+            assert name == "frames" or not value
+        elif setting.read and name not in ("weights", "material"):
+            assert list(setting.read(shown)) == value
+        elif value is not None:
+            assert shown == str(value)
+
+
+def test_an_option_that_is_given_is_set_and_no_other(tmp_path):
+    table = config_of(frames=[tmp_path / "a.npy"], voltage=81.0, seed=None).table()
+    plain = config_of(frames=[tmp_path / "a.npy"]).table()
+    assert table.pop("voltage_kV") == 81.0
+    assert plain.pop("voltage_kV") == 60.0
+    assert table == plain
+
+
+def test_messages_name_options_on_the_command_line_and_arguments_in_python(tmp_path):
+    np.save(tmp_path / "a.npy", simulated_movie(1))
+    with pytest.raises(BadInput, match="`pixel_size_A`") as refused:
+        ad.find(tmp_path / "a.npy")
+    todo = told_in_options(refused.value)["to do"]
+    assert "--pixel-size" in todo
+    assert "pixel_size_A" not in todo
+    with pytest.raises(BadInput, match="`material` grafene"):
+        ad.find(tmp_path / "a.npy", material="grafene")
 
 
 def test_no_command_shows_the_help():

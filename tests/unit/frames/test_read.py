@@ -206,7 +206,7 @@ def test_arrays():
     two = read([data[0], data[1:]], pixel_size_A=0.08)
     assert np.array_equal(two[2].data, data[2])
     assert read(data).calibration is None
-    with pytest.raises(BadInput, match="--pixel-size"):
+    with pytest.raises(BadInput, match="`pixel_size_A`"):
         read(data)[0]
 
 
@@ -229,9 +229,9 @@ def test_selection(tmp_path):
     assert len(read(path, pixel_size_A=0.1, frames=":4")) == 4
     assert np.array_equal(read(path, pixel_size_A=0.1, frames=slice(-2, None))[1].data, data[8])
     for bad in ("9:", "5:5", "a:b", "3", "0:5:2", "-2:", ""):
-        with pytest.raises(BadInput, match="--frames"):
+        with pytest.raises(BadInput, match="`frames`"):
             read(path, frames=bad)
-    with pytest.raises(BadInput, match="--frames"):
+    with pytest.raises(BadInput, match="`frames`"):
         read(path, frames=slice(None, None, -1))
 
 
@@ -364,7 +364,7 @@ def test_pixel_size_argument_is_checked(size):
 def test_file_scale_in_the_wrong_unit(tmp_path):
     path = tmp_path / "m.hspy"
     rsciio.hspy.file_writer(str(path), signal(frames(), scale=7.8, units="nm"))
-    with pytest.raises(BadInput, match=r"m\.hspy: .*got 78 Å.*--pixel-size 0\.078"):
+    with pytest.raises(BadInput, match=r"m\.hspy: .*got 78 Å.*`pixel_size_A` 0\.078"):
         read(path)
     movie = read(path, pixel_size_A=0.078)
     assert movie.calibration.pixel_size_A == 0.078
@@ -454,11 +454,11 @@ def test_datasets(tmp_path):
     with pytest.raises(BadInput, match="at least 16 x 16"):
         read(tmp_path / "m.h5", dataset="table")
     np.savez(tmp_path / "m.npz", image=data, density=data + 2, positions=np.zeros((90, 2)))
-    with pytest.raises(BadInput, match=r"image.*density.*--dataset"):
+    with pytest.raises(BadInput, match=r"image.*density.*`dataset`"):
         read(tmp_path / "m.npz")
     assert np.array_equal(read(tmp_path / "m.npz", dataset="density").load(1), data[1] + 2)
     np.save(tmp_path / "m.npy", data)
-    with pytest.raises(BadInput, match="Leave --dataset out"):
+    with pytest.raises(BadInput, match="Leave `dataset` out"):
         read(tmp_path / "m.npy", dataset="x")
 
 

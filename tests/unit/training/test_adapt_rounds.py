@@ -370,7 +370,7 @@ def test_frames_that_do_not_show_the_material_are_refused(shipped, in_this_proce
     with pytest.raises(BadInput) as refused:
         adapt([make()], GRAPHENE, shipped.with_members([0, 5]), TINY)
     message = str(refused.value)
-    for word in ("graphene", "3 neighbours", "--material", "--pixel-size"):
+    for word in ("graphene", "3 neighbours", "`material`", "`pixel_size_A`"):
         assert word in message
     assert shipped.fingerprint() == before
 
@@ -419,7 +419,7 @@ def test_the_same_frame_at_a_wrong_scale_is_refused(shipped, in_this_process):
     """Every distance is off, by more than a lattice bends."""
     frame = graphene_frame(1, px=0.15, counts=20.0, field=(16.0, 16.0)).frame
     wrong = frame.recalibrated(Calibration(0.15 * 1.5))
-    with pytest.raises(BadInput, match="--pixel-size"):
+    with pytest.raises(BadInput, match="`pixel_size_A`"):
         adapt([wrong], GRAPHENE, shipped.with_members([0, 5]), TINY)
 
 

@@ -119,9 +119,9 @@ def _no_dataset(path: Path, dataset: str | None) -> None:
     if dataset is not None:
         raise BadInput(
             str(path),
-            expected="a file with named datasets for --dataset",
+            expected="a file with named datasets for `dataset`",
             got=f"a {path.suffix} file, which holds one array",
-            todo="Leave --dataset out.",
+            todo="Leave `dataset` out.",
         )
 
 

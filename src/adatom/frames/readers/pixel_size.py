@@ -223,9 +223,9 @@ def check_range(pixel_A: float, subject: str, *, given: bool) -> None:
     likely = min(right, key=lambda f: abs(math.log(pixel_A * f / 0.1)), default=None)
     hint = (
         f"If the number is {factors[likely]}, it is {pixel_A * likely:.4g} Å: "
-        f"give --pixel-size {pixel_A * likely:.4g}."
+        f"give `pixel_size_A` {pixel_A * likely:.4g}."
         if likely is not None
-        else "Give the right one in Å with --pixel-size."
+        else "Give the right one as `pixel_size_A`, in Å."
     )
     raise BadInput(
         subject,

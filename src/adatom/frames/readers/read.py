@@ -257,7 +257,7 @@ def _scale(
                 expected=f"a pixel size of {known[0][0]:.5g} Å as in {known[0][1]}",
                 got=f"{size:.5g} Å",
                 todo="The frames of one movie have one scale: run the files apart, or give the "
-                "right one for all with --pixel-size.",
+                "right one for all with `pixel_size_A`.",
             )
     if 0 < len(known) < len(sizes):
         notes.append(f"{len(sizes) - len(known)} files give no scale: that of {known[0][1]} taken")
@@ -271,7 +271,7 @@ def _select(frames: slice | str | None, total: int, label: str) -> range:
         match = re.fullmatch(r"\s*(\d*)\s*:\s*(\d*)\s*", wanted)
         if match is None:
             raise BadInput(
-                "--frames",
+                "`frames`",
                 expected="START:STOP, whole numbers from 0, such as 0:10, 5: or :20",
                 got=repr(wanted),
                 todo="STOP itself is left out; leave either side empty for the first or last.",
@@ -279,13 +279,13 @@ def _select(frames: slice | str | None, total: int, label: str) -> range:
         wanted = slice(*(int(g) if g else None for g in match.groups()))
     if wanted.step is not None and wanted.step < 1:
         raise BadInput(
-            "--frames", expected="a step of 1 or more", got=str(wanted.step), todo="Time runs on."
+            "`frames`", expected="a step of 1 or more", got=str(wanted.step), todo="Time runs on."
         )
     chosen = range(total)[wanted]
     if not chosen:
         start, stop = wanted.start or 0, total if wanted.stop is None else wanted.stop
         raise BadInput(
-            "--frames",
+            "`frames`",
             expected=f"frames among the {total} of {label} (0 to {total - 1})",
             got=f"{start}:{stop}, which is none of them",
             todo="Choose with START:STOP, counted from 0.",

@@ -194,7 +194,7 @@ def choose(options: Sequence[tuple[str, str]], dataset: str | None, subject: str
         known = [i for i, name in enumerate(last) if name.lower() in WELL_KNOWN]
         hits = [0] if len(options) == 1 else known
         expected, got = "a file with one image", f"{len(options)} of them ({listing})"
-        todo = "Choose one with --dataset NAME (its name, or its number from 0)."
+        todo = "Choose one with `dataset`: its name, or its number from 0."
     else:
         wanted = dataset.strip("/")
         hits = [i for i, name in enumerate(names) if name == wanted]

@@ -320,8 +320,8 @@ def _refuse_other(seen: Sequence[ScoredFrame], material: Material) -> None:
             f"{100 * _LIKE:.0f} % with {material.coordination} neighbours",
             got=f"{100 * best:.0f} % with so many in the best frame, "
             + ("on its lattice" if ordered else "and no lattice"),
-            todo="Check --material and --pixel-size; a bilayer, another crystal or noise cannot be "
-            "learned as this one.",
+            todo="Check `material` and `pixel_size_A`; a bilayer, another crystal or noise cannot "
+            "be learned as this one.",
         )
 
 

@@ -1,0 +1,139 @@
+"""Commands that run a campaign: `run`, `find`, `simulate`, `resume` and `demo`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from adatom.cli.options import (
+    Adapt,
+    Dataset,
+    Draws,
+    Frames,
+    Json,
+    Material,
+    MaxStructures,
+    Output,
+    Picoseconds,
+    PixelSize,
+    Range,
+    Seed,
+    Temperatures,
+    Trust,
+    Voltage,
+    Weights,
+    ZoneAxis,
+    config_of,
+)
+from adatom.cli.screen import Screen, say, show_summary
+
+_OUTPUT = Path("adatom-campaign")
+_Directory = Annotated[Path, typer.Argument(help="campaign directory")]
+
+
+def run(
+    frames: Frames,
+    material: Material = None,
+    zone_axis: ZoneAxis = None,
+    pixel_size: PixelSize = None,
+    frame_range: Range = None,
+    dataset: Dataset = None,
+    trust_scale: Trust = None,
+    output: Output = _OUTPUT,
+    draws: Draws = None,
+    max_structures: MaxStructures = None,
+    temperatures: Temperatures = None,
+    picoseconds: Picoseconds = None,
+    voltage: Voltage = None,
+    weights: Weights = None,
+    adapt: Adapt = None,
+    seed: Seed = None,
+    as_json: Json = False,
+) -> None:
+    """Do the main job: find atoms and defects, build supercells, relax and heat them, advise."""
+    config = config_of(
+        frames=frames, material=material, zone_axis=zone_axis, pixel_size=pixel_size,
+        frame_range=frame_range, dataset=dataset, trust_scale=trust_scale, draws=draws,
+        max_structures=max_structures, temperatures=temperatures, picoseconds=picoseconds,
+        voltage=voltage, weights=weights, adapt=adapt, seed=seed,
+    )  # fmt: skip
+    _run(config, output, as_json=as_json)
+
+
+def find(
+    frames: Frames,
+    material: Material = None,
+    zone_axis: ZoneAxis = None,
+    pixel_size: PixelSize = None,
+    frame_range: Range = None,
+    dataset: Dataset = None,
+    trust_scale: Trust = None,
+    output: Output = _OUTPUT,
+    voltage: Voltage = None,
+    weights: Weights = None,
+    adapt: Adapt = None,
+    seed: Seed = None,
+    as_json: Json = False,
+) -> None:
+    """Find atoms and defects only: tables, maps and a page; `adatom simulate` goes on from it."""
+    config = config_of(
+        frames=frames, material=material, zone_axis=zone_axis, pixel_size=pixel_size,
+        frame_range=frame_range, dataset=dataset, trust_scale=trust_scale, voltage=voltage,
+        weights=weights, adapt=adapt, seed=seed,
+    )  # fmt: skip
+    _run(config, output, as_json=as_json, only_find=True)
+
+
+def simulate(directory: _Directory, as_json: Json = False) -> None:
+    """Build, relax and heat supercells of what `adatom find` found."""
+    _resume(directory, as_json=as_json)
+
+
+def resume(directory: _Directory, as_json: Json = False) -> None:
+    """Carry on a campaign that was interrupted; finished steps are not repeated."""
+    _resume(directory, as_json=as_json)
+
+
+def demo(
+    output: Output = Path("demo"),
+    seed: Annotated[int, typer.Option("--seed", help="seed of specimen, noise and draws")] = 7,
+    as_json: Json = False,
+) -> None:
+    """Run the whole way on the simulated microscope; ends by naming its report."""
+    from adatom.campaign.demo import demo_config, write_demo_picture
+
+    outcome = _run(demo_config(seed), output, as_json=as_json)
+    write_demo_picture(outcome, output)
+
+
+def _run(config: Any, output: Path, *, as_json: bool, only_find: bool = False) -> Any:
+    from adatom.campaign.pipeline import run_campaign
+
+    outcome = _watched(
+        lambda screen: run_campaign(config, output, only_find=only_find, progress=screen), output
+    )
+    show_summary(outcome.summary, as_json=as_json)
+    return outcome
+
+
+def _resume(directory: Path, *, as_json: bool) -> None:
+    from adatom.campaign.pipeline import resume_campaign
+
+    outcome = _watched(lambda screen: resume_campaign(directory, progress=screen), directory)
+    show_summary(outcome.summary, as_json=as_json)
+
+
+def _watched(work: Callable[[Screen], Any], directory: Path) -> Any:
+    """Show the progress of a campaign; say how to go on where the user stops it."""
+    screen = Screen()
+    try:
+        return work(screen)
+    except KeyboardInterrupt:  # here, because typer would answer it with a bare "Aborted!"
+        screen.close()
+        say(f"stopped; `adatom resume {directory}` carries on from the last finished step")
+        raise typer.Exit(1) from None
+    finally:
+        screen.close()

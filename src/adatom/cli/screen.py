@@ -1,0 +1,123 @@
+"""What the user sees: progress, warnings, errors and summaries."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from adatom.cli.options import told_in_options, with_options
+from adatom.errors import AdatomError
+
+_stderr = Console(stderr=True)  # answers go to stdout, everything for the eye to stderr
+
+
+class Screen:
+    """Progress bars on stderr; plain lines where it is no terminal."""
+
+    def __init__(self) -> None:
+        self._bars = Bars(
+            TextColumn("{task.description:<12}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=_stderr,
+            disable=not _stderr.is_terminal,
+        )
+        self._tasks: dict[str, Any] = {}
+        self._bars.start()
+
+    def start(self, step: str, total: int, done: int) -> None:
+        """Begin a step of `total` items, of which `done` are there already."""
+        self._tasks[step] = self._bars.add_task(step, total=total, completed=done)
+        if not _stderr.is_terminal:
+            known = f", {done} known from before" if done else ""
+            _stderr.print(f"{step}: {total} to do{known}", highlight=False)
+
+    def advance(self, step: str) -> None:
+        """Count one item of a step."""
+        self._bars.advance(self._tasks[step])
+
+    def finish(self, step: str) -> None:
+        """Draw a step as it ended."""
+        self._bars.update(self._tasks[step], refresh=True)
+
+    def warn(self, text: str) -> None:
+        """Show a warning above the bars."""
+        # Escaped: what stands in brackets in a file's name is no markup.
+        told = escape(with_options(text))
+        _stderr.print(f"[yellow]warning:[/] {told}", highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Stop drawing."""
+        self._bars.stop()
+
+
+def say(text: str) -> None:
+    """Write a line to stderr as it is."""
+    _stderr.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def show_error(error: AdatomError) -> None:
+    """Write an error of adatom to stderr: what it is about, expected, got, to do."""
+    for label, text in told_in_options(error).items():
+        if label == "error":
+            _stderr.print(f"[red]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
+        else:
+            say(f"  {label:<9}{text}")
+
+
+def show_summary(summary: dict[str, Any], *, as_json: bool) -> None:
+    """Write what a campaign found and simulated to stdout."""
+    if as_json:
+        print(json.dumps(summary))
+        return
+    out = Console(highlight=False, soft_wrap=True, markup=False)
+    atoms = ", ".join(f"{n} {element}" for element, n in summary["elements"].items())
+    out.print(f"{summary['frames']} frames, {summary['atoms']} atoms ({atoms})")
+    if summary["bond_length_A"] is not None:
+        out.print(f"nearest neighbours {summary['bond_length_A']:.3f} Å, distortion removed")
+    for kind, count in list(summary["defect_frames"].items())[:6]:
+        out.print(f"  {kind}: seen {count} times")
+    for row in summary["relaxed"]:
+        spread = row["energy_sd_eV"]
+        more = "" if spread is None else f" ± {spread:.4f}"
+        out.print(
+            f"  {row['structure']} ({row['formula']}): {row['draws']} draws, "
+            f"{row['energy_eV']:.4f}{more} eV"
+        )
+    for row in summary["dynamics"]:
+        out.print(
+            f"  dynamics at {row['temperature_K']:g} K: {row['runs']} runs, "
+            f"measured {row['mean_temperature_K']:.0f} K"
+            if row["runs"]
+            else f"  dynamics at {row['temperature_K']:g} K: none finished"
+        )
+    out.print(f"report: {summary['report']}")
+
+
+def show_adaptation(adapted: dict[str, Any]) -> None:
+    """Write what every round of an adaptation did to stdout."""
+    table = Table("round", "members kept", "labels kept, added, dropped", "F1 guarded", "passed")
+    for done in adapted["rounds"]:
+        labels = done["labels"]
+        table.add_row(
+            str(done["number"]),
+            f"{len(done['kept'])} of {len(done['members'])}",
+            f"{labels['kept']}, {labels['added']}, {labels['dropped']}",
+            ", ".join(
+                f"{kind} {done['before'][kind]:.4f} → {done['after'][kind]:.4f}"
+                for kind in ("atom", "vacancy", "foreign")
+            ),
+            "yes" if done["accepted"] else "no, taken back",
+        )
+    out = Console()
+    out.print(table)
+    before, after = adapted["detection_limit_counts"]
+    limits = ["at no dose" if v is None else f"down to {v:.3g} counts" for v in (before, after)]
+    out.print(f"F1 of atoms is 0.95 {limits[0]} before, {limits[1]} after")
