@@ -8,7 +8,17 @@ import numpy as np
 import polars as pl
 
 from adatom.core.arrays import FloatArray
+from adatom.core.columns import Column
 from adatom.errors import BadInput
+
+_F = pl.Float64()
+
+# Every column of `EmptySites.table`; the reference pages are made from it.
+COLUMNS = {
+    "x_A": Column(_F, "Å", "Site along the columns of the image, from the centre of pixel 0."),
+    "y_A": Column(_F, "Å", "Site down the rows of the image, from the centre of pixel 0."),
+    "p": Column(_F, "", "Probability that the site is empty, calibrated."),
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
