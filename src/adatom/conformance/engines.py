@@ -9,7 +9,7 @@ import numpy as np
 from ase.build import graphene
 
 from adatom.conformance.expect import expect, expect_refused
-from adatom.core import SimulationResult, SimulationTask, Structure
+from adatom.core import GRAPHENE, Material, SimulationResult, SimulationTask, Structure
 from adatom.core.arrays import FloatArray
 from adatom.simulation.engines.base import Engine
 from adatom.simulation.options import DynamicsOptions, RelaxOptions
@@ -46,7 +46,7 @@ def check_engine(
     atoms: ase.Atoms,
     *,
     uncovered: str = "X",
-    material: str = "graphene",
+    material: Material = GRAPHENE,
     energy_tolerance_eV: float = 1e-4,
     force_tolerance_eV_A: float = 5e-3,
 ) -> None:
@@ -94,13 +94,18 @@ def check_engine(
     strange.symbols[0] = uncovered
     other = Structure.from_ase(strange)
     if "relax" in engine.tasks:
-        options = RelaxOptions(max_steps=4, fmax_eV_A=1e-3, material=material)
-        _check_relaxation(engine, structure, options, energy_tolerance_eV)
-        _refuses(lambda: engine.relax(SimulationTask(other, "relax", engine.name), options), other)
+        options = RelaxOptions(max_steps=4, fmax_eV_A=1e-3)
+        _check_relaxation(engine, structure, material, options, energy_tolerance_eV)
+        _refuses(
+            lambda: engine.relax(
+                SimulationTask(other, "relax", engine.name, material=material), options
+            ),
+            other,
+        )
     if "dynamics" in engine.tasks:
-        short = DynamicsOptions(equilibration_ps=0.05, production_ps=0.1, material=material)
-        _check_dynamics(engine, structure, short)
-        hot = SimulationTask(other, "dynamics", engine.name, temperature_K=300.0)
+        short = DynamicsOptions(equilibration_ps=0.05, production_ps=0.1)
+        _check_dynamics(engine, structure, material, short)
+        hot = SimulationTask(other, "dynamics", engine.name, temperature_K=300.0, material=material)
         _refuses(lambda: engine.dynamics(hot, short), other)
 
 
@@ -138,7 +143,11 @@ def _check_forces(engine: Engine, atoms: ase.Atoms, tolerance_eV: float, force_e
 
 
 def _check_relaxation(
-    engine: Engine, structure: Structure, options: RelaxOptions, tolerance_eV: float
+    engine: Engine,
+    structure: Structure,
+    material: Material,
+    options: RelaxOptions,
+    tolerance_eV: float,
 ) -> None:
     name, before = engine.name, structure.to_ase()
     fixed = np.zeros(len(before), dtype=np.bool_)
@@ -146,7 +155,7 @@ def _check_relaxation(
     held = Structure(
         before, "held", "given", 0, -1, 3, structure.source_atom, structure.sigma_A, fixed
     )
-    task = SimulationTask(held, "relax", name)
+    task = SimulationTask(held, "relax", name, material=material)
     result = engine.relax(task, options)
     _unchanged(held.atoms, before, f"{name}: the structure that it relaxes")
     _check_report(engine, task, result)
@@ -163,9 +172,11 @@ def _check_relaxation(
     _near(again.energy_eV, result.energy_eV, tolerance_eV, f"{name}: energy relaxed again, eV")
 
 
-def _check_dynamics(engine: Engine, structure: Structure, options: DynamicsOptions) -> None:
+def _check_dynamics(
+    engine: Engine, structure: Structure, material: Material, options: DynamicsOptions
+) -> None:
     def run(seed: int) -> SimulationResult:
-        task = SimulationTask(structure, "dynamics", engine.name, temperature_K=300.0, seed=seed)
+        task = SimulationTask(structure, "dynamics", engine.name, 300.0, seed, material=material)
         result = engine.dynamics(task, options)
         _check_report(engine, task, result)
         expect(result.status == "done", engine.name, expected="status done", got=result.status)

@@ -10,24 +10,27 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from adatom.core.arrays import BoolArray
+from adatom.core.columns import Column, schema_of
 
-SCHEMA = pl.Schema(
-    {
-        "frame": pl.Int32,
-        "atom": pl.Int32,
-        "x_A": pl.Float64,
-        "y_A": pl.Float64,
-        "sigma_x_A": pl.Float64,
-        "sigma_y_A": pl.Float64,
-        "cov_xy_A2": pl.Float64,
-        "p_exists": pl.Float64,
-        "element": pl.String,
-        "p_element": pl.Float64,
-        "votes": pl.Float64,
-        "amplitude": pl.Float64,
-        "track": pl.Int32,
-    }
-)
+_I, _F, _S = pl.Int32(), pl.Float64(), pl.String()
+
+# Every column of ``atoms.parquet``; the reference pages are made from it.
+COLUMNS = {
+    "frame": Column(_I, "", "Index of the frame, from 0."),
+    "atom": Column(_I, "", "Number of the atom in its frame, from 0."),
+    "x_A": Column(_F, "Å", "Position along the columns of the image, from the centre of pixel 0."),
+    "y_A": Column(_F, "Å", "Position down the rows of the image, from the centre of pixel 0."),
+    "sigma_x_A": Column(_F, "Å", "Standard deviation of `x_A`, calibrated."),
+    "sigma_y_A": Column(_F, "Å", "Standard deviation of `y_A`, calibrated."),
+    "cov_xy_A2": Column(_F, "Å²", "Covariance of `x_A` and `y_A`."),
+    "p_exists": Column(_F, "", "Probability that there is an atom at this place, calibrated."),
+    "element": Column(_S, "", "Most probable element; in a crystal seen end on, the column."),
+    "p_element": Column(_F, "", "Probability that the atom, if it exists, is of `element`."),
+    "votes": Column(_F, "", "Share of the ensemble's members that saw the atom, 0 to 1."),
+    "amplitude": Column(_F, "image", "Fitted peak height, in the frame's own intensity."),
+    "track": Column(_I, "", "Number of the same atom over all frames; -1 until frames are linked."),
+}
+SCHEMA = schema_of(COLUMNS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

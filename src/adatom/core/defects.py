@@ -9,21 +9,30 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-SCHEMA = pl.Schema(
-    {
-        "frame": pl.Int32(),
-        "defect": pl.Int32(),
-        "kind": pl.String(),
-        "x_A": pl.Float64(),
-        "y_A": pl.Float64(),
-        "p": pl.Float64(),
-        "atoms": pl.List(pl.Int32()),
-        "track": pl.Int32(),
-        "first_frame": pl.Int32(),
-        "origin": pl.String(),
-        "p_beam_induced": pl.Float64(),
-    }
-)
+from adatom.core.columns import Column, schema_of
+
+_I, _F, _S = pl.Int32(), pl.Float64(), pl.String()
+
+# Every column of ``defects.parquet``; the reference pages are made from it.
+COLUMNS = {
+    "frame": Column(_I, "", "Index of the frame, from 0."),
+    "defect": Column(_I, "", "Number of the defect in its frame, from 0."),
+    "kind": Column(_S, "", "Name of the kind of defect."),
+    "x_A": Column(_F, "Å", "Centre along the columns of the image, from the centre of pixel 0."),
+    "y_A": Column(_F, "Å", "Centre down the rows of the image, from the centre of pixel 0."),
+    "p": Column(_F, "", "Probability that the defect is there and is of this kind."),
+    "atoms": Column(pl.List(_I), "", "Its atoms, as numbers of the atom table of that frame."),
+    "track": Column(_I, "", "Number of the same defect over all frames; -1 until linked."),
+    "first_frame": Column(_I, "", "Frame in which its track begins."),
+    "origin": Column(
+        _S,
+        "",
+        "Where it came from: `first seen` in the first frame, `appeared` later, `from KIND` since "
+        "it changed its kind; empty until linked.",
+    ),
+    "p_beam_induced": Column(_F, "", "Probability that the beam made it; null until known."),
+}
+SCHEMA = schema_of(COLUMNS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,11 +8,19 @@ import numpy as np
 import polars as pl
 
 from adatom.core.arrays import FloatArray
+from adatom.core.columns import Column, schema_of
 from adatom.errors import BadInput
 
-SCHEMA = pl.Schema(
-    {"frame": pl.Int32(), "x_A": pl.Float64(), "y_A": pl.Float64(), "p": pl.Float64()}
-)
+_F = pl.Float64()
+
+# Every column of `EmptySites.table`; the reference pages are made from it.
+COLUMNS = {
+    "frame": Column(pl.Int32(), "", "Index of the frame, from 0."),
+    "x_A": Column(_F, "Å", "Site along the columns of the image, from the centre of pixel 0."),
+    "y_A": Column(_F, "Å", "Site down the rows of the image, from the centre of pixel 0."),
+    "p": Column(_F, "", "Probability that the site is empty, calibrated."),
+}
+SCHEMA = schema_of(COLUMNS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

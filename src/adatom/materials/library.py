@@ -156,7 +156,7 @@ def _text_of(path: Path) -> str:
 
 
 def _parse(text: str, source: str, folder: Path | None) -> Material:
-    todo = "See docs/materials.md for what a material file says."
+    todo = "See docs/how-to/add-a-material.md for what a material file says."
     try:
         given = MaterialFile.model_validate(tomllib.loads(text))
     except ValidationError as error:

@@ -47,9 +47,9 @@ def dynamics(task: SimulationTask, options: DynamicsOptions) -> SimulationResult
     Examples
     --------
     >>> from ase.build import graphene
-    >>> from adatom.core import SimulationTask, Structure
+    >>> from adatom.core import GRAPHENE, SimulationTask, Structure
     >>> sheet = Structure.from_ase(graphene(size=(4, 4, 1), a=2.46, vacuum=7.0))
-    >>> task = SimulationTask(sheet, "dynamics", "lammps", temperature_K=300.0, seed=1)
+    >>> task = SimulationTask(sheet, "dynamics", "lammps", 300.0, seed=1, material=GRAPHENE)
     >>> result = dynamics(task, DynamicsOptions(equilibration_ps=0.1, production_ps=0.1))
     >>> result.status, result.trace["temperature_K"].shape
     ('done', (4,))

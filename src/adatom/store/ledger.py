@@ -22,21 +22,37 @@ from adatom.errors import AdatomError, BadInput, StepFailed
 
 LEDGER_SCHEMA = 1
 _BUSY_SECONDS = 10.0
+# Every column of the table ``steps`` of ``ledger.sqlite``, in the words of the reference pages.
+LEDGER_COLUMNS = {
+    "key": "Hash of inputs, options and version of adatom; primary key.",
+    "step": "Name of the step, such as `find`.",
+    "item": "What it was done to, such as `frame 12`.",
+    "parents": "Keys of the steps whose results it used, a JSON list.",
+    "status": "`running`, `done` or `failed`.",
+    "seconds": "Wall time, s; null until done.",
+    "seed": "Seed of its random generator; -1 for a step without one.",
+    "version": "Version of adatom.",
+    "output": "Hash of what it wrote; empty until done.",
+    "error": "Why it failed; empty otherwise.",
+    "started": "UTC, ISO 8601.",
+    "finished": "UTC, ISO 8601; null until done or failed.",
+    "finished_no": "Order of finishing: clocks may go backwards.",
+}
 _TABLE = """
 CREATE TABLE IF NOT EXISTS steps (
     key TEXT PRIMARY KEY,
     step TEXT NOT NULL,
     item TEXT NOT NULL,
-    parents TEXT NOT NULL,               -- JSON list of keys
+    parents TEXT NOT NULL,
     status TEXT NOT NULL CHECK (status IN ('running', 'done', 'failed')),
     seconds REAL,
     seed INTEGER NOT NULL,
     version TEXT NOT NULL,
-    output TEXT NOT NULL DEFAULT '',     -- hash of what was written
+    output TEXT NOT NULL DEFAULT '',
     error TEXT NOT NULL DEFAULT '',
-    started TEXT,                        -- UTC, ISO 8601
+    started TEXT,
     finished TEXT,
-    finished_no INTEGER UNIQUE           -- order of finishing; clocks may go backwards
+    finished_no INTEGER UNIQUE
 ) WITHOUT ROWID
 """
 _NEXT = "(SELECT coalesce(max(finished_no), 0) + 1 FROM steps)"

@@ -11,24 +11,47 @@ import numpy as np
 import polars as pl
 
 from adatom.core import SimulationResult
+from adatom.core.columns import Column, schema_of
 from adatom.errors import StepFailed
 from adatom.store.atomic import file_hash, reading
 from adatom.store.structures import read_trajectory, write_trajectory
 from adatom.store.tables import read_json, read_table, write_json, write_table
 
-RESULTS_SCHEMA = pl.Schema(
-    {
-        "structure": pl.String(),
-        "draw": pl.Int32(),
-        "engine": pl.String(),
-        "task": pl.String(),
-        "temperature_K": pl.Float64(),
-        "energy_eV": pl.Float64(),
-        "energy_sd_eV": pl.Float64(),
-        "status": pl.String(),
-        "seconds": pl.Float64(),
-    }
-)
+_F, _S = pl.Float64(), pl.String()
+
+# Every column of ``simulations.parquet``; the reference pages are made from it.
+RESULTS_COLUMNS = {
+    "structure": Column(_S, "", "Name of the structure, as in `structures/*.extxyz`."),
+    "draw": Column(pl.Int32(), "", "Number of the draw; -1 for the most probable structure."),
+    "engine": Column(_S, "", "Engine with its version."),
+    "task": Column(_S, "", "`relax` or `dynamics`."),
+    "temperature_K": Column(_F, "K", "Temperature that was asked for; 0 for a relaxation."),
+    "energy_eV": Column(
+        _F,
+        "eV",
+        "Potential energy of the relaxed structure, or its mean over the second half of the "
+        "dynamics.",
+    ),
+    "energy_sd_eV": Column(_F, "eV", "Standard deviation over that half; NaN for a relaxation."),
+    "status": Column(_S, "", "`done`, `not converged`, or `failed: ` and the reason."),
+    "seconds": Column(_F, "s", "Wall time."),
+}
+RESULTS_SCHEMA = schema_of(RESULTS_COLUMNS)
+
+# Every column that a ``.trace.parquet`` may have, by the task that writes it.
+TRACE_COLUMNS = {
+    "relax": {
+        "step": Column(_F, "", "Number of the step, from 0."),
+        "energy_eV": Column(_F, "eV", "Potential energy."),
+        "fmax_eV_A": Column(_F, "eV/Å", "Largest force on a free atom."),
+    },
+    "dynamics": {
+        "time_fs": Column(_F, "fs", "Time since the start of the run."),
+        "temperature_K": Column(_F, "K", "Temperature of the free atoms."),
+        "energy_eV": Column(_F, "eV", "Potential energy."),
+        "total_energy_eV": Column(_F, "eV", "Potential and kinetic energy."),
+    },
+}
 _FLOATS = ("temperature_K", "energy_eV", "energy_sd_eV", "seconds")
 
 

@@ -67,6 +67,7 @@ def test_constraints_pin_every_dependency():
         for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines()
         if "==" in line
     }
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["test"], *extras["lint"], *extras["docs"]]
     names = {re.split(r"[\[<>=]", w)[0].lower().replace("_", "-") for w in wanted}
     assert names <= pins, names - pins

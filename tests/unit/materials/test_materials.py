@@ -306,7 +306,7 @@ def test_a_mistyped_name_is_answered_with_the_nearest(typed, meant):
 
 # --- the page about them --------------------------------------------------------------------
 
-PAGE = (Path(__file__).parents[3] / "docs" / "materials.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "how-to" / "add-a-material.md").read_text("utf-8")
 
 
 def test_the_page_lists_the_built_in_materials_as_they_are():

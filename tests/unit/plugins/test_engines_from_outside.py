@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ase.build import graphene
 
-from adatom.core import SimulationTask, Structure
+from adatom.core import GRAPHENE, SimulationTask, Structure
 from adatom.core.plugins import ENGINES, plugin, plugins
 from adatom.errors import BadInput, EngineMissing
 from adatom.simulation import DynamicsOptions, RelaxOptions, dynamics, engine_status, relax, require
@@ -94,11 +94,11 @@ def springs(tmp_path):
 def task(kind, engine, **more):
     atoms = graphene(size=(2, 2, 1), a=2.46, vacuum=5.0)
     atoms.positions[0, 2] += 0.7
-    return SimulationTask(Structure.from_ase(atoms), kind, engine, **more)
+    return SimulationTask(Structure.from_ase(atoms), kind, engine, **more, material=GRAPHENE)
 
 
 def test_exactly_the_named_engine_relaxes(springs):
-    given = task("relax", "springs")
+    given = task("relax", "springs", material=GRAPHENE)
     before = given.structure.to_ase().get_positions()
     result = relax(given, RelaxOptions(fmax_eV_A=1e-6))
     assert result.engine == "springs 1.5"
@@ -130,7 +130,8 @@ def test_elements_that_it_does_not_cover_are_refused(springs):
     atoms = graphene(size=(2, 2, 1), a=2.46, vacuum=5.0)
     atoms.symbols[0] = "Si"
     with pytest.raises(BadInput, match="expected C, got Si"):
-        relax(SimulationTask(Structure.from_ase(atoms), "relax", "springs"), RelaxOptions())
+        structure = Structure.from_ase(atoms)
+        relax(SimulationTask(structure, "relax", "springs", material=GRAPHENE), RelaxOptions())
 
 
 def test_an_engine_that_is_not_installed_says_how_to_get_it(springs):

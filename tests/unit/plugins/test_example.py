@@ -27,7 +27,8 @@ from adatom.simulation.engines.lammps import potential_energy_eV
 
 movie = ad.read(sys.argv[1])
 print(len(movie), movie.shape, movie.calibration.pixel_size_A, movie[1].data[3, 7])
-task = SimulationTask(Structure.from_ase(rattled_graphene()), "relax", "ase-tersoff")
+sheet, material = Structure.from_ase(rattled_graphene()), find_material("graphene")
+task = SimulationTask(sheet, "relax", "ase-tersoff", material=material)
 result = relax(task, RelaxOptions())
 print(result.engine, result.status)
 (tersoff,) = [p for p in POTENTIALS if p.name == "tersoff"]

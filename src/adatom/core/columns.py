@@ -1,0 +1,42 @@
+"""What a column of a table holds: its type, its unit, its meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import polars as pl
+
+
+class Column(NamedTuple):
+    """One column of a table.
+
+    Parameters
+    ----------
+    dtype
+        Type as polars and parquet name it.
+    unit
+        Unit of the values, or an empty string for a number or a word without one.
+    meaning
+        What the column says, in one or two sentences.
+    """
+
+    dtype: pl.DataType
+    unit: str
+    meaning: str
+
+
+def schema_of(columns: Mapping[str, Column]) -> pl.Schema:
+    """Give names and types of the columns, in their order.
+
+    Parameters
+    ----------
+    columns
+        Name and description of every column.
+
+    Examples
+    --------
+    >>> schema_of({"x_A": Column(pl.Float64(), "Å", "Position along the columns.")})
+    Schema({'x_A': Float64})
+    """
+    return pl.Schema({name: column.dtype for name, column in columns.items()})
