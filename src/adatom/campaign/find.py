@@ -23,10 +23,10 @@ from adatom.analysis.frame import (
 from adatom.campaign.config import Config
 from adatom.campaign.steps import Job, Steps
 from adatom.core import (
-    GRAPHENE,
     Affine,
     AtomTable,
     DefectTable,
+    EmptySites,
     Frame,
     Lattice,
     Material,
@@ -34,8 +34,9 @@ from adatom.core import (
     Prediction,
     content_hash,
 )
-from adatom.features import estimate_drift, find_defects, link_atoms, link_defects
-from adatom.features.defects.columns import point_defects
+from adatom.core.plugins import DEFECT_NAMERS, plugin
+from adatom.features import estimate_drift, link_atoms, link_defects
+from adatom.features.defects.base import DefectNamer
 from adatom.features.defects.vacancy_test import site_evidence
 from adatom.features.find import Found, find
 from adatom.frames.lattice.fit import fit_lattice
@@ -252,18 +253,16 @@ def frame_defects(
     weights_ = 1.0 / (variance[host] + 0.05**2)
     others = atoms.xy[sure & ~host]
     lattice = fit_lattice(atoms.xy[host], material, weights=weights_, others_xy=others)
-    if material != GRAPHENE:
-        empty = vacancy_sites(vacancies)
-        return lattice, point_defects(atoms, lattice, *empty, frame.index)
-    evidence = None
-    if lattice is not None:
+    empty = EmptySites.none() if vacancies is None else EmptySites.from_table(vacancies)
+    if material.sites_are_alike and lattice is not None:
         _, sites = lattice.sites_within(extent, margin_A=0.5)
         p = site_evidence(frame, atoms, sites, config.evidence)
         if vacancies is not None:
-            p = _informed(sites, p, vacancies, config.find.lowest_p_exists)
-        evidence = (sites, p)
-    defects = find_defects(
-        atoms, lattice, material, extent, site_evidence=evidence, options=config.defects
+            p = _informed(sites, p, empty, config.find.lowest_p_exists)
+        empty = EmptySites(sites, p)
+    namer: DefectNamer = plugin(DEFECT_NAMERS, material.defect_namer)
+    defects = namer.name_defects(
+        atoms, lattice, material, extent, empty, frame.index, config.defects
     )
     return lattice, defects
 
@@ -290,22 +289,15 @@ def vacancy_table(found: Found) -> pl.DataFrame:
     return pl.DataFrame({"x_A": xy[:, 0], "y_A": xy[:, 1], "p": found.p_empty})
 
 
-def vacancy_sites(table: pl.DataFrame | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Positions, shape (site, 2), Å, and probabilities, shape (site,), of a `vacancy_table`."""
-    if table is None:
-        return np.zeros((0, 2)), np.zeros(0)
-    return table.select("x_A", "y_A").to_numpy(), table["p"].to_numpy()
-
-
 def _informed(
-    sites: NDArray[np.float64], p: NDArray[np.float64], vacancies: pl.DataFrame, least: float
+    sites: NDArray[np.float64], p: NDArray[np.float64], vacancies: EmptySites, least: float
 ) -> NDArray[np.float64]:
     """Take the calibrated probability; where none is listed it was less than any that is."""
     out = np.minimum(p, least)
     if len(vacancies) and len(sites):
-        distance, nearest = cKDTree(vacancies.select("x_A", "y_A").to_numpy()).query(sites)
+        distance, nearest = cKDTree(vacancies.xy).query(sites)
         near = distance < _SAME_SITE_A
-        out[near] = vacancies["p"].to_numpy()[nearest[near]]
+        out[near] = vacancies.p[nearest[near]]
     return out
 
 

@@ -18,18 +18,19 @@ from ase.formula import Formula
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from scipy.spatial import cKDTree
 
-from adatom.core import GRAPHENE, Material
+from adatom.core import GRAPHENE, KnockOnData, Material
 from adatom.core.arrays import FloatArray
 from adatom.core.material import Form
+from adatom.core.plugins import DEFECT_NAMERS, check_registered
 from adatom.errors import BadInput
 from adatom.materials.projection import Projection, project
 
 _BUILT_IN = resources.files("adatom.materials") / "files"
-_THICK_A, _GAP_A = 6.0, 8.0
-_FAINT = 0.09  # of the brightest column: below it annular dark field shows nothing
+_THICK_A, _GAP_A = 6.0, 8.0  # Å: a sheet is at most this thick, with at least this gap above it
+_FAINT = 0.09  # intensity relative to the brightest column below which a column is not visible
 _CUBIC = ("fcc", "bcc", "diamond", "zincblende", "rocksalt", "cesiumchloride", "fluorite")
-_CLOSEST_A = 0.6  # columns nearer to each other are one place written twice, or a wild zone axis
-_SAME_BOND = 1.15  # neighbours within this factor of the shortest distance count
+_CLOSEST_A = 0.6  # Å: columns nearer than this are one site given twice, or not resolved
+_SAME_BOND = 1.15  # neighbours within this factor of the shortest distance are bonded
 Label = Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]*$")]
 
 
@@ -73,6 +74,15 @@ class FromStructure(_Strict):
         return self
 
 
+class KnockOn(_Strict):
+    """What the knock-on cross section of a host atom needs."""
+
+    threshold_eV: float = Field(gt=0, description="energy that displaces the atom, eV")
+    threshold_sd_eV: float = Field(gt=0, description="its standard deviation, eV")
+    mean_square_velocity_m2_s2: float = Field(gt=0, description="along the beam, m²/s²")
+    source: str = Field(min_length=1, description="publication of these numbers")
+
+
 class MaterialFile(_Strict):
     """What a material's TOML file says."""
 
@@ -88,6 +98,18 @@ class MaterialFile(_Strict):
     probe_sigma_A: tuple[float, float] | None = Field(
         None, description="narrowest and widest probe; by default as fine as the pattern needs"
     )
+    defect_namer: str = Field("columns", description="registered name of what names its defects")
+    simulated_by: tuple[str, ...] = Field((), description="engines that can simulate it")
+    knock_on: KnockOn | None = Field(None, description="data of knock-on damage")
+
+    def abilities(self) -> dict[str, Any]:
+        """Fields of `Material` that say what can be done with it."""
+        known = None if self.knock_on is None else KnockOnData(**self.knock_on.model_dump())
+        return {
+            "defect_namer": self.defect_namer.strip().lower(),
+            "simulated_by": tuple(name.strip().lower() for name in self.simulated_by),
+            "knock_on": known,
+        }
 
     @model_validator(mode="after")
     def _one_source(self) -> MaterialFile:
@@ -170,6 +192,7 @@ def _parse(text: str, source: str, folder: Path | None) -> Material:
         ) from error
     except tomllib.TOMLDecodeError as error:
         raise BadInput(source, expected="a TOML file", got=str(error), todo=todo) from error
+    check_registered(DEFECT_NAMERS, given.defect_namer, f"{source}, defect_namer")
     others = [c.is_ for other in given.polytype for c in other.columns]
     _check_labels([*given.atoms, *given.extra, *others], source)
     if given.atoms:
@@ -294,7 +317,7 @@ def _crystal(given: MaterialFile, seen: Projection) -> Material:
     return Material(
         given.name, ((a, b), (c, d)), tuple((float(x), float(y)) for x, y in basis), sites,
         species, bond, coordination, 6 if coordination == 3 else 4, given.contrast_exponent,
-        others, given.form, given.probe_sigma_A,
+        others, given.form, given.probe_sigma_A, **given.abilities(),
     )  # fmt: skip
 
 
@@ -315,4 +338,5 @@ def _dispersed(given: MaterialFile) -> Material:
     return Material(
         given.name, ((side, 0.0), (0.0, side)), ((0.0, 0.0),), (given.atoms[0],), species,
         given.closest_A, 0, 0, given.contrast_exponent, (), "atoms", given.probe_sigma_A,
+        **given.abilities(),
     )  # fmt: skip

@@ -20,8 +20,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from adatom.core import SimulationResult, SimulationTask, find_material
+from adatom.core import SimulationResult, SimulationTask
 from adatom.errors import BadInput, StepFailed
+from adatom.materials.library import load_material
 from adatom.simulation.classical import Sheet, choose_potential
 from adatom.simulation.engines import engine_version, require
 from adatom.simulation.scaling import lattice_constant_A, scale_to
@@ -105,7 +106,7 @@ def dynamics(task: SimulationTask, options: DynamicsOptions) -> SimulationResult
     source = task.structure.to_ase()
     potential = choose_potential(set(source.get_chemical_symbols()))
     own = lattice_constant_A(f"lammps/{potential.name}", options.material)
-    atoms = scale_to(source, find_material(options.material).lattice_constant_A, own)
+    atoms = scale_to(source, load_material(options.material).lattice_constant_A, own)
     samples, status = _Samples(), "done"
     try:
         with Sheet(atoms, potential) as sheet:

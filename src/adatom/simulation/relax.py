@@ -37,9 +37,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from threadpoolctl import threadpool_limits
 
-from adatom.core import SimulationResult, SimulationTask, find_material
+from adatom.core import SimulationResult, SimulationTask
 from adatom.core.arrays import FloatArray
 from adatom.errors import AdatomError, BadInput
+from adatom.materials.library import load_material
 from adatom.simulation.classical import ClassicalCalculator, Sheet, choose_potential
 from adatom.simulation.engines import engine_version, load_tblite, require
 from adatom.simulation.scaling import GFN1, lattice_constant_A, scale_to
@@ -166,7 +167,7 @@ def _start(
 ) -> tuple[ase.Atoms, ase.Atoms, FloatArray | None, str]:
     """Scaled structure, where the optimiser starts, first Hessian (eV/Å²), name of the method."""
     source = task.structure.to_ase()
-    experiment = find_material(options.material).lattice_constant_A
+    experiment = load_material(options.material).lattice_constant_A
     symbols = set(source.get_chemical_symbols())
     hessian = None
     if task.engine == GFN1:

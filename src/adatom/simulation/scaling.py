@@ -10,8 +10,9 @@ import ase
 import numpy as np
 from numpy.typing import NDArray
 
-from adatom.core import Material, find_material
-from adatom.errors import EngineMissing
+from adatom.core import Material
+from adatom.errors import BadInput, EngineMissing
+from adatom.materials.library import load_material
 from adatom.simulation.classical import POTENTIALS, ClassicalCalculator, Sheet
 from adatom.simulation.engines import load_tblite
 
@@ -43,11 +44,18 @@ def lattice_constant_A(method: str, material_name: str) -> float:
     Raises
     ------
     BadInput
-        If the material is unknown.
+        If the material is unknown, or the engine cannot simulate it.
     EngineMissing
         If the method was not measured for it and its engine cannot be loaded.
     """
-    material = find_material(material_name)
+    material = load_material(material_name)
+    if method.split("/", maxsplit=1)[0] not in material.simulated_by:
+        raise BadInput(
+            f"simulation of {material.name}",
+            expected="one of its engines: " + (", ".join(material.simulated_by) or "it has none"),
+            got=method,
+            todo="`simulated_by` in a material's file names the engines for it.",
+        )
     known = LATTICE_CONSTANTS_A.get((method, material.name))
     return measure_lattice_constant_A(method, material_name) if known is None else known
 
@@ -71,7 +79,7 @@ def measure_lattice_constant_A(method: str, material_name: str) -> float:
     EngineMissing
         If the engine is missing.
     """
-    material = find_material(material_name)
+    material = load_material(material_name)
     centre = material.lattice_constant_A
     for half_width in (0.04, 0.01):
         lengths = centre * np.linspace(1.0 - half_width, 1.0 + half_width, 5)
