@@ -7,6 +7,7 @@ from adatom.simulation.engines import (
     EngineStatus,
     engine_status,
     engine_version,
+    find_engine,
     require,
 )
 from adatom.simulation.knock_on import (
@@ -31,6 +32,7 @@ __all__ = [
     "dynamics",
     "engine_status",
     "engine_version",
+    "find_engine",
     "lattice_constant_A",
     "maximum_energy_transfer_eV",
     "measure_lattice_constant_A",
