@@ -1,0 +1,1 @@
+"""Tests that a package runs on what it adds to adatom."""
