@@ -57,7 +57,7 @@ def advise_campaign(
 
 
 def damage_by_voltage(material: Material, voltage_kV: float) -> dict[float, tuple[float, float]]:
-    """Knock-on cross section of a host atom at the usual voltages and the microscope's own.
+    """Knock-on cross section of an atom at the usual voltages and the microscope's own.
 
     Returns
     -------
@@ -71,7 +71,7 @@ def damage_by_voltage(material: Material, voltage_kV: float) -> dict[float, tupl
     for voltage in sorted({*_VOLTAGES_KV, voltage_kV}):
         cross = uncertain_cross_section(
             voltage,
-            material.host,
+            known.element,
             known.threshold_eV,
             known.mean_square_velocity_m2_s2,
             threshold_sd_eV=known.threshold_sd_eV,

@@ -20,10 +20,12 @@ _USUAL_PROBE_A = 0.43  # standard deviation, Å: the middle of graphene's range 
 
 @dataclass(frozen=True, slots=True)
 class KnockOnData:
-    """What the knock-on cross section of a host atom needs.
+    """What the cross section of knock-on damage needs, for the element that is displaced first.
 
     Parameters
     ----------
+    element
+        Chemical symbol of the atom that is displaced.
     threshold_eV, threshold_sd_eV
         Energy that displaces the atom, and its standard deviation, eV.
     mean_square_velocity_m2_s2
@@ -32,6 +34,7 @@ class KnockOnData:
         Publication that the numbers come from.
     """
 
+    element: str
     threshold_eV: float
     threshold_sd_eV: float
     mean_square_velocity_m2_s2: float
@@ -204,6 +207,7 @@ GRAPHENE = Material(
     defect_namer="bonded-sheet",
     simulated_by=("gfn1-xtb", "lammps"),
     knock_on=KnockOnData(
+        element="C",
         threshold_eV=21.5,
         threshold_sd_eV=0.4,
         mean_square_velocity_m2_s2=3.05e5,

@@ -21,6 +21,7 @@ columns = [{{ is = "Si", at = [0.33333, 0.33333] }}, {{ is = "Si", at = [0.66667
 """
 KNOCK_ON = """
 [knock_on]
+element = "Si"
 threshold_eV = {threshold}
 threshold_sd_eV = 1.0
 mean_square_velocity_m2_s2 = 2.0e5
@@ -47,7 +48,7 @@ def test_a_material_file_says_what_can_be_done_with_it(tmp_path):
     told = load_material(written(tmp_path, keys, KNOCK_ON.format(threshold=16.0)))
     assert told.defect_namer == "bonded-sheet"
     assert told.simulated_by == ("lammps",)
-    assert told.knock_on == KnockOnData(16.0, 1.0, 2.0e5, "a paper")
+    assert told.knock_on == KnockOnData("Si", 16.0, 1.0, 2.0e5, "a paper")
     assert told.sites_are_alike
 
 
@@ -60,6 +61,12 @@ def test_a_namer_that_nobody_brings_is_refused_with_those_there_are(tmp_path):
 def test_knock_on_data_are_checked(tmp_path, threshold):
     with pytest.raises(BadInput, match=r"knock_on\.threshold_eV"):
         load_material(written(tmp_path, tables=KNOCK_ON.format(threshold=threshold)))
+
+
+def test_the_displaced_atom_must_be_an_element(tmp_path):
+    tables = KNOCK_ON.format(threshold=16.0).replace('"Si"', '"S2"')
+    with pytest.raises(BadInput, match=r"knock_on\.element"):
+        load_material(written(tmp_path, tables=tables))
 
 
 def test_damage_is_estimated_where_the_material_has_the_data(tmp_path):
