@@ -175,6 +175,8 @@ def _drift_of(drift: Drift, frame: IntArray) -> FloatArray:
 def _tracks(frame: IntArray, position: FloatArray, step_A: float, gap: int) -> IntArray:
     """Track number of every row, by first appearance; frames that are absent count as gaps."""
     span = range(int(frame.min()), int(frame.max()) + 1)
+    if len(span) == 1:  # nothing to link
+        return np.arange(len(frame), dtype=np.int64)
     rows = [np.flatnonzero(frame == f) for f in span]
     from laptrack import LapTrack  # takes a second to load, and only linking needs it
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
 
 from adatom.core.arrays import FloatArray
 from adatom.features.candidates.locate import Candidates
@@ -83,9 +83,17 @@ def fit_states(parts: list[tuple[FloatArray, NDArray[np.int64]]]) -> tuple[Row, 
     x = np.concatenate([x, np.repeat(x.mean(axis=0, keepdims=True), 3, axis=0)])
     y = np.concatenate([y, np.arange(3)])
     scale = _scale(x)
-    model = LogisticRegression(C=100.0, fit_intercept=False, max_iter=3000).fit(x / scale, y)
+    model = _multinomial(x / scale, y)
     nothing, atom, empty = model.coef_ / scale
     return tuple((atom - nothing).tolist()), tuple((empty - nothing).tolist())
+
+
+def _multinomial(x: FloatArray, y: NDArray[np.int64]) -> Any:
+    """Fit a multinomial regression without intercept, nearly without a penalty."""
+    # scikit-learn takes a second to load, and only fitting needs it.
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=100.0, fit_intercept=False, max_iter=3000).fit(x, y)
 
 
 def fit_exists(
@@ -109,6 +117,8 @@ def fit_exists(
     count = np.array([len(g) for g in groups], dtype=np.float64)
     # Half a site of each kind more: of so many, none may err, and yet the next may.
     share = np.array([((y[g] == 1).sum() + 0.5) / (len(g) + 1.0) for g in groups])
+    from sklearn.isotonic import IsotonicRegression
+
     share = IsotonicRegression().fit(knots, share, sample_weight=count).predict(knots)
     return tuple(knots.tolist()), tuple(log_odds(share).tolist())
 
@@ -174,7 +184,7 @@ def fit_classes(parts: list[tuple[FloatArray, NDArray[np.int64]]]) -> tuple[Row,
     x = np.concatenate([x, np.repeat(usual[None], len(absent), axis=0)])
     y = np.concatenate([y, absent])
     scale = _scale(x)
-    model = LogisticRegression(C=100.0, fit_intercept=False, max_iter=3000).fit(x / scale, y)
+    model = _multinomial(x / scale, y)
     coefficients = model.coef_ / scale
     rows = coefficients if classes == 2 else coefficients[1:] - coefficients[0]
     return tuple(tuple(row) for row in rows.tolist())

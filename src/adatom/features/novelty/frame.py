@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from scipy.spatial import cKDTree
-from sklearn.linear_model import QuantileRegressor
 
 from adatom.core import Material
 from adatom.core.arrays import FloatArray
@@ -218,6 +217,9 @@ def _quantile_fit(
     powers: FloatArray, value: FloatArray, quantile: float
 ) -> tuple[float, float, float]:
     """Coefficients of a conditional quantile (Koenker and Bassett, Econometrica 46, 33 (1978))."""
+    # scikit-learn takes a second to load, and only fitting needs it.
+    from sklearn.linear_model import QuantileRegressor
+
     model = QuantileRegressor(quantile=quantile, alpha=0.0, solver="highs", fit_intercept=False)
     a, b, c = model.fit(powers, value).coef_
     return float(a), float(b), float(c)
