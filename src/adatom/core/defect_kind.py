@@ -13,53 +13,20 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ase.data import atomic_numbers
-
+from adatom.core.composition import (
+    COUNTED,
+    FORMULA,
+    Counts,
+    check_counts,
+    count_elements,
+    count_formula,
+    formula_of,
+    listed,
+)
 from adatom.errors import BadInput
 
-Counts = tuple[tuple[str, int], ...]
-"""How many atoms of each element, sorted by symbol: ``(("C", 3), ("Si", 1))``."""
-
-_ELEMENT = r"[A-Z][a-z]?"
-_FORMULA = rf"(?:{_ELEMENT}(?:[1-9]\d*)?)+"  # a symbol, or the formula of a column such as S2
-_COUNTED = rf"{_ELEMENT}[1-9]\d*"  # an element whose number is always written: Si1
 _RING_SIZES = range(3, 10)  # one digit each, so that a name such as ``rings 55-7`` is unambiguous
 _STONE_WALES_RINGS = (5, 5, 7, 7)
-
-
-def count_elements(symbols: Iterable[str]) -> Counts:
-    """Count chemical symbols.
-
-    Examples
-    --------
-    >>> count_elements(["Si", "C", "C"])
-    (('C', 2), ('Si', 1))
-    """
-    return tuple(sorted(Counter(symbols).items()))
-
-
-def count_formula(formula: str) -> Counts:
-    """Count the atoms of a formula without brackets, such as the column label ``S2``.
-
-    Raises
-    ------
-    BadInput
-        If it is no formula, or an element does not exist.
-
-    Examples
-    --------
-    >>> count_formula("MoS2")
-    (('Mo', 1), ('S', 2))
-    """
-    if not re.fullmatch(_FORMULA, formula):
-        raise _bad(repr(formula), "a chemical symbol, or a formula such as S2")
-    total: Counter[str] = Counter()
-    for symbol, number in re.findall(rf"({_ELEMENT})(\d*)", formula):
-        total[symbol] += int(number or 1)
-    unknown = sorted(set(total) - set(atomic_numbers))
-    if unknown:
-        raise _bad(", ".join(unknown), "chemical symbols")
-    return tuple(sorted(total.items()))
 
 
 class DefectKind(ABC):
@@ -214,7 +181,7 @@ class Substitution(DefectKind):
         added = Counter(dict(count_formula(self.present)))
         added.subtract(dict(count_formula(self.site)))
         if max(added.values()) <= 0:
-            return f"{self.site} column without {_listed(self.missing)}"
+            return f"{self.site} column without {listed(self.missing)}"
         return f"{self.present} on a site of {self.site}"
 
 
@@ -265,7 +232,7 @@ class Adatom(DefectKind):
     atoms: Counts
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "atoms", _checked(self.atoms))
+        object.__setattr__(self, "atoms", check_counts(self.atoms))
 
     @classmethod
     def of(cls, symbols: Iterable[str]) -> Adatom:
@@ -273,12 +240,12 @@ class Adatom(DefectKind):
         return cls(count_elements(symbols))
 
     def __str__(self) -> str:
-        return f"ad-{_formula(self.atoms)}"
+        return f"ad-{formula_of(self.atoms)}"
 
     def describe(self) -> str:
         """Say in plain words what it is."""
         one = sum(n for _, n in self.atoms) == 1
-        return f"{_listed(self.atoms)} on top of the crystal, {'an ad-atom' if one else 'ad-atoms'}"
+        return f"{listed(self.atoms)} on top of the crystal, {'an ad-atom' if one else 'ad-atoms'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,8 +297,8 @@ class Cluster(DefectKind):
     bonded: Counts
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "atoms", _checked(self.atoms))
-        object.__setattr__(self, "bonded", _checked(self.bonded))
+        object.__setattr__(self, "atoms", check_counts(self.atoms))
+        object.__setattr__(self, "bonded", check_counts(self.bonded))
 
     @classmethod
     def of(cls, atoms: Iterable[str], bonded: Iterable[str]) -> Cluster:
@@ -351,7 +318,7 @@ class Cluster(DefectKind):
 
     def describe(self) -> str:
         """Say in plain words what it is."""
-        return f"{_listed(self.atoms)} bonded to {_listed(self.bonded, ones=True)}"
+        return f"{listed(self.atoms)} bonded to {listed(self.bonded, ones=True)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -453,13 +420,13 @@ def kind_of_rings(sizes: Iterable[int]) -> Rings | StoneWales:
 # The patterns exclude each other, so their order means nothing.
 _NAMES: tuple[tuple[str, Callable[[re.Match[str]], DefectKind]], ...] = (
     (r"V([1-9]\d*)", lambda m: Vacancy(int(m[1]))),
-    (rf"vac((?:_{_FORMULA})+)", lambda m: Vacancy.at(*m[1][1:].split("_"))),
-    (rf"({_FORMULA})_({_FORMULA})", lambda m: Substitution(m[1], m[2])),
-    (rf"anti_({_FORMULA})_({_FORMULA})", lambda m: Antisite(m[1], m[2])),
-    (rf"ad-({_FORMULA})", lambda m: Adatom(count_formula(m[1]))),
-    (rf"({_FORMULA})_i", lambda m: Interstitial(m[1])),
-    (rf"((?:{_COUNTED})+)({_COUNTED})", lambda m: _cluster(m[1], m[2])),
-    (rf"((?:{_COUNTED})+)-((?:{_COUNTED})+)", lambda m: _cluster(m[1], m[2])),
+    (rf"vac((?:_{FORMULA})+)", lambda m: Vacancy.at(*m[1][1:].split("_"))),
+    (rf"({FORMULA})_({FORMULA})", lambda m: Substitution(m[1], m[2])),
+    (rf"anti_({FORMULA})_({FORMULA})", lambda m: Antisite(m[1], m[2])),
+    (rf"ad-({FORMULA})", lambda m: Adatom(count_formula(m[1]))),
+    (rf"({FORMULA})_i", lambda m: Interstitial(m[1])),
+    (rf"((?:{COUNTED})+)({COUNTED})", lambda m: _cluster(m[1], m[2])),
+    (rf"((?:{COUNTED})+)-((?:{COUNTED})+)", lambda m: _cluster(m[1], m[2])),
     (r"rings ([3-9]+(?:-[3-9]+)*)", lambda m: Rings(tuple(int(d) for d in m[1].replace("-", "")))),
     (r"Stone-Wales", lambda _: StoneWales()),
     (r"boundary", lambda _: Boundary()),
@@ -476,23 +443,6 @@ def _check_exchange(present: str, site: str) -> None:
     count_formula(site)
     if present == site:
         raise _bad(f"{present} on {site}", "something else than what the site holds")
-
-
-def _checked(counts: Counts) -> Counts:
-    ordered = tuple(sorted(counts))
-    symbols = [symbol for symbol, _ in ordered]
-    known = set(symbols) <= set(atomic_numbers) and len(set(symbols)) == len(symbols)
-    if not ordered or not known or min(n for _, n in ordered) < 1:
-        raise _bad(str(counts), "chemical symbols, each once, each with a number of at least 1")
-    return ordered
-
-
-def _formula(counts: Counts) -> str:
-    return "".join(f"{symbol}{n if n > 1 else ''}" for symbol, n in counts)
-
-
-def _listed(counts: Counts, *, ones: bool = False) -> str:
-    return " and ".join(f"{n} {s}" if n > 1 or ones else s for s, n in counts)
 
 
 def _bad(got: str, expected: str) -> BadInput:

@@ -19,7 +19,7 @@ from scipy.spatial import cKDTree
 
 from adatom.core import GRAPHENE, KnockOnData, Material
 from adatom.core.arrays import FloatArray
-from adatom.core.defect_kind import count_formula
+from adatom.core.composition import count_formula
 from adatom.core.material import ANY, Form
 from adatom.core.plugins import DEFECT_NAMERS, check_registered
 from adatom.errors import BadInput

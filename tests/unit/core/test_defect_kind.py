@@ -23,7 +23,8 @@ from adatom.core import (
     Substitution,
     Vacancy,
 )
-from adatom.core.defect_kind import count_formula, kind_of_rings
+from adatom.core.composition import count_formula
+from adatom.core.defect_kind import kind_of_rings
 from adatom.errors import BadInput
 
 ELEMENTS = st.sampled_from(["C", "Si", "S", "Mo", "V", "W", "N", "B", "Ti", "O", "Se", "I", "X"])

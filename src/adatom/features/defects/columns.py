@@ -24,7 +24,7 @@ from adatom.core import (
     Vacancy,
 )
 from adatom.core.arrays import FloatArray
-from adatom.core.defect_kind import count_formula
+from adatom.core.composition import count_formula
 from adatom.features.defects.base import DefectOptions, check_frame
 from adatom.features.sublattices import can_speak, sublattices
 
