@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from ase.build import graphene
 
+import adatom as ad
+from adatom.campaign.simulate import relaxed_structure
 from adatom.core import SimulationTask, Structure
 from adatom.core.plugins import ENGINES, plugin, plugins
 from adatom.errors import BadInput, EngineMissing
@@ -116,6 +118,29 @@ def test_exactly_the_named_engine_does_dynamics(springs):
     assert result.engine == "hot-springs 1.5"
     assert result.energy_eV == 2.0
     assert result.trace["temperature_K"].tolist() == [321.0]
+
+
+def test_simulate_takes_engines_of_other_packages(springs):
+    sheet = task("relax", "springs").structure
+    results = ad.simulate(
+        [sheet],
+        temperatures_K=(500.0,),
+        relax_engine="springs",
+        dynamics_engine="hot-springs",
+        workers=1,
+    )
+    assert [r.engine for r in results] == ["springs 1.5", "hot-springs 1.5"]
+    assert results[1].temperature_K == 500.0
+
+
+def test_a_relaxed_structure_comes_back_to_the_scale_of_its_material():
+    for engine in ("lammps", "gfn1-xtb"):
+        given = task("relax", engine)
+        result = relax(given, RelaxOptions(max_steps=1))
+        back = relaxed_structure(given.structure, result).atoms
+        lengths = given.structure.atoms.cell.lengths()[:2]
+        assert back.cell.lengths()[:2] == pytest.approx(lengths, abs=1e-9)
+        assert result.trajectory[-1].cell.lengths()[0] != pytest.approx(lengths[0], abs=1e-4)
 
 
 def test_an_engine_runs_only_its_own_tasks(springs):
