@@ -14,6 +14,7 @@ from adatom.campaign.config import Config
 from adatom.campaign.find import MovieResult
 from adatom.campaign.steps import Job, Steps
 from adatom.core import Material, Movie, SimulationResult, SimulationTask, Structure
+from adatom.errors import BadInput
 from adatom.parallel.processes import cores, local_processes
 from adatom.simulation import dynamics, engine_version, relax, require, scale_to
 from adatom.store import (
@@ -29,6 +30,11 @@ from adatom.store import (
 from adatom.structures import build_supercell, check_room, draw_structures
 
 Simulate = Callable[[SimulationTask], SimulationResult]
+# Series of a result, as `SimulationResult.trace` lists them.
+_TRACES = {
+    "relax": ("step", "energy_eV", "fmax_eV_A"),
+    "dynamics": ("time_fs", "temperature_K", "energy_eV"),
+}
 _WHOLE_A = 6.0  # a defect this far from the border is seen whole
 
 
@@ -202,7 +208,8 @@ def simulate_all(
         _job("relax", task, stem, [config.relax, version], (key,))
         for task, stem, (_, key) in zip(tasks, stems, pairs, strict=True)
     ]
-    keys = _run(jobs, tasks, stems, partial(relax, options=config.relax), steps)
+    work = partial(run_or_report, partial(relax, options=config.relax))
+    keys = _run(jobs, tasks, stems, work, steps)
     relaxed = [read_result(stem) for stem in stems]
     heated, hot_keys = _heat(draws, relaxed, keys, config, steps)
     everything = [*relaxed, *heated]
@@ -233,8 +240,41 @@ def _heat(
             tasks.append(task)
             stems.append(stem)
             jobs.append(_job("dynamics", task, stem, [config.dynamics, version], (parents[i],)))
-    keys = _run(jobs, tasks, stems, partial(dynamics, options=config.dynamics), steps)
+    work = partial(run_or_report, partial(dynamics, options=config.dynamics))
+    keys = _run(jobs, tasks, stems, work, steps)
     return [read_result(stem) for stem in stems], keys
+
+
+def run_or_report(work: Simulate, task: SimulationTask) -> SimulationResult:
+    """Run one task; where the engine refuses it, the result says why and others go on.
+
+    Parameters
+    ----------
+    work
+        `relax` or `dynamics` with its options.
+    task
+        What to simulate. Only a draw can show that an engine does not cover an element.
+
+    Returns
+    -------
+    What the engine gives; or, with status ``failed: <why>``, the structure as it came.
+    """
+    try:
+        return work(task)
+    except BadInput as error:
+        return SimulationResult(
+            structure=task.structure.name,
+            draw=task.structure.draw,
+            engine=f"{task.engine} {engine_version(task.engine)}",
+            task=task.kind,
+            temperature_K=task.temperature_K,
+            energy_eV=float("nan"),
+            energy_sd_eV=float("nan"),
+            status=f"failed: {error.subject}: expected {error.expected}, got {error.got}",
+            seconds=0.0,
+            trajectory=(task.structure.to_ase(),),
+            trace={name: np.zeros(0) for name in _TRACES[task.kind]},
+        )
 
 
 def relaxed_structure(structure: Structure, result: SimulationResult) -> Structure:

@@ -5,6 +5,8 @@ import csv
 import json
 import shutil
 import struct
+import subprocess
+import sys
 import tracemalloc
 from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
@@ -815,3 +817,16 @@ def test_real_tables_are_refused(shared_data):
                  "cdte_twin_dm3/image_credit.txt", "vendor_formats"):  # fmt: skip
         with pytest.raises(BadInput):
             read(shared_data / name)
+
+
+def test_nothing_heavy_is_imported_for_an_array_file(tmp_path):
+    np.save(tmp_path / "a.npy", frames())
+    program = (
+        "import sys; from adatom.frames import read; movie = read(sys.argv[1], pixel_size_A=0.1); "
+        "movie[0]; print({'rsciio', 'torch', 'dask'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "a.npy"],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "set()"

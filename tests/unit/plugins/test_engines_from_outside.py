@@ -1,15 +1,18 @@
 """An engine that another package registers is the one that runs, and is reported so."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from ase.build import graphene
 
 import adatom as ad
-from adatom.campaign.simulate import relaxed_structure
+from adatom.campaign.simulate import relaxed_structure, run_or_report
 from adatom.core import SimulationTask, Structure
 from adatom.core.plugins import ENGINES, plugin, plugins
 from adatom.errors import BadInput, EngineMissing
 from adatom.simulation import DynamicsOptions, RelaxOptions, dynamics, engine_status, relax, require
+from adatom.store import read_result, write_result
 from packages import installed
 
 SPRINGS = '''
@@ -131,6 +134,19 @@ def test_simulate_takes_engines_of_other_packages(springs):
     )
     assert [r.engine for r in results] == ["springs 1.5", "hot-springs 1.5"]
     assert results[1].temperature_K == 500.0
+
+
+def test_a_draw_that_an_engine_refuses_is_a_failed_result(springs, tmp_path):
+    atoms = graphene(size=(2, 2, 1), a=2.46, vacuum=5.0)
+    atoms.symbols[0] = "Si"
+    given = SimulationTask(Structure.from_ase(atoms), "relax", "springs")
+    result = run_or_report(partial(relax, options=RelaxOptions()), given)
+    assert result.status == "failed: elements for springs: expected C, got Si"
+    write_result(tmp_path / "kept", result)
+    kept = read_result(tmp_path / "kept")
+    assert (kept.status, kept.engine) == (result.status, "springs 1.5")
+    assert np.isnan(kept.energy_eV)
+    assert len(kept.trajectory) == 1
 
 
 def test_a_relaxed_structure_comes_back_to_the_scale_of_its_material():

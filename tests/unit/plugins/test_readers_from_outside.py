@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 import adatom as ad
 from adatom.cli import main as cli
-from adatom.errors import BadInput
+from adatom.core.plugins import plugins
+from adatom.errors import AdatomError, BadInput
 from adatom.frames.readers.base import find_reader
 from packages import installed
 
@@ -126,3 +127,10 @@ def test_doctor_says_what_is_wrong_with_a_package(raw):
     assert "AttributeError" in failed["crashing"]["error"]
     text = CliRunner(env={"COLUMNS": "200"}).invoke(cli.app, ["doctor"]).stdout
     assert "rawfiles 1.5: adatom.readers crashing cannot be used: suffixes(): Attr" in text
+
+
+def test_an_installation_without_entry_points_is_told_of(monkeypatch):
+    monkeypatch.setattr("adatom.core.plugins.entry_points", lambda group: ())
+    plugins.cache_clear()
+    with pytest.raises(AdatomError, match="Install it again"):
+        find_reader(".npy")
