@@ -253,10 +253,12 @@ def simulate(
     material: str = "graphene",
     relax_options: RelaxOptions | None = None,
     dynamics_options: DynamicsOptions | None = None,
+    relax_engine: str | None = None,
+    dynamics_engine: str | None = None,
     seed: int = 0,
     workers: int | None = None,
 ) -> list[SimulationResult]:
-    """Relax structures with GFN1-xTB, then heat each in LAMMPS at every temperature.
+    """Relax structures, by default with GFN1-xTB, then heat each, by default in LAMMPS.
 
     Parameters
     ----------
@@ -268,6 +270,8 @@ def simulate(
         Sets the lattice constants to scale between.
     relax_options, dynamics_options
         Convergence, lengths.
+    relax_engine, dynamics_engine
+        Names of engines, of any installed package: `adatom doctor` lists them.
     seed
         Seed of the initial velocities; counts up.
     workers
@@ -281,7 +285,7 @@ def simulate(
     config, chosen = _config(material, None), load_material(material)
     given = [s if isinstance(s, Structure) else Structure.from_ase(s) for s in structures]
     with local_processes(min(workers or cores(), max(len(given), 1))) as pool:
-        engine = config.simulate.relax_engine
+        engine = relax_engine or config.simulate.relax_engine
         jobs = [
             pool.submit(
                 relax,
@@ -297,7 +301,7 @@ def simulate(
                 SimulationTask(
                     relaxed_structure(s, r),
                     "dynamics",
-                    config.simulate.dynamics_engine,
+                    dynamics_engine or config.simulate.dynamics_engine,
                     temperature,
                     seed + 1 + i,
                     material=chosen,

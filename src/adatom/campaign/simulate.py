@@ -33,6 +33,11 @@ from adatom.structures.assemble import structure_name
 
 Simulate = Callable[[SimulationTask], SimulationResult]
 _WHOLE_A = 6.0  # Å: a defect at least this far from the border is seen with its neighbours
+# Series of a result, as `SimulationResult.trace` lists them.
+_TRACES = {
+    "relax": ("step", "energy_eV", "fmax_eV_A"),
+    "dynamics": ("time_fs", "temperature_K", "energy_eV"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +233,8 @@ def simulate_all(
         _job("relax", task, stem, [config.relax, version], (key,))
         for task, stem, (_, key) in zip(tasks, stems, pairs, strict=True)
     ]
-    keys = _run(jobs, tasks, stems, partial(relax, options=config.relax), steps)
+    work = partial(run_or_report, partial(relax, options=config.relax))
+    keys = _run(jobs, tasks, stems, work, steps)
     relaxed = [read_result(stem) for stem in stems]
     heated, hot_keys = _heat(draws, relaxed, keys, material, config, steps)
     everything = [*relaxed, *heated]
@@ -262,8 +268,41 @@ def _heat(
             tasks.append(task)
             stems.append(stem)
             jobs.append(_job("dynamics", task, stem, [config.dynamics, version], (parents[i],)))
-    keys = _run(jobs, tasks, stems, partial(dynamics, options=config.dynamics), steps)
+    work = partial(run_or_report, partial(dynamics, options=config.dynamics))
+    keys = _run(jobs, tasks, stems, work, steps)
     return [read_result(stem) for stem in stems], keys
+
+
+def run_or_report(work: Simulate, task: SimulationTask) -> SimulationResult:
+    """Run one task; where the engine refuses it, the result says why and others go on.
+
+    Parameters
+    ----------
+    work
+        `relax` or `dynamics` with its options.
+    task
+        What to simulate. Only a draw can show that an engine does not cover an element.
+
+    Returns
+    -------
+    What the engine gives; or, with status ``failed: <why>``, the structure as it came.
+    """
+    try:
+        return work(task)
+    except BadInput as error:
+        return SimulationResult(
+            structure=task.structure.name,
+            draw=task.structure.draw,
+            engine=f"{task.engine} {engine_version(task.engine)}",
+            task=task.kind,
+            temperature_K=task.temperature_K,
+            energy_eV=float("nan"),
+            energy_sd_eV=float("nan"),
+            status=f"failed: {error.subject}: expected {error.expected}, got {error.got}",
+            seconds=0.0,
+            trajectory=(task.structure.to_ase(),),
+            trace={name: np.zeros(0) for name in _TRACES[task.kind]},
+        )
 
 
 def relaxed_structure(structure: Structure, result: SimulationResult) -> Structure:

@@ -12,7 +12,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from adatom.errors import BadInput
+from adatom.errors import AdatomError, BadInput
 
 ENGINES = "adatom.engines"
 INSTRUMENTS = "adatom.instruments"
@@ -64,11 +64,23 @@ def plugins(group: str) -> tuple[Plugin, ...]:
     group
         One of `GROUPS`.
 
+    Raises
+    ------
+    AdatomError
+        If adatom's own parts are not registered: it was not installed, or before it had them.
+
     Examples
     --------
     >>> "lammps" in [found.name for found in plugins(ENGINES)]
     True
     """
+    if not any(_package(entry) == OWN_PACKAGE for entry in entry_points(group=ENGINES)):
+        raise AdatomError(
+            "installation of adatom",
+            expected="entry points of its engines",
+            got="none",
+            todo="Install it again: pip install, or pip install -e . in a checkout.",
+        )
     found = sorted(entry_points(group=group), key=lambda e: (_package(e) != OWN_PACKAGE, e.name))
     by_name: dict[str, Plugin] = {}
     out = []

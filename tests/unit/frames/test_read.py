@@ -5,6 +5,8 @@ import csv
 import json
 import shutil
 import struct
+import subprocess
+import sys
 import tracemalloc
 from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
@@ -833,3 +835,16 @@ def test_frames_that_are_kept_are_read_once_and_the_rest_each_time():
             np.testing.assert_array_equal(frame.data, movie.load(i))
             reads.pop()
     assert [reads.count(i) for i in range(3)] == [1, 1, 3]
+
+
+def test_nothing_heavy_is_imported_for_an_array_file(tmp_path):
+    np.save(tmp_path / "a.npy", frames())
+    program = (
+        "import sys; from adatom.frames import read; movie = read(sys.argv[1], pixel_size_A=0.1); "
+        "movie[0]; print({'rsciio', 'torch', 'dask'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "a.npy"],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "set()"

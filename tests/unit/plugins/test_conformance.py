@@ -18,7 +18,7 @@ from adatom.errors import BadInput
 from adatom.frames.readers.base import find_reader, registered_readers
 from adatom.frames.readers.pixel_size import Scale
 from adatom.frames.readers.stack import Stack
-from adatom.instrument import registered_instruments
+from adatom.instrument import find_instrument, registered_instruments
 from adatom.simulation import require
 from adatom.simulation.engines.calculator import CalculatorEngine
 
@@ -158,6 +158,11 @@ class Faulty(TwinInstrument):
 def test_a_faulty_instrument_is_told_of(fault, words):
     with pytest.raises(AssertionError, match=words):
         check_instrument(Faulty(fault))
+
+
+def test_an_unknown_instrument_is_refused_with_the_nearest():
+    with pytest.raises(BadInput, match=r"^instrument tween: .*Did you mean 'twin'"):
+        find_instrument("tween")
 
 
 class Other(BaseModel):

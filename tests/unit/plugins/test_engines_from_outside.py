@@ -1,13 +1,18 @@
 """An engine that another package registers is the one that runs, and is reported so."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from ase.build import graphene
 
+import adatom as ad
+from adatom.campaign.simulate import relaxed_structure, run_or_report
 from adatom.core import GRAPHENE, SimulationTask, Structure
 from adatom.core.plugins import ENGINES, plugin, plugins
 from adatom.errors import BadInput, EngineMissing
 from adatom.simulation import DynamicsOptions, RelaxOptions, dynamics, engine_status, relax, require
+from adatom.store import read_result, write_result
 from packages import installed
 
 SPRINGS = '''
@@ -116,6 +121,42 @@ def test_exactly_the_named_engine_does_dynamics(springs):
     assert result.engine == "hot-springs 1.5"
     assert result.energy_eV == 2.0
     assert result.trace["temperature_K"].tolist() == [321.0]
+
+
+def test_simulate_takes_engines_of_other_packages(springs):
+    sheet = task("relax", "springs").structure
+    results = ad.simulate(
+        [sheet],
+        temperatures_K=(500.0,),
+        relax_engine="springs",
+        dynamics_engine="hot-springs",
+        workers=1,
+    )
+    assert [r.engine for r in results] == ["springs 1.5", "hot-springs 1.5"]
+    assert results[1].temperature_K == 500.0
+
+
+def test_a_draw_that_an_engine_refuses_is_a_failed_result(springs, tmp_path):
+    atoms = graphene(size=(2, 2, 1), a=2.46, vacuum=5.0)
+    atoms.symbols[0] = "Si"
+    given = SimulationTask(Structure.from_ase(atoms), "relax", "springs")
+    result = run_or_report(partial(relax, options=RelaxOptions()), given)
+    assert result.status == "failed: elements for springs: expected C, got Si"
+    write_result(tmp_path / "kept", result)
+    kept = read_result(tmp_path / "kept")
+    assert (kept.status, kept.engine) == (result.status, "springs 1.5")
+    assert np.isnan(kept.energy_eV)
+    assert len(kept.trajectory) == 1
+
+
+def test_a_relaxed_structure_comes_back_to_the_scale_of_its_material():
+    for engine in ("lammps", "gfn1-xtb"):
+        given = task("relax", engine)
+        result = relax(given, RelaxOptions(max_steps=1))
+        back = relaxed_structure(given.structure, result).atoms
+        lengths = given.structure.atoms.cell.lengths()[:2]
+        assert back.cell.lengths()[:2] == pytest.approx(lengths, abs=1e-9)
+        assert result.trajectory[-1].cell.lengths()[0] != pytest.approx(lengths[0], abs=1e-4)
 
 
 def test_an_engine_runs_only_its_own_tasks(springs):

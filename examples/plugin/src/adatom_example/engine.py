@@ -24,7 +24,7 @@ class TersoffEngine(CalculatorEngine):
     name = "ase-tersoff"
     elements = "C"
     boundary = "periodic or open along each axis"
-    not_for = "energies of defects to better than an eV, and hydrogen"
+    not_for = "charge transfer; check energies of defects with a first-principles engine"
     install = "pip install adatom-example"
     covers = frozenset({"C"})
     distribution = "ase"

@@ -18,7 +18,7 @@ from adatom.frames.readers.stack import Stack, as_bad_input, choose, colour, par
 
 # It complains of damaged files on the error stream; what matters of it is raised instead.
 logging.getLogger("rsciio").addHandler(logging.NullHandler())
-# Endings that adatom reads itself: only so is one frame read without the others.
+# Endings that adatom's own readers claim: they read one frame without the others.
 _READ_ELSEWHERE = frozenset({".npy", ".npz", ".h5", ".hdf5", ".tif", ".tiff"})
 # Readers that give images and whose source neither unpickles nor evaluates what is in the file.
 # A reader that a later rosettasciio adds stays shut until somebody has looked at it.

@@ -13,6 +13,7 @@ from ase.data import atomic_numbers
 
 from adatom.core import SimulationResult, SimulationTask
 from adatom.errors import AdatomError, BadInput
+from adatom.materials.library import load_material
 from adatom.simulation.engines.base import Status, Task, cannot
 from adatom.simulation.options import DynamicsOptions, RelaxOptions
 from adatom.simulation.relax import relax_with_ase
@@ -96,9 +97,15 @@ class CalculatorEngine(ABC):
         return f"{self.name} {self.version()}"
 
     def lattice_constant_A(self, material: str, symbols: Collection[str]) -> float:
-        """Lattice constant, Å, of a stress-free sheet: from the table, or measured."""
+        """Lattice constant, Å, of a stress-free sheet: from the table, or measured.
+
+        Raises
+        ------
+        BadInput
+            If the material is unknown.
+        """
         del symbols
-        known = self.lattice_constants_A.get(material)
+        known = self.lattice_constants_A.get(load_material(material).name)
         if known is not None:
             return known
         return measure_lattice_constant_A(self._energy_eV, material)

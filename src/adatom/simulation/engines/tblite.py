@@ -37,7 +37,7 @@ class TBLiteEngine(CalculatorEngine):
     name = "gfn1-xtb"
     elements = "H to Rn"
     boundary = "periodic in three directions, Γ point alone"
-    not_for = "barriers and energies of formation to better than some tenths of an eV"
+    not_for = "what needs k-points; check energies of defects with a first-principles engine"
     install = "pip install tblite"
     covers = frozenset(chemical_symbols[1 : _RADON + 1])
     distribution = "tblite"
