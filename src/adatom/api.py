@@ -1,7 +1,8 @@
-"""The Python face: each step as one function, on plain NumPy frames and `ase.Atoms` too."""
+"""The Python functions: each step by itself, on plain NumPy frames and `ase.Atoms` too."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import ase
 import numpy as np
 from numpy.typing import NDArray
 
+from adatom.analysis.card import uncalibrated
 from adatom.analysis.frame import look
-from adatom.campaign.config import Config, InputOptions, ensemble_of
+from adatom.campaign.config import Config, InputOptions
 from adatom.campaign.find import frame_defects
 from adatom.campaign.simulate import relaxed_structure
 from adatom.campaign.sources import settle_scale, twin_movie
@@ -26,11 +28,13 @@ from adatom.core import (
     Structure,
 )
 from adatom.errors import BadInput
+from adatom.features.find import FindOptions
 from adatom.feedback import advise as _advise
 from adatom.frames.lattice.fit import fit_lattice
 from adatom.frames.readers.read import read
 from adatom.instrument import TwinOptions
-from adatom.materials.library import load_material
+from adatom.learning.weights import Ensemble, load_for
+from adatom.materials.library import command_line_name, load_material
 from adatom.parallel.processes import cores, local_processes
 from adatom.simulation import DynamicsOptions, RelaxOptions, dynamics, relax
 from adatom.structures import SupercellOptions, build_supercell, draw_structures
@@ -39,6 +43,11 @@ from adatom.training.adapt.rounds import Adapted
 from adatom.training.adapt.rounds import adapt as adapt_ensemble
 
 Frames = Movie | NDArray[Any] | str | Path | Sequence[str | Path]
+MaterialLike = str | Path | Material
+StructureLike = Structure | ase.Atoms
+ZoneAxis = tuple[int, int, int]
+
+_ALONG_C: ZoneAxis = (0, 0, 1)  # the beam along the third lattice vector
 
 __all__ = [
     "adapt",
@@ -58,15 +67,31 @@ def example_frames(count: int = 2, *, seed: int = 7) -> tuple[NDArray[np.float32
     Parameters
     ----------
     count
-        Frames.
+        Number of frames.
     seed
         Seed of specimen and noise.
 
     Returns
     -------
     Counts, shape (frame, row, col), and the pixel size in Å.
+
+    Raises
+    ------
+    BadInput
+        If the count is below one, or the seed below zero.
+
+    Examples
+    --------
+    >>> import adatom as ad
+    >>> frames, pixel_size_A = ad.example_frames(1)
+    >>> frames.shape, round(pixel_size_A, 4)
+    ((1, 192, 192), 0.1042)
     """
-    movie = twin_movie(TwinOptions(frames=count), load_material("graphene"), seed)
+    if count < 1:
+        raise BadInput(
+            "`count`", expected="at least one frame", got=repr(count), todo="Ask for one or more."
+        )
+    movie = twin_movie(TwinOptions(frames=count), load_material("graphene"), _checked_seed(seed))
     frames = list(movie)
     return np.stack([f.data for f in frames]), frames[0].calibration.pixel_size_A
 
@@ -74,10 +99,12 @@ def example_frames(count: int = 2, *, seed: int = 7) -> tuple[NDArray[np.float32
 def find(
     frames: Frames,
     *,
-    material: str = "graphene",
+    material: MaterialLike = "graphene",
+    zone_axis: ZoneAxis = _ALONG_C,
     pixel_size_A: float | None = None,
     trust_scale: bool = False,
     weights: str | Path | None = None,
+    options: FindOptions | None = None,
 ) -> AtomTable:
     """Find every atom with its position covariance, element and probability.
 
@@ -86,13 +113,19 @@ def find(
     frames
         A `Movie` from `read`, file names, or an array of shape (row, col) or (frame, row, col).
     material
-        What they show.
+        What they show: the name of a material, its TOML file, a structure file that ASE reads, or
+        a `Material`.
+    zone_axis
+        Lattice direction of the beam, for a structure file.
     pixel_size_A
-        Å; needed where the frames do not say.
+        Pixel size in Å; needed where the frames do not say.
     trust_scale
-        Keep that scale though the lattice disagrees.
+        Keep that scale where the lattice disagrees.
     weights
-        An ensemble's file; the shipped one by default.
+        File of an ensemble (``.safetensors``); by default the one that ships for the material.
+    options
+        How atoms are found. Probabilities hold for the options that the ensemble was calibrated
+        with; others give a warning.
 
     Returns
     -------
@@ -101,33 +134,48 @@ def find(
     Raises
     ------
     BadInput
-        If a frame cannot be used or no scale is known.
+        If a frame cannot be used, no scale is known, or there are no networks for the material.
+
+    Examples
+    --------
+    >>> import adatom as ad
+    >>> frames, pixel_size_A = ad.example_frames(1)
+    >>> atoms = ad.find(frames, pixel_size_A=pixel_size_A)
+    >>> sure = atoms.data.filter(atoms.data["p_exists"] > 0.5)
+    >>> sorted(set(sure["element"]))
+    ['C', 'Si']
     """
-    chosen = load_material(material)
-    config = _config(material, weights)
+    chosen = _material(material, zone_axis)
+    ensemble = _ensemble(material, zone_axis, weights)
+    unknown = uncalibrated(ensemble.card, options or FindOptions())
+    if unknown:
+        warnings.warn(unknown, stacklevel=2)
     movie = frames if isinstance(frames, Movie) else read(frames, pixel_size_A=pixel_size_A)
     movie, _ = settle_scale(movie, chosen, trust=trust_scale)
-    ensemble = ensemble_of(config)
-    return AtomTable.concat(look(frame, ensemble, chosen).atoms for frame in movie)
+    return AtomTable.concat(look(frame, ensemble, chosen, options).atoms for frame in movie)
 
 
 def adapt(
     frames: Frames,
     *,
-    material: str = "graphene",
+    material: MaterialLike = "graphene",
+    zone_axis: ZoneAxis = _ALONG_C,
     pixel_size_A: float | None = None,
     trust_scale: bool = False,
     weights: str | Path | None = None,
     options: AdaptOptions | None = None,
+    seed: int = 0,
 ) -> Adapted:
     """Retrain an ensemble on the first frames of an experiment, without a label.
 
     Parameters
     ----------
-    frames, material, pixel_size_A, trust_scale, weights
+    frames, material, zone_axis, pixel_size_A, trust_scale, weights
         As of `find`.
     options
         Rounds, steps, frames.
+    seed
+        Seed of the training and of its simulated frames.
 
     Returns
     -------
@@ -139,24 +187,66 @@ def adapt(
     ------
     BadInput
         If a frame cannot be used, or the frames do not show the material.
+
+    Examples
+    --------
+    Frames that show something else are refused, since the networks would learn to see the material
+    everywhere:
+
+    >>> import numpy as np
+    >>> import adatom as ad
+    >>> noise = np.random.default_rng(0).poisson(3.0, (1, 128, 128))
+    >>> try:
+    ...     adapted = ad.adapt(noise, pixel_size_A=0.12)
+    ... except ad.AdatomError as error:
+    ...     print(error.expected[:40])
+    atoms that stand as in graphene: its lat
     """
-    chosen = load_material(material)
-    ensemble = ensemble_of(_config(material, weights))
+    chosen = _material(material, zone_axis)
+    ensemble = _ensemble(material, zone_axis, weights)
     movie = frames if isinstance(frames, Movie) else read(frames, pixel_size_A=pixel_size_A)
     movie, _ = settle_scale(movie, chosen, trust=trust_scale)
     first = min((options or AdaptOptions()).frames, len(movie))
-    return adapt_ensemble([movie[i] for i in range(first)], chosen, ensemble, options)
+    some = [movie[i] for i in range(first)]
+    return adapt_ensemble(some, chosen, ensemble, options, seed=_checked_seed(seed))
 
 
 def find_defects(
     frames: Frames,
     atoms: AtomTable,
     *,
-    material: str = "graphene",
+    material: MaterialLike = "graphene",
+    zone_axis: ZoneAxis = _ALONG_C,
     pixel_size_A: float | None = None,
 ) -> DefectTable:
-    """Name the defects of every frame; parameters as of `find`, whose atoms they are."""
-    chosen, config = load_material(material), _config(material, None)
+    """Name the defects of every frame.
+
+    Parameters
+    ----------
+    frames, material, zone_axis, pixel_size_A
+        As of `find`.
+    atoms
+        What `find` found in these frames.
+
+    Returns
+    -------
+    All defects of all frames; `DefectTable.data` is a polars table.
+
+    Raises
+    ------
+    BadInput
+        If a frame cannot be used or no scale is known.
+
+    Examples
+    --------
+    >>> import adatom as ad
+    >>> frames, pixel_size_A = ad.example_frames(1)
+    >>> atoms = ad.find(frames, pixel_size_A=pixel_size_A)
+    >>> defects = ad.find_defects(frames, atoms, pixel_size_A=pixel_size_A)
+    >>> sorted(defects.data["kind"])
+    ['Si1C3', 'V1']
+    """
+    chosen, config = _material(material, zone_axis), _defaults()
     movie = frames if isinstance(frames, Movie) else read(frames, pixel_size_A=pixel_size_A)
     return DefectTable.concat(
         frame_defects(frame, atoms.of_frame(frame.index), chosen, config)[1] for frame in movie
@@ -164,31 +254,33 @@ def find_defects(
 
 
 def supercells(
-    atoms: AtomTable,
+    atoms: AtomTable | StructureLike | Sequence[StructureLike],
     *,
     frame: int = 0,
     center_xy_A: tuple[float, float] | None = None,
     kind: str = "defect",
-    material: str = "graphene",
+    material: MaterialLike = "graphene",
+    zone_axis: ZoneAxis = _ALONG_C,
     extent_xy_A: tuple[float, float] | None = None,
     draws: int = 4,
     seed: int = 0,
     options: SupercellOptions | None = None,
 ) -> list[Structure]:
-    """Build a periodic supercell around a place in a frame, and draws from its uncertainty.
+    """Build a periodic supercell around a place in a frame, and draw from its uncertainty.
 
     Parameters
     ----------
     atoms
-        Found atoms.
+        What `find` found; or positions as `ase.Atoms` or `Structure`, or several of them, one a
+        frame: x and y in Å as in the image, y down, taken as exact.
     frame
         Which frame.
     center_xy_A
         Middle of the defect, Å, measured axes; by default that of the foreign atoms, or of all.
     kind
         Name for the structures.
-    material
-        The crystal.
+    material, zone_axis
+        The crystal, as of `find`.
     extent_xy_A
         Far corner of the frame, Å; by default that of the atoms.
     draws
@@ -206,17 +298,28 @@ def supercells(
     ------
     BadInput
         If no lattice fits the frame's atoms.
+
+    Examples
+    --------
+    >>> import adatom as ad
+    >>> from ase.build import graphene
+    >>> sheet = graphene(size=(12, 12, 1), vacuum=5.0)
+    >>> sheet.symbols[160] = "Si"
+    >>> cells = ad.supercells(sheet, draws=1)
+    >>> [cell.to_ase().symbols.count("Si") for cell in cells]
+    [1, 1]
     """
-    chosen, own = load_material(material), atoms.of_frame(frame)
-    host = (own.elements == chosen.host) & (own.column("p_exists") > 0.5)
-    others = own.xy[~host & (own.column("p_exists") > 0.5)]
-    lattice = fit_lattice(own.xy[host], chosen, others_xy=others)
+    chosen = _material(material, zone_axis)
+    own = (atoms if isinstance(atoms, AtomTable) else _table_of(atoms)).of_frame(frame)
+    sure = own.column("p_exists") > 0.5
+    host = sure & (own.elements == chosen.host)
+    lattice = fit_lattice(own.xy[host], chosen, others_xy=own.xy[sure & ~host])
     if lattice is None:
         raise BadInput(
             f"frame {frame}",
-            expected=f"at least a dozen atoms on a {material} lattice",
+            expected=f"at least a dozen atoms on a {chosen.name} lattice",
             got=f"{int(host.sum())} atoms without one",
-            todo="Check the material and the pixel size.",
+            todo="Check `material` and `pixel_size_A`.",
         )
     center = center_xy_A or _center(own, chosen)
     extent = extent_xy_A or (float(own.xy[:, 0].max()), float(own.xy[:, 1].max()))
@@ -227,16 +330,17 @@ def supercells(
         "defect": 0,
         "options": options,
     }
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(_checked_seed(seed))
     likeliest = build_supercell(own, lattice, extent, **common)
     return [likeliest, *draw_structures(own, lattice, extent, count=draws, rng=rng, **common)]
 
 
 def simulate(
-    structures: Sequence[Structure] | Sequence[ase.Atoms],
+    structures: StructureLike | Sequence[StructureLike],
     *,
     temperatures_K: Sequence[float] = (300.0, 900.0),
-    material: str = "graphene",
+    material: MaterialLike = "graphene",
+    zone_axis: ZoneAxis = _ALONG_C,
     relax_options: RelaxOptions | None = None,
     dynamics_options: DynamicsOptions | None = None,
     seed: int = 0,
@@ -247,11 +351,11 @@ def simulate(
     Parameters
     ----------
     structures
-        Supercells at the material's lattice constant, as `Structure` or `ase.Atoms`.
+        One supercell or several at the material's lattice constant, as `Structure` or `ase.Atoms`.
     temperatures_K
-        K; empty for relaxations only.
-    material
-        Sets the lattice constants to scale between.
+        Temperatures of the dynamics, K; empty for relaxations only.
+    material, zone_axis
+        The crystal, as of `find`; it sets the lattice constants to scale between.
     relax_options, dynamics_options
         Convergence, lengths.
     seed
@@ -263,11 +367,26 @@ def simulate(
     Returns
     -------
     Relaxations in the order of the structures, then the dynamics.
+
+    Raises
+    ------
+    BadInput
+        If an engine does not cover a structure's elements or does not know the material.
+    EngineMissing
+        If an engine is not installed; the message says how to install it.
+
+    Examples
+    --------
+    >>> import adatom as ad
+    >>> from ase.build import graphene
+    >>> (result,) = ad.simulate(graphene(size=(4, 4, 1), vacuum=5.0), temperatures_K=[], workers=1)
+    >>> result.task, result.status
+    ('relax', 'done')
     """
-    config, chosen = _config(material, None), load_material(material)
-    given = [s if isinstance(s, Structure) else Structure.from_ase(s) for s in structures]
+    config, chosen = _defaults(), _material(material, zone_axis)
+    given, first_seed = _structures(structures), _checked_seed(seed) + 1
+    engine, hot_engine = config.simulate.relax_engine, config.simulate.dynamics_engine
     with local_processes(min(workers or cores(), max(len(given), 1))) as pool:
-        engine = config.simulate.relax_engine
         jobs = [
             pool.submit(
                 relax,
@@ -277,23 +396,21 @@ def simulate(
             for s in given
         ]
         relaxed = [job.result() for job in jobs]
-        heated = [
-            pool.submit(
-                dynamics,
-                SimulationTask(
-                    relaxed_structure(s, r, engine, chosen),
-                    "dynamics",
-                    config.simulate.dynamics_engine,
-                    temperature,
-                    seed + 1 + i,
-                    material=chosen,
-                ),
-                dynamics_options or config.dynamics,
+        tasks = [
+            SimulationTask(
+                relaxed_structure(s, r, engine, chosen),
+                "dynamics",
+                hot_engine,
+                temperature,
+                first_seed + i,
+                material=chosen,
             )
             for i, (s, r) in enumerate(zip(given, relaxed, strict=True))
             if r.trajectory and not r.status.startswith("failed")
             for temperature in temperatures_K
         ]
+        options = dynamics_options or config.dynamics
+        heated = [pool.submit(dynamics, task, options) for task in tasks]
         return [*relaxed, *(job.result() for job in heated)]
 
 
@@ -302,8 +419,10 @@ def advise(
     defects: DefectTable,
     results: Sequence[SimulationResult] = (),
     *,
-    material: str = "graphene",
+    material: MaterialLike = "graphene",
+    zone_axis: ZoneAxis = _ALONG_C,
     frame_dose_per_A2: float | None = None,
+    voltage_kV: float = 60.0,
 ) -> list[Advice]:
     """Rank what the experiment could do next: scans, voltage, where to put the beam.
 
@@ -311,26 +430,88 @@ def advise(
     ----------
     atoms, defects, results
         From `find`, `find_defects`, `simulate`.
-    material
-        The crystal.
+    material, zone_axis
+        The crystal, as of `find`.
     frame_dose_per_A2
         Electrons per Å² and frame, where known.
+    voltage_kV
+        Acceleration voltage of the frames, kV.
+
+    Returns
+    -------
+    Actions, the best first, each with its reason, expected gain and cost.
+
+    Raises
+    ------
+    BadInput
+        If the dose is not a positive number.
+
+    Examples
+    --------
+    >>> import adatom as ad
+    >>> from adatom.core import AtomTable, DefectTable
+    >>> [advice.action for advice in ad.advise(AtomTable.empty(), DefectTable.empty())]
+    ['stop']
     """
     return _advise(
         atoms,
         defects,
-        species=len(load_material(material).species),
+        species=len(_material(material, zone_axis).species),
         frame_dose_per_A2=frame_dose_per_A2,
         results=results,
+        voltage_kV=voltage_kV,
     )
 
 
-def _config(material: str, weights: str | Path | None) -> Config:
-    return Config(
-        material=material,
-        weights=None if weights is None else str(weights),
-        input=InputOptions(paths=("array",)),
-    )
+def _material(material: MaterialLike, zone_axis: ZoneAxis) -> Material:
+    """Read what the user calls a material."""
+    return material if isinstance(material, Material) else load_material(str(material), zone_axis)
+
+
+def _ensemble(material: MaterialLike, zone_axis: ZoneAxis, weights: str | Path | None) -> Ensemble:
+    path = None if weights is None else Path(weights).expanduser()
+    called = command_line_name(material, zone_axis)
+    return load_for(_material(material, zone_axis), path, called=called)
+
+
+def _defaults() -> Config:
+    """Options of all steps at their defaults; the input is not looked at."""
+    return Config(input=InputOptions(paths=("array",)))
+
+
+def _checked_seed(seed: int) -> int:
+    if seed < 0:
+        raise BadInput(
+            "`seed`", expected="a whole number from 0", got=repr(seed), todo="Give such a number."
+        )
+    return seed
+
+
+def _structures(given: StructureLike | Sequence[StructureLike]) -> list[Structure]:
+    """One structure or several, as a list."""
+    several = [given] if isinstance(given, (Structure, ase.Atoms)) else given
+    return [s if isinstance(s, Structure) else Structure.from_ase(s) for s in several]
+
+
+def _table_of(given: StructureLike | Sequence[StructureLike]) -> AtomTable:
+    """Exact positions as a table, one structure a frame."""
+    tables = []
+    for frame, structure in enumerate(_structures(given)):
+        atoms = structure.atoms
+        sure = np.ones(len(atoms))
+        tables.append(
+            AtomTable.build(
+                frame=frame,
+                xy=atoms.get_positions()[:, :2],
+                covariance=np.zeros((len(atoms), 2, 2)),
+                p_exists=sure,
+                element=atoms.get_chemical_symbols(),
+                p_element=sure,
+                votes=sure,
+                amplitude=sure,
+            )
+        )
+    return AtomTable.concat(tables)
 
 
 def _center(atoms: AtomTable, material: Material) -> tuple[float, float]:

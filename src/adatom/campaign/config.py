@@ -23,7 +23,7 @@ from adatom.features.find import FindOptions
 from adatom.feedback import AdviceOptions
 from adatom.instrument.twin import TwinOptions
 from adatom.learning.weights import Ensemble, load_for
-from adatom.materials.library import load_material
+from adatom.materials.library import command_line_name, load_material
 from adatom.simulation import DynamicsOptions, RelaxOptions
 from adatom.structures import SupercellOptions
 from adatom.training.adapt.options import AdaptOptions
@@ -121,7 +121,8 @@ def ensemble_of(config: Config) -> Ensemble:
         If there is none, or it sees other species than the material has.
     """
     path = None if config.weights is None else Path(config.weights)
-    return load_for(material_of(config), path)
+    called = command_line_name(config.material, config.zone_axis)
+    return load_for(material_of(config), path, called=called)
 
 
 def parse_config(table: dict[str, Any], source: str) -> Config:
