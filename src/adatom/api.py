@@ -398,7 +398,7 @@ def simulate(
         relaxed = [job.result() for job in jobs]
         tasks = [
             SimulationTask(
-                relaxed_structure(s, r, engine, chosen),
+                relaxed_structure(s, r),
                 "dynamics",
                 hot_engine,
                 temperature,

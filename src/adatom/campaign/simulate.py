@@ -15,7 +15,7 @@ from adatom.campaign.find import MovieResult
 from adatom.campaign.steps import Job, Steps
 from adatom.core import Material, Movie, SimulationResult, SimulationTask, Structure
 from adatom.parallel.processes import cores, local_processes
-from adatom.simulation import dynamics, engine_version, lattice_constant_A, relax, require, scale_to
+from adatom.simulation import dynamics, engine_version, relax, require, scale_to
 from adatom.store import (
     file_hash,
     read_result,
@@ -227,7 +227,7 @@ def _heat(
     for i, (structure, result) in enumerate(zip(draws, relaxed, strict=True)):
         if result.status.startswith("failed") or not result.trajectory:
             continue
-        start = relaxed_structure(structure, result, config.simulate.relax_engine, material)
+        start = relaxed_structure(structure, result)
         for temperature in config.simulate.temperatures_K:
             seed = int(
                 np.random.SeedSequence([config.seed, i, int(temperature)]).generate_state(1)[0]
@@ -243,25 +243,11 @@ def _heat(
     return [read_result(stem) for stem in stems], keys
 
 
-def relaxed_structure(
-    structure: Structure, result: SimulationResult, engine: str, material: Material
-) -> Structure:
-    """Scale what `engine` relaxed to the material's lattice constant, for the next engine.
-
-    Parameters
-    ----------
-    structure
-        As it was before the relaxation.
-    result
-        The relaxation; its last geometry is taken.
-    engine
-        What relaxed it.
-    material
-        The crystal.
-    """
-    constant_A = lattice_constant_A(engine, material.name)
-    own = structure.atoms.cell.lengths()[0] / result.trajectory[0].cell.lengths()[0]
-    atoms = scale_to(result.trajectory[-1], constant_A, constant_A * float(own))
+def relaxed_structure(structure: Structure, result: SimulationResult) -> Structure:
+    """Put the relaxed geometry back to the material's lattice constant, for the next engine."""
+    # How much the engine stretched the structure: its own lattice constant over the material's.
+    stretch = result.trajectory[0].cell.lengths()[0] / structure.atoms.cell.lengths()[0]
+    atoms = scale_to(result.trajectory[-1], float(stretch), 1.0)
     atoms.calc = None
     return replace(structure, atoms=atoms)
 
