@@ -7,12 +7,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import ase
 import numpy as np
 from numpy.typing import NDArray
 
 from adatom.analysis.card import uncalibrated
 from adatom.analysis.frame import look
+from adatom.campaign.arguments import (
+    ALONG_C,
+    MaterialLike,
+    StructureLike,
+    ZoneAxis,
+    checked_seed,
+    checked_temperatures,
+    read_ensemble,
+    read_material,
+    read_structures,
+    table_of,
+)
 from adatom.campaign.config import Config, InputOptions
 from adatom.campaign.find import frame_defects
 from adatom.campaign.simulate import relaxed_structure
@@ -33,8 +44,7 @@ from adatom.feedback import advise as _advise
 from adatom.frames.lattice.fit import fit_lattice
 from adatom.frames.readers.read import read
 from adatom.instrument import TwinOptions
-from adatom.learning.weights import Ensemble, load_for
-from adatom.materials.library import command_line_name, load_material
+from adatom.materials.library import load_material
 from adatom.parallel.processes import cores, local_processes
 from adatom.simulation import DynamicsOptions, RelaxOptions, dynamics, relax
 from adatom.structures import SupercellOptions, build_supercell, draw_structures
@@ -43,11 +53,6 @@ from adatom.training.adapt.rounds import Adapted
 from adatom.training.adapt.rounds import adapt as adapt_ensemble
 
 Frames = Movie | NDArray[Any] | str | Path | Sequence[str | Path]
-MaterialLike = str | Path | Material
-StructureLike = Structure | ase.Atoms
-ZoneAxis = tuple[int, int, int]
-
-_ALONG_C: ZoneAxis = (0, 0, 1)  # the beam along the third lattice vector
 
 __all__ = [
     "adapt",
@@ -91,7 +96,7 @@ def example_frames(count: int = 2, *, seed: int = 7) -> tuple[NDArray[np.float32
         raise BadInput(
             "`count`", expected="at least one frame", got=repr(count), todo="Ask for one or more."
         )
-    movie = twin_movie(TwinOptions(frames=count), load_material("graphene"), _checked_seed(seed))
+    movie = twin_movie(TwinOptions(frames=count), load_material("graphene"), checked_seed(seed))
     frames = list(movie)
     return np.stack([f.data for f in frames]), frames[0].calibration.pixel_size_A
 
@@ -100,7 +105,7 @@ def find(
     frames: Frames,
     *,
     material: MaterialLike = "graphene",
-    zone_axis: ZoneAxis = _ALONG_C,
+    zone_axis: ZoneAxis = ALONG_C,
     pixel_size_A: float | None = None,
     trust_scale: bool = False,
     weights: str | Path | None = None,
@@ -145,8 +150,8 @@ def find(
     >>> sorted(set(sure["element"]))
     ['C', 'Si']
     """
-    chosen = _material(material, zone_axis)
-    ensemble = _ensemble(material, zone_axis, weights)
+    chosen = read_material(material, zone_axis)
+    ensemble = read_ensemble(material, zone_axis, weights)
     unknown = uncalibrated(ensemble.card, options or FindOptions())
     if unknown:
         warnings.warn(unknown, stacklevel=2)
@@ -159,11 +164,12 @@ def adapt(
     frames: Frames,
     *,
     material: MaterialLike = "graphene",
-    zone_axis: ZoneAxis = _ALONG_C,
+    zone_axis: ZoneAxis = ALONG_C,
     pixel_size_A: float | None = None,
     trust_scale: bool = False,
     weights: str | Path | None = None,
     options: AdaptOptions | None = None,
+    find_options: FindOptions | None = None,
     seed: int = 0,
 ) -> Adapted:
     """Retrain an ensemble on the first frames of an experiment, without a label.
@@ -174,6 +180,8 @@ def adapt(
         As of `find`.
     options
         Rounds, steps, frames.
+    find_options
+        How atoms are found, here and later: the adapted ensemble is calibrated for them.
     seed
         Seed of the training and of its simulated frames.
 
@@ -202,13 +210,15 @@ def adapt(
     ...     print(error.expected[:40])
     atoms that stand as in graphene: its lat
     """
-    chosen = _material(material, zone_axis)
-    ensemble = _ensemble(material, zone_axis, weights)
+    chosen = read_material(material, zone_axis)
+    ensemble = read_ensemble(material, zone_axis, weights)
     movie = frames if isinstance(frames, Movie) else read(frames, pixel_size_A=pixel_size_A)
     movie, _ = settle_scale(movie, chosen, trust=trust_scale)
     first = min((options or AdaptOptions()).frames, len(movie))
     some = [movie[i] for i in range(first)]
-    return adapt_ensemble(some, chosen, ensemble, options, seed=_checked_seed(seed))
+    return adapt_ensemble(
+        some, chosen, ensemble, options, find_options=find_options, seed=checked_seed(seed)
+    )
 
 
 def find_defects(
@@ -216,7 +226,7 @@ def find_defects(
     atoms: AtomTable,
     *,
     material: MaterialLike = "graphene",
-    zone_axis: ZoneAxis = _ALONG_C,
+    zone_axis: ZoneAxis = ALONG_C,
     pixel_size_A: float | None = None,
 ) -> DefectTable:
     """Name the defects of every frame.
@@ -246,7 +256,7 @@ def find_defects(
     >>> sorted(defects.data["kind"])
     ['Si1C3', 'V1']
     """
-    chosen, config = _material(material, zone_axis), _defaults()
+    chosen, config = read_material(material, zone_axis), _defaults()
     movie = frames if isinstance(frames, Movie) else read(frames, pixel_size_A=pixel_size_A)
     return DefectTable.concat(
         frame_defects(frame, atoms.of_frame(frame.index), chosen, config)[1] for frame in movie
@@ -260,7 +270,7 @@ def supercells(
     center_xy_A: tuple[float, float] | None = None,
     kind: str = "defect",
     material: MaterialLike = "graphene",
-    zone_axis: ZoneAxis = _ALONG_C,
+    zone_axis: ZoneAxis = ALONG_C,
     extent_xy_A: tuple[float, float] | None = None,
     draws: int = 4,
     seed: int = 0,
@@ -309,8 +319,8 @@ def supercells(
     >>> [cell.to_ase().symbols.count("Si") for cell in cells]
     [1, 1]
     """
-    chosen = _material(material, zone_axis)
-    own = (atoms if isinstance(atoms, AtomTable) else _table_of(atoms)).of_frame(frame)
+    chosen = read_material(material, zone_axis)
+    own = (atoms if isinstance(atoms, AtomTable) else table_of(atoms)).of_frame(frame)
     sure = own.column("p_exists") > 0.5
     host = sure & (own.elements == chosen.host)
     lattice = fit_lattice(own.xy[host], chosen, others_xy=own.xy[sure & ~host])
@@ -330,7 +340,7 @@ def supercells(
         "defect": 0,
         "options": options,
     }
-    rng = np.random.default_rng(_checked_seed(seed))
+    rng = np.random.default_rng(checked_seed(seed))
     likeliest = build_supercell(own, lattice, extent, **common)
     return [likeliest, *draw_structures(own, lattice, extent, count=draws, rng=rng, **common)]
 
@@ -340,7 +350,7 @@ def simulate(
     *,
     temperatures_K: Sequence[float] = (300.0, 900.0),
     material: MaterialLike = "graphene",
-    zone_axis: ZoneAxis = _ALONG_C,
+    zone_axis: ZoneAxis = ALONG_C,
     relax_options: RelaxOptions | None = None,
     dynamics_options: DynamicsOptions | None = None,
     seed: int = 0,
@@ -371,7 +381,8 @@ def simulate(
     Raises
     ------
     BadInput
-        If an engine does not cover a structure's elements or does not know the material.
+        If a temperature is not positive, or an engine does not cover a structure's elements or does
+        not know the material.
     EngineMissing
         If an engine is not installed; the message says how to install it.
 
@@ -383,8 +394,9 @@ def simulate(
     >>> result.task, result.status
     ('relax', 'done')
     """
-    config, chosen = _defaults(), _material(material, zone_axis)
-    given, first_seed = _structures(structures), _checked_seed(seed) + 1
+    config, chosen = _defaults(), read_material(material, zone_axis)
+    given, first_seed = read_structures(structures), checked_seed(seed) + 1
+    temperatures = checked_temperatures(temperatures_K)
     engine, hot_engine = config.simulate.relax_engine, config.simulate.dynamics_engine
     with local_processes(min(workers or cores(), max(len(given), 1))) as pool:
         jobs = [
@@ -407,7 +419,7 @@ def simulate(
             )
             for i, (s, r) in enumerate(zip(given, relaxed, strict=True))
             if r.trajectory and not r.status.startswith("failed")
-            for temperature in temperatures_K
+            for temperature in temperatures
         ]
         options = dynamics_options or config.dynamics
         heated = [pool.submit(dynamics, task, options) for task in tasks]
@@ -420,7 +432,7 @@ def advise(
     results: Sequence[SimulationResult] = (),
     *,
     material: MaterialLike = "graphene",
-    zone_axis: ZoneAxis = _ALONG_C,
+    zone_axis: ZoneAxis = ALONG_C,
     frame_dose_per_A2: float | None = None,
     voltage_kV: float = 60.0,
 ) -> list[Advice]:
@@ -456,62 +468,16 @@ def advise(
     return _advise(
         atoms,
         defects,
-        species=len(_material(material, zone_axis).species),
+        species=len(read_material(material, zone_axis).species),
         frame_dose_per_A2=frame_dose_per_A2,
         results=results,
         voltage_kV=voltage_kV,
     )
 
 
-def _material(material: MaterialLike, zone_axis: ZoneAxis) -> Material:
-    """Read what the user calls a material."""
-    return material if isinstance(material, Material) else load_material(str(material), zone_axis)
-
-
-def _ensemble(material: MaterialLike, zone_axis: ZoneAxis, weights: str | Path | None) -> Ensemble:
-    path = None if weights is None else Path(weights).expanduser()
-    called = command_line_name(material, zone_axis)
-    return load_for(_material(material, zone_axis), path, called=called)
-
-
 def _defaults() -> Config:
     """Options of all steps at their defaults; the input is not looked at."""
     return Config(input=InputOptions(paths=("array",)))
-
-
-def _checked_seed(seed: int) -> int:
-    if seed < 0:
-        raise BadInput(
-            "`seed`", expected="a whole number from 0", got=repr(seed), todo="Give such a number."
-        )
-    return seed
-
-
-def _structures(given: StructureLike | Sequence[StructureLike]) -> list[Structure]:
-    """One structure or several, as a list."""
-    several = [given] if isinstance(given, (Structure, ase.Atoms)) else given
-    return [s if isinstance(s, Structure) else Structure.from_ase(s) for s in several]
-
-
-def _table_of(given: StructureLike | Sequence[StructureLike]) -> AtomTable:
-    """Exact positions as a table, one structure a frame."""
-    tables = []
-    for frame, structure in enumerate(_structures(given)):
-        atoms = structure.atoms
-        sure = np.ones(len(atoms))
-        tables.append(
-            AtomTable.build(
-                frame=frame,
-                xy=atoms.get_positions()[:, :2],
-                covariance=np.zeros((len(atoms), 2, 2)),
-                p_exists=sure,
-                element=atoms.get_chemical_symbols(),
-                p_element=sure,
-                votes=sure,
-                amplitude=sure,
-            )
-        )
-    return AtomTable.concat(tables)
 
 
 def _center(atoms: AtomTable, material: Material) -> tuple[float, float]:

@@ -115,16 +115,29 @@ def test_one_structure_or_several():
         np.testing.assert_allclose(cell.atoms.positions[:, :2], one[0].atoms.positions[:, :2])
 
 
+SHEET = graphene(size=(12, 12, 1), vacuum=5.0)
+
+
 @pytest.mark.parametrize(
-    "call",
+    ("call", "says"),
     [
-        lambda: ad.example_frames(1, seed=-1),
-        lambda: ad.supercells(graphene(size=(12, 12, 1), vacuum=5.0), seed=-1),
-        lambda: ad.simulate([], seed=-1),
+        (lambda: ad.example_frames(1, seed=-1), "`seed`"),
+        (lambda: ad.example_frames(0), "`count`"),
+        (lambda: ad.supercells(SHEET, seed=-1), "`seed`"),
+        (lambda: ad.simulate([], seed=1.5), "`seed`"),
+        (lambda: ad.simulate([], temperatures_K=[300.0, -3.0]), "`temperatures_K`"),
+        (lambda: ad.simulate([], temperatures_K=[float("nan")]), "`temperatures_K`"),
+        (lambda: ad.simulate("sheet.cif"), "ase.Atoms"),
+        (lambda: ad.simulate([SHEET, 1]), "ase.Atoms"),
+        (lambda: ad.supercells(3), "ase.Atoms"),
+        (lambda: ad.supercells(SHEET, zone_axis=(1, 1)), "`zone_axis`"),
+        (lambda: ad.supercells(SHEET, zone_axis="110"), "`zone_axis`"),
+        (lambda: ad.supercells(SHEET, zone_axis=None), "`zone_axis`"),
+        (lambda: ad.advise(AtomTable.empty(), None, material=3), "`material` 3"),
     ],
 )
-def test_a_negative_seed_is_refused_by_name(call):
-    with pytest.raises(BadInput, match="`seed`"):
+def test_what_cannot_be_used_is_refused_by_its_name(call, says):
+    with pytest.raises(BadInput, match=says):
         call()
 
 
