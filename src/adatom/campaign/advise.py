@@ -18,7 +18,7 @@ from adatom.store import file_hash, load_maps, write_json
 # the spread of published values: Susi et al., Nat. Commun. 7, 13040 (2016).
 _MEAN_SQUARE_VELOCITY = 3.05e5
 _THRESHOLD_EV, _THRESHOLD_SD_EV = 21.5, 0.4
-_VOLTAGES_KV = (60.0, 80.0, 100.0)
+_VOLTAGES_KV = (60.0, 80.0, 100.0)  # at which microscopes are usually aligned
 
 
 def advise_campaign(

@@ -19,7 +19,7 @@ from adatom.core import VACANCY, Calibration, Material, content_hash
 from adatom.errors import BadInput
 from adatom.learning.network import Network, fused, with_heads
 
-FORMAT = 4
+FORMAT = 4  # version of the layout of weights and card; others are refused
 SHIPPED = Path(__file__).parent / "shipped"
 
 
@@ -291,6 +291,6 @@ def load_shipped(material: str, *, called: str | None = None) -> Ensemble:
 def threads(count: int) -> None:
     """Set the number of CPU threads that networks and linear algebra use in this process."""
     torch.set_num_threads(max(count, 1))
-    # Simulated frames are products of small matrices: in a worker a core, the threads of one
-    # would wait for those of the other at full speed.
+    # Simulating frames multiplies small matrices. With one worker a core, more threads of linear
+    # algebra would only wait for each other.
     threadpool_limits(limits=max(count, 1), user_api="blas")
