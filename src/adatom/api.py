@@ -1,19 +1,33 @@
-"""The Python face: each step as one function, on plain NumPy frames and `ase.Atoms` too."""
+"""The Python functions: each step by itself, on plain NumPy frames and `ase.Atoms` too."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import ase
 import numpy as np
 from numpy.typing import NDArray
 
+from adatom.analysis.card import uncalibrated
 from adatom.analysis.frame import name_defects
 from adatom.analysis.lattice import lattice_of
 from adatom.analysis.movie import analyse_movie
-from adatom.campaign.config import Config, InputOptions, ensemble_of
+from adatom.analysis.options import AnalysisOptions
+from adatom.campaign.arguments import (
+    ALONG_C,
+    MaterialLike,
+    StructureLike,
+    ZoneAxis,
+    checked_seed,
+    checked_temperatures,
+    read_ensemble,
+    read_material,
+    read_structures,
+    table_of,
+)
+from adatom.campaign.config import Config, InputOptions
 from adatom.campaign.simulate import relaxed_structure
 from adatom.campaign.sources import settle_scale, twin_movie
 from adatom.core import (
@@ -28,6 +42,7 @@ from adatom.core import (
     Structure,
 )
 from adatom.errors import BadInput
+from adatom.features.find import FindOptions
 from adatom.feedback import advise as _advise
 from adatom.frames.readers.read import read
 from adatom.instrument import TwinOptions
@@ -59,15 +74,31 @@ def example_frames(count: int = 2, *, seed: int = 7) -> tuple[NDArray[np.float32
     Parameters
     ----------
     count
-        Frames.
+        Number of frames.
     seed
         Seed of specimen and noise.
 
     Returns
     -------
     Counts, shape (frame, row, col), and the pixel size in Å.
+
+    Raises
+    ------
+    BadInput
+        If the count is below one, or the seed below zero.
+
+    Examples
+    --------
+    >>> import adatom as ad
+    >>> frames, pixel_size_A = ad.example_frames(1)
+    >>> frames.shape, round(pixel_size_A, 4)
+    ((1, 192, 192), 0.1042)
     """
-    movie = twin_movie(TwinOptions(frames=count), load_material("graphene"), seed)
+    if count < 1:
+        raise BadInput(
+            "`count`", expected="at least one frame", got=repr(count), todo="Ask for one or more."
+        )
+    movie = twin_movie(TwinOptions(frames=count), load_material("graphene"), checked_seed(seed))
     frames = list(movie)
     return np.stack([f.data for f in frames]), frames[0].calibration.pixel_size_A
 
@@ -75,10 +106,12 @@ def example_frames(count: int = 2, *, seed: int = 7) -> tuple[NDArray[np.float32
 def find(
     frames: Frames,
     *,
-    material: str = "graphene",
+    material: MaterialLike = "graphene",
+    zone_axis: ZoneAxis = ALONG_C,
     pixel_size_A: float | None = None,
     trust_scale: bool = False,
     weights: str | Path | None = None,
+    options: FindOptions | None = None,
 ) -> AtomTable:
     """Find every atom with its position covariance, element and probability.
 
@@ -87,13 +120,19 @@ def find(
     frames
         A `Movie` from `read`, file names, or an array of shape (row, col) or (frame, row, col).
     material
-        What they show.
+        What they show: the name of a material, its TOML file, a structure file that ASE reads, or
+        a `Material`.
+    zone_axis
+        Lattice direction of the beam, for a structure file.
     pixel_size_A
-        Å; needed where the frames do not say.
+        Pixel size in Å; needed where the frames do not say.
     trust_scale
-        Keep that scale though the lattice disagrees.
+        Keep that scale where the lattice disagrees.
     weights
-        An ensemble's file; the shipped one by default.
+        File of an ensemble (``.safetensors``); by default the one that ships for the material.
+    options
+        How atoms are found. Probabilities hold for the options that the ensemble was calibrated
+        with; others give a warning.
 
     Returns
     -------
@@ -102,33 +141,52 @@ def find(
     Raises
     ------
     BadInput
-        If a frame cannot be used or no scale is known.
+        If a frame cannot be used, no scale is known, or there are no networks for the material.
+
+    Examples
+    --------
+    >>> import adatom as ad
+    >>> frames, pixel_size_A = ad.example_frames(1)
+    >>> atoms = ad.find(frames, pixel_size_A=pixel_size_A)
+    >>> sure = atoms.data.filter(atoms.data["p_exists"] > 0.5)
+    >>> sorted(set(sure["element"]))
+    ['C', 'Si']
     """
-    chosen = load_material(material)
-    config = _config(material, weights)
+    chosen = read_material(material, zone_axis)
+    ensemble = read_ensemble(material, zone_axis, weights)
+    unknown = uncalibrated(ensemble.card, options or FindOptions())
+    if unknown:
+        warnings.warn(unknown, stacklevel=2)
     movie = frames if isinstance(frames, Movie) else read(frames, pixel_size_A=pixel_size_A)
     movie, _ = settle_scale(movie, chosen, trust=trust_scale)
-    ensemble = ensemble_of(config)
-    return AtomTable.concat(r.atoms for r in analyse_movie(movie, ensemble, chosen))
+    analysis = AnalysisOptions(find=options or FindOptions())
+    return AtomTable.concat(r.atoms for r in analyse_movie(movie, ensemble, chosen, analysis))
 
 
 def adapt(
     frames: Frames,
     *,
-    material: str = "graphene",
+    material: MaterialLike = "graphene",
+    zone_axis: ZoneAxis = ALONG_C,
     pixel_size_A: float | None = None,
     trust_scale: bool = False,
     weights: str | Path | None = None,
     options: AdaptOptions | None = None,
+    find_options: FindOptions | None = None,
+    seed: int = 0,
 ) -> Adapted:
     """Retrain an ensemble on the first frames of an experiment, without a label.
 
     Parameters
     ----------
-    frames, material, pixel_size_A, trust_scale, weights
+    frames, material, zone_axis, pixel_size_A, trust_scale, weights
         As of `find`.
     options
         Rounds, steps, frames.
+    find_options
+        How atoms are found, here and later: the adapted ensemble is calibrated for them.
+    seed
+        Seed of the training and of its simulated frames.
 
     Returns
     -------
@@ -140,20 +198,38 @@ def adapt(
     ------
     BadInput
         If a frame cannot be used, or the frames do not show the material.
+
+    Examples
+    --------
+    Frames that show something else are refused, since the networks would learn to see the material
+    everywhere:
+
+    >>> import numpy as np
+    >>> import adatom as ad
+    >>> noise = np.random.default_rng(0).poisson(3.0, (1, 128, 128))
+    >>> try:
+    ...     adapted = ad.adapt(noise, pixel_size_A=0.12)
+    ... except ad.AdatomError as error:
+    ...     print(error.expected[:40])
+    atoms that stand as in graphene: its lat
     """
-    chosen = load_material(material)
-    ensemble = ensemble_of(_config(material, weights))
+    chosen = read_material(material, zone_axis)
+    ensemble = read_ensemble(material, zone_axis, weights)
     movie = frames if isinstance(frames, Movie) else read(frames, pixel_size_A=pixel_size_A)
     movie, _ = settle_scale(movie, chosen, trust=trust_scale)
     first = min((options or AdaptOptions()).frames, len(movie))
-    return adapt_ensemble([movie[i] for i in range(first)], chosen, ensemble, options)
+    some = [movie[i] for i in range(first)]
+    return adapt_ensemble(
+        some, chosen, ensemble, options, find_options=find_options, seed=checked_seed(seed)
+    )
 
 
 def find_defects(
     frames: Frames,
     atoms: AtomTable,
     *,
-    material: str = "graphene",
+    material: MaterialLike = "graphene",
+    zone_axis: ZoneAxis = ALONG_C,
     pixel_size_A: float | None = None,
 ) -> DefectTable:
     """Name the defects of every frame.
@@ -164,12 +240,30 @@ def find_defects(
 
     Parameters
     ----------
-    frames, material, pixel_size_A
+    frames, material, zone_axis, pixel_size_A
         As of `find`.
     atoms
         Of these frames.
+
+    Returns
+    -------
+    All defects of all frames; `DefectTable.data` is a polars table.
+
+    Raises
+    ------
+    BadInput
+        If a frame cannot be used or no scale is known.
+
+    Examples
+    --------
+    >>> import adatom as ad
+    >>> frames, pixel_size_A = ad.example_frames(1)
+    >>> atoms = ad.find(frames, pixel_size_A=pixel_size_A)
+    >>> defects = ad.find_defects(frames, atoms, pixel_size_A=pixel_size_A)
+    >>> sorted(defects.data["kind"])
+    ['Si1C3', 'V1']
     """
-    chosen = load_material(material)
+    chosen = read_material(material, zone_axis)
     movie = frames if isinstance(frames, Movie) else read(frames, pixel_size_A=pixel_size_A)
 
     def named(frame: Frame) -> DefectTable:
@@ -180,31 +274,33 @@ def find_defects(
 
 
 def supercells(
-    atoms: AtomTable,
+    atoms: AtomTable | StructureLike | Sequence[StructureLike],
     *,
     frame: int = 0,
     center_xy_A: tuple[float, float] | None = None,
     kind: str = "defect",
-    material: str = "graphene",
+    material: MaterialLike = "graphene",
+    zone_axis: ZoneAxis = ALONG_C,
     extent_xy_A: tuple[float, float] | None = None,
     draws: int = 4,
     seed: int = 0,
     options: SupercellOptions | None = None,
 ) -> list[Structure]:
-    """Build a periodic supercell around a place in a frame, and draws from its uncertainty.
+    """Build a periodic supercell around a place in a frame, and draw from its uncertainty.
 
     Parameters
     ----------
     atoms
-        FoundAtoms atoms.
+        What `find` found; or positions as `ase.Atoms` or `Structure`, or several of them, one a
+        frame: x and y in Å as in the image, y down, taken as exact.
     frame
         Which frame.
     center_xy_A
         Middle of the defect, Å, measured axes; by default that of the foreign atoms, or of all.
     kind
         Name for the structures.
-    material
-        The crystal.
+    material, zone_axis
+        The crystal, as of `find`.
     extent_xy_A
         Far corner of the frame, Å; by default that of the atoms.
     draws
@@ -222,15 +318,26 @@ def supercells(
     ------
     BadInput
         If no lattice fits the frame's atoms.
+
+    Examples
+    --------
+    >>> import adatom as ad
+    >>> from ase.build import graphene
+    >>> sheet = graphene(size=(12, 12, 1), vacuum=5.0)
+    >>> sheet.symbols[160] = "Si"
+    >>> cells = ad.supercells(sheet, draws=1)
+    >>> [cell.to_ase().symbols.count("Si") for cell in cells]
+    [1, 1]
     """
-    chosen, own = load_material(material), atoms.of_frame(frame)
+    chosen = read_material(material, zone_axis)
+    own = (atoms if isinstance(atoms, AtomTable) else table_of(atoms)).of_frame(frame)
     lattice = lattice_of(own, chosen)
     if lattice is None:
         raise BadInput(
             f"frame {frame}",
-            expected=f"at least a dozen atoms on a {material} lattice",
+            expected=f"at least a dozen atoms on a {chosen.name} lattice",
             got=f"{int(own.is_likely.sum())} atoms without one",
-            todo="Check the material and the pixel size.",
+            todo="Check `material` and `pixel_size_A`.",
         )
     center = center_xy_A or _center(own, chosen)
     extent = extent_xy_A or (float(own.xy[:, 0].max()), float(own.xy[:, 1].max()))
@@ -241,16 +348,17 @@ def supercells(
         "defect": 0,
         "options": options,
     }
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(checked_seed(seed))
     likeliest = build_supercell(own, lattice, extent, **common)
     return [likeliest, *draw_structures(own, lattice, extent, count=draws, rng=rng, **common)]
 
 
 def simulate(
-    structures: Sequence[Structure] | Sequence[ase.Atoms],
+    structures: StructureLike | Sequence[StructureLike],
     *,
     temperatures_K: Sequence[float] = (300.0, 900.0),
-    material: str = "graphene",
+    material: MaterialLike = "graphene",
+    zone_axis: ZoneAxis = ALONG_C,
     relax_options: RelaxOptions | None = None,
     dynamics_options: DynamicsOptions | None = None,
     relax_engine: str | None = None,
@@ -263,11 +371,11 @@ def simulate(
     Parameters
     ----------
     structures
-        Supercells at the material's lattice constant, as `Structure` or `ase.Atoms`.
+        One supercell or several at the material's lattice constant, as `Structure` or `ase.Atoms`.
     temperatures_K
-        K; empty for relaxations only.
-    material
-        Sets the lattice constants to scale between.
+        Temperatures of the dynamics, K; empty for relaxations only.
+    material, zone_axis
+        The crystal, as of `find`; it sets the lattice constants to scale between.
     relax_options, dynamics_options
         Convergence, lengths.
     relax_engine, dynamics_engine
@@ -281,11 +389,29 @@ def simulate(
     Returns
     -------
     Relaxations in the order of the structures, then the dynamics.
+
+    Raises
+    ------
+    BadInput
+        If a temperature is not positive, or an engine does not cover a structure's elements or does
+        not know the material.
+    EngineMissing
+        If an engine is not installed; the message says how to install it.
+
+    Examples
+    --------
+    >>> import adatom as ad
+    >>> from ase.build import graphene
+    >>> (result,) = ad.simulate(graphene(size=(4, 4, 1), vacuum=5.0), temperatures_K=[], workers=1)
+    >>> result.task, result.status
+    ('relax', 'done')
     """
-    config, chosen = _config(material, None), load_material(material)
-    given = [s if isinstance(s, Structure) else Structure.from_ase(s) for s in structures]
+    config, chosen = _defaults(), read_material(material, zone_axis)
+    given, first_seed = read_structures(structures), checked_seed(seed) + 1
+    temperatures = checked_temperatures(temperatures_K)
+    engine = relax_engine or config.simulate.relax_engine
+    hot_engine = dynamics_engine or config.simulate.dynamics_engine
     with local_processes(min(workers or cores(), max(len(given), 1))) as pool:
-        engine = relax_engine or config.simulate.relax_engine
         jobs = [
             pool.submit(
                 relax,
@@ -295,23 +421,21 @@ def simulate(
             for s in given
         ]
         relaxed = [job.result() for job in jobs]
-        heated = [
-            pool.submit(
-                dynamics,
-                SimulationTask(
-                    relaxed_structure(s, r),
-                    "dynamics",
-                    dynamics_engine or config.simulate.dynamics_engine,
-                    temperature,
-                    seed + 1 + i,
-                    material=chosen,
-                ),
-                dynamics_options or config.dynamics,
+        tasks = [
+            SimulationTask(
+                relaxed_structure(s, r),
+                "dynamics",
+                hot_engine,
+                temperature,
+                first_seed + i,
+                material=chosen,
             )
             for i, (s, r) in enumerate(zip(given, relaxed, strict=True))
             if r.trajectory and not r.status.startswith("failed")
-            for temperature in temperatures_K
+            for temperature in temperatures
         ]
+        options = dynamics_options or config.dynamics
+        heated = [pool.submit(dynamics, task, options) for task in tasks]
         return [*relaxed, *(job.result() for job in heated)]
 
 
@@ -320,8 +444,10 @@ def advise(
     defects: DefectTable,
     results: Sequence[SimulationResult] = (),
     *,
-    material: str = "graphene",
+    material: MaterialLike = "graphene",
+    zone_axis: ZoneAxis = ALONG_C,
     frame_dose_per_A2: float | None = None,
+    voltage_kV: float = 60.0,
 ) -> list[Advice]:
     """Rank what the experiment could do next: scans, voltage, where to put the beam.
 
@@ -329,26 +455,42 @@ def advise(
     ----------
     atoms, defects, results
         From `find`, `find_defects`, `simulate`.
-    material
-        The crystal.
+    material, zone_axis
+        The crystal, as of `find`.
     frame_dose_per_A2
         Electrons per Å² and frame, where known.
+    voltage_kV
+        Acceleration voltage of the frames, kV.
+
+    Returns
+    -------
+    Actions, the best first, each with its reason, expected gain and cost.
+
+    Raises
+    ------
+    BadInput
+        If the dose is not a positive number.
+
+    Examples
+    --------
+    >>> import adatom as ad
+    >>> from adatom.core import AtomTable, DefectTable
+    >>> [advice.action for advice in ad.advise(AtomTable.empty(), DefectTable.empty())]
+    ['stop']
     """
     return _advise(
         atoms,
         defects,
-        species=len(load_material(material).species),
+        species=len(read_material(material, zone_axis).species),
         frame_dose_per_A2=frame_dose_per_A2,
         results=results,
+        voltage_kV=voltage_kV,
     )
 
 
-def _config(material: str, weights: str | Path | None) -> Config:
-    return Config(
-        material=material,
-        weights=None if weights is None else str(weights),
-        input=InputOptions(paths=("array",)),
-    )
+def _defaults() -> Config:
+    """Options of all steps at their defaults; the input is not looked at."""
+    return Config(input=InputOptions(paths=("array",)))
 
 
 def _center(atoms: AtomTable, material: Material) -> tuple[float, float]:

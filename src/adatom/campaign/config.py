@@ -24,7 +24,7 @@ from adatom.features.find import FindOptions
 from adatom.feedback import AdviceOptions
 from adatom.instrument.twin import TwinOptions
 from adatom.learning.weights import Ensemble, load_for
-from adatom.materials.library import load_material
+from adatom.materials.library import command_line_name, load_material
 from adatom.simulation import DynamicsOptions, RelaxOptions
 from adatom.structures import SupercellOptions
 from adatom.training.adapt.options import AdaptOptions
@@ -35,13 +35,15 @@ class InputOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    paths: tuple[str, ...] = Field((), description="files, absolute")
-    twin: TwinOptions | None = Field(None, description="or the simulated microscope")
+    paths: tuple[str, ...] = Field((), description="image files, as absolute paths")
+    twin: TwinOptions | None = Field(
+        None, description="the simulated microscope in the place of files"
+    )
     dataset: str | None = Field(None, description="which image of files that hold several")
-    frames: str | None = Field(None, description="START:STOP of the frames to use")
-    pixel_size_A: float | None = Field(None, gt=0, description="pixel size, Å; else the file's")
+    frames: str | None = Field(None, description="START:STOP, the frames to use; all by default")
+    pixel_size_A: float | None = Field(None, gt=0, description="pixel size; by default the file's")
     trust_scale: bool = Field(
-        default=False, description="keep the given scale though the lattice says otherwise"
+        default=False, description="keep the given scale where the lattice says another"
     )
 
     @model_validator(mode="after")
@@ -52,19 +54,23 @@ class InputOptions(BaseModel):
 
 
 class SimulateOptions(BaseModel):
-    """What is simulated of what was found."""
+    """Which of the found defects are simulated, and how often."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    draws: int = Field(4, ge=1, le=64, description="structures drawn from the uncertainty of each")
+    draws: int = Field(
+        4, ge=1, le=64, description="structures of each defect, drawn from its uncertainty"
+    )
     max_structures: int = Field(
         2, ge=1, description="distinct defects to simulate, likeliest first"
     )
-    minimum_p: float = Field(0.3, ge=0, le=1, description="least probability of such a defect")
+    minimum_p: float = Field(
+        0.3, ge=0, le=1, description="least probability of a defect to simulate"
+    )
     relax_engine: str = Field("gfn1-xtb", description="engine of the relaxations")
     dynamics_engine: str = Field("lammps", description="engine of the dynamics")
     temperatures_K: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (300.0, 900.0), description="of the dynamics, K"
+        (300.0, 900.0), description="temperatures of the dynamics"
     )
 
 
@@ -76,15 +82,18 @@ class Config(BaseModel):
     material: Annotated[str, StringConstraints(strip_whitespace=True)] = Field(
         "graphene", description="name of a material, its TOML file, or a structure file"
     )
-    seed: int = Field(0, ge=0, description="seed of all randomness")
+    seed: int = Field(0, ge=0, description="seed of all random numbers")
     zone_axis: tuple[int, int, int] = Field(
-        (0, 0, 1), description="of a structure file: the lattice direction of the beam"
+        (0, 0, 1), description="lattice direction of the beam, for a structure file"
     )
-    weights: str | None = Field(None, description="an ensemble's .safetensors; else the shipped")
-    voltage_kV: float = Field(60.0, gt=0, description="acceleration voltage of the frames, kV")
+    weights: str | None = Field(
+        None, description="an ensemble's .safetensors file; by default the shipped one"
+    )
+    voltage_kV: float = Field(60.0, gt=0, description="acceleration voltage of the frames")
     input: InputOptions
     adapt: Literal["auto", "always", "never"] = Field(
-        "auto", description="retrain on the first frames: where they are unlike training"
+        "auto",
+        description="retrain on the first frames: auto, where they are unlike training",
     )
     adaptation: AdaptOptions = Field(default_factory=AdaptOptions)
     find: FindOptions = FindOptions()
@@ -126,7 +135,8 @@ def ensemble_of(config: Config) -> Ensemble:
         If there is none, or it sees other species than the material has.
     """
     path = None if config.weights is None else Path(config.weights)
-    return load_for(material_of(config), path)
+    called = command_line_name(config.material, config.zone_axis)
+    return load_for(material_of(config), path, called=called)
 
 
 def parse_config(table: dict[str, Any], source: str) -> Config:

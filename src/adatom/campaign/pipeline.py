@@ -22,7 +22,7 @@ from adatom.parallel.progress import Progress, Silent
 from adatom.report import CampaignView
 from adatom.store import CampaignDirectory
 
-_FAR_STRAIN = 0.10
+_FAR_STRAIN = 0.10  # distortion of the lattice, as a share, above which the scale is doubted
 
 
 @dataclass(frozen=True, slots=True, eq=False)

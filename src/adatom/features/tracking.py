@@ -24,12 +24,20 @@ class LinkOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    atom_step_A: float = Field(default=1.0, gt=0.0, description="Longest step of an atom, Å")
-    defect_step_A: float = Field(default=3.0, gt=0.0, description="Longest step of a defect, Å")
-    gap_frames: int = Field(default=3, ge=0, description="Frames in which it may be unseen")
-    drift_A: float = Field(default=4.0, ge=0.0, description="Largest drift between frames, Å")
+    atom_step_A: float = Field(
+        default=1.0, gt=0.0, description="longest step of an atom between two frames, Å"
+    )
+    defect_step_A: float = Field(
+        default=3.0, gt=0.0, description="longest step of a defect between two frames, Å"
+    )
+    gap_frames: int = Field(
+        default=3, ge=0, description="frames in which a tracked atom or defect may be unseen"
+    )
+    drift_A: float = Field(
+        default=4.0, ge=0.0, description="largest drift of the specimen between two frames, Å"
+    )
     element_penalty_A: float = Field(
-        default=0.5, ge=0.0, description="Extra distance where the element changes, Å"
+        default=0.5, ge=0.0, description="distance added where the element changes, Å"
     )
 
 

@@ -18,7 +18,7 @@ from adatom.core import VACANCY, Calibration, Material, content_hash
 from adatom.errors import BadInput
 from adatom.learning.network import Network, fused, with_heads
 
-FORMAT = 4
+FORMAT = 4  # version of the layout of weights and card; others are refused
 SHIPPED = Path(__file__).parent / "shipped"
 
 
@@ -228,7 +228,9 @@ def _network(card: _Card, number: int, tensors: dict[str, torch.Tensor]) -> Netw
     return network.eval()
 
 
-def load_for(material: Material, path: Path | None = None) -> Ensemble:
+def load_for(
+    material: Material, path: Path | None = None, *, called: str | None = None
+) -> Ensemble:
     """Load an ensemble for a material, from a file or the one that ships.
 
     Parameters
@@ -237,25 +239,35 @@ def load_for(material: Material, path: Path | None = None) -> Ensemble:
         What the frames show.
     path
         The ensemble's ``.safetensors``; by default the one that ships for the material.
+    called
+        How ``adatom train`` is told of the material; by default by its name.
 
     Raises
     ------
     BadInput
         If none ships for the material, or the networks see other species.
     """
-    ensemble = load_shipped(material.name) if path is None else load(path)
+    called = called or material.name
+    ensemble = load_shipped(material.name, called=called) if path is None else load(path)
     if ensemble.species != material.species:
         raise BadInput(
             f"the networks that ship for {material.name}" if path is None else str(path),
             expected=f"networks for {material.name}, which see {', '.join(material.species)}",
             got=f"some that see {', '.join(ensemble.species)}",
-            todo=f"Train them: adatom train {material.name}.",
+            todo=f"Train them: adatom train {called}.",
         )
     return ensemble
 
 
-def load_shipped(material: str) -> Ensemble:
+def load_shipped(material: str, *, called: str | None = None) -> Ensemble:
     """Load the ensemble that ships for a material.
+
+    Parameters
+    ----------
+    material
+        Its name.
+    called
+        How ``adatom train`` is told of the material; by default by its name.
 
     Raises
     ------
@@ -269,7 +281,7 @@ def load_shipped(material: str) -> Ensemble:
             f"networks for {material}",
             expected=f"a material with shipped networks ({have})",
             got=repr(material),
-            todo=f"Train one in about ten minutes: adatom train {material} "
+            todo=f"Train one in about ten minutes: adatom train {called or material} "
             f"-o {material}.safetensors; then name the file as `weights`.",
         )
     return load(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -166,6 +167,33 @@ def load_material(name: str, zone_axis: tuple[int, int, int] = (0, 0, 1)) -> Mat
         got=repr(name),
         todo=hint + "Name one of these.",
     )
+
+
+def command_line_name(
+    material: str | Path | Material, zone_axis: tuple[int, int, int] = (0, 0, 1)
+) -> str:
+    """Give what to type after ``adatom train`` for a material.
+
+    Parameters
+    ----------
+    material
+        As `load_material` takes it, or a `Material` itself.
+    zone_axis
+        Of a structure file.
+
+    Examples
+    --------
+    >>> command_line_name("silicon.cif", (1, 1, 0))
+    'silicon.cif --zone-axis 1,1,0'
+    """
+    if isinstance(material, Material):
+        try:
+            known = load_material(material.name) == material
+        except BadInput:
+            known = False
+        return material.name if known else "FILE.toml"
+    axis = "" if zone_axis == (0, 0, 1) else " --zone-axis " + ",".join(map(str, zone_axis))
+    return shlex.quote(str(material)) + axis
 
 
 def _text_of(path: Path) -> str:

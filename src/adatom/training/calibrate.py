@@ -28,17 +28,19 @@ from adatom.parallel.processes import local_processes
 
 Descriptions = list[tuple[FloatArray, Regions]]  # of frames, and of their regions
 _Compared = list[tuple[float, dict[str, Any]]]  # a frame's dose, and how it compares
-_FIELD_A = 28.0
-_BLANK = 12
-_BORDER_A = 1.0  # an atom cut by the border is neither missed nor found
+_FIELD_A = 28.0  # edge of a held-out frame, Å at graphene's scale: about 300 atoms
+_BLANK = 12  # one held-out frame in this many shows no specimen
+_BORDER_A = (
+    1.0  # atoms nearer to the border, Å, are cut by it: they count as neither right nor wrong
+)
 
 
 def held_out(material: Material, seed: int, count: int) -> list[LabelledFrame]:
-    """Frames that training never saw: their seeds start far above any member's.
+    """Simulate frames that training never saw: their seeds lie far above those of any member.
 
-    Two of three show a whole sheet with point defects, undisturbed but for noise, as most frames
-    that people keep do; the rest have all that training has. One in `_BLANK` shows no specimen, so
-    that the probabilities know of such frames.
+    Two of three show a whole sheet with point defects and no disturbance but noise, like most
+    frames that people keep. The others have every disturbance that training has. One in twelve
+    shows no specimen, so that the calibration includes such frames.
     """
     return [_held_out(material, seed, i) for i in range(count)]
 
@@ -123,11 +125,23 @@ def observe(
     frames: Iterable[LabelledFrame],
     options: FindOptions,
 ) -> tuple[list[Observation], Descriptions]:
-    """See what an ensemble makes of frames with truth, before calibration.
+    """Find atoms in frames whose truth is known, before calibration.
+
+    Parameters
+    ----------
+    ensemble
+        Trained; needs no calibration.
+    material
+        What the frames show.
+    frames
+        With their labels.
+    options
+        How atoms are found.
 
     Returns
     -------
-    What calibration is fitted on; and the descriptions that novelty is fitted on.
+    Candidates with their fit and truth, for `fit_calibrator`; and the descriptions of the frames,
+    for `fit_novelty`.
     """
     scale = material.scale
     observations: list[Observation] = []

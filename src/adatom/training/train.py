@@ -28,8 +28,11 @@ from adatom.parallel.progress import Progress
 from adatom.training.calibrate import calibrate_ensemble
 from adatom.version import __version__
 
-# Graphene's trunks are trained from scratch, the universal ones from those, all others from these.
+# Whose trunks a training starts from, by material: graphene's start from scratch, the universal
+# ones from graphene's, all others from the universal ones.
 _START = {"graphene": "scratch", UNIVERSAL.name: "graphene"}
+# Default number of optimiser steps: from scratch, of the universal trunks from graphene's, and of
+# any other material from the universal ones.
 _SCRATCH_STEPS, _UNIVERSAL_STEPS, _TUNE_STEPS = 8000, 4500, 1000
 
 

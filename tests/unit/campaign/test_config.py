@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from adatom.campaign.config import Config, parse_config
 from adatom.campaign.pipeline import run_campaign
+from adatom.campaign.reference import reference
 from adatom.errors import BadInput
 from small import PIXEL_A, simulated_movie
 
@@ -66,6 +67,36 @@ def test_no_two_keys_share_a_name_unless_they_mean_different_things():
 def test_every_key_has_a_description():
     lacking = [key for key, field in keys(Config) if not field.description]
     assert not lacking
+
+
+def test_the_reference_explains_every_key_once():
+    text = reference()
+    for key, field in keys(Config):
+        section, _, name = key.rpartition(".")
+        part = text.split(f"## [{section}]\n")[1] if section else text
+        (row,) = [r for r in part.split("## [")[0].splitlines() if r.startswith(f"| `{name}` ")]
+        assert len(row.replace("\\|", "").split("|")) == 7, row
+        unit = row.split("|")[-3].strip()
+        assert field.description.removesuffix(f", {unit}") in row
+        if name.endswith("_A"):
+            assert unit in ("Å", "eV/Å")
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        ("voltage_kV", ("`60.0`", "kV")),
+        ("fmax_eV_A", ("`0.05`", "eV/Å")),
+        ("temperatures_K", ("list: number", "`[300.0, 900.0]`", "K")),
+        ("hop_cross_section_A2", ("Å²",)),
+        ("thermostat", ('`"rescaling"` or `"none"`',)),
+        ("weights", ("text", "not set")),
+    ],
+)
+def test_the_reference_has_types_defaults_and_units(key, says):
+    (row,) = [r for r in reference().splitlines() if r.startswith(f"| `{key}` ")]
+    cells = [cell.strip() for cell in row.split("|")]
+    assert set(says) <= set(cells)
 
 
 def test_facts_are_written_once(tmp_path):

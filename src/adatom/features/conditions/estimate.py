@@ -27,7 +27,7 @@ from adatom.features.find import FoundAtoms
 from adatom.features.tracking import estimate_drift
 
 _FRAMES = 8  # of a longer movie so many are looked at, evenly spaced
-_ROUNDS = 8
+_ROUNDS = 8  # Gauss-Newton steps of the shared fit
 _MASKED = (1, 2, 3, 5)  # rounds in which strange places are left out anew
 _LINES = 2  # first round in which lines are shifted
 _NO_LATTICE = 0.03  # what scans are stretched by

@@ -15,7 +15,7 @@ from scipy import ndimage
 from adatom.core import Estimate
 from adatom.core.arrays import FloatArray, Image
 
-_UNSMOOTHED = Estimate(0.0, 0.2)
+_UNSMOOTHED = Estimate(0.0, 0.2)  # width of the smoothing where none is seen, pixels
 _GROUPS = 24  # of pixels alike in signal
 _OUTLIER = 64  # mean squares: what is beyond is no noise
 _MISFIT_LAG = 5  # pixels: what is still correlated there is misfit

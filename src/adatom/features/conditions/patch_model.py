@@ -22,7 +22,7 @@ from adatom.features.refinement.image_model import Grid
 SHARED = 5  # length of theta
 MARGIN_A = 4.0  # atoms around a part whose tails reach into it
 _STRANGE_A = 0.35  # width over which residuals are summed
-_STRANGE_AROUND_A = 1.5
+_STRANGE_AROUND_A = 1.5  # what is left out around a strange place, Å
 
 
 def binning(bins: int, px: float) -> float:

@@ -18,7 +18,7 @@ from adatom.features.refinement.binning import Sampled, sample
 
 LEAST_ATOMS = 8  # of the host, in a part
 _EDGE_PX = 192  # of a part, in binned pixels
-_LEAST_PX = 400
+_LEAST_PX = 400  # binned pixels of a part inside the rim; a part with fewer is not used
 _SPLIT_A = 12.0  # smaller frames are one part
 _RIM_A = 1.2  # left out at the frame's border, where atoms are guesses
 _SURE = 0.5  # probability to exist

@@ -12,7 +12,7 @@ from adatom.features.conditions.patch_model import Part, determinant
 from adatom.features.conditions.patches import View
 
 TAIL = np.array([0.2, 2.6])  # share and width that microscopes usually have
-_TAIL_SD = np.array([0.12, 0.5])
+_TAIL_SD = np.array([0.12, 0.5])  # their spread between microscopes: the prior of the fit
 _BOUNDS = ((0.0, 0.6), (1.5, 4.5))  # of tail fraction and width
 _WIDTHS_A = (0.15, 1.2)  # of a core
 _STEP = (0.3, 0.1, 0.4)  # largest of a core, in units of it; tail fraction; tail width

@@ -240,6 +240,7 @@ def _rounds(work: RoundRunner, frames: list[Frame], start: Ensemble, progress: P
             "imaging": asdict(imaging),
             "detection_limit_counts": [v if np.isfinite(v) else None for v in limit],
             "options": options.model_dump(),
+            "seed": work.seed,
         }
     }
     card = {**best.card, **story}

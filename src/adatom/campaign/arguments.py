@@ -1,0 +1,151 @@
+"""What a user gives to the Python functions, read and checked once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from numbers import Integral
+from pathlib import Path
+
+import ase
+import numpy as np
+
+from adatom.core import AtomTable, Material, Structure
+from adatom.errors import BadInput
+from adatom.learning.weights import Ensemble, load_for
+from adatom.materials.library import command_line_name, load_material
+
+MaterialLike = str | Path | Material
+StructureLike = Structure | ase.Atoms
+ZoneAxis = tuple[int, int, int]
+
+ALONG_C: ZoneAxis = (0, 0, 1)  # the beam along the third lattice vector: the default
+
+
+def read_material(material: MaterialLike, zone_axis: ZoneAxis) -> Material:
+    """Read a material that is given by name, by file or as itself.
+
+    Parameters
+    ----------
+    material
+        A built-in name, a TOML material file, a structure file, or a `Material`.
+    zone_axis
+        Lattice direction of the beam, for a structure file.
+
+    Raises
+    ------
+    BadInput
+        If there is no such material, or the zone axis is not three whole numbers.
+    """
+    if isinstance(material, Material):
+        return material
+    parts = tuple(zone_axis) if isinstance(zone_axis, Iterable) else ()
+    if len(parts) != 3 or not all(isinstance(part, Integral) for part in parts):
+        raise BadInput(
+            "`zone_axis`",
+            expected="three whole numbers such as (1, 1, 0)",
+            got=repr(zone_axis),
+            todo="Name the direction of the beam by the lattice vectors of the structure.",
+        )
+    u, v, w = (int(part) for part in parts)
+    return load_material(str(material), (u, v, w))
+
+
+def read_ensemble(
+    material: MaterialLike, zone_axis: ZoneAxis, weights: str | Path | None
+) -> Ensemble:
+    """Load the networks for a material.
+
+    Parameters
+    ----------
+    material, zone_axis
+        As of `read_material`.
+    weights
+        File of an ensemble; None for the one that ships.
+
+    Raises
+    ------
+    BadInput
+        If there is none; the message has the command that trains one.
+    """
+    path = None if weights is None else Path(weights).expanduser()
+    chosen = read_material(material, zone_axis)
+    return load_for(chosen, path, called=command_line_name(material, zone_axis))
+
+
+def checked_seed(seed: int) -> int:
+    """Give a seed back.
+
+    Raises
+    ------
+    BadInput
+        If it is not a whole number from 0.
+    """
+    if not isinstance(seed, Integral) or seed < 0:
+        raise BadInput(
+            "`seed`", expected="a whole number from 0", got=repr(seed), todo="Give such a number."
+        )
+    return int(seed)
+
+
+def checked_temperatures(temperatures_K: Sequence[float]) -> tuple[float, ...]:
+    """Give temperatures back, K.
+
+    Raises
+    ------
+    BadInput
+        If one is not finite and positive.
+    """
+    for value in temperatures_K:
+        if not 0 < value < math.inf:  # NaN is not more than 0
+            raise BadInput(
+                "`temperatures_K`",
+                expected="finite positive numbers in K",
+                got=repr(value),
+                todo="Leave it out, or give it in kelvin.",
+            )
+    return tuple(float(value) for value in temperatures_K)
+
+
+def read_structures(given: StructureLike | Sequence[StructureLike]) -> list[Structure]:
+    """Read one structure or several.
+
+    Raises
+    ------
+    BadInput
+        If something is neither a `Structure` nor `ase.Atoms`.
+    """
+    several = [given] if isinstance(given, (Structure, ase.Atoms)) else given
+    wrong = several if not isinstance(several, Sequence) or isinstance(several, str) else None
+    for one in several if wrong is None else ():
+        if not isinstance(one, (Structure, ase.Atoms)):
+            wrong = one
+    if wrong is not None:
+        raise BadInput(
+            "structures",
+            expected="ase.Atoms or adatom Structures, one or several",
+            got=type(wrong).__name__,
+            todo="Read a file with ase.io.read, or build cells with adatom.supercells.",
+        )
+    return [s if isinstance(s, Structure) else Structure.from_ase(s) for s in several]
+
+
+def table_of(given: StructureLike | Sequence[StructureLike]) -> AtomTable:
+    """Write exact positions as a table, one structure a frame."""
+    tables = []
+    for frame, structure in enumerate(read_structures(given)):
+        atoms = structure.atoms
+        sure = np.ones(len(atoms))
+        tables.append(
+            AtomTable.build(
+                frame=frame,
+                xy=atoms.get_positions()[:, :2],
+                covariance=np.zeros((len(atoms), 2, 2)),
+                p_exists=sure,
+                element=atoms.get_chemical_symbols(),
+                p_element=sure,
+                votes=sure,
+                amplitude=sure,
+            )
+        )
+    return AtomTable.concat(tables)
