@@ -12,7 +12,6 @@ from adatom.analysis.flags import FrameFlags, flags_of
 from adatom.analysis.lattice import lattice_of
 from adatom.analysis.options import AnalysisOptions
 from adatom.core import (
-    GRAPHENE,
     AtomTable,
     DefectTable,
     EmptySites,
@@ -22,10 +21,10 @@ from adatom.core import (
     Prediction,
 )
 from adatom.core.arrays import Image
+from adatom.core.plugins import DEFECT_NAMERS, plugin
 from adatom.errors import BadInput
-from adatom.features import find_defects
 from adatom.features.calibration.calibrator import Calibrator
-from adatom.features.defects.columns import point_defects
+from adatom.features.defects.base import DefectNamer
 from adatom.features.defects.vacancy_test import site_evidence
 from adatom.features.find import FindOptions, FoundAtoms, find
 from adatom.learning.ensemble import map_shape, predict_tiles
@@ -169,12 +168,8 @@ def name_defects(
     else:
         sites = EmptySites.from_table(atoms.empty_sites)
     extent = frame.calibration.extent_xy(frame.shape)
-    if material == GRAPHENE:
-        return find_defects(
-            atoms, lattice, material, extent,
-            site_evidence=(sites.xy, sites.p), options=options.defects,
-        )  # fmt: skip
-    return point_defects(atoms, lattice, sites.xy, sites.p, frame.index)
+    namer: DefectNamer = plugin(DEFECT_NAMERS, material.defect_namer)
+    return namer.name_defects(atoms, lattice, material, extent, sites, frame.index, options.defects)
 
 
 def calibrator_of(ensemble: Ensemble) -> Calibrator:
@@ -231,8 +226,9 @@ def _sites_by_counts(
     if lattice is None:
         return EmptySites.none()
     extent = frame.calibration.extent_xy(frame.shape)
-    _, xy = lattice.sites_within(extent, margin_A=_BORDER_A)
-    return EmptySites(xy, site_evidence(frame, atoms, xy, options.evidence))
+    index, xy = lattice.sites_within(extent, margin_A=_BORDER_A)
+    labels = np.array(lattice.material.site_species)[index[:, 2]]
+    return EmptySites(xy, site_evidence(frame, atoms, xy, labels, options.evidence))
 
 
 def _empty_maps(frame: Frame, ensemble: Ensemble) -> dict[str, Image]:

@@ -9,16 +9,12 @@ import numpy as np
 from adatom.campaign.config import Config
 from adatom.campaign.find import MovieResult
 from adatom.campaign.steps import Job, Steps
-from adatom.core import GRAPHENE, Advice, Calibration, Material, Movie, SimulationResult
+from adatom.core import Advice, Calibration, Material, Movie, SimulationResult
 from adatom.feedback import advice_to_json, advise
 from adatom.simulation import uncertain_cross_section
 from adatom.store import file_hash, load_maps, write_json
 
-# Out-of-plane <v²> of carbon in graphene at 300 K from phonons and the displacement threshold with
-# the spread of published values: Susi et al., Nat. Commun. 7, 13040 (2016).
-_MEAN_SQUARE_VELOCITY = 3.05e5
-_THRESHOLD_EV, _THRESHOLD_SD_EV = 21.5, 0.4
-_VOLTAGES_KV = (60.0, 80.0, 100.0)
+_VOLTAGES_KV = (60.0, 80.0, 100.0)  # usual alignments of microscopes for sheets, kV
 
 
 def advise_campaign(
@@ -43,8 +39,7 @@ def advise_campaign(
         mutual_information=disagreement,
         calibration=Calibration(maps.pixel_size_A),
         results=results,
-        # Threshold and vibrations are known here for graphene alone.
-        damage=damage_by_voltage(material, config.voltage_kV) if material == GRAPHENE else {},
+        damage=damage_by_voltage(material, config.voltage_kV),
         latest_frame=last,
         voltage_kV=config.voltage_kV,
         options=config.advice,
@@ -63,20 +58,24 @@ def advise_campaign(
 
 
 def damage_by_voltage(material: Material, voltage_kV: float) -> dict[float, tuple[float, float]]:
-    """Knock-on cross section of a host atom at the usual voltages and the microscope's own.
+    """Knock-on cross section of an atom at the usual voltages and the microscope's own.
 
     Returns
     -------
-    Mean and standard deviation in barn, by voltage in kV.
+    Mean and standard deviation in barn, by voltage in kV; empty where the material has no knock-on
+    data.
     """
+    known = material.knock_on
+    if known is None:
+        return {}
     out = {}
     for voltage in sorted({*_VOLTAGES_KV, voltage_kV}):
         cross = uncertain_cross_section(
             voltage,
-            material.host,
-            _THRESHOLD_EV,
-            _MEAN_SQUARE_VELOCITY,
-            threshold_sd_eV=_THRESHOLD_SD_EV,
+            known.element,
+            known.threshold_eV,
+            known.mean_square_velocity_m2_s2,
+            threshold_sd_eV=known.threshold_sd_eV,
         )
         out[voltage] = (cross.mean_barn, cross.sd_barn)
     return out

@@ -17,7 +17,7 @@ from adatom.campaign.simulate import check_simulation, make_structures, simulate
 from adatom.campaign.sources import open_movie
 from adatom.campaign.steps import Steps
 from adatom.campaign.summary import summarise
-from adatom.core import GRAPHENE, SimulationResult, Structure
+from adatom.core import SimulationResult, Structure
 from adatom.parallel.progress import Progress, Silent
 from adatom.report import CampaignView
 from adatom.store import CampaignDirectory
@@ -70,7 +70,7 @@ def run_campaign(
     material = material_of(config)
     ensemble = ensemble_of(config)
     calibrator_of(ensemble)
-    if not only_find and material == GRAPHENE:
+    if not only_find and material.simulated_by:
         check_simulation(config, material)
     movie, warnings = open_movie(config.input, material, progress, seed=config.seed)
     for warning in warnings:
@@ -94,8 +94,8 @@ def run_campaign(
         parents = [found.key]
         structures: list[Structure] = []
         results: list[SimulationResult] = []
-        if not only_find and material != GRAPHENE:
-            warnings = (*warnings, f"supercells of {material.name} are not built yet: found only")
+        if not only_find and not material.simulated_by:
+            warnings = (*warnings, f"no engine simulates {material.name}: atoms and defects only")
             progress.warn(warnings[-1])
         elif not only_find:
             structures, keys = make_structures(movie, found, config, steps)

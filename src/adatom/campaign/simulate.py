@@ -13,9 +13,11 @@ import numpy as np
 from adatom.campaign.config import Config
 from adatom.campaign.find import MovieResult
 from adatom.campaign.steps import Job, Steps
-from adatom.core import Material, Movie, SimulationResult, SimulationTask, Structure
+from adatom.core import DefectKind, Material, Movie, SimulationResult, SimulationTask, Structure
+from adatom.core.plugins import ENGINES, plugins
+from adatom.errors import BadInput
 from adatom.parallel.processes import cores, local_processes
-from adatom.simulation import dynamics, engine_version, relax, require, scale_to
+from adatom.simulation import dynamics, engine_version, find_engine, relax, require, scale_to
 from adatom.store import (
     file_hash,
     read_result,
@@ -27,30 +29,38 @@ from adatom.store import (
     write_table,
 )
 from adatom.structures import build_supercell, check_room, draw_structures
+from adatom.structures.assemble import structure_name
 
 Simulate = Callable[[SimulationTask], SimulationResult]
-_WHOLE_A = 6.0  # a defect this far from the border is seen whole
+_WHOLE_A = 6.0  # Å: a defect at least this far from the border is seen with its neighbours
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A defect to simulate: the best view of its kind.
+    """A defect to simulate: its kind, in the frame where it is seen best.
 
     Parameters
     ----------
-    kind, frame, defect
-        As in the defect table.
+    kind
+        What it is; None for perfect crystal.
+    frame, defect
+        As in the defect table; `defect` is -1 for perfect crystal.
     center_xy_A
         Å, measured axes.
     weight
         Sum of the kind's probabilities over all frames.
     """
 
-    kind: str
+    kind: DefectKind | None
     frame: int
     defect: int
     center_xy_A: tuple[float, float]
     weight: float
+
+    @property
+    def name(self) -> str:
+        """Name of the kind, ``pristine`` for perfect crystal."""
+        return "pristine" if self.kind is None else str(self.kind)
 
 
 def check_simulation(config: Config, material: Material) -> None:
@@ -61,11 +71,23 @@ def check_simulation(config: Config, material: Material) -> None:
     EngineMissing
         If an engine is not installed, saying how to install it.
     BadInput
-        If the defect does not fit into the supercell.
+        If the defect does not fit into the supercell, or an engine cannot simulate the material.
     """
     check_room(material, config.supercell)
-    require(config.simulate.relax_engine, "relax")
-    require(config.simulate.dynamics_engine, "dynamics")
+    chosen = (config.simulate.relax_engine, config.simulate.dynamics_engine)
+    require(chosen[0], "relax")
+    require(chosen[1], "dynamics")
+    own = {each.name for each in plugins(ENGINES) if each.is_own}
+    for engine in (*material.simulated_by, *chosen):
+        name = find_engine(engine).name
+        # An engine of another package knows its elements itself.
+        if name in own and name not in material.simulated_by:
+            raise BadInput(
+                f"simulation of {material.name} with {engine}",
+                expected="one of its engines: " + ", ".join(material.simulated_by),
+                got=engine,
+                todo="Name another engine, or add it to `simulated_by` in the material's file.",
+            )
 
 
 def choose_defects(
@@ -77,14 +99,15 @@ def choose_defects(
     in which it is probable and far enough from the border to be seen whole. A movie without
     defects gives its middle, as ``pristine``.
     """
-    best: dict[str, tuple[float, Chosen]] = {}
-    weight: dict[str, float] = {}
+    best: dict[DefectKind, tuple[float, Chosen]] = {}
+    weight: dict[DefectKind, float] = {}
     w, h = extent_xy_A
-    for row in found.defects.data.iter_rows(named=True):
+    defects = found.defects
+    for kind, row in zip(defects.kind_values, defects.data.iter_rows(named=True), strict=True):
         lattice = found.lattices.get(row["frame"])
         if lattice is None or row["p"] < config.simulate.minimum_p:
             continue
-        kind, x, y = row["kind"], row["x_A"], row["y_A"]
+        x, y = row["x_A"], row["y_A"]
         weight[kind] = weight.get(kind, 0.0) + row["p"]
         whole = min(min(x, y, w - x, h - y) / _WHOLE_A, 1.0)
         sure = _certainty(found, row["frame"], (x, y), config.supercell.defect_radius_A)
@@ -98,7 +121,7 @@ def choose_defects(
     if not frames:
         return []
     first = min(frames, key=lambda i: frames[i].rms_A)
-    return [Chosen("pristine", first, -1, (w / 2, h / 2), 0.0)]
+    return [Chosen(None, first, -1, (w / 2, h / 2), 0.0)]
 
 
 def _certainty(
@@ -124,7 +147,7 @@ def make_structures(
     extent = movie.calibration.extent_xy(movie.shape)
     chosen = choose_defects(found, extent, config)
     paths = [
-        steps.directory.structures / f"{c.kind}-f{c.frame:03d}.extxyz".replace(" ", "-")
+        steps.directory.structures / f"{structure_name(c.name, c.frame, 0, -1)}.extxyz"
         for c in chosen
     ]
 
@@ -136,7 +159,7 @@ def make_structures(
         Job(
             "supercells",
             paths[i].stem,
-            [c.kind, c.frame, c.defect, config.supercell, config.simulate.draws],
+            [c.name, c.frame, c.defect, config.supercell, config.simulate.draws],
             current=partial(_hash_of, paths[i]),
             make=partial(make, i),
             parents=(found.keys[c.frame],),
@@ -161,13 +184,13 @@ def supercell_and_draws(
     assert lattice is not None  # choose_defects took only frames with one  # noqa: S101
     common = {
         "center_xy_A": chosen.center_xy_A,
-        "kind": chosen.kind,
+        "kind": chosen.name,
         "frame": chosen.frame,
         "defect": max(chosen.defect, 0),
         "options": config.supercell,
     }
     atoms = found.atoms.of_frame(chosen.frame)
-    rng = np.random.default_rng([config.seed, chosen.frame, zlib.crc32(chosen.kind.encode())])
+    rng = np.random.default_rng([config.seed, chosen.frame, zlib.crc32(chosen.name.encode())])
     likeliest = build_supercell(atoms, lattice, extent_xy_A, **common)  # type: ignore[arg-type]
     draws = draw_structures(
         atoms,

@@ -93,12 +93,12 @@ def settle_scale(movie: Movie, material: Material, *, trust: bool) -> tuple[Movi
         or more, as nanometres taken for picometres are.
     """
     given = None if movie.calibration is None else movie.calibration.pixel_size_A
-    if material.form == "atoms" and given is not None:  # no lattice to check it against
+    if not material.has_lattice and given is not None:  # no lattice to check it against
         return movie, ()
     step = max(len(movie) // _SPECTRA, 1)
     some = movie.recalibrated(Calibration(given or 1.0))
     images = [some[i].data for i in range(0, len(movie), step)][:_SPECTRA]
-    if material.form == "atoms":
+    if not material.has_lattice:
         todo = "Give `pixel_size_A`, in Å."
         raise BadInput(movie.source, expected="a pixel size", got="none in the file", todo=todo)
     found = estimate_scale(images, material, expected_A=given)

@@ -24,8 +24,8 @@ class TwinInstrument:
 
     Examples
     --------
-    >>> from adatom.core import ScanRequest, find_material
-    >>> microscope = TWIN.open(TwinOptions(), find_material("graphene"), seed=3)
+    >>> from adatom.core import GRAPHENE, ScanRequest
+    >>> microscope = TWIN.open(TwinOptions(), GRAPHENE, seed=3)
     >>> request = ScanRequest(microscope.capabilities.center_xy_A, 16.0, 160, 1e6)
     >>> frame = microscope.scan(request)
     >>> frame.shape, frame.calibration.pixel_size_A

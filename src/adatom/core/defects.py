@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from adatom.core.arrays import FloatArray
 from adatom.core.columns import Column, schema_of
+from adatom.core.defect_kind import DefectKind
 
 _I, _F, _S = pl.Int32(), pl.Float64(), pl.String()
 
@@ -39,10 +39,11 @@ SCHEMA = schema_of(COLUMNS)
 class DefectTable:
     """Defects of one or more frames, in the schema of ``defects.parquet``.
 
-    ``kind`` is a name such as ``Si1C3`` (one Si with three C neighbours), ``V1`` (one empty site)
-    or ``rings 5-7``; ``atoms`` are the ``atom`` numbers in that frame's atom table; ``p`` is the
-    probability that the defect is there and is of this kind. ``origin`` says where it came from
-    (``first seen``, ``appeared``, or ``from <kind>``); ``p_beam_induced`` is null until known.
+    ``kind`` is the name of a `DefectKind`, such as ``Si1C3`` or ``V1``. ``atoms`` are numbers from
+    the ``atom`` column of the same frame's atom table, foreign or displaced atoms first. ``p`` is
+    the probability that the defect is there and is of this kind. ``origin`` is filled when frames
+    are linked: ``first seen``, ``appeared``, or ``from <kind>``. ``p_beam_induced`` is null until
+    it is known.
 
     Parameters
     ----------
@@ -62,6 +63,56 @@ class DefectTable:
         return cls(pl.DataFrame(schema=SCHEMA))
 
     @classmethod
+    def build(
+        cls,
+        *,
+        frame: int,
+        kinds: Sequence[DefectKind],
+        xy: FloatArray,
+        p: Sequence[float],
+        atoms: Sequence[Sequence[int]],
+    ) -> DefectTable:
+        """Make the table of one frame, not linked to others.
+
+        Parameters
+        ----------
+        frame
+            Number of the frame.
+        kinds
+            What each defect is.
+        xy
+            Centres, shape (defect, 2), Å, measured axes.
+        p
+            Probability of each.
+        atoms
+            Atom numbers of each.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from adatom.core import Vacancy
+        >>> DefectTable.build(
+        ...     frame=0, kinds=[Vacancy(1)], xy=np.array([[3.0, 4.0]]), p=[0.9], atoms=[[]]
+        ... ).kinds
+        ['V1']
+        """
+        n = len(kinds)
+        columns = {
+            "frame": [frame] * n,
+            "defect": list(range(n)),
+            "kind": [str(kind) for kind in kinds],
+            "x_A": xy[:, 0].tolist(),
+            "y_A": xy[:, 1].tolist(),
+            "p": [float(value) for value in p],
+            "atoms": [list(numbers) for numbers in atoms],
+            "track": [-1] * n,
+            "first_frame": [frame] * n,
+            "origin": [""] * n,
+            "p_beam_induced": [None] * n,
+        }
+        return cls(pl.DataFrame(columns, schema=SCHEMA))
+
+    @classmethod
     def concat(cls, tables: Iterable[DefectTable]) -> DefectTable:
         """Join the tables of several frames."""
         parts = [t.data for t in tables]
@@ -75,11 +126,22 @@ class DefectTable:
         return DefectTable(self.data.filter(pl.col("frame") == frame))
 
     @property
-    def xy(self) -> NDArray[np.float64]:
+    def xy(self) -> FloatArray:
         """Centres, shape (defect, 2), Å, in the measured frame."""
         return self.data.select("x_A", "y_A").to_numpy()
 
     @property
     def kinds(self) -> list[str]:
-        """Names, one a defect."""
+        """Names of the kinds, one for each defect."""
         return [str(k) for k in self.data["kind"]]
+
+    @property
+    def kind_values(self) -> list[DefectKind]:
+        """Kinds as values, one for each defect.
+
+        Raises
+        ------
+        BadInput
+            If a name in the table is not that of a kind.
+        """
+        return [DefectKind.parse(name) for name in self.kinds]

@@ -1,27 +1,49 @@
-"""What the specimen is: crystal, species, contrast."""
+"""What the specimen is: crystal, species, contrast, and what adatom can do with it."""
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from ase.data import atomic_numbers
 from ase.formula import Formula
-from numpy.typing import NDArray
 
-from adatom.errors import BadInput
+from adatom.core.arrays import FloatArray
 
 Form = Literal["sheet", "columns", "atoms"]
-ANY = "X"  # the species of a column whose contents nobody named
-_GRAPHENE_BOND_A = 2.46 / 3.0**0.5
-_USUAL_PROBE_A = 0.43  # the middle of graphene's range of probes
+ANY = "X"  # the label of a column whose contents are not named
+_LATTICE_A = 2.46  # graphene's lattice constant, Å, as measured on graphite
+_BOND_A = _LATTICE_A / 3.0**0.5  # graphene's bond length, Å
+_USUAL_PROBE_A = 0.43  # standard deviation, Å: the middle of graphene's range of probes
+
+
+@dataclass(frozen=True, slots=True)
+class KnockOnData:
+    """What the cross section of knock-on damage needs, for the element that is displaced first.
+
+    Parameters
+    ----------
+    element
+        Chemical symbol of the atom that is displaced.
+    threshold_eV, threshold_sd_eV
+        Energy that displaces the atom, and its standard deviation, eV.
+    mean_square_velocity_m2_s2
+        Mean square velocity of the atom along the beam, m²/s².
+    source
+        Publication that the numbers come from.
+    """
+
+    element: str
+    threshold_eV: float
+    threshold_sd_eV: float
+    mean_square_velocity_m2_s2: float
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """A crystal as an image shows it: a sheet, columns of atoms end on, or atoms on a support.
+    """A crystal as an image shows it, or atoms on a support, and what can be done with it.
 
     Parameters
     ----------
@@ -32,10 +54,10 @@ class Material:
     basis
         Fractional coordinates of the sites of one cell.
     site_species
-        What stands at every site of the basis: a chemical symbol, or the formula of a column of
-        atoms that lie over each other, such as ``S2``.
+        Label of the column at every site of the basis: a chemical symbol, or the formula of atoms
+        above each other, such as ``S2``.
     species
-        Everything that may appear, host first; the order is that of the networks' classes.
+        Labels of everything that may appear, host first, in the order of the networks' classes.
     bond_length_A
         Nearest-neighbour distance of the perfect crystal.
     coordination
@@ -43,16 +65,24 @@ class Material:
     ring_size
         Atoms in the rings of the perfect crystal.
     contrast_exponent
-        Intensity of an atom goes with Z to this power (annular dark field).
+        The intensity of an atom is proportional to Z to this power (annular dark field).
     polytypes
-        Other arrangements in the same cell, such as stackings of two layers: of each, what stands
-        where, as (species, fractional x, fractional y).
+        Other arrangements in the same cell, such as stackings of two layers: the sites of each, as
+        (label, fractional x, fractional y).
     form
-        ``sheet``: one layer; ``columns``: a crystal thick enough for its columns to differ in
-        brightness; ``atoms``: atoms dispersed on an amorphous support, without a lattice (the cell
-        and the basis say nothing then, the bond length is how close two atoms come).
+        ``sheet``: one layer. ``columns``: a crystal so thick that equal columns differ in
+        brightness. ``atoms``: atoms dispersed on an amorphous support, without a lattice; the cell
+        and the basis have no meaning then, and the bond length is the shortest distance of two
+        atoms. Code asks `has_lattice`, `has_support` and `is_thick`.
     probe_sigma_A
-        Narrowest and widest probe with which it is imaged, Å; None: as fine as its pattern needs.
+        Standard deviations of the narrowest and the widest probe, Å. None: as fine as the pattern
+        requires.
+    defect_namer
+        Registered name of what names its defects (entry points ``adatom.defect_namers``).
+    simulated_by
+        Names of the engines that can simulate supercells of it; empty where none can.
+    knock_on
+        Data for the cross section of knock-on damage; None where they are not known.
     """
 
     name: str
@@ -67,13 +97,39 @@ class Material:
     polytypes: tuple[tuple[tuple[str, float, float], ...], ...] = ()
     form: Form = "sheet"
     probe_sigma_A: tuple[float, float] | None = None
+    defect_namer: str = "columns"
+    simulated_by: tuple[str, ...] = ()
+    knock_on: KnockOnData | None = None
+
+    @property
+    def has_lattice(self) -> bool:
+        """Whether its atoms lie on a lattice."""
+        return self.form != "atoms"
+
+    @property
+    def has_support(self) -> bool:
+        """Whether an amorphous support lies under its atoms, in place of a smooth background."""
+        return self.form == "atoms"
+
+    @property
+    def is_thick(self) -> bool:
+        """Whether equal columns differ in brightness, because the thickness varies."""
+        return self.form == "columns"
+
+    @property
+    def sites_are_alike(self) -> bool:
+        """Whether every site holds the same column, of the same brightness.
+
+        The intensity at a site then tells whether it is empty, without a network.
+        """
+        return self.has_lattice and not self.is_thick and len(self.hosts()) == 1
 
     @property
     def host(self) -> str:
         """The element of the perfect crystal's first site."""
         return self.site_species[0]
 
-    def cell(self) -> NDArray[np.float64]:
+    def cell(self) -> FloatArray:
         """Lattice vectors as the rows of a (2, 2) array, Å."""
         return np.array(self.cell_A, dtype=np.float64)
 
@@ -89,22 +145,23 @@ class Material:
 
     @property
     def scale(self) -> float:
-        """Length of what an image of it shows, in units of graphene's, for working scales.
+        """Length scale of its images relative to graphene's, from which pixel sizes follow.
 
-        Networks see every material at about the same pixels a bond (or a probe, where that is
-        wider). A probe is still sampled where bonds are long: hence the largest.
+        Networks see every material at about the same number of pixels per bond, or per probe where
+        the probe is wider. The scale is limited to 1.5, so that the probe stays sampled where bonds
+        are long.
         """
-        finest = float(np.clip(self.bond_length_A / _GRAPHENE_BOND_A, 0.85, 1.5))
+        finest = float(np.clip(self.bond_length_A / _BOND_A, 0.85, 1.5))
         if self.probe_sigma_A is None:
             return finest
         return max(finest, float(np.mean(self.probe_sigma_A)) / _USUAL_PROBE_A)
 
     def hosts(self) -> set[str]:
-        """Species that the crystal, or one of its polytypes, is made of."""
+        """Labels of the columns of the crystal and of its polytypes."""
         return {s for each in self.arrangements() for s in each.site_species}
 
     def arrangements(self) -> tuple[Material, ...]:
-        """Give the crystal and each of its polytypes, as crystals of their own."""
+        """Give the crystal and each of its polytypes as a separate material."""
         others = [
             replace(
                 self,
@@ -116,58 +173,45 @@ class Material:
         ]
         return (self, *others)
 
-    def brightness(self, exponent: float | None = None) -> NDArray[np.float64]:
+    def brightness(self, exponent: float | None = None) -> FloatArray:
         """Intensity of each species over the host's, shape (species,).
 
         Parameters
         ----------
         exponent
-            Of the atomic number; the material's own by default. A column is the sum of its atoms.
+            Exponent of the atomic number; the material's own by default. The intensity of a column
+            is the sum over its atoms.
         """
         power = self.contrast_exponent if exponent is None else exponent
         value = np.array([_intensity(label, power) for label in self.species])
-        out: NDArray[np.float64] = value / _intensity(self.host, power)
+        out: FloatArray = value / _intensity(self.host, power)
         return out
 
 
 def _intensity(label: str, exponent: float) -> float:
-    """Sum of Zⁿ over the atoms of a label; any column that has no name has one."""
+    """Sum of Zⁿ over the atoms of a label; 1 for a column that is not named."""
     if label == ANY:
         return 1.0
     return float(sum(n * atomic_numbers[s] ** exponent for s, n in Formula(label).count().items()))
 
 
-_A = 2.46
 GRAPHENE = Material(
     name="graphene",
-    cell_A=((_A, 0.0), (_A / 2.0, _A * 3.0**0.5 / 2.0)),
+    cell_A=((_LATTICE_A, 0.0), (_LATTICE_A / 2.0, _LATTICE_A * 3.0**0.5 / 2.0)),
     basis=((1.0 / 3.0, 1.0 / 3.0), (2.0 / 3.0, 2.0 / 3.0)),
     site_species=("C", "C"),
     species=("C", "Si"),
-    bond_length_A=_A / 3.0**0.5,
+    bond_length_A=_BOND_A,
     coordination=3,
     ring_size=6,
+    defect_namer="bonded-sheet",
+    simulated_by=("gfn1-xtb", "lammps"),
+    knock_on=KnockOnData(
+        element="C",
+        threshold_eV=21.5,
+        threshold_sd_eV=0.4,
+        mean_square_velocity_m2_s2=3.05e5,
+        source="Susi et al., Nat. Commun. 7, 13040 (2016): out-of-plane <v²> of carbon at 300 K "
+        "from phonons; threshold with the spread of published values",
+    ),
 )
-
-MATERIALS: dict[str, Material] = {GRAPHENE.name: GRAPHENE}
-
-
-def find_material(name: str) -> Material:
-    """Look a built-in material up by name.
-
-    Raises
-    ------
-    BadInput
-        If there is no such material; the message names those that there are.
-    """
-    found = MATERIALS.get(name.strip().lower())
-    if found is None:
-        close = difflib.get_close_matches(name.lower(), MATERIALS, n=1)
-        hint = f"Did you mean {close[0]!r}? " if close else ""
-        raise BadInput(
-            f"`material` {name}",
-            expected="one of " + ", ".join(sorted(MATERIALS)),
-            got=repr(name),
-            todo=hint + "Name one of these.",
-        )
-    return found

@@ -95,6 +95,34 @@ def registered(group: str, protocol: type) -> tuple[Plugin, ...]:
     return tuple(each if each.error else _checked(each, protocol) for each in plugins(group))
 
 
+def check_registered(group: str, name: str, subject: str) -> None:
+    """Make sure that a name is registered, without loading anything.
+
+    Parameters
+    ----------
+    group
+        One of `GROUPS`.
+    name
+        The name to look for.
+    subject
+        Where the name was given, for the message.
+
+    Raises
+    ------
+    BadInput
+        If it is not registered; the message lists the names that are.
+    """
+    names = sorted({entry.name for entry in entry_points(group=group)})
+    if name.strip().lower() not in [n.lower() for n in names]:
+        close = difflib.get_close_matches(name.lower(), names, n=1)
+        raise BadInput(
+            subject,
+            expected="one of " + ", ".join(names) if names else "an installed package that has one",
+            got=repr(name),
+            todo=f"Did you mean {close[0]!r}?" if close else "Name one of these.",
+        )
+
+
 def plugin(group: str, name: str, protocol: type = object) -> Any:
     """Give what is registered under a name.
 

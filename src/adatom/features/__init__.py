@@ -1,6 +1,6 @@
 """Features: from probability maps to atoms, bonds, rings, defects and their tracks."""
 
-from adatom.features.defects.bonded_sheet import DefectOptions, find_defects
+from adatom.features.defects.base import DefectOptions
 from adatom.features.defects.bonds import bond_graph
 from adatom.features.defects.rings import rings
 from adatom.features.tracking import LinkOptions, estimate_drift, link_atoms, link_defects
@@ -10,7 +10,6 @@ __all__ = [
     "LinkOptions",
     "bond_graph",
     "estimate_drift",
-    "find_defects",
     "link_atoms",
     "link_defects",
     "rings",

@@ -191,7 +191,7 @@ def _order(xy: FloatArray, material: Material, far: FloatArray) -> tuple[float, 
         return np.nan, np.nan, np.nan
     tree = cKDTree(xy)
     nearest = tree.query(xy[inner], k=2)[0][:, 1] / bond
-    if material.form == "atoms":  # no crystal: but no two atoms lie in one place
+    if not material.has_lattice:  # no crystal: but no two atoms lie in one place
         return float(np.mean(nearest > _NEAR)), np.nan, np.nan
     spacing = float(np.mean((nearest > _NEAR) & (nearest < FAR)))
     around = tree.query_ball_point(xy[inner], FAR * bond)

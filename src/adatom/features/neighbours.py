@@ -92,10 +92,10 @@ def match(a_xy: FloatArray, b_xy: FloatArray, tolerance_A: float) -> IntArray:
     return partner
 
 
-def occupy(
+def assign_to_sites(
     sites_xy: FloatArray, xy: FloatArray, hosts: IntArray, tolerance_A: float, displaced_A: float
 ) -> tuple[IntArray, FloatArray, NDArray[np.bool_]]:
-    """Seat host atoms on lattice sites, after taking off the smooth part of the misfit.
+    """Assign host atoms to lattice sites, after subtracting the smooth part of the misfit.
 
     Parameters
     ----------
@@ -116,28 +116,28 @@ def occupy(
     (atom, 2), Å; and, shape (site,), True where the lattice holds.
     """
     partner = match(xy[hosts], sites_xy, tolerance_A)
-    seated = partner >= 0
-    offset = xy[hosts[seated]] - sites_xy[partner[seated]]
+    placed = partner >= 0
+    offset = xy[hosts[placed]] - sites_xy[partner[placed]]
     local = np.zeros_like(xy)
     trusted = np.zeros(len(sites_xy), dtype=np.bool_)
     occupant = np.full(len(sites_xy), -1, dtype=np.int64)
-    if not seated.any():
+    if not placed.any():
         return occupant, xy, trusted
-    for i, near in enumerate(cKDTree(xy[hosts[seated]]).query_ball_point(xy, 4.5)):
+    for i, near in enumerate(cKDTree(xy[hosts[placed]]).query_ball_point(xy, 4.5)):
         if len(near) >= 8:
             local[i] = np.median(offset[near], axis=0)
     straight = xy - local
     partner = match(straight[hosts], sites_xy, tolerance_A)
-    seated = partner >= 0
-    gap = straight[hosts[seated]] - sites_xy[partner[seated]]
+    placed = partner >= 0
+    gap = straight[hosts[placed]] - sites_xy[partner[placed]]
     loss = np.ones(len(hosts))
-    loss[seated] = (gap**2).sum(axis=1) / tolerance_A**2
+    loss[placed] = (gap**2).sum(axis=1) / tolerance_A**2
     # In another grain about 0.6 of the squared tolerance is lost on average, in noise of 0.2 Å
     # about 0.15: beyond 0.4 the lattice does not hold there and must name nothing.
     for k, near in enumerate(cKDTree(straight[hosts]).query_ball_point(sites_xy, 4.5)):
         trusted[k] = len(near) >= 4 and float(loss[near].mean()) < 0.4
-    occupant[partner[seated]] = hosts[seated]
-    rest, free = hosts[~seated], np.flatnonzero(occupant < 0)
+    occupant[partner[placed]] = hosts[placed]
+    rest, free = hosts[~placed], np.flatnonzero(occupant < 0)
     late = match(straight[rest], sites_xy[free], displaced_A)
     occupant[free[late[late >= 0]]] = rest[late >= 0]
     return occupant, straight, trusted

@@ -42,7 +42,7 @@ def can_speak(material: Material) -> bool:
     """
     sites = material.site_species
     several = len(set(sites)) > 1 and len(sites) <= _MOST_SITES
-    return several and material.form != "atoms" and not material.polytypes
+    return several and material.has_lattice and not material.polytypes
 
 
 def neighbours_say(xy: FloatArray, p: FloatArray, material: Material) -> FloatArray:

@@ -279,7 +279,7 @@ def _scan_reason(
 ) -> str:
     x, y = score.xy_A
     at = f"({x:.1f}, {y:.1f}) Å"
-    if score.kind == "disagreement":
+    if score.kind is None:
         why = f"the networks disagree most here ({score.disagreement_nats:.2f} nats)"
     else:
         parts = [f"positions known to {score.sigma_A:.2f} Å at worst (wanted {wanted:g} Å)"]

@@ -6,15 +6,15 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from adatom.core.advice import Advice
 from adatom.core.arrays import FloatArray
 from adatom.core.atoms import AtomTable
+from adatom.core.defect_kind import Cluster
 from adatom.core.defects import DefectTable
 
-ELECTRONS_PER_S_PER_PA = 1e-12 / 1.602176634e-19
+ELECTRONS_PER_S_PER_PA = 1e-12 / 1.602176634e-19  # elementary charge, C: SI definition
 
 # Prior of Schwarzer et al. (Putting Dune), arXiv:2311.17894, for Si with three C neighbours at
 # 60 kV: a normal peak 0.85 bond lengths from the Si towards the neighbour, variance 0.1 squared
@@ -23,6 +23,7 @@ PEAK_BONDS = 0.85
 PEAK_VARIANCE_BONDS2 = 0.1
 MAX_RATE_PER_S = math.log(2.0) / 3.0
 PRIOR_VOLTAGE_KV = 60.0
+MOVABLE = Cluster.of(["Si"], ["C"] * 3)  # the defect that this prior is for
 
 
 class ManipulateOptions(BaseModel):
@@ -157,8 +158,8 @@ def advise_jumps(
 ) -> list[Advice]:
     """Say where to put the beam to move each three-coordinated Si atom, best odds first.
 
-    Only defects of kind ``Si1C3`` in the latest frame count: an older position is no target.
-    Nothing is suggested where the atoms are not certain enough, or the target is not.
+    Only defects of the kind `MOVABLE` (``Si1C3``) in the latest frame are targets. Nothing is
+    suggested where the atoms or the position of the target are too uncertain.
 
     Parameters
     ----------
@@ -168,14 +169,20 @@ def advise_jumps(
         The present; by default the last frame that has atoms.
     options
         Limits.
+
+    Raises
+    ------
+    BadInput
+        If a name in the table is not that of a kind of defect.
     """
     o = options or ManipulateOptions()
     now = max(atoms.frames, default=-1) if latest_frame is None else latest_frame
     here = atoms.of_frame(now)
-    chosen = defects.of_frame(now).data.filter(pl.col("kind") == "Si1C3")
+    present = defects.of_frame(now)
     out: list[Advice] = []
-    for x, y in chosen.select("x_A", "y_A").iter_rows():
-        out += _advise_one(here, np.array([x, y]), now, o)
+    for kind, xy in zip(present.kind_values, present.xy, strict=True):
+        if kind == MOVABLE:
+            out += _advise_one(here, xy, now, o)
     return sorted(out, key=lambda a: -a.gain)
 
 

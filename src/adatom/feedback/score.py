@@ -17,6 +17,7 @@ from scipy.ndimage import maximum_filter
 from adatom.core.arrays import FloatArray
 from adatom.core.atoms import AtomTable
 from adatom.core.calibration import Calibration
+from adatom.core.defect_kind import DefectKind
 from adatom.core.defects import DefectTable
 from adatom.core.simulation import SimulationResult
 
@@ -50,7 +51,7 @@ class Score:
     Parameters
     ----------
     kind
-        Name of the defect, or ``disagreement`` for a region of the mutual-information map.
+        What the defect is; None for a region where the networks disagree.
     frame, defect
         Where it was last seen, and its number there; -1 for a region.
     xy_A
@@ -73,7 +74,7 @@ class Score:
         How much it matters: fades with age, grows with the spread of the energies.
     """
 
-    kind: str
+    kind: DefectKind | None
     frame: int
     defect: int
     xy_A: tuple[float, float]
@@ -153,7 +154,7 @@ def position_gain(variance_A2: ArrayLike, more: float, wanted_sigma_A: float) ->
 
 
 def energy_spread(results: Sequence[SimulationResult]) -> dict[str, float]:
-    """Spread of the energies of relaxed draws, eV, by kind of defect as names spell it.
+    """Spread of the energies of relaxed draws, eV, by the label of the kind of defect.
 
     Only draws of one composition and one engine are compared: total energies of structures with
     other numbers of atoms differ by whole atoms. The widest such group counts.
@@ -195,6 +196,11 @@ def score_defects(
         The present; by default the last frame that has atoms.
     options
         What is enough and what matters.
+
+    Raises
+    ------
+    BadInput
+        If a name in the table is not that of a kind of defect.
     """
     options = options or ScoreOptions()
     now = max(atoms.frames, default=0) if latest_frame is None else latest_frame
@@ -208,7 +214,7 @@ def score_defects(
             row,
             _near(atoms.of_frame(row["frame"]), (row["x_A"], row["y_A"]), options.radius_A),
             species=species,
-            energy_sd_eV=spread.get(re.sub(r"[^A-Za-z0-9.+-]", "_", row["kind"]), math.nan),
+            energy_sd_eV=spread.get(DefectKind.parse(row["kind"]).label, math.nan),
             age=max(now - row["frame"], 0),
             options=options,
         )
@@ -234,7 +240,7 @@ def _score_one(
     atoms = float(existence_entropy(local.column("p_exists")).sum())
     name = float(existence_entropy(row["p"]))  # an empty site has no atom to be unsure of
     return Score(
-        kind=row["kind"],
+        kind=DefectKind.parse(row["kind"]),
         frame=row["frame"],
         defect=row["defect"],
         xy_A=(row["x_A"], row["y_A"]),
@@ -283,7 +289,7 @@ def score_disagreement(
     for (x, y), value in zip(calibration.xy(rc.astype(np.float64)), values, strict=True):
         out.append(
             Score(
-                kind="disagreement",
+                kind=None,
                 frame=frame,
                 defect=-1,
                 xy_A=(float(x), float(y)),

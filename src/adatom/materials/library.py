@@ -1,4 +1,4 @@
-"""Materials by name, by TOML file, or by any structure file and a zone axis."""
+"""Materials by name, from a TOML file, or from a structure file and a zone axis."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ import ase.io
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
-from ase.formula import Formula
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from scipy.spatial import cKDTree
 
-from adatom.core import GRAPHENE, Material
+from adatom.core import GRAPHENE, KnockOnData, Material
 from adatom.core.arrays import FloatArray
-from adatom.core.material import Form
+from adatom.core.defect_kind import count_formula
+from adatom.core.material import ANY, Form
+from adatom.core.plugins import DEFECT_NAMERS, check_registered
 from adatom.errors import BadInput
 from adatom.materials.projection import Projection, project
 
 _BUILT_IN = resources.files("adatom.materials") / "files"
-_THICK_A, _GAP_A = 6.0, 8.0
-_FAINT = 0.09  # of the brightest column: below it annular dark field shows nothing
+_THICK_A, _GAP_A = 6.0, 8.0  # Å: a sheet is at most this thick, with at least this gap above it
+_FAINT = 0.09  # intensity relative to the brightest column below which a column is not visible
 _CUBIC = ("fcc", "bcc", "diamond", "zincblende", "rocksalt", "cesiumchloride", "fluorite")
-_CLOSEST_A = 0.6  # columns nearer to each other are one place written twice, or a wild zone axis
-_SAME_BOND = 1.15  # neighbours within this factor of the shortest distance count
+_CLOSEST_A = 0.6  # Å: columns nearer than this are one site given twice, or not resolved
+_SAME_BOND = 1.15  # neighbours within this factor of the shortest distance are bonded
 Label = Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]*$")]
 
 
@@ -38,9 +39,9 @@ class _Strict(BaseModel):
 
 
 class Column(_Strict):
-    """A column of a crystal: what it is, and where in the cell."""
+    """A column of a crystal: its label, and its position in the cell."""
 
-    is_: Label = Field(alias="is", description="symbol, or formula of what lies over each other")
+    is_: Label = Field(alias="is", description="symbol, or formula of the atoms above each other")
     at: tuple[float, float] = Field(description="fractional coordinates")
 
 
@@ -73,6 +74,16 @@ class FromStructure(_Strict):
         return self
 
 
+class KnockOn(_Strict):
+    """What the cross section of knock-on damage needs."""
+
+    element: Label = Field(description="chemical symbol of the atom that is displaced")
+    threshold_eV: float = Field(gt=0, description="energy that displaces the atom, eV")
+    threshold_sd_eV: float = Field(gt=0, description="its standard deviation, eV")
+    mean_square_velocity_m2_s2: float = Field(gt=0, description="along the beam, m²/s²")
+    source: str = Field(min_length=1, description="publication of these numbers")
+
+
 class MaterialFile(_Strict):
     """What a material's TOML file says."""
 
@@ -82,12 +93,24 @@ class MaterialFile(_Strict):
     structure: FromStructure | None = None
     polytype: tuple[Polytype, ...] = Field((), description="other arrangements in the same cell")
     atoms: tuple[Label, ...] = Field((), description="of form 'atoms': what is dispersed")
-    closest_A: float = Field(2.4, gt=0, description="of form 'atoms': how close two come, Å")
+    closest_A: float = Field(2.4, gt=0, description="of form 'atoms': shortest distance of two, Å")
     extra: tuple[Label, ...] = Field((), description="what else may be there: dopants, ad-atoms")
     contrast_exponent: float = Field(1.64, gt=0, le=3)
     probe_sigma_A: tuple[float, float] | None = Field(
-        None, description="narrowest and widest probe; by default as fine as the pattern needs"
+        None, description="narrowest and widest probe; by default as fine as the pattern requires"
     )
+    defect_namer: str = Field("columns", description="registered name of its defect namer")
+    simulated_by: tuple[str, ...] = Field((), description="engines that can simulate it")
+    knock_on: KnockOn | None = Field(None, description="data of knock-on damage")
+
+    def abilities(self) -> dict[str, Any]:
+        """Fields of `Material` that say what can be done with it."""
+        known = None if self.knock_on is None else KnockOnData(**self.knock_on.model_dump())
+        return {
+            "defect_namer": self.defect_namer.strip().lower(),
+            "simulated_by": tuple(name.strip().lower() for name in self.simulated_by),
+            "knock_on": known,
+        }
 
     @model_validator(mode="after")
     def _one_source(self) -> MaterialFile:
@@ -170,7 +193,13 @@ def _parse(text: str, source: str, folder: Path | None) -> Material:
         ) from error
     except tomllib.TOMLDecodeError as error:
         raise BadInput(source, expected="a TOML file", got=str(error), todo=todo) from error
+    check_registered(DEFECT_NAMERS, given.defect_namer, f"{source}, defect_namer")
     others = [c.is_ for other in given.polytype for c in other.columns]
+    if given.knock_on is not None and given.knock_on.element not in chemical_symbols[1:]:
+        raise BadInput(
+            f"{source}, knock_on.element", expected="a chemical symbol",
+            got=repr(given.knock_on.element), todo="Name the atom that is displaced.",
+        )  # fmt: skip
     _check_labels([*given.atoms, *given.extra, *others], source)
     if given.atoms:
         return _dispersed(given)
@@ -196,16 +225,15 @@ def _parse(text: str, source: str, folder: Path | None) -> Material:
 def _check_labels(labels: list[str], source: str) -> None:
     for label in labels:
         try:
-            count = Formula(label).count()
-            known = all(s in chemical_symbols[1:] and n > 0 for s, n in count.items())
-        except ValueError:
+            known = ANY not in dict(count_formula(label))
+        except BadInput:
             known = False
         if not known:
             raise BadInput(
                 source,
                 expected="chemical symbols, or formulas such as S2",
                 got=repr(label),
-                todo="Name what stands there.",
+                todo="Name the column by its atoms.",
             )
 
 
@@ -256,7 +284,7 @@ def _from_structure(path: Path, zone_axis: tuple[int, int, int]) -> Material:
 
 
 def _is_sheet(atoms: Atoms) -> bool:
-    """Tell whether the atoms fill a layer up to 6 Å thick, with more than 8 Å of nothing above."""
+    """Tell whether the atoms fill a layer up to 6 Å thick, with more than 8 Å of vacuum above."""
     height = np.sort(atoms.get_scaled_positions(wrap=True)[:, 2])
     gaps = np.diff(np.concatenate([height, height[:1] + 1.0]))
     length = float(atoms.cell.lengths()[2])
@@ -265,7 +293,7 @@ def _is_sheet(atoms: Atoms) -> bool:
 
 
 def _crystal(given: MaterialFile, seen: Projection) -> Material:
-    """Keep what annular dark field shows, brightest column first."""
+    """Keep the columns that annular dark field shows, brightest first."""
     labels = sorted(set(seen.labels))
     probe = Material(
         "", ((1, 0), (0, 1)), ((0, 0),), (labels[0],), tuple(labels), 1.0, 0, 0,
@@ -294,12 +322,12 @@ def _crystal(given: MaterialFile, seen: Projection) -> Material:
     return Material(
         given.name, ((a, b), (c, d)), tuple((float(x), float(y)) for x, y in basis), sites,
         species, bond, coordination, 6 if coordination == 3 else 4, given.contrast_exponent,
-        others, given.form, given.probe_sigma_A,
+        others, given.form, given.probe_sigma_A, **given.abilities(),
     )  # fmt: skip
 
 
 def _neighbours(cell: FloatArray, basis: FloatArray) -> tuple[float, int]:
-    """Shortest distance between columns, Å, and how many stand at about it."""
+    """Give the shortest distance between columns, Å, and the number of neighbours at about it."""
     k = np.arange(-3, 4)
     cells = np.stack(np.meshgrid(k, k, indexing="ij"), axis=-1).reshape(-1, 2)
     points = np.concatenate([(cells + b) @ cell for b in basis])
@@ -315,4 +343,5 @@ def _dispersed(given: MaterialFile) -> Material:
     return Material(
         given.name, ((side, 0.0), (0.0, side)), ((0.0, 0.0),), (given.atoms[0],), species,
         given.closest_A, 0, 0, given.contrast_exponent, (), "atoms", given.probe_sigma_A,
+        **given.abilities(),
     )  # fmt: skip

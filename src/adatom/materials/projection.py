@@ -1,4 +1,4 @@
-"""A crystal seen along a zone axis: the two-dimensional cell and its columns."""
+"""Projection of a crystal along a zone axis: the two-dimensional cell and its columns."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ase.formula import Formula
 from adatom.core.arrays import FloatArray
 from adatom.errors import BadInput
 
-_MERGE_A = 0.35  # atoms that lie this near in projection are one column
-_REACH = 5  # lattice vectors are looked for among combinations up to so many
+_MERGE_A = 0.35  # Å: atoms nearer than this in projection are one column, not resolved
+_REACH = 5  # largest coefficient of the combinations that are searched for lattice vectors
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,7 +28,7 @@ class Projection:
     basis
         Fractional coordinates of the columns, shape (column, 2).
     labels
-        What each column is: a symbol, or the formula of what lies over each other.
+        Label of each column: a symbol, or the formula of the atoms above each other.
     """
 
     cell: FloatArray
@@ -37,10 +37,11 @@ class Projection:
 
 
 def project(atoms: Atoms, zone_axis: tuple[int, int, int]) -> Projection:
-    """Look at a periodic crystal along a lattice direction.
+    """Project a periodic crystal along a lattice direction.
 
-    The projections of the three lattice vectors generate a plane lattice whose cell has the area
-    of the volume over the period along the axis; the shortest two vectors that span it are taken.
+    The projections of the three lattice vectors generate a plane lattice. The area of its cell is
+    the volume of the crystal's cell over the period along the axis. The shortest two vectors that
+    span this area are the cell.
 
     Parameters
     ----------
@@ -97,7 +98,7 @@ def _shortest_of(points: FloatArray, area: float, subject: str) -> FloatArray:
 
 
 def _primitive(seen: Projection) -> Projection:
-    """Take the smallest cell: centred ones have reflections and sites that mean nothing."""
+    """Reduce to the smallest cell: a centred one would have reflections that do not exist."""
     shifts = [np.zeros(2)]
     for other, label in zip(seen.basis[1:], seen.labels[1:], strict=True):
         shift = other - seen.basis[0]
@@ -119,7 +120,7 @@ def _primitive(seen: Projection) -> Projection:
 
 
 def _repeats(seen: Projection, shift: FloatArray) -> bool:
-    """Tell whether a translation maps every column on one of its kind."""
+    """Tell whether a translation maps every column onto an equal one."""
     for place, label in zip(seen.basis, seen.labels, strict=True):
         gaps = ((seen.basis - place - shift + 0.5) % 1.0 - 0.5) @ seen.cell
         near = np.linalg.norm(gaps, axis=1) < _MERGE_A
@@ -129,7 +130,7 @@ def _repeats(seen: Projection, shift: FloatArray) -> bool:
 
 
 def _columns(cell: FloatArray, fractional: FloatArray, symbols: list[str]) -> Projection:
-    """Merge what lies over each other; equal columns of equal atoms are named by one of them."""
+    """Merge atoms above each other into columns; the label holds the atoms of one period."""
     places: list[FloatArray] = []
     members: list[list[str]] = []
     for place, symbol in zip(fractional, symbols, strict=True):
@@ -143,7 +144,7 @@ def _columns(cell: FloatArray, fractional: FloatArray, symbols: list[str]) -> Pr
             places.append(place)
             members.append([symbol])
     labels = [Formula("".join(sorted(m))).format("metal") for m in members]
-    # A plane cell may hold several periods' worth of atoms in each column: name one period.
+    # The cell may hold several periods of each column: the label is that of one.
     counts = [sum(Formula(label).count().values()) for label in labels]
     common = gcd(*counts)
     if common > 1:

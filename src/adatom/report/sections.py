@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from adatom.core import Frame
+from adatom.core import DefectKind, Frame
 from adatom.report import defect_figures, figures
 from adatom.report.facts import UNCERTAIN_P, Track, median_sigma, tracks
 from adatom.report.markup import Html, count, element, join, number, picture, table
@@ -192,10 +192,18 @@ def defects(view: CampaignView) -> Html:
                 "drawn.",
             )
         )
+    parts.append(_kinds_explained(rows))
     listed = rows[:_MOST_TABLE_ROWS]
     side.append(element("div", element("h3", "Tracks"), _track_table(listed)))
     parts.append(element("div", *side, class_="grid"))
     return section("defects", 3, title, *parts)
+
+
+def _kinds_explained(rows: list[Track]) -> Html:
+    """Say in words what the names of the kinds mean, the most probable kinds first."""
+    named = [(name, DefectKind.parse_or_none(name)) for name in defect_figures.kind_order(rows)]
+    words = [f"{name}: {kind.describe()}" for name, kind in named if kind is not None]
+    return element("p", "; ".join(words), class_="note")
 
 
 def _track_table(rows: list[Track]) -> Html:

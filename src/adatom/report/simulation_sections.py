@@ -7,7 +7,7 @@ import math
 import ase
 import numpy as np
 
-from adatom.core import GRAPHENE, SimulationResult
+from adatom.core import SimulationResult
 from adatom.report import simulation_figures
 from adatom.report.facts import (
     RelaxedDefect,
@@ -264,6 +264,7 @@ def dynamics(view: CampaignView) -> Html:
 
 def _not_simulated(text: str, view: CampaignView) -> Html:
     """Say what is missing, and which command makes it where one can."""
-    if view.material != GRAPHENE:
-        return element("p", f"{text} Only graphene is simulated so far.", class_="missing")
+    if not view.material.simulated_by:
+        why = f"{text} No engine simulates {view.material.name}."
+        return element("p", why, class_="missing")
     return not_done(text, f"adatom simulate {view.directory}")

@@ -12,7 +12,8 @@ import ase
 import numpy as np
 from numpy.typing import NDArray
 
-from adatom.core import Material, find_material
+from adatom.core import Material
+from adatom.materials.library import load_material
 
 VACUUM_A = 20.0  # between periodic images of a sheet; in GFN1-xTB cheaper than 10 Å
 
@@ -49,7 +50,7 @@ def measure_lattice_constant_A(energy_eV: Callable[[ase.Atoms], float], material
     >>> round(measure_lattice_constant_A(springs, "graphene"), 4)
     2.5
     """
-    found = find_material(material)
+    found = load_material(material)
     centre = found.lattice_constant_A
     for half_width in (0.04, 0.01):
         lengths = centre * np.linspace(1.0 - half_width, 1.0 + half_width, 5)

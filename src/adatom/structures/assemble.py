@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from adatom.core.arrays import FloatArray
+from adatom.core.defect_kind import Adatom, DefectKind
 from adatom.core.structure import Structure
 from adatom.structures.scene import Observed, Scene, SupercellOptions
 
@@ -69,7 +70,7 @@ def assemble(
     fill = ~site_in | (~scene.trusted & (atom_of < 0))
     n = int(fill.sum())
     # Only an ad-atom may lie over others: any two finds so near are otherwise rivals for one atom.
-    lifted = (site_of < 0) & kind.startswith("ad-")
+    lifted = (site_of < 0) & isinstance(DefectKind.parse_or_none(kind), Adatom)
     high = np.copysign(np.maximum(np.abs(observed.z), options.ad_atom_height_A), observed.z)
     seen = replace(observed, z=np.where(lifted, high, observed.z)).take(keep_atom)
     layer = np.concatenate([lifted[keep_atom], np.zeros(n, dtype=np.bool_)])

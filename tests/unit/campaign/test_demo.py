@@ -40,12 +40,12 @@ def demo(tmp_path_factory):
 def test_finds_what_the_simulated_microscope_holds(demo):
     from adatom.campaign.demo import demo_config
     from adatom.campaign.sources import make_twin
-    from adatom.core import find_material
+    from adatom.core import GRAPHENE
     from adatom.features.calibration.calibrator import match_truth
 
     path, summary = demo
     options = demo_config(7).input.twin
-    twin = make_twin(options, find_material("graphene"), seed=7)
+    twin = make_twin(options, GRAPHENE, seed=7)
     corner = np.asarray(twin.center_xy_A) - options.field_of_view_A / 2
     atoms = pl.read_parquet(path / "atoms.parquet")
     from adatom.core import ScanRequest

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from adatom.core import AtomTable
-from adatom.features.defects.columns import point_defects
+from adatom.core import AtomTable, EmptySites, Substitution, Vacancy
+from adatom.features.defects.base import DefectOptions
+from adatom.features.defects.columns import NAMER
 from adatom.frames.lattice.fit import fit_lattice
 from adatom.frames.simulate.specimen import lattice_sites
 from adatom.materials.library import load_material
@@ -19,6 +20,13 @@ def table(xy, elements, p=1.0):
         frame=3, xy=xy, covariance=np.tile(np.eye(2) * 1e-4, (n, 1, 1)), p_exists=np.full(n, p),
         element=elements, p_element=np.ones(n), votes=np.ones(n), amplitude=np.ones(n),
     )  # fmt: skip
+
+
+NOTHING = EmptySites.none()
+
+
+def name_defects(atoms, lattice, empty=NOTHING, material=MOS2):
+    return NAMER.name_defects(atoms, lattice, material, (30.0, 30.0), empty, 3, DefectOptions())
 
 
 def sheet(angle=0.37):
@@ -45,10 +53,7 @@ def test_every_site_is_what_stands_there_however_the_sheet_lies():
 def test_a_perfect_sheet_has_none():
     for angle in (0.1, 1.3, 2.2, 4.0):
         xy, names = sheet(angle)
-        found = point_defects(
-            table(xy, names), lattice_of(xy, names), np.zeros((0, 2)), np.zeros(0), 3
-        )
-        assert len(found) == 0
+        assert len(name_defects(table(xy, names), lattice_of(xy, names))) == 0
 
 
 def test_each_kind_is_named_where_it_lies():
@@ -62,30 +67,44 @@ def test_each_kind_is_named_where_it_lies():
     kept = np.arange(len(xy)) != gone
     more = np.concatenate([xy[kept], [between + [0.4, 0.4]]])
     atoms = table(more, [*names[kept], "V"])
-    found = point_defects(atoms, lattice, xy[[gone]], np.array([0.8]), 3)
+    found = name_defects(atoms, lattice, EmptySites(xy[[gone]], np.array([0.8])))
     kinds = dict(zip(found.kinds, found.xy, strict=True))
-    assert set(kinds) == {"V_Mo", "W_Mo", "S_S2", "V_ad"}
-    np.testing.assert_allclose(kinds["V_Mo"], xy[gone])
+    assert set(kinds) == {"vac_Mo", "W_Mo", "S_S2", "ad-V"}
+    np.testing.assert_allclose(kinds["vac_Mo"], xy[gone])
     np.testing.assert_allclose(kinds["W_Mo"], xy[metal])
     np.testing.assert_allclose(kinds["S_S2"], xy[sulphur])
     rows = {r["kind"]: r for r in found.data.iter_rows(named=True)}
-    assert rows["V_Mo"]["p"] == 0.8
+    assert rows["vac_Mo"]["p"] == 0.8
     assert rows["W_Mo"]["atoms"] == [int(np.flatnonzero(atoms.elements == "W")[0])]
     assert set(found.data["frame"]) == {3}
+
+
+def test_vanadium_on_a_site_and_a_missing_atom_are_two_kinds():
+    xy, names = sheet()
+    lattice = lattice_of(xy, names)
+    inner = np.flatnonzero(np.all((xy > 6) & (xy < 24), axis=1) & (names == "Mo"))
+    vanadium, gone = inner[0], inner[-1]
+    names[vanadium] = "V"
+    kept = np.arange(len(xy)) != gone
+    found = name_defects(table(xy[kept], names[kept]), lattice, EmptySites(xy[[gone]], np.ones(1)))
+    where = dict(zip(found.kind_values, found.xy, strict=True))
+    assert set(where) == {Substitution("V", "Mo"), Vacancy.at("Mo")}
+    np.testing.assert_allclose(where[Substitution("V", "Mo")], xy[vanadium])
+    np.testing.assert_allclose(where[Vacancy.at("Mo")], xy[gone])
+    assert len(set(found.kinds)) == 2
 
 
 def test_what_is_hardly_there_is_not_listed():
     xy, names = sheet()
     lattice = lattice_of(xy, names)
     doubtful = table(np.array([[15.0, 15.0]]), ["W"], p=0.01)
-    assert len(point_defects(doubtful, lattice, xy[:1], np.array([0.01]), 0)) == 0
+    assert len(name_defects(doubtful, lattice, EmptySites(xy[:1], np.array([0.01])))) == 0
 
 
 def test_without_a_lattice_only_empty_sites_are_named():
-    found = point_defects(
-        table(np.array([[1.0, 2.0]]), ["W"]), None, np.array([[4.0, 5.0]]), np.array([0.6]), 0
-    )
-    assert found.kinds == ["V_X"]
+    empty = EmptySites(np.array([[4.0, 5.0]]), np.array([0.6]))
+    found = name_defects(table(np.array([[1.0, 2.0]]), ["W"]), None, empty)
+    assert found.kind_values == [Vacancy(1)]
 
 
 def test_where_stackings_change_no_host_is_out_of_place():
@@ -96,10 +115,9 @@ def test_where_stackings_change_no_host_is_out_of_place():
     )
     lattice = lattice_of(xy, names)
     names[inner] = "S2"
-    nothing = (np.zeros((0, 2)), np.zeros(0))
-    antisite = point_defects(table(xy, names), replace(lattice, material=plain), *nothing, 0)
-    assert antisite.kinds == ["S2_Mo"]
-    assert len(point_defects(table(xy, names), lattice, *nothing, 0)) == 0
+    antisite = name_defects(table(xy, names), replace(lattice, material=plain), material=plain)
+    assert antisite.kinds == ["anti_S2_Mo"]
+    assert len(name_defects(table(xy, names), lattice)) == 0
 
 
 def test_a_second_grain_is_not_full_of_defects():
@@ -111,11 +129,23 @@ def test_a_second_grain_is_not_full_of_defects():
     names = np.array(cdte.site_species)[site].astype(object)
     first = np.arange(len(xy)) < len(parts[0][0])
     lattice = fit_lattice(xy[first & (names == "Te")], cdte, others_xy=xy[first & (names == "Cd")])
-    nothing = (np.zeros((0, 2)), np.zeros(0))
-    assert len(point_defects(table(xy, names), lattice, *nothing, 0)) == 0
+    assert len(name_defects(table(xy, names), lattice, material=cdte)) == 0
     wrong = [int(np.argmin(np.linalg.norm(xy - at, axis=1))) for at in ([20, 30], [70, 30])]
     other = {"Cd": "Te", "Te": "Cd"}
-    kinds = sorted(f"{other[names[i]]}_{names[i]}" for i in wrong)
+    kinds = sorted(f"anti_{other[names[i]]}_{names[i]}" for i in wrong)
     names[wrong] = [other[names[i]] for i in wrong]
-    found = point_defects(table(xy, names), lattice, *nothing, 0)
+    found = name_defects(table(xy, names), lattice, material=cdte)
     assert sorted(found.kinds) == kinds
+
+
+def test_a_foreign_column_between_the_sites_of_a_thick_crystal_is_an_interstitial():
+    gold = replace(load_material("Au"), species=("Au", "Pt"))
+    xy, _ = lattice_sites(gold, (30.0, 30.0), 0.0, 0.2)
+    lattice = fit_lattice(xy, gold)
+    middle = xy[np.argmin(np.linalg.norm(xy - 15.0, axis=1))]
+    at = middle + lattice.vectors().sum(axis=0) / 2.0 + [0.2, 0.0]
+    assert np.linalg.norm(lattice.nearest_site(lattice.undistort(at[None]))[1]) > 1.0
+    atoms = table(np.concatenate([xy, [at]]), ["Au"] * len(xy) + ["Pt"])
+    found = name_defects(atoms, lattice, material=gold)
+    assert found.kinds == ["Pt_i"]
+    np.testing.assert_allclose(found.xy[0], at)

@@ -5,15 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from adatom.core import GRAPHENE, Affine, AtomTable, Lattice
+from adatom.core import GRAPHENE, Affine, AtomTable, EmptySites, Lattice
 from adatom.errors import BadInput
-from adatom.features.defects.bonded_sheet import DefectOptions, find_defects
+from adatom.features.defects.base import DefectOptions
+from adatom.features.defects.bonded_sheet import NAMER
 from adatom.features.defects.bonds import bond_cutoff, bond_graph
 from adatom.features.defects.rings import rings
 from adatom.features.neighbours import match
 
 EXTENT = (24.0, 24.0)
+NOTHING = EmptySites.none()
+USUAL = DefectOptions()
 BOND = GRAPHENE.bond_length_A
+
+
+def name_defects(atoms, lattice, empty=NOTHING, options=USUAL, frame=0):
+    return NAMER.name_defects(atoms, lattice, GRAPHENE, EXTENT, empty, frame, options)
 
 
 def make_lattice(rng: np.random.Generator) -> Lattice:
@@ -121,7 +128,7 @@ def test_a_defect_is_named_in_clean_and_in_noisy_frames(kind):
         right = 0
         for seed in range(6):
             atoms, lattice, centre = simulate(kind, sigma, np.random.default_rng(seed))
-            found = find_defects(atoms, lattice, GRAPHENE, EXTENT)
+            found = name_defects(atoms, lattice)
             close = found.kinds == [kind] and np.hypot(*(found.xy[0] - centre)) < 0.6
             right += close and 0.3 < found.data["p"][0] <= 1.0
         assert right >= least, (sigma, right)
@@ -130,12 +137,12 @@ def test_a_defect_is_named_in_clean_and_in_noisy_frames(kind):
 def test_perfect_graphene_has_no_defects():
     for seed in range(6):
         atoms, lattice, _ = simulate("none", 0.15, np.random.default_rng(seed))
-        assert find_defects(atoms, lattice, GRAPHENE, EXTENT).kinds == []
+        assert name_defects(atoms, lattice).kinds == []
 
 
 def test_atoms_of_a_cluster_are_the_foreign_ones_and_then_their_neighbours():
     atoms, lattice, _ = simulate("Si3C6", 0.03, np.random.default_rng(1))
-    found = find_defects(atoms, lattice, GRAPHENE, EXTENT)
+    found = name_defects(atoms, lattice)
     members = found.data["atoms"][0].to_list()
     assert atoms.elements[members].tolist() == ["Si"] * 3 + ["C"] * 6
     si, c = atoms.xy[members[:3]], atoms.xy[members[3:]]
@@ -146,13 +153,13 @@ def test_atoms_of_a_cluster_are_the_foreign_ones_and_then_their_neighbours():
 
 def test_a_doubtful_element_lowers_p_and_then_drops_the_defect():
     atoms, lattice, _ = simulate("Si1C3", 0.03, np.random.default_rng(2))
-    sure = find_defects(atoms, lattice, GRAPHENE, EXTENT).data["p"][0]
+    sure = name_defects(atoms, lattice).data["p"][0]
     silicon = atoms.elements == "Si"
     frame = atoms.data.to_dict(as_series=False)
     for value, kinds in ((0.7, ["Si1C3"]), (0.3, [])):
         frame["p_element"] = np.where(silicon, value, 0.99).tolist()
         doubt = AtomTable(type(atoms.data)(frame, schema=atoms.data.schema))
-        found = find_defects(doubt, lattice, GRAPHENE, EXTENT)
+        found = name_defects(doubt, lattice)
         named = [k for k in found.kinds if k.startswith("Si")]
         assert named == kinds
         if kinds:
@@ -165,17 +172,17 @@ def test_the_counts_decide_whether_an_unseen_atom_is_a_vacancy():
     here = np.hypot(*(sites - centre).T) < 0.5
     for p_here, kinds in ((0.97, ["V1"]), (0.2, [])):
         evidence = (sites, np.where(here, p_here, 0.02))
-        found = find_defects(atoms, lattice, GRAPHENE, EXTENT, site_evidence=evidence)
+        found = name_defects(atoms, lattice, EmptySites(*evidence))
         assert found.kinds == kinds
         if kinds:
             assert found.data["p"][0] == pytest.approx(p_here)
-    assert find_defects(atoms, lattice, GRAPHENE, EXTENT).data["p"][0] == pytest.approx(0.5)
+    assert name_defects(atoms, lattice).data["p"][0] == pytest.approx(0.5)
 
 
 def test_the_border_is_left_alone():
     atoms, lattice, centre = simulate("Si1C3", 0.03, np.random.default_rng(4))
     wide = DefectOptions(border_A=11.9)
-    assert find_defects(atoms, lattice, GRAPHENE, EXTENT, options=wide).kinds == []
+    assert name_defects(atoms, lattice, options=wide).kinds == []
     assert np.hypot(*(centre - 12.0)) < 2.0
 
 
@@ -188,18 +195,18 @@ def test_without_a_lattice_distances_and_rings_name(kind):
     atoms = table(
         lattice.distort(xy + np.random.default_rng(5).normal(0, 0.03, xy.shape)), elements, 0.03
     )
-    assert kind in find_defects(atoms, None, GRAPHENE, EXTENT).kinds
+    assert kind in name_defects(atoms, None).kinds
 
 
 def test_two_frames_or_bad_evidence_are_refused():
     atoms, lattice, _ = simulate("V1", 0.05, np.random.default_rng(6))
     second = table(atoms.xy, atoms.elements.tolist(), 0.05, frame=1)
     with pytest.raises(BadInput, match="one frame"):
-        find_defects(AtomTable.concat([atoms, second]), lattice, GRAPHENE, EXTENT)
-    bad = (np.zeros((3, 2)), np.zeros(2))
-    with pytest.raises(BadInput, match="site evidence"):
-        find_defects(atoms, lattice, GRAPHENE, EXTENT, site_evidence=bad)
-    assert len(find_defects(AtomTable.empty(), lattice, GRAPHENE, EXTENT)) == 0
+        name_defects(AtomTable.concat([atoms, second]), lattice)
+    with pytest.raises(BadInput, match="one frame"):
+        name_defects(atoms, lattice, frame=1)
+    with pytest.raises(BadInput, match="empty sites"):
+        EmptySites(np.zeros((3, 2)), np.zeros(2))
 
 
 def test_bonds_and_rings_of_graphene_are_hexagons():

@@ -365,7 +365,7 @@ def test_an_empty_site_is_known_by_its_counts(find, seed):
     truth = graphene_frame(70 + seed, counts=5.0, missing=places)
     atoms = find(truth.frame)
     sites = np.concatenate([truth.vacancies_xy, truth.xy[inner(truth.frame, truth.xy)]])
-    p = site_evidence(truth.frame, atoms, sites)
+    p = site_evidence(truth.frame, atoms, sites, np.full(len(sites), "C"))
     assert len(truth.vacancies_xy) == 3
     assert p[:3].min() > 0.9
     assert p[3:].max() < 0.1
@@ -376,11 +376,11 @@ def test_an_atom_that_was_overlooked_is_no_vacancy(find):
     atoms = find(truth.frame)
     middle = int(np.argmin(np.linalg.norm(atoms.xy - (9, 9), axis=1)))
     less = AtomTable(atoms.data.filter(pl.col("atom") != int(atoms.data["atom"][middle])))
-    assert site_evidence(truth.frame, less, atoms.xy[[middle]])[0] < 0.1
+    assert site_evidence(truth.frame, less, atoms.xy[[middle]], np.array(["C"]))[0] < 0.1
 
 
 def test_evidence_without_atoms_is_the_prior():
     frame = graphene_frame(76).frame
     np.testing.assert_array_equal(
-        site_evidence(frame, AtomTable.empty(), np.array([[5.0, 5.0]])), [0.01]
+        site_evidence(frame, AtomTable.empty(), np.array([[5.0, 5.0]]), np.array(["C"])), [0.01]
     )

@@ -102,7 +102,7 @@ def test_the_more_uncertain_defect_comes_first_and_old_ones_fade():
     worse, _ = sheet(0, sigma=0.05, si_sigma=0.3, p=0.8)
     defects = defect_table((0, "V1", sharp, 0.99, -1), (0, "Si1C3", blurred, 0.9, -1))
     scores = score_defects(worse, defects, species=2)
-    assert [s.kind for s in scores] == ["Si1C3", "V1"]
+    assert [str(s.kind) for s in scores] == ["Si1C3", "V1"]
     assert scores[0].sigma_A == pytest.approx(0.3)
     assert scores[0].position_nats == pytest.approx(2 * math.log(3))
     assert scores[0].existence_nats == pytest.approx(existence_entropy(0.8))

@@ -19,7 +19,7 @@ USE = """
 import sys
 import adatom as ad
 from adatom.conformance import rattled_graphene
-from adatom.core import SimulationTask, Structure, ScanRequest, find_material
+from adatom.core import GRAPHENE, SimulationTask, Structure, ScanRequest
 from adatom.instrument import find_instrument
 from adatom.simulation import RelaxOptions, relax
 from adatom.simulation.classical import POTENTIALS
@@ -27,14 +27,14 @@ from adatom.simulation.engines.lammps import potential_energy_eV
 
 movie = ad.read(sys.argv[1])
 print(len(movie), movie.shape, movie.calibration.pixel_size_A, movie[1].data[3, 7])
-sheet, material = Structure.from_ase(rattled_graphene()), find_material("graphene")
+sheet, material = Structure.from_ase(rattled_graphene()), GRAPHENE
 task = SimulationTask(sheet, "relax", "ase-tersoff", material=material)
 result = relax(task, RelaxOptions())
 print(result.engine, result.status)
 (tersoff,) = [p for p in POTENTIALS if p.name == "tersoff"]
 print(result.energy_eV - potential_energy_eV(result.trajectory[-1], tersoff))
 camera = find_instrument("lattice-camera")
-microscope = camera.open(camera.options_type(), find_material("graphene"))
+microscope = camera.open(camera.options_type(), GRAPHENE)
 print(microscope.scan(ScanRequest((0.0, 0.0), 12.8, 128, 1e5)).shape)
 """
 

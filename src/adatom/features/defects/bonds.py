@@ -1,4 +1,4 @@
-"""Bonds between atoms by their distance, saturated by coordination."""
+"""Bonds between atoms by their distance, limited by the coordination of the crystal."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase.data import atomic_numbers, covalent_radii
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from adatom.core.arrays import FloatArray, IntArray
+from adatom.core.arrays import BoolArray, FloatArray, IntArray
 from adatom.errors import BadInput
 
 # Alvarez radii (ase.data; Cordero et al., Dalton Trans. 2008, 2832) give C-C 1.52, Si-C 1.87 and
 # Si-Si 2.22 Å; graphene's second neighbours lie at 2.46 Å, so C-C must be cut below about 1.9 Å.
 BOND_FACTOR = 1.2
 
-
-# Noise moves a true bond beyond the cut-off; a free valence may reach this much further.
+# Noise may stretch a bond beyond the cut-off: an atom with a free valence reaches this factor
+# further. Chosen so that noise of 0.15 Å rarely breaks a ring.
 REACH = 1.13
 
 
@@ -38,7 +37,7 @@ class BondGraph:
 
     xy: FloatArray
     bonds: IntArray
-    near_border: NDArray[np.bool_]
+    near_border: BoolArray
 
     def neighbours(self) -> list[IntArray]:
         """List the bonded atoms of every atom."""
@@ -90,10 +89,10 @@ def bond_graph(
 ) -> BondGraph:
     """Bond the atoms of one frame by distance.
 
-    Without `coordination`, every pair within its cut-off is bonded. With it, the pairs are taken
-    from the shortest (relative to their cut-off) up, each atom takes at most that many bonds (one
-    more where it is not `host`), no triangle is closed, and an atom with a free valence may reach
-    13 % further: noise of 0.15 Å then rarely breaks a ring.
+    Without `coordination`, every pair within its cut-off is bonded. With it, pairs are accepted in
+    the order of their length relative to the cut-off. An atom takes at most `coordination` bonds
+    (one more where it is not `host`), triangles are not closed, and an atom with a free valence
+    may reach 13 % further.
 
     Parameters
     ----------

@@ -1,107 +1,144 @@
-"""Point defects of any crystal: empty sites, and columns that are not what their site asks for.
+"""Name point defects of any crystal: empty sites, replaced columns, columns between the sites.
 
-Rings and bonds, by which `features.defects` names those of graphene, say nothing where atoms lie
-over each other.
+Rings and bonds are not used: they have no meaning where atoms lie above each other.
 """
 
 from __future__ import annotations
 
-import numpy as np
-import polars as pl
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from adatom.core import AtomTable, DefectTable, Lattice, Material
+import numpy as np
+
+from adatom.core import (
+    Adatom,
+    Antisite,
+    AtomTable,
+    DefectKind,
+    DefectTable,
+    EmptySites,
+    Interstitial,
+    Lattice,
+    Material,
+    Substitution,
+    Vacancy,
+)
 from adatom.core.arrays import FloatArray
+from adatom.core.defect_kind import count_formula
+from adatom.features.defects.base import DefectOptions, check_frame
 from adatom.features.sublattices import can_speak, sublattices
 
-_ON_SITE = 0.35  # bond lengths: a column this near to a site stands on it
-_LEAST = 0.05  # less probable defects are not listed
+_SURE_P = 0.5  # atoms more probable than this decide which element a sublattice holds
 
 
-def point_defects(
-    atoms: AtomTable,
-    lattice: Lattice | None,
-    vacancies_xy: FloatArray,
-    p_empty: FloatArray,
-    frame: int,
-) -> DefectTable:
-    """Name empty sites and replaced columns of one frame.
+@dataclass(frozen=True, slots=True)
+class ColumnsNamer:
+    """Names vacancies, substitutions, antisites, and columns between the sites.
 
-    Parameters
-    ----------
-    atoms
-        Of the frame.
-    lattice
-        Fitted to them; without one only empty sites are named, and not what is missing.
-    vacancies_xy, p_empty
-        Sites that may be empty, shape (site, 2), Å, and how probably.
-    frame
-        Number of the frame.
-
-    Returns
-    -------
-    ``V_Mo`` is an empty Mo site; ``W_Mo`` W on one; ``W_ad`` a column between the sites. Hosts on
-    each other's sites are named only in a crystal without polytypes, and where
-    `features.sublattices` can tell its sites apart, only where it does.
+    Without a lattice only empty sites are named, and not what is missing there. Antisites are
+    named only in a crystal without polytypes, because the sites differ between stackings. Where
+    `features.sublattices` can tell the sublattices apart, they are named only where it does.
     """
-    rows: list[tuple[str, float, float, float, list[int]]] = []
-    missing = _due(lattice, vacancies_xy)[0] if lattice is not None else ["X"] * len(p_empty)
-    for lost, (x, y), chance in zip(missing, vacancies_xy, p_empty, strict=True):
-        if chance >= _LEAST:
-            rows.append((f"V_{lost}", float(x), float(y), float(chance), []))
-    if lattice is not None and len(atoms.data):
-        due, distance = _due(lattice, atoms.xy)
-        reach = _ON_SITE * lattice.material.bond_length_A
-        p = atoms.column("p_exists") * atoms.column("p_element")
+
+    name: str = "columns"
+
+    def name_defects(
+        self,
+        atoms: AtomTable,
+        lattice: Lattice | None,
+        material: Material,
+        extent_xy_A: tuple[float, float],
+        empty: EmptySites,
+        frame: int,
+        options: DefectOptions,
+    ) -> DefectTable:
+        """Name the defects of one frame; parameters as of `DefectNamer.name_defects`.
+
+        Raises
+        ------
+        BadInput
+            If the table holds other frames.
+        """
+        del extent_xy_A  # every column and every tested site counts, wherever it is
+        check_frame(atoms, frame)
+        listed = np.flatnonzero(empty.p >= options.column_minimum_p)
+        kinds: list[DefectKind] = _vacancies(lattice, material, empty.xy[listed])
+        members: list[list[int]] = [[] for _ in listed]
+        p_columns = atoms.column("p_exists") * atoms.column("p_element")
+        replaced: dict[int, DefectKind] = {}
+        if lattice is not None and len(atoms):
+            probable = p_columns >= options.column_minimum_p
+            replaced = _name_columns(atoms, lattice, material, options.column_tolerance_bonds)
+            replaced = {i: kind for i, kind in replaced.items() if probable[i]}
+        rows = list(replaced)
         numbers = atoms.data["atom"].to_list()
-        crystal = lattice.material
-        hosts = crystal.hosts()
-        alike = _alike(atoms, crystal)
-        due = [a or d for a, d in zip(alike, due, strict=True)]
-        for i, element in enumerate(atoms.elements):
-            off = distance[i] > reach and not alike[i]
-            # Where stackings change, so do the sites: there, no host is out of place. Nor is it
-            # where lattice vectors lead to no others: a second grain is not full of defects.
-            unclear = bool(crystal.polytypes) or (can_speak(crystal) and not alike[i])
-            usual = element in hosts and (off or unclear or element == due[i])
-            if p[i] < _LEAST or usual:
-                continue
-            x, y = (float(v) for v in atoms.xy[i])
-            kind = f"{element}_ad" if off else f"{element}_{due[i]}"
-            rows.append((kind, x, y, float(p[i]), [int(numbers[i])]))
-    if not rows:
-        return DefectTable.empty()
-    kinds, x_A, y_A, p_all, members = zip(*rows, strict=True)
-    n = len(rows)
-    return DefectTable(
-        pl.DataFrame(
-            {
-                "frame": [frame] * n, "defect": list(range(n)), "kind": kinds, "x_A": x_A,
-                "y_A": y_A, "p": p_all, "atoms": members, "track": [-1] * n,
-                "first_frame": [frame] * n, "origin": ["first seen"] * n,
-                "p_beam_induced": [None] * n,
-            }
+        return DefectTable.build(
+            frame=frame,
+            kinds=[*kinds, *replaced.values()],
+            xy=np.concatenate([empty.xy[listed], atoms.xy[rows]]),
+            p=[*empty.p[listed], *p_columns[rows]],
+            atoms=[*members, *([int(numbers[i])] for i in rows)],
         )
-    )  # fmt: skip
 
 
-def _alike(atoms: AtomTable, material: Material) -> list[str]:
-    """What most of the columns are that lattice vectors lead to from each, "" where unknown."""
-    out = [""] * len(atoms.data)
+NAMER = ColumnsNamer()  # the object that the entry point names
+
+
+def _vacancies(lattice: Lattice | None, material: Material, xy: FloatArray) -> list[DefectKind]:
+    """Name one vacancy for each empty site, shape (site, 2), Å, measured axes."""
+    if lattice is None:
+        return [Vacancy(1) for _ in xy]
+    return [Vacancy.at(site) for site in _nearest_sites(lattice, material, xy)[0]]
+
+
+def _name_columns(
+    atoms: AtomTable, lattice: Lattice, material: Material, tolerance_bonds: float
+) -> dict[int, DefectKind]:
+    """Name every column that is not what its site should hold, by its row in the table."""
+    expected, distance = _nearest_sites(lattice, material, atoms.xy)
+    sublattice = _sublattice_elements(atoms, material)
+    expected = [s or e for s, e in zip(sublattice, expected, strict=True)]
+    hosts = material.hosts()
+    out: dict[int, DefectKind] = {}
+    for i, element in enumerate(str(e) for e in atoms.elements):
+        off_site = distance[i] > tolerance_bonds * material.bond_length_A and not sublattice[i]
+        if element in hosts:
+            # In another stacking or grain the lattice's labels of the sites do not hold.
+            unclear = bool(material.polytypes) or (can_speak(material) and not sublattice[i])
+            if not (off_site or unclear or element == expected[i]):
+                out[i] = Antisite(element, expected[i])
+        elif off_site:
+            out[i] = _between_sites(element, material)
+        elif element != expected[i]:
+            out[i] = Substitution(element, expected[i])
+    return out
+
+
+def _between_sites(element: str, material: Material) -> DefectKind:
+    """Name a foreign column on no site: an interstitial, or on a sheet an ad-atom."""
+    return Interstitial(element) if material.is_thick else Adatom(count_formula(element))
+
+
+def _sublattice_elements(atoms: AtomTable, material: Material) -> list[str]:
+    """Give the element of most columns on each column's sublattice; empty where it is unknown."""
+    out = [""] * len(atoms)
     if not can_speak(material):
         return out
-    sure = np.flatnonzero(atoms.column("p_exists") > 0.5)
-    kind, _ = sublattices(atoms.xy[sure], material)
+    sure = np.flatnonzero(atoms.column("p_exists") > _SURE_P)
+    number, _ = sublattices(atoms.xy[sure], material)
     names = atoms.elements[sure]
-    for k in np.unique(kind[kind >= 0]):
-        mine = kind == k
+    for k in np.unique(number[number >= 0]):
+        mine = number == k
         element, count = np.unique(names[mine], return_counts=True)
         for i in sure[mine]:
             out[int(i)] = str(element[count.argmax()])
     return out
 
 
-def _due(lattice: Lattice, xy: FloatArray) -> tuple[list[str], FloatArray]:
-    """What should stand at the site nearest to each place, and how far away it is, Å."""
+def _nearest_sites(
+    lattice: Lattice, material: Material, xy: FloatArray
+) -> tuple[Sequence[str], FloatArray]:
+    """Give the label of the nearest site, and the distance to it in Å, for positions (N, 2)."""
     index, offset = lattice.nearest_site(lattice.undistort(xy))
-    names = [lattice.material.site_species[int(k)] for k in index[:, 2]]
+    names = [material.site_species[int(k)] for k in index[:, 2]]
     return names, np.linalg.norm(offset, axis=1)

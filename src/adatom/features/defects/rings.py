@@ -8,17 +8,19 @@ from itertools import combinations
 import numpy as np
 from scipy.special import ndtr
 
+from adatom.core import Rings, StoneWales
 from adatom.core.arrays import FloatArray, IntArray
+from adatom.core.defect_kind import kind_of_rings
 from adatom.features.defects.bonds import BondGraph
 from adatom.features.neighbours import groups
 
 
 def rings(graph: BondGraph, largest: int = 12) -> tuple[tuple[int, ...], ...]:
-    """Find the rings: the faces of the bond graph as it is drawn in the plane.
+    """Find the rings: the faces of the bond graph in the plane.
 
-    Every bond is walked in both directions, turning at each atom to the next bond by angle; each
+    Each bond is followed in both directions, and at each atom the next bond by angle is taken. Each
     closed walk is one face (half-edge traversal of a planar embedding, de Berg et al.,
-    Computational Geometry, ch. 2). Walks round the outside and round dangling chains are left out.
+    Computational Geometry, ch. 2). The outer face is left out, and so are chains with a free end.
 
     Parameters
     ----------
@@ -30,6 +32,15 @@ def rings(graph: BondGraph, largest: int = 12) -> tuple[tuple[int, ...], ...]:
     Returns
     -------
     Atoms of every ring, in order along it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from adatom.features.defects.bonds import bond_graph
+    >>> angle = np.arange(6) * np.pi / 3
+    >>> hexagon = 1.42 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    >>> rings(bond_graph(hexagon, ["C"] * 6))
+    ((0, 1, 2, 3, 4, 5),)
     """
     around = _neighbours_by_angle(graph)
     after = {
@@ -56,7 +67,7 @@ def rings(graph: BondGraph, largest: int = 12) -> tuple[tuple[int, ...], ...]:
 
 
 def _neighbours_by_angle(graph: BondGraph) -> list[list[int]]:
-    """Neighbours of every atom by angle, without chains that end nowhere."""
+    """List the neighbours of every atom by angle, without chains that have a free end."""
     sets = [set(n.tolist()) for n in graph.neighbours()]
     loose = [a for a, n in enumerate(sets) if len(n) == 1]
     while loose:
@@ -75,11 +86,11 @@ def _neighbours_by_angle(graph: BondGraph) -> list[list[int]]:
 
 
 def ring_probability(graph: BondGraph, ring: Sequence[int], sigma_A: FloatArray) -> float:
-    """Probability that a ring is what it looks like, given how well its atoms are placed.
+    """Probability that a ring exists, given the uncertainty of its atoms' positions.
 
-    Every side must be a bond and no pair across may be one; the limit between the two lies halfway
-    between a hexagon's first and second neighbours, 1 and sqrt(3) median bonds. The least certain
-    of these decisions counts, because they share their atoms.
+    Each side must be shorter and each diagonal longer than a limit halfway between first and second
+    neighbours of a hexagon, 1 and sqrt(3) median bonds. The least certain of these decisions counts
+    and not their product, because they share their atoms.
 
     Parameters
     ----------
@@ -102,7 +113,7 @@ def ring_probability(graph: BondGraph, ring: Sequence[int], sigma_A: FloatArray)
 
 def ring_groups(
     graph: BondGraph, odd: Sequence[tuple[int, ...]], sigma_A: FloatArray, minimum_p: float
-) -> list[tuple[float, str, IntArray]]:
+) -> list[tuple[float, Rings | StoneWales, IntArray]]:
     """Group odd rings that share bonds.
 
     Parameters
@@ -118,8 +129,7 @@ def ring_groups(
 
     Returns
     -------
-    For every group the probability of its least certain ring, its name (``rings 55-77``, or
-    ``Stone-Wales`` for two rings of 5 and two of 7), and its atoms.
+    For every group the probability of its least certain ring, its kind, and its atoms.
     """
     p = {r: ring_probability(graph, r, sigma_A) for r in odd}
     odd = [r for r in odd if p[r] >= minimum_p]
@@ -129,9 +139,7 @@ def ring_groups(
     out = []
     for group in groups(len(odd), touch):
         members = [odd[k] for k in group]
-        sizes = sorted(len(r) for r in members)
-        parts = [str(n) * sizes.count(n) for n in sorted(set(sizes))]
-        kind = "Stone-Wales" if sizes == [5, 5, 7, 7] else "rings " + "-".join(parts)
+        kind = kind_of_rings(len(r) for r in members)
         atoms = np.unique(np.concatenate(members)).astype(np.int64)
         out.append((min(p[r] for r in members), kind, atoms))
     return out

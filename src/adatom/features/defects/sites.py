@@ -1,4 +1,4 @@
-"""Lattice sites of one frame: which atom stands on which, and which are empty."""
+"""Lattice sites of one frame: which atom is on which, and which are empty."""
 
 from __future__ import annotations
 
@@ -7,17 +7,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from adatom.core import Lattice
-from adatom.core.arrays import FloatArray, IntArray
+from adatom.core.arrays import BoolArray, FloatArray, IntArray
 from adatom.features.neighbours import border_distance, within
+
+ReplacedSites = tuple[tuple[int, ...], ...]  # for each foreign atom, the sites that it replaces
+
+_MARGIN_BONDS = 1.6  # sites this far outside of the frame are listed: the next neighbours
+_NEIGHBOUR_BONDS = 1.25  # sites nearer than this are neighbours; second neighbours are at 1.73
+_ROTATED_LENGTH = 0.95  # a rotated bond is 1.32 to 1.35 Å long, not 1.42 Å
+_RELAXED_A = 0.1  # standard deviation, Å, of the shifts of both atoms in that relaxation
+_REPLACED_A = 1.6  # a foreign atom replaces sites this near, in graphene with at most 1.42 Å
+# Prior that a foreign atom replaces one site, two sites, or none: ad-atoms are rare. The last is
+# spread over the area of a site, Å², since an ad-atom may be anywhere in it.
+_PRIOR_ONE, _PRIOR_TWO, _PRIOR_NONE = 0.7, 0.3, 0.05
+_SITE_AREA_A2 = 2.6
+_KEPT_CHOICES = 6  # likeliest choices of an atom that are combined with those of its neighbours
+# Prior that a site between replaced ones is empty: all of its neighbours replaced, or two of three.
+_ENCLOSED_ALL, _ENCLOSED_SOME = 0.5, 0.05
+_SURELY_EMPTY = 0.9  # a site at least this probably empty has no atom to be bonded
+_TEST_LIMITS = 0.1, 0.9  # a neighbour's intensity disturbs the test of a site: never trust it more
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sites:
-    """Lattice sites of one frame in undistorted axes, and who is next to whom.
+    """Lattice sites of one frame in undistorted axes, and their neighbours.
 
     Parameters
     ----------
@@ -26,9 +42,9 @@ class Sites:
     measured_xy
         Shape (site, 2), Å, measured axes.
     species
-        Element of the perfect crystal at every site.
+        Label of the perfect crystal at every site.
     neighbours
-        Nearest sites of every site.
+        Indices of the nearest sites of every site.
     border_A
         Shape (site,): distance from the frame's border, Å, negative outside.
     """
@@ -39,7 +55,7 @@ class Sites:
     neighbours: tuple[tuple[int, ...], ...]
     border_A: FloatArray
 
-    def bonds(self, chosen: NDArray[np.bool_]) -> IntArray:
+    def bonds(self, chosen: BoolArray) -> IntArray:
         """List the pairs of neighbouring sites, shape (pair, 2), both of them chosen (site,)."""
         pairs = [(a, b) for a, near in enumerate(self.neighbours) for b in near if a < b]
         out = np.array(pairs, dtype=np.int64).reshape(-1, 2)
@@ -49,11 +65,11 @@ class Sites:
 def lattice_sites(lattice: Lattice, extent_xy_A: tuple[float, float]) -> Sites:
     """List the sites in the frame and one bond around it, with their neighbours."""
     bond = lattice.material.bond_length_A
-    index, measured = lattice.sites_within(extent_xy_A, margin_A=-1.6 * bond)
+    index, measured = lattice.sites_within(extent_xy_A, margin_A=-_MARGIN_BONDS * bond)
     xy = lattice.site_xy(index)
     around: list[list[int]] = [[] for _ in range(len(xy))]
     if len(xy) > 1:
-        for a, b in cKDTree(xy).query_pairs(1.25 * bond):
+        for a, b in cKDTree(xy).query_pairs(_NEIGHBOUR_BONDS * bond):
             around[a].append(int(b))
             around[b].append(int(a))
     return Sites(
@@ -65,25 +81,38 @@ def lattice_sites(lattice: Lattice, extent_xy_A: tuple[float, float]) -> Sites:
     )
 
 
-def turned(straight: FloatArray, seen: FloatArray, spread_A: FloatArray) -> FloatArray:
-    """Log-likelihood ratio that bonds are turned by 90 degrees rather than in place.
+def rotated_bond_log_odds(
+    straight: FloatArray, measured: FloatArray, sigma_A: FloatArray
+) -> FloatArray:
+    """Log-likelihood ratio of bonds rotated by 90 degrees to bonds in place.
+
+    Both hypotheses are normal distributions of the bond vector with the same variance.
 
     Parameters
     ----------
-    straight, seen
-        Bond vectors of the lattice and of the atoms on its sites, shape (bond, 2), Å.
-    spread_A
-        Shape (bond,): standard deviation of the seen ones per axis, Å.
+    straight
+        Bond vectors of the lattice, shape (bond, 2), Å.
+    measured
+        Bond vectors of the atoms on these sites, shape (bond, 2), Å.
+    sigma_A
+        Standard deviation of the measured vectors per axis, shape (bond,), Å.
+
+    Returns
+    -------
+    Shape (bond,); positive where the rotated bond is likelier.
     """
-    # The turned bond is 1.32-1.35 Å long; atoms relax by about 0.1 Å each.
-    turn = 0.95 * np.stack([-straight[:, 1], straight[:, 0]], axis=1)
-    miss = np.minimum(((seen - turn) ** 2).sum(axis=1), ((seen + turn) ** 2).sum(axis=1))
-    out: FloatArray = ((seen - straight) ** 2).sum(axis=1) - miss
-    return out / (2.0 * (spread_A**2 + 2.0 * 0.1**2))
+    rotated = _ROTATED_LENGTH * np.stack([-straight[:, 1], straight[:, 0]], axis=1)
+    misfit = np.minimum(
+        ((measured - rotated) ** 2).sum(axis=1), ((measured + rotated) ** 2).sum(axis=1)
+    )
+    out: FloatArray = ((measured - straight) ** 2).sum(axis=1) - misfit
+    return out / (2.0 * (sigma_A**2 + 2.0 * _RELAXED_A**2))
 
 
-def replaceable(sites: Sites, xy: FloatArray, s2: float) -> list[tuple[float, tuple[int, ...]]]:
-    """List the sites that one foreign atom may replace, with log-densities: the six likeliest.
+def replaceable_sites(
+    sites: Sites, xy: FloatArray, s2: float
+) -> list[tuple[float, tuple[int, ...]]]:
+    """List the sites that one foreign atom may replace, with log-densities; likeliest first.
 
     Parameters
     ----------
@@ -92,35 +121,32 @@ def replaceable(sites: Sites, xy: FloatArray, s2: float) -> list[tuple[float, tu
     xy
         Position, shape (2,), Å, undistorted.
     s2
-        Variance per axis of its distance from the place that the replaced sites imply, Å².
+        Variance per axis of its distance from the mean of the replaced sites, Å².
     """
-    near = [int(a) for a in within(sites.xy, xy[None], 1.6)[0]]
+    near = [int(a) for a in within(sites.xy, xy[None], _REPLACED_A)[0]]
     owned: list[tuple[int, ...]] = [(a,) for a in near]
     owned += [(a, b) for a in near for b in sites.neighbours[a] if a < b]
-    # Shares before looking: one site 0.7, two sites 0.3, none 0.05 (anywhere in a site's area).
-    out: list[tuple[float, tuple[int, ...]]] = [(float(np.log(0.05 / 2.6)), ())]
+    none = float(np.log(_PRIOR_NONE / _SITE_AREA_A2))
+    out: list[tuple[float, tuple[int, ...]]] = [(none, ())]
     for own in owned:
         d = xy - sites.xy[list(own)].mean(axis=0)
-        prior = np.log((0.7, 0.3)[len(own) - 1] / (2.0 * np.pi * s2))
+        prior = np.log((_PRIOR_ONE, _PRIOR_TWO)[len(own) - 1] / (2.0 * np.pi * s2))
         out.append((float(prior - d @ d / (2.0 * s2)), own))
-    return sorted(out, key=lambda c: -c[0])[:6]
-
-
-Owned = tuple[tuple[int, ...], ...]
+    return sorted(out, key=lambda c: -c[0])[:_KEPT_CHOICES]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Crystal:
-    """Lattice sites with what occupies them.
+class OccupiedSites:
+    """Lattice sites with the atoms on them.
 
     Parameters
     ----------
     sites
         The lattice.
     occupant
-        Shape (site,): host atom on every site, -1 for none.
+        Index of the host atom on every site, shape (site,); -1 for none.
     p_empty
-        Shape (site,): probability to be empty from the counts, NaN where it was not tested.
+        Probability that the site is empty, shape (site,); NaN where it was not tested.
     trusted
         Shape (site,): True where the lattice holds.
     """
@@ -128,35 +154,51 @@ class Crystal:
     sites: Sites
     occupant: IntArray
     p_empty: FloatArray
-    trusted: NDArray[np.bool_]
+    trusted: BoolArray
 
 
-def enclosed(crystal: Crystal, owned: Owned) -> dict[int, float]:
-    """Unseen sites with two or three replaced neighbours, and how likely each is to be empty."""
-    flat = {s for own in owned for s in own}
+def enclosed_sites(crystal: OccupiedSites, replaced: ReplacedSites) -> dict[int, float]:
+    """Give the prior to be empty of each unoccupied site with two or more replaced neighbours."""
+    flat = {s for own in replaced for s in own}
     count = Counter(n for s in flat for n in crystal.sites.neighbours[s] if n not in flat)
     return {
-        s: 0.5 if c == len(crystal.sites.neighbours[s]) else 0.05
+        s: _ENCLOSED_ALL if c == len(crystal.sites.neighbours[s]) else _ENCLOSED_SOME
         for s, c in count.items()
         if c >= 2 and crystal.occupant[s] < 0
     }
 
 
-def bonded_sites(crystal: Crystal, owned: Owned) -> list[int]:
-    """Host sites next to the replaced ones, those known to be empty left out."""
-    flat = {s for own in owned for s in own}
+def bonded_sites(crystal: OccupiedSites, replaced: ReplacedSites) -> list[int]:
+    """List the host sites next to the replaced ones, without those that are surely empty."""
+    flat = {s for own in replaced for s in own}
     near = {n for s in flat for n in crystal.sites.neighbours[s]} - flat
-    near -= set(enclosed(crystal, owned))
-    empty = (crystal.occupant < 0) & (np.nan_to_num(crystal.p_empty) >= 0.9)
+    near -= set(enclosed_sites(crystal, replaced))
+    empty = (crystal.occupant < 0) & (np.nan_to_num(crystal.p_empty) >= _SURELY_EMPTY)
     return sorted(s for s in near if not empty[s])
 
 
-def site_likelihood(
-    crystal: Crystal, owned: Owned, around: Sequence[int], seen_share: float, false_share: float
+def site_log_likelihood(
+    crystal: OccupiedSites,
+    replaced: ReplacedSites,
+    around: Sequence[int],
+    seen_share: float,
+    false_share: float,
 ) -> float:
-    """Log-likelihood of which sites around show a host atom, if those owned are replaced."""
-    inner = enclosed(crystal, owned)
-    gone = {s for own in owned for s in own} | set(inner)
+    """Log-likelihood of the host atoms seen on the sites around, given the replaced sites.
+
+    Parameters
+    ----------
+    crystal
+        Sites with the atoms on them.
+    replaced
+        Sites that each foreign atom replaces.
+    around
+        Sites to compare.
+    seen_share, false_share
+        Probability that a host atom is found, and that one is found where none is.
+    """
+    inner = enclosed_sites(crystal, replaced)
+    gone = {s for own in replaced for s in own} | set(inner)
     score = float(np.log(list(inner.values())).sum())
     for s in around:
         if crystal.sites.border_A[s] < 0.0:
@@ -165,7 +207,6 @@ def site_likelihood(
         rate = false_share if s in gone else seen_share
         score += float(np.log(rate if seen else 1.0 - rate))
         if not seen and np.isfinite(crystal.p_empty[s]):
-            # A neighbour's tail disturbs the test of a site: never trust it beyond 9 to 1.
-            e = float(np.clip(crystal.p_empty[s], 0.1, 0.9))
+            e = float(np.clip(crystal.p_empty[s], *_TEST_LIMITS))
             score += float(np.log(e if s in gone else 1.0 - e))
     return score

@@ -1,8 +1,9 @@
-"""Is a lattice site empty? Asked of the counts, since networks fill vacancies in."""
+"""Test by the intensity whether a site is empty, because networks tend to fill vacancies in."""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.spatial import cKDTree
 
@@ -10,26 +11,38 @@ from adatom.core import AtomTable, Frame
 from adatom.core.arrays import FloatArray
 from adatom.features.refinement.refine import RefineOptions, refine
 
-_STILL = RefineOptions(start_sigma_A=0.03)  # amplitudes are asked for, atoms hardly move
+# Å: prior width of the positions, so narrow that the fit adjusts amplitudes and not positions.
+_STILL = RefineOptions(start_sigma_A=0.03)
+_FEWEST_ATOMS = 5  # with fewer atoms the amplitude of a host atom is not known
+# Standard deviation of amplitudes relative to the median, without noise: focus and vibration.
+_NATURAL_SPREAD = 0.12
+_LEAST_DENSITY = 1e-280  # keeps the ratio of two vanishing densities finite
 
 
 class EvidenceOptions(BaseModel):
-    """How empty sites are judged."""
+    """How lattice sites are tested."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     prior: float = Field(0.01, gt=0, lt=1, description="share of sites expected to be empty")
-    occupied_A: float = Field(0.65, gt=0, description="an atom this near fills a site, Å")
+    occupied_A: float = Field(
+        0.65, gt=0, description="a site with an atom this near is occupied, Å"
+    )
 
 
 def site_evidence(
-    frame: Frame, atoms: AtomTable, sites_xy: FloatArray, options: EvidenceOptions | None = None
+    frame: Frame,
+    atoms: AtomTable,
+    sites_xy: FloatArray,
+    labels: NDArray[np.str_],
+    options: EvidenceOptions | None = None,
 ) -> FloatArray:
-    """Probability that each lattice site is empty, by the intensity there.
+    """Probability that each lattice site is empty, from the intensity there.
 
-    All atoms and all unoccupied sites get an amplitude in one fit on a smooth background.
-    A site's amplitude is then compared with none and with a host atom's, each with the spread that
-    noise and neighbours give it (Bayes' rule with the prior share of vacancies).
+    One fit gives an amplitude to every atom and to every unoccupied site. The amplitude of a site
+    is compared with zero and with that of an atom of the site's element by Bayes' rule, with the
+    prior share of vacancies and a normal distribution around each value. Where every site has an
+    atom, nothing is fitted.
 
     Parameters
     ----------
@@ -39,6 +52,9 @@ def site_evidence(
         Its atoms.
     sites_xy
         Sites of the fitted lattice, shape (site, 2), Å, measured axes.
+    labels
+        What the crystal has at each site, shape (site,): a chemical symbol, or the formula of a
+        column.
     options
         See `EvidenceOptions`.
 
@@ -47,17 +63,18 @@ def site_evidence(
     Probability, shape (site,).
     """
     options = options or EvidenceOptions()
-    if not len(sites_xy) or len(atoms) < 5:
+    if not len(sites_xy) or len(atoms) < _FEWEST_ATOMS:
         return np.full(len(sites_xy), options.prior)
     distance, nearest = cKDTree(atoms.xy).query(sites_xy)
     free = distance > options.occupied_A
+    if not free.any():
+        return np.zeros(len(sites_xy))
     fit = refine(frame, np.concatenate([atoms.xy, sites_xy[free]]), _STILL)
     n = len(atoms)
     which = np.where(free, n + np.cumsum(free) - 1, nearest)
-    host = fit.amplitude[:n][atoms.column("p_exists") > 0.5]
-    typical = float(np.median(host)) if len(host) else float(np.median(fit.amplitude[:n]))
+    typical = _typical_amplitudes(fit.amplitude[:n], atoms, labels)
     value, sd = fit.amplitude[which], fit.amplitude_sd[which]
-    natural = 0.12 * typical  # atoms differ a little even without noise: focus, vibration
+    natural = _NATURAL_SPREAD * typical
     empty = _normal(np.maximum(value, 0.0), 0.0, np.hypot(sd, natural))
     full = _normal(np.minimum(value, typical), typical, np.hypot(sd, natural))
     out: FloatArray = options.prior * empty
@@ -65,6 +82,19 @@ def site_evidence(
     return np.where(free, out, np.minimum(out, 0.5))
 
 
-def _normal(x: FloatArray, mean: float, sd: FloatArray) -> FloatArray:
+def _typical_amplitudes(
+    amplitude: FloatArray, atoms: AtomTable, labels: NDArray[np.str_]
+) -> FloatArray:
+    """Median amplitude of the likely atoms of each site's element, shape (site,)."""
+    likely = atoms.is_likely if atoms.is_likely.any() else np.ones(len(atoms), dtype=bool)
+    out = np.full(len(labels), float(np.median(amplitude[likely])))
+    for label in np.unique(labels):
+        own = likely & (atoms.elements == label)
+        if own.any():
+            out[labels == label] = np.median(amplitude[own])
+    return out
+
+
+def _normal(x: FloatArray, mean: float | FloatArray, sd: FloatArray) -> FloatArray:
     out: FloatArray = np.exp(-0.5 * ((x - mean) / sd) ** 2) / sd
-    return np.maximum(out, 1e-280)
+    return np.maximum(out, _LEAST_DENSITY)

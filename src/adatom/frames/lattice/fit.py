@@ -42,7 +42,7 @@ def fit_lattice(
     -------
     The lattice, or None where fewer than a dozen atoms or no common direction was found.
     """
-    if len(xy) < 12 or material.form == "atoms":
+    if len(xy) < 12 or not material.has_lattice:
         return None
     vectors = _pair_vectors(xy, material)
     if vectors is None:

@@ -158,7 +158,7 @@ class Conditions:
 def _besides(drawn: Conditions, material: Material, rng: np.random.Generator) -> Conditions:
     """Draw what lies under atoms on a support; make what is in lengths fit the material."""
     s = material.scale
-    if material.form == "atoms":
+    if material.has_support:
         # Single Pt atoms on real carbon stand a seventh of its intensity above it.
         support = _log_uniform(rng, 0.3, 20.0)
         return replace(

@@ -48,7 +48,7 @@ def draw_specimen(
     density_A2
         Of dispersed atoms: how many to an Å², about; any by default.
     """
-    if material.form == "atoms":
+    if not material.has_lattice:
         return dispersed_atoms(material, extent_xy_A, rng, density_A2)
     alone = set(material.site_species) == {material.host} and material.host != ANY
     if alone and material.coordination == 3 and len(material.species) <= _GRAPHENE_LIKE:
@@ -92,7 +92,7 @@ def random_crystal(
     if rng.random() < 0.15 and not whole:
         keep = cut(xy, extent_xy_A, rng)
         xy, species, brightness = xy[keep], species[keep], brightness[keep]
-    if material.form == "columns":
+    if material.is_thick:
         brightness = brightness * _thickness(xy, extent_xy_A, rng)
     return _defects(material, xy, species, brightness, extent_xy_A, rng, whole=whole)
 

@@ -293,7 +293,7 @@ def _faint(seen: Sequence[ScoredFrame], material: Material) -> Imaging | None:
 
     Of such frames nobody can make labels. Networks learn to see them from simulated ones.
     """
-    if material.form == "atoms":
+    if not material.has_lattice:
         return None
     frames = [s.frame for s in seen]
     areas = [np.prod(f.calibration.extent_xy(f.shape)) for f in frames]
@@ -308,7 +308,7 @@ def _faint(seen: Sequence[ScoredFrame], material: Material) -> Imaging | None:
 
 def _refuse_other(seen: Sequence[ScoredFrame], material: Material) -> None:
     """Refuse frames that do not show the material: networks would learn to see it everywhere."""
-    if material.form == "atoms":
+    if not material.has_lattice:
         return
     best = max(np.nan_to_num(s.coordination) for part in seen for s in part.scores)
     on_sites = [part.lattice is not None and part.lattice.matched > _ON_SITE for part in seen]

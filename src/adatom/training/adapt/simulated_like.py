@@ -146,9 +146,9 @@ def conditions_like(
     long, short = (_draw(e, rng, 0.05) for e in imaging.probe_sigma_A)
     slow = max(imaging.background_variation.draw(rng, 0.0, 50.0), 0.0)
     mean = max(imaging.background.draw(rng, 0.0, 500.0) * rng.normal(1.0, _LEAST), 0.0)
-    level = mean if material.form == "atoms" else max(mean - _HILLS * slow, 0.0)
+    level = mean if material.has_support else max(mean - _HILLS * slow, 0.0)
     length = _draw(imaging.background_length_A, rng, 0.5)
-    support = material.form == "atoms"
+    support = material.has_support
     dirty = not support and rng.random() < contaminated
     drawn = Conditions(
         pixel_size_A=_draw(imaging.pixel_size_A, rng, 1e-3, least=0.01),

@@ -261,7 +261,7 @@ def _answer(
 
 def density(seen: Sequence[ScoredFrame], material: Material) -> float | None:
     """Sure atoms to an Å², where no crystal says how many there are."""
-    if material.form != "atoms":
+    if material.has_lattice:
         return None
     count = area = 0.0
     for part in seen:
