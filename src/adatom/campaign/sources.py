@@ -17,6 +17,7 @@ from adatom.instrument.twin import TwinOptions
 from adatom.parallel.progress import Progress
 
 _FAR = 0.10  # a scale farther from the lattice's than this is not believed
+_KEPT_BYTES = 64 * 2**20  # of frames in memory, so that those of a short movie are read once
 _SPECTRA = 24  # frames whose spectra are averaged
 
 
@@ -52,7 +53,7 @@ def open_movie(
         pixel_size_A=options.pixel_size_A,
         frames=options.frames,
         dataset=options.dataset,
-    )
+    ).kept(_KEPT_BYTES)
     check_frames(movie, progress)
     movie, warnings = settle_scale(movie, material, trust=options.trust_scale)
     return movie, (*movie.notes, *warnings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -108,6 +109,34 @@ class Frame:
         return replace(self, calibration=calibration)
 
 
+class _KeptFrames:
+    """Loads frames and keeps the first that fit; leaves them behind in another process.
+
+    Parameters
+    ----------
+    load
+        Gives frame i.
+    most_bytes
+        Of all frames that are kept.
+    """
+
+    def __init__(self, load: Callable[[int], ArrayLike], most_bytes: int) -> None:
+        self._load, self._most, self._held = load, most_bytes, 0
+        self._frames: dict[int, NDArray[Any]] = {}
+
+    def __call__(self, index: int) -> ArrayLike:
+        if index in self._frames:
+            return self._frames[index]
+        image = np.asarray(self._load(index))
+        if self._held + image.nbytes <= self._most:
+            self._frames[index] = image
+            self._held += image.nbytes
+        return image
+
+    def __reduce__(self) -> tuple[type[_KeptFrames], tuple[Any, ...]]:
+        return _KeptFrames, (self._load, self._most)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Movie:
     """A sequence of frames of one shape and scale, each loaded only when it is asked for.
@@ -166,6 +195,10 @@ class Movie:
     def recalibrated(self, calibration: Calibration) -> Movie:
         """Give the same frames at another scale."""
         return replace(self, calibration=calibration)
+
+    def kept(self, most_bytes: int) -> Movie:
+        """Give the same frames, those that fit into so many bytes read once and kept in memory."""
+        return replace(self, load=_KeptFrames(self.load, most_bytes))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,7 +14,11 @@ from adatom.campaign.pipeline import run_campaign
 from adatom.core import GRAPHENE, AtomTable
 from adatom.features.find import FindOptions
 from adatom.frames import read
+from adatom.frames.simulate.conditions import Conditions
+from adatom.frames.simulate.specimen import Specimen, lattice_sites
+from adatom.frames.simulate.synthesize import image_specimen
 from adatom.learning import weights
+from adatom.materials.library import load_material
 from sheets import graphene_frame
 from small import PIXEL_A, simulated_movie
 
@@ -96,3 +100,32 @@ def test_frames_in_turn_and_overlapped_are_the_same(ensemble):
     for one, other in zip(together, alone, strict=True):
         for name in ("x_A", "y_A", "sigma_x_A", "p_exists"):
             np.testing.assert_allclose(one[name].to_numpy(), other[name].to_numpy(), atol=1e-6)
+
+
+def test_a_missing_column_of_another_crystal_is_named_from_python():
+    """Atoms from elsewhere bring no tested sites: the counts tell which column is missing."""
+    material = load_material("MoS2")
+    rng = np.random.default_rng(5)
+    xy, site = lattice_sites(material, (26.0, 26.0), 3.0, 0.37)
+    label = np.array(material.site_species)[site]
+    middle = np.linalg.norm(xy - 13.0, axis=1)
+    gone = [int(np.argmin(np.where(label == each, middle, np.inf))) for each in ("Mo", "S2")]
+    kept = np.delete(np.arange(len(xy)), gone)
+    species = np.array([material.species.index(each) for each in label[kept]])
+    conditions = Conditions(pixel_size_A=0.12, counts=20.0)
+    shown = image_specimen(
+        Specimen(xy[kept], species, xy[gone]), (218, 218), material, conditions, rng
+    )
+    inside = np.all((shown.xy > 0) & (shown.xy < 26.0), axis=1)
+    n = int(inside.sum())
+    atoms = AtomTable.build(
+        frame=0, xy=shown.xy[inside], covariance=np.tile(np.eye(2) * 1e-4, (n, 1, 1)),
+        p_exists=np.ones(n), element=np.array(shown.classes)[shown.species[inside]],
+        p_element=np.ones(n), votes=np.ones(n), amplitude=np.ones(n),
+    )  # fmt: skip
+    named = ad.find_defects(shown.frame.data, atoms, material="MoS2", pixel_size_A=0.12)
+    assert sorted(named.kinds) == ["vac_Mo", "vac_S2"]
+    assert named.data["p"].min() > 0.9
+    for kind, place in zip(("vac_Mo", "vac_S2"), xy[gone], strict=True):
+        at = named.xy[named.kinds.index(kind)]
+        assert np.linalg.norm(at - place) < 0.3

@@ -815,3 +815,21 @@ def test_real_tables_are_refused(shared_data):
                  "cdte_twin_dm3/image_credit.txt", "vendor_formats"):  # fmt: skip
         with pytest.raises(BadInput):
             read(shared_data / name)
+
+
+def test_frames_that_are_kept_are_read_once_and_the_rest_each_time():
+    from adatom.core import Calibration, Movie
+
+    reads = []
+
+    def load(i):
+        reads.append(i)
+        return np.random.default_rng(i).random((32, 32)).astype(np.float32)
+
+    movie = Movie(load, 3, (32, 32), Calibration(0.1), "made", "made")
+    kept = movie.kept(2 * 32 * 32 * 4)  # room for two
+    for _ in range(3):
+        for i, frame in enumerate(kept):
+            np.testing.assert_array_equal(frame.data, movie.load(i))
+            reads.pop()
+    assert [reads.count(i) for i in range(3)] == [1, 1, 3]
