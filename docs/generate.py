@@ -63,7 +63,8 @@ def command_line() -> str:
         for p in command.params:
             shown = ", ".join(f"`{o}`" for o in p.opts) if _is_option(p) else f"`{_metavar(p)}`"
             kind = _type(typed[name][p.name])
-            out.append(f"| {shown} | {kind} | {_default(p)} | {_whole(p.help)} |")
+            default = "off" if kind == "switch" and not p.default else _default(p)
+            out.append(f"| {shown} | {kind} | {default} | {_whole(p.help)} |")
         out.append("")
     return "\n".join(out)
 
@@ -91,10 +92,10 @@ def _metavar(parameter: Any) -> str:
 def _default(parameter: Any) -> str:
     if parameter.required:
         return "needed"
+    if isinstance(parameter.show_default, str):  # the configuration's, where the option has none
+        return f"`{parameter.show_default}`"
     if parameter.default is None:
         return "–"
-    if isinstance(parameter.default, bool):
-        return "on" if parameter.default else "off"
     return f"`{parameter.default}`"
 
 

@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 import typer
 
+import adatom
 from adatom.cli.main import app
 from adatom.core.columns import schema_of
 from adatom.store.results import TRACE_COLUMNS
@@ -103,6 +104,15 @@ def test_signals_and_structures_go_out_and_come_back(tmp_path):
     assert "1 0.1041" in out  # one frame with its scale in Å, from nm
     assert out.rstrip().endswith("True")
     assert (tmp_path / "slab.vasp").exists()
+
+
+def test_every_room_is_explained():
+    page = (DOCS / "explanation" / "architecture.md").read_text("utf-8")
+    named = re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)  # first cells of the table
+    explained = set(re.findall(r"`(\w+)`", " ".join(named)))
+    source = Path(adatom.__file__).parent
+    rooms = {p.stem for p in source.iterdir() if p.name[0].isalpha() and p.suffix in ("", ".py")}
+    assert rooms == explained
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda p: p.name)
