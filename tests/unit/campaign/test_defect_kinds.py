@@ -1,4 +1,4 @@
-"""Defects of a frame, by the way that a campaign takes."""
+"""Kinds of defect through the analysis of a frame, and which engines a campaign may use."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from adatom.analysis.frame import name_defects
+from adatom.analysis.lattice import lattice_of
 from adatom.campaign.config import Config, InputOptions
-from adatom.campaign.find import frame_defects
 from adatom.campaign.simulate import check_simulation
 from adatom.core import GRAPHENE, AtomTable, EmptySites, Frame, Substitution, Vacancy
 from adatom.errors import BadInput
@@ -47,7 +48,9 @@ def test_vanadium_on_a_mo_site_and_a_missing_mo_are_two_kinds():
     )  # fmt: skip
     frame = replace(image_of(xy[kept], names[kept]), index=4)
     empty = EmptySites(xy[[gone]], np.array([0.9]))
-    lattice, found = frame_defects(frame, atoms, MOS2, config(material="MoS2"), empty.table())
+    atoms = replace(atoms, empty_sites=empty.table(frame.index))
+    lattice = lattice_of(atoms, MOS2)
+    found = name_defects(frame, atoms, lattice, MOS2)
     assert lattice is not None
     where = dict(zip(found.kind_values, found.xy, strict=True))
     assert set(where) == {Substitution("V", "Mo"), Vacancy.at("Mo")}
