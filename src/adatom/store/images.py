@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     import zarr
 
 _RESOLUTION = "0"  # name of the only resolution level
-# Hexadecimal RGB display colours of the channels: white, then colours that differ for most
-# colour-blind readers too.
+# Display colours of the channels in viewers, hexadecimal RGB.
 _COLOURS = ("FFFFFF", "FF8800", "00AAFF", "66DD66", "FF66CC", "FFDD33")
 # Errors that zarr and the metadata of a file that is not ours can raise.
 _BROKEN = (

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from adatom.core import Record
 from adatom.store import (
@@ -96,6 +97,7 @@ def run_and_kill(command: list, log: Path, rng: random.Random, stage: str) -> No
         worker.kill()
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_loses_no_finished_step_and_leaves_no_torn_file(tmp_path):
     script = tmp_path / "kill_worker.py"
     script.write_text(WORKER)

@@ -15,8 +15,6 @@ from adatom.store import (
     open_maps,
 )
 
-LEFTOVERS = (".adatom-tmp-", ".partial")
-
 
 def some_maps(i: int, shape=(2, 24, 32)) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(i)
