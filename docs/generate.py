@@ -19,6 +19,7 @@ import typer
 
 import adatom
 from adatom import core
+from adatom.campaign.reference import reference as configuration
 from adatom.cli.main import app
 from adatom.core import atoms, defects, empty_sites
 from adatom.core.columns import Column
@@ -40,6 +41,7 @@ def write_all(docs: Path) -> None:
         folder.mkdir(exist_ok=True)
     pages = {
         reference / "command-line.md": command_line(),
+        reference / "configuration.md": configuration(),
         reference / "functions.md": functions(),
         reference / "nouns.md": nouns(),
         **{reference / f"{name}.md": text for name, text in tables().items()},

@@ -3,9 +3,16 @@
 import numpy as np
 from adatom_example.engine import ENGINE
 from adatom_example.instrument import INSTRUMENT
+from adatom_example.namer import NAMER
 from adatom_example.reader import READER
 
-from adatom.conformance import check_engine, check_instrument, check_reader, rattled_graphene
+from adatom.conformance import (
+    check_defect_namer,
+    check_engine,
+    check_instrument,
+    check_reader,
+    rattled_graphene,
+)
 
 
 def test_engine():
@@ -14,6 +21,10 @@ def test_engine():
 
 def test_instrument():
     check_instrument(INSTRUMENT)
+
+
+def test_namer():
+    check_defect_namer(NAMER)
 
 
 def test_reader(tmp_path):

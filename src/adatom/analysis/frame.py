@@ -168,7 +168,7 @@ def name_defects(
     else:
         sites = EmptySites.from_table(atoms.empty_sites)
     extent = frame.calibration.extent_xy(frame.shape)
-    namer: DefectNamer = plugin(DEFECT_NAMERS, material.defect_namer)
+    namer: DefectNamer = plugin(DEFECT_NAMERS, material.defect_namer, DefectNamer)
     return namer.name_defects(atoms, lattice, material, extent, sites, frame.index, options.defects)
 
 

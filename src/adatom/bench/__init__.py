@@ -13,6 +13,7 @@ from adatom.bench.find import bench_find
 from adatom.bench.real import bench_real
 from adatom.bench.rows import Row
 from adatom.bench.speed import bench_speed
+from adatom.bench.versus import bench_versus
 from adatom.bench.whole import bench_demo, bench_movie, silicon_hits
 from adatom.errors import BadInput
 
@@ -35,6 +36,8 @@ class BenchOptions:
         Python interpreter of an environment with AtomAI, Atomap and trackpy, to run them too.
     weights
         An ensemble's file in place of the shipped one.
+    other
+        Python interpreter of an environment with another adatom, to time the two in turns.
     """
 
     data: Path | None = None
@@ -42,6 +45,7 @@ class BenchOptions:
     quick: bool = False
     peers: Path | None = None
     weights: Path | None = None
+    other: Path | None = None
 
 
 def run_benchmark(name: str, options: BenchOptions) -> list[Row]:
@@ -78,4 +82,5 @@ BENCHMARKS: dict[str, Callable[[Any, Path], list[Row]]] = {
     "find": bench_find,
     "real": bench_real,
     "speed": bench_speed,
+    "versus": bench_versus,
 }

@@ -87,6 +87,7 @@ def run_campaign(
         for warning in told:
             progress.warn(warning)
         found = find_in_movie(movie, material, config, chosen.ensemble, steps, chosen.analysed)
+        movie = movie.released()  # the page shows a few frames: memory is for simulations now
         more = (*_novelty_warnings(found), *_lattice_warnings(found.lattices))
         for warning in more:
             progress.warn(warning)

@@ -10,7 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from adatom import simulation
-from adatom.core.plugins import DEFECT_NAMERS, Plugin, plugins
+from adatom.core.plugins import DEFECT_NAMERS, Plugin, registered
+from adatom.features.defects.base import DefectNamer
 from adatom.frames.readers.base import registered_readers
 from adatom.instrument import registered_instruments
 from adatom.learning.device import describe_device
@@ -33,7 +34,7 @@ def diagnosis() -> dict[str, Any]:
     groups = {
         "instruments": registered_instruments(),
         "readers": registered_readers(),
-        "defect_namers": plugins(DEFECT_NAMERS),
+        "defect_namers": registered(DEFECT_NAMERS, DefectNamer),
     }
     parts = [*registered_engines(), *(found for group in groups.values() for found in group)]
     return {

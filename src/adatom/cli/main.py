@@ -75,7 +75,9 @@ def doctor(as_json: Json = False) -> None:
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="demo, find, speed, adapt; with --data movie, real")],
+    name: Annotated[
+        str, typer.Argument(help="demo, find, speed, adapt, versus; movie, real with --data")
+    ],
     data: Annotated[
         Path | None, typer.Option("--data", help="directory of the real micrographs")
     ] = None,
@@ -90,6 +92,10 @@ def bench(
     weights: Annotated[
         Path | None, typer.Option("--weights", help="an ensemble in place of the shipped one")
     ] = None,
+    other: Annotated[
+        Path | None,
+        typer.Option("--other", help="Python of an environment with another adatom, for versus"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure against the targets; one table, exit code 1 where one is missed."""
@@ -102,7 +108,7 @@ def bench(
             got=repr(name),
             todo="Name one of these.",
         )
-    rows = run_benchmark(name, BenchOptions(data, output, quick, peers, weights))
+    rows = run_benchmark(name, BenchOptions(data, output, quick, peers, weights, other))
     if as_json:
         print(json.dumps(rows))
     else:

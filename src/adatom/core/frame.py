@@ -121,20 +121,20 @@ class _KeptFrames:
     """
 
     def __init__(self, load: Callable[[int], ArrayLike], most_bytes: int) -> None:
-        self._load, self._most, self._held = load, most_bytes, 0
+        self.load, self._most, self._held = load, most_bytes, 0
         self._frames: dict[int, NDArray[Any]] = {}
 
     def __call__(self, index: int) -> ArrayLike:
         if index in self._frames:
             return self._frames[index]
-        image = np.asarray(self._load(index))
+        image = np.asarray(self.load(index))
         if self._held + image.nbytes <= self._most:
             self._frames[index] = image
             self._held += image.nbytes
         return image
 
     def __reduce__(self) -> tuple[type[_KeptFrames], tuple[Any, ...]]:
-        return _KeptFrames, (self._load, self._most)
+        return _KeptFrames, (self.load, self._most)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -199,6 +199,10 @@ class Movie:
     def kept(self, most_bytes: int) -> Movie:
         """Give the same frames, those that fit into so many bytes read once and kept in memory."""
         return replace(self, load=_KeptFrames(self.load, most_bytes))
+
+    def released(self) -> Movie:
+        """Give the same frames, none of them kept in memory."""
+        return replace(self, load=self.load.load) if isinstance(self.load, _KeptFrames) else self
 
 
 @dataclass(frozen=True, slots=True, eq=False)

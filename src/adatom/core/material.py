@@ -117,14 +117,6 @@ class Material:
         return self.form == "columns"
 
     @property
-    def sites_are_alike(self) -> bool:
-        """Whether every site holds the same column, of the same brightness.
-
-        The intensity at a site then tells whether it is empty, without a network.
-        """
-        return self.has_lattice and not self.is_thick and len(self.hosts()) == 1
-
-    @property
     def host(self) -> str:
         """The element of the perfect crystal's first site."""
         return self.site_species[0]

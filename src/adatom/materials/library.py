@@ -22,7 +22,7 @@ from adatom.core import GRAPHENE, KnockOnData, Material
 from adatom.core.arrays import FloatArray
 from adatom.core.composition import count_formula
 from adatom.core.material import ANY, Form
-from adatom.core.plugins import DEFECT_NAMERS, check_registered
+from adatom.core.plugins import DEFECT_NAMERS, ENGINES, check_registered
 from adatom.errors import BadInput
 from adatom.materials.projection import Projection, project
 
@@ -222,6 +222,8 @@ def _parse(text: str, source: str, folder: Path | None) -> Material:
     except tomllib.TOMLDecodeError as error:
         raise BadInput(source, expected="a TOML file", got=str(error), todo=todo) from error
     check_registered(DEFECT_NAMERS, given.defect_namer, f"{source}, defect_namer")
+    for engine in given.simulated_by:
+        check_registered(ENGINES, engine, f"{source}, simulated_by")
     others = [c.is_ for other in given.polytype for c in other.columns]
     if given.knock_on is not None and given.knock_on.element not in chemical_symbols[1:]:
         raise BadInput(

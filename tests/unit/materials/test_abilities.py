@@ -9,7 +9,6 @@ from adatom.core import GRAPHENE, KnockOnData
 from adatom.core.plugins import DEFECT_NAMERS, plugin
 from adatom.errors import BadInput
 from adatom.materials.library import load_material, material_names
-from adatom.simulation import lattice_constant_A
 
 SHEET = """
 name = "silicene"
@@ -49,7 +48,6 @@ def test_a_material_file_says_what_can_be_done_with_it(tmp_path):
     assert told.defect_namer == "bonded-sheet"
     assert told.simulated_by == ("lammps",)
     assert told.knock_on == KnockOnData("Si", 16.0, 1.0, 2.0e5, "a paper")
-    assert told.sites_are_alike
 
 
 def test_a_namer_that_nobody_brings_is_refused_with_those_there_are(tmp_path):
@@ -88,9 +86,8 @@ def test_forms_are_asked_by_what_they_mean():
     assert [m.has_lattice for m in (GRAPHENE, mos2, gold, platinum)] == [True, True, True, False]
     assert [m.has_support for m in (GRAPHENE, mos2, gold, platinum)] == [False, False, False, True]
     assert [m.is_thick for m in (GRAPHENE, mos2, gold, platinum)] == [False, False, True, False]
-    assert [m.sites_are_alike for m in (GRAPHENE, mos2, gold, platinum)] == [True] + [False] * 3
 
 
-def test_an_engine_refuses_what_it_does_not_simulate():
-    with pytest.raises(BadInput, match=r"MoS2.*it has none"):
-        lattice_constant_A("gfn1-xtb", "MoS2")
+def test_an_engine_that_nobody_brings_is_refused_with_those_there_are(tmp_path):
+    with pytest.raises(BadInput, match=r"gfn1-xtb, .*lammps.*'lamps'.*Did you mean 'lammps'"):
+        load_material(written(tmp_path, 'simulated_by = ["gfn1-xtb", "lamps"]'))

@@ -77,6 +77,7 @@ def test_doctor_lists_its_parts_with_its_name(environment):
         ("engines", "ase-tersoff"),
         ("instruments", "lattice-camera"),
         ("readers", "framestext"),
+        ("defect_namers", "stray-atoms"),
     ):
         (row,) = [row for row in found[group] if row["package"] == PACKAGE]
         assert row["name"] == name
@@ -97,4 +98,4 @@ def test_its_reader_engine_and_instrument_are_used(environment, tmp_path):
 def test_its_own_tests_pass(environment):
     tests = EXAMPLE / "tests"
     quiet = ["-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", tests]
-    assert "3 passed" in python(environment, "-m", "pytest", *quiet, tests)
+    assert "4 passed" in python(environment, "-m", "pytest", *quiet, tests)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from urllib.parse import unquote
 from xml.etree import ElementTree as ET
@@ -174,6 +175,17 @@ def test_find_only_campaign(tmp_path):
     assert "This frame has no maps." in page.text
     assert "Nothing relaxed yet." in page.text
     assert "warning" not in page.text
+
+
+def test_names_of_kinds_are_explained(tmp_path):
+    assert "Si1C3: Si bonded to 3 C; Si1C4: Si bonded to 4 C" in render(tmp_path, make_view()).text
+
+
+def test_a_material_without_an_engine_asks_for_no_simulation(tmp_path):
+    other = replace(GRAPHENE, name="silicene", simulated_by=())
+    page = render(tmp_path, make_view(material=other, structures=(), results=()))
+    assert page.text.count("No engine simulates silicene.") == 3
+    assert "adatom simulate" not in page.text
 
 
 def test_hostile_names_stay_text(tmp_path):

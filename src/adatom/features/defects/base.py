@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -34,6 +34,7 @@ class DefectOptions(BaseModel):
     )
 
 
+@runtime_checkable
 class DefectNamer(Protocol):
     """Names the defects of one frame; registered in the group ``adatom.defect_namers``.
 
