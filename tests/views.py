@@ -19,11 +19,7 @@ from adatom.core import (
     SimulationResult,
     Structure,
 )
-from adatom.report import (
-    CampaignView,
-    FrameMaps,
-    StepSummary,
-)
+from adatom.report import CampaignView, FrameMaps, StepSummary
 
 
 def lattice_xy() -> np.ndarray:

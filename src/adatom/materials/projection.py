@@ -13,9 +13,8 @@ from ase.formula import Formula
 from adatom.core.arrays import FloatArray
 from adatom.errors import BadInput
 
-_MERGE_A = (
-    0.35  # Å: atoms closer than this in projection are one column; STEM does not resolve them
-)
+# Å: atoms closer than this in projection are one column; STEM does not resolve them
+_MERGE_A = 0.35
 _REACH = 5  # largest coefficient, a count, in the combinations searched for short lattice vectors
 
 

@@ -19,6 +19,7 @@ UNCERTAIN_P = 0.9  # p_exists below which an atom is drawn dashed and counted as
 _LONGEST = 40  # characters of a name; longer ones are cut, so that labels fit
 # Control characters, which neither HTML nor fonts can show; tab and newline are allowed.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Digits to subscript digits, for formulas.
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 

@@ -32,9 +32,8 @@ from adatom.report.view import CampaignView, FrameMaps
 
 SMOOTHING_A = 0.35  # Å: standard deviation of the smoothing, a little below that of an atom's spot
 GAMMA = 0.6  # exponent of the grey scale, chosen so that C shows beside Si
-_RING_A = (
-    0.42  # Å: radius of the ring round an atom, below half a C-C bond so that rings do not touch
-)
+# Å: radius of the ring round an atom, below half a C-C bond so that rings do not touch
+_RING_A = 0.42
 _LARGEST_PX = 400  # pixels: longest edge of an image in the page, about its size on the screen
 _MANY_ATOMS = 1200  # atoms; with more, rings are drawn as pixels to keep the page small
 

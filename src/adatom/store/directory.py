@@ -18,12 +18,11 @@ from adatom.store.ledger import Ledger
 from adatom.store.lock import LOCK_NAME, DirectoryLock
 from adatom.store.tables import write_text
 
-CAMPAIGN_SCHEMA = (
-    1  # version of the directory's layout; raise it when an old adatom cannot read a new one
-)
-_CONFIG_NAME = "campaign.toml"
+# Version of the directory's layout; raise it when an old adatom cannot read a new one
+CAMPAIGN_SCHEMA = 1
+_CONFIG_NAME = "campaign.toml"  # file whose presence makes a directory a campaign
 _TABLE = "campaign"  # table of campaign.toml that adatom writes for itself
-_DO_OVER = "Name another directory with -o."
+_OTHER_DIRECTORY = "Name another directory with -o."
 
 
 class CampaignDirectory:
@@ -261,7 +260,7 @@ def _refuse_others(root: Path, fingerprint: str) -> dict[str, Any] | None:
     if not root.exists():
         return None
     if not root.is_dir():
-        raise BadInput(str(root), expected="a directory", got="a file", todo=_DO_OVER)
+        raise BadInput(str(root), expected="a directory", got="a file", todo=_OTHER_DIRECTORY)
     if not (root / _CONFIG_NAME).exists():
         # A process that is killed before it wrote the configuration leaves only these files.
         others = sorted(
@@ -274,7 +273,7 @@ def _refuse_others(root: Path, fingerprint: str) -> dict[str, Any] | None:
                 str(root),
                 expected="a new or empty directory, or a campaign",
                 got=f"no {_CONFIG_NAME} but {len(others)} other entries ({', '.join(others[:3])})",
-                todo=_DO_OVER,
+                todo=_OTHER_DIRECTORY,
             )
         return None
     _, about = _read_config(root)
@@ -284,7 +283,7 @@ def _refuse_others(root: Path, fingerprint: str) -> dict[str, Any] | None:
             expected=f"a campaign of this input (fingerprint {fingerprint})",
             got=f"one of other input (fingerprint {about['fingerprint']}"
             + (f", from {', '.join(about['source'][:3])})" if about.get("source") else ")"),
-            todo=_DO_OVER,
+            todo=_OTHER_DIRECTORY,
         )
     return about
 

@@ -55,6 +55,7 @@ CREATE TABLE IF NOT EXISTS steps (
     finished_no INTEGER UNIQUE
 ) WITHOUT ROWID
 """
+# SQL of the ledger; `_NEXT` numbers the finished steps.
 _NEXT = "(SELECT coalesce(max(finished_no), 0) + 1 FROM steps)"
 _START = """
 INSERT INTO steps (key, step, item, parents, status, seed, version, started)
@@ -83,6 +84,7 @@ _INTERRUPT = """
 UPDATE steps SET status = 'failed', error = 'interrupted: the process ended before the step did'
 WHERE status = 'running'
 """
+# Columns of a `Record`, in the order of `_record`.
 _COLUMNS = "key, step, item, parents, seed, version, seconds, output"
 _SUMMARY = """
 SELECT step,

@@ -22,7 +22,7 @@ from typing import BinaryIO
 from adatom.errors import BadInput
 from adatom.store.atomic import explained
 
-LOCK_NAME = ".adatom-lock"
+LOCK_NAME = ".adatom-lock"  # file in the campaign directory that is locked
 # Offset of the locked byte, bytes. Windows forbids reading a locked byte, so it lies far behind the
 # process number at the start of the file, which stays readable.
 _LOCKED_BYTE = 1 << 30

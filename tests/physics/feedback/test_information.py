@@ -9,12 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adatom.feedback import (
-    element_entropy,
-    existence_entropy,
-    missing_position_nats,
-    position_gain,
-)
+from adatom.feedback import element_entropy, existence_entropy, missing_position_nats, position_gain
 
 
 def test_entropies_against_a_discrete_sum():

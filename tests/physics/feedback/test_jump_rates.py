@@ -7,10 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from adatom.feedback import (
-    ManipulateOptions,
-    plan_jump,
-)
+from adatom.feedback import ManipulateOptions, plan_jump
 
 BOND = 1.42  # Å, C-C in graphene
 

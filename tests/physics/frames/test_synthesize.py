@@ -6,10 +6,7 @@ import pytest
 from adatom.core import GRAPHENE
 from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.specimen import Specimen
-from adatom.frames.simulate.synthesize import (
-    expected_image,
-    image_specimen,
-)
+from adatom.frames.simulate.synthesize import expected_image, image_specimen
 
 NONE = np.zeros((0, 2))
 

@@ -6,10 +6,7 @@ import pytest
 from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.specimen import Specimen
 from adatom.frames.simulate.synthesize import expected_image
-from adatom.materials.library import (
-    load_material,
-    material_names,
-)
+from adatom.materials.library import load_material, material_names
 
 # Bond (Å), neighbours, area of the cell (Å²), sites and further species: from the lattice constants
 # in the literature, by hand.

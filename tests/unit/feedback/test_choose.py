@@ -10,13 +10,7 @@ import pytest
 
 from adatom.core import AtomTable, Calibration, DefectTable
 from adatom.errors import BadInput
-from adatom.feedback import (
-    AdviceOptions,
-    advice_to_json,
-    advise,
-    choose_voltage,
-    existence_entropy,
-)
+from adatom.feedback import AdviceOptions, advice_to_json, advise, choose_voltage, existence_entropy
 from silicon import defect_table, sheet
 
 DAMAGE = {60.0: (1e-6, 1e-6), 80.0: (1e-3, 2e-3), 100.0: (0.3, 0.1)}  # barn

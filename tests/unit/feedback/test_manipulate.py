@@ -7,9 +7,7 @@ import polars as pl
 import pytest
 
 from adatom.core import AtomTable
-from adatom.feedback import (
-    advise_jumps,
-)
+from adatom.feedback import advise_jumps
 from silicon import defect_table, sheet
 
 

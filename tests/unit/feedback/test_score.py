@@ -9,12 +9,7 @@ import numpy as np
 import pytest
 
 from adatom.core import AtomTable, Calibration, SimulationResult
-from adatom.feedback import (
-    energy_spread,
-    existence_entropy,
-    score_defects,
-    score_disagreement,
-)
+from adatom.feedback import energy_spread, existence_entropy, score_defects, score_disagreement
 from silicon import defect_table, sheet
 
 

@@ -13,10 +13,7 @@ from adatom.frames.simulate.crystal import draw_specimen
 from adatom.frames.simulate.specimen import EMPTY_A, Specimen, lattice_sites
 from adatom.frames.simulate.synthesize import expected_image, random_labelled
 from adatom.frames.simulate.universal import random_material, universal_pair
-from adatom.materials.library import (
-    load_material,
-    material_names,
-)
+from adatom.materials.library import load_material, material_names
 
 STACKED = ("MoS2", "WS2", "MoSe2")  # materials with a stacked polytype
 CRYSTALS = tuple(n for n in material_names() if load_material(n).has_lattice)

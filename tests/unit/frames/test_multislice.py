@@ -8,11 +8,7 @@ from ase import Atoms
 
 from adatom.core import GRAPHENE
 from adatom.errors import EngineMissing
-from adatom.frames.simulate.multislice import (
-    PrismOptions,
-    atoms_of,
-    prism_image,
-)
+from adatom.frames.simulate.multislice import PrismOptions, atoms_of, prism_image
 from adatom.frames.simulate.sheet import graphene_sheet
 
 CELL = [12.0, 10.0, 2.0]

@@ -6,9 +6,7 @@ import pytest
 from adatom.core import GRAPHENE, Calibration, ScanRequest
 from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.specimen import lattice_points
-from adatom.frames.simulate.synthesize import (
-    image_request,
-)
+from adatom.frames.simulate.synthesize import image_request
 from adatom.instrument import Twin, TwinOptions
 
 

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 
 from adatom.frames.lattice.fit import fit_lattice
-from adatom.materials.library import (
-    load_material,
-)
+from adatom.materials.library import load_material
 
 
 @pytest.mark.parametrize("name", ["Pt-on-carbon", "Re-on-carbon"])

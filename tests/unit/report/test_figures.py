@@ -7,23 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from adatom.core import (
-    AtomTable,
-    Calibration,
-    Frame,
-)
-from adatom.report import (
-    figures,
-    markup,
-    structures_figures,
-    style,
-)
-from views import (
-    lattice_xy,
-    make_atoms,
-    make_frame,
-    make_structure,
-)
+from adatom.core import AtomTable, Calibration, Frame
+from adatom.report import figures, markup, structures_figures, style
+from views import lattice_xy, make_atoms, make_frame, make_structure
 
 
 def test_two_sigma_ellipse_is_true_to_scale():

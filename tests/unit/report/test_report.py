@@ -13,13 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from adatom.core import (
-    GRAPHENE,
-    Advice,
-    Calibration,
-    DefectTable,
-    SimulationResult,
-)
+from adatom.core import GRAPHENE, Advice, Calibration, DefectTable, SimulationResult
 from adatom.errors import BadInput
 from adatom.report import (
     CampaignView,

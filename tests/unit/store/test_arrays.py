@@ -7,13 +7,7 @@ import pytest
 import zarr
 
 from adatom.errors import BadInput, StepFailed
-from adatom.store import (
-    MAPS,
-    load_frames,
-    load_maps,
-    open_frames,
-    open_maps,
-)
+from adatom.store import MAPS, load_frames, load_maps, open_frames, open_maps
 
 
 def some_maps(i: int, shape=(2, 24, 32)) -> dict[str, np.ndarray]:

@@ -12,7 +12,6 @@ import tomllib
 from pathlib import Path
 
 import ase
-import ase.build
 import numpy as np
 import polars as pl
 import pytest

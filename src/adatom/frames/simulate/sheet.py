@@ -16,9 +16,8 @@ from adatom.frames.simulate.specimen import Specimen, lattice_points
 
 _REACH_A = 3.5  # Å: margin of the sheet round the field of view, wider than a spot
 _APART_A = 6.0  # Å: smallest distance of two defects, so that they share no neighbour
-_SILICON_BOND_A = (
-    1.6  # Å: projected bond of three-fold Si in graphene: Zhou et al., PRL 109, 206803 (2012)
-)
+# Å: projected bond of three-fold Si in graphene: Zhou et al., PRL 109, 206803 (2012)
+_SILICON_BOND_A = 1.6
 
 
 def graphene_sheet(

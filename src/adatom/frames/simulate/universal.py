@@ -16,6 +16,7 @@ from adatom.materials.library import load_material, material_names
 
 _BOND_A = 1.42  # Å: bond length of all random materials, that of graphene
 _NAMED = 0.3  # fraction of the frames that show a material of the library
+# The material of frames whose columns have no name, in units of the pattern.
 UNIVERSAL = Material(
     "universal", ((2.0, 0.0), (0.0, 2.0)), ((0.0, 0.0),), (ANY,), (ANY,), _BOND_A, 3, 6,
     form="columns",
