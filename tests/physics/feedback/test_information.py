@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from adatom.feedback import element_entropy, existence_entropy, missing_position_nats, position_gain
 
 
-def test_entropies_against_a_discrete_sum():
+def test_entropies_agree_with_a_discrete_sum():
     p = np.array([0.0, 0.2, 0.5, 1.0])
     assert existence_entropy(p)[[0, 3]] == pytest.approx([0, 0])
     assert existence_entropy(p)[2] == pytest.approx(math.log(2))

@@ -58,7 +58,7 @@ def test_a_transfer_function_is_one_at_zero_and_less_elsewhere(optics):
     assert probe.min() > -0.01 * probe.max()  # an intensity
 
 
-def test_nothing_passes_beyond_twice_the_aperture():
+def test_the_transfer_function_ends_at_twice_the_aperture():
     optics = Optics(semiangle_mrad=31.0)
     k = np.hypot(*FREQUENCIES)
     cut = 2 * 31e-3 / optics.wavelength_A

@@ -19,7 +19,7 @@ def clean(conditions, specimen, shape=(61, 61)):
     return expected_image(specimen, shape, GRAPHENE, conditions, np.random.default_rng(0))
 
 
-def test_probe_has_its_widths_along_its_axes():
+def test_the_probe_has_its_widths_along_its_axes():
     conditions = Conditions(
         probe_sigma_A=(0.55, 0.35), probe_angle_rad=np.radians(30), tail_fraction=0.0,
         background=0.0,
@@ -39,7 +39,7 @@ def test_silicon_is_brighter_by_the_power_of_its_charge():
     np.testing.assert_allclose(ratio, (14 / 6) ** 1.64, rtol=1e-5)
 
 
-def test_noise_is_poisson():
+def test_the_noise_of_counts_is_poisson():
     conditions = Conditions(counts=9.0, background=0.5)
     specimen, rng = lone((3.0, 3.0)), np.random.default_rng(3)
     mean = expected_image(specimen, (61, 61), GRAPHENE, conditions, rng)

@@ -64,7 +64,7 @@ def test_crystals_that_are_drawn_have_a_consistent_truth(name):
         assert foreign > 20
 
 
-def test_no_site_is_empty_on_which_an_ad_atom_lies():
+def test_a_site_below_an_ad_atom_is_not_a_vacancy():
     m, vacancies = load_material("h-BN"), 0
     for seed in range(400):
         s = draw_specimen(m, field_of(m), np.random.default_rng(seed), whole=True)
@@ -240,7 +240,7 @@ def test_universal_pairs_are_nameless_and_of_one_size():
         assert ((a.xy >= 0) & (a.xy <= extent)).all()
 
 
-def test_random_materials_have_the_bond_that_they_say():
+def test_random_materials_have_the_bond_length_that_they_state():
     for seed in range(40):
         m = random_material(np.random.default_rng(seed))
         points, _ = lattice_sites(m, (40.0, 40.0), 0.0, 0.3)

@@ -69,7 +69,7 @@ def test_fit_follows_a_bent_scan(seed):
     assert np.linalg.norm(miss, axis=1).max() < 0.1
 
 
-def test_fit_weights_decide_between_atoms():
+def test_weights_of_the_fit_decide_between_atoms():
     rng = np.random.default_rng(5)
     truth = make_lattice(0.3)
     _, sites = truth.sites_within((24.0, 20.0))
@@ -81,7 +81,7 @@ def test_fit_weights_decide_between_atoms():
     assert np.linalg.norm(miss, axis=1).max() < 0.01
 
 
-def test_no_lattice_in_random_points_or_in_a_handful():
+def test_random_points_or_too_few_have_no_lattice():
     for seed in range(10):
         points = np.random.default_rng(seed).uniform(0, 25, (250, 2))
         assert fit_lattice(points, GRAPHENE) is None

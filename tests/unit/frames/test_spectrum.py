@@ -22,7 +22,7 @@ def perfect_frame(px, seed, field=22.0):
 
 
 @pytest.mark.parametrize("px", [0.06, 0.078, 0.1, 0.13, 0.17, 0.22])
-def test_scale_is_found_blind(px):
+def test_the_scale_is_found_without_a_guess(px):
     found = estimate_scale([perfect_frame(px, seed=round(1000 * px))], GRAPHENE)
     assert found.pixel_size_A == pytest.approx(px, rel=0.03)
     assert found.contrast > TRUSTED_CONTRAST
@@ -47,7 +47,7 @@ def test_sharp_frames_are_not_read_as_their_second_ring(seed):
 
 
 @pytest.mark.parametrize("factor", [0.92, 1.0, 1.08])
-def test_of_rings_that_look_alike_the_file_is_believed(factor):
+def test_between_rings_of_one_pattern_the_pixel_size_of_the_file_decides(factor):
     """Squares whose second column is faint: rings at 1, sqrt(2) and 2 of about one brightness."""
     material, px = load_material("SrTiO3"), 0.1
     frame = square_frame(material, px, brightness=0.45)
@@ -57,7 +57,7 @@ def test_of_rings_that_look_alike_the_file_is_believed(factor):
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.75, 1.4, 2.0])
-def test_a_file_that_is_far_off_is_not_believed(factor):
+def test_a_pixel_size_of_the_file_that_is_far_off_is_ignored(factor):
     px = 0.1
     found = estimate_scale([perfect_frame(px, seed=3)], GRAPHENE, expected_A=factor * px)
     assert found.pixel_size_A == pytest.approx(px, rel=0.03)

@@ -182,7 +182,7 @@ def test_bad_structure_files_are_refused_with_a_reason(tmp_path, name, make, wor
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("MoS3", "mos2"), ("graphen", "graphene")])
-def test_a_mistyped_name_is_answered_with_the_nearest(typed, meant):
+def test_a_mistyped_name_gives_the_nearest_in_the_error(typed, meant):
     with pytest.raises(BadInput) as refused:
         load_material(typed)
     assert f"Did you mean {meant!r}?" in str(refused.value)

@@ -17,7 +17,7 @@ def test_dispersed_atoms_have_no_lattice(name):
 
 
 @pytest.mark.parametrize("typed", ["MOS2", " mos2 ", "MoS2"])
-def test_names_are_found_however_they_are_typed(typed):
+def test_names_are_found_in_any_case_and_with_spaces(typed):
     assert load_material(typed) == load_material("MoS2")
 
 
@@ -31,5 +31,5 @@ def test_names_are_found_however_they_are_typed(typed):
         ("Pt-on-carbon", (0.6 + 1.5) / 2 / 0.43),  # the probe is wider than any bond
     ],
 )
-def test_scale_is_that_of_the_pattern(name, wanted):
+def test_the_scale_follows_the_bond_or_the_probe(name, wanted):
     assert load_material(name).scale == pytest.approx(wanted, rel=1e-3)

@@ -12,7 +12,7 @@ from adatom.report import figures, markup, structures_figures, style
 from views import lattice_xy, make_atoms, make_frame, make_structure
 
 
-def test_two_sigma_ellipse_is_true_to_scale():
+def test_two_sigma_ellipses_are_true_to_scale():
     a, b, angle = 0.3, 0.1, 0.5
     c, s = math.cos(angle), math.sin(angle)
     turn = np.array([[c, -s], [s, c]])
@@ -42,7 +42,7 @@ def test_rings_and_images_share_the_pixels_origin():
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("x (Å)", "y (Å)")
 
 
-def test_sheet_folded_through_the_boundary_is_flat():
+def test_a_sheet_wrapped_at_the_boundary_is_flat():
     folded = make_structure("A", 0).to_ase()
     height = folded.cell.array[2, 2]
     folded.positions[:, 2] = np.where(np.arange(len(folded)) % 2, 0.01, height - 0.01)

@@ -95,14 +95,14 @@ def render(tmp_path, view: CampaignView) -> Page:
     return Page((tmp_path / "report.html").read_text(encoding="utf-8"))
 
 
-def test_has_every_section_and_stays_small(full):
+def test_the_page_has_every_section_and_stays_small(full):
     text, page = full
     assert tuple(i for i in page.ids if i in SECTIONS) == SECTIONS
     assert len(set(page.ids)) == len(page.ids)
     assert len(text.encode()) < 3_000_000
 
 
-def test_loads_nothing_from_outside(full):
+def test_the_page_loads_nothing_from_outside(full):
     text, page = full
     assert "http://" not in text
     assert "https://" not in text
@@ -142,7 +142,7 @@ def test_the_findings_are_told_in_sentences(full):
     assert "The scale is 2 % off the lattice." in page.text
 
 
-def test_same_view_gives_the_same_bytes_and_no_other_file(tmp_path):
+def test_the_same_view_gives_the_same_bytes_and_no_other_file(tmp_path):
     xy = lattice_xy()
     for name in ("one.html", "two.html"):
         view = make_view(frames=[make_frame(0, xy, 30)], structures=(), results=(), advice=())
@@ -151,7 +151,7 @@ def test_same_view_gives_the_same_bytes_and_no_other_file(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["one.html", "two.html"]
 
 
-def test_empty_campaign_says_what_has_not_been_done(tmp_path):
+def test_the_page_of_an_empty_campaign_names_the_missing_steps(tmp_path):
     page = render(tmp_path, CampaignView("Nothing", "a.tif", GRAPHENE, 3, directory="run-7"))
     assert tuple(i for i in page.ids if i in SECTIONS) == SECTIONS
     assert "3 frames of graphene; no atoms have been found yet." in page.text
@@ -159,7 +159,7 @@ def test_empty_campaign_says_what_has_not_been_done(tmp_path):
     assert page.images == []
 
 
-def test_find_only_campaign(tmp_path):
+def test_a_campaign_without_simulations_makes_a_page(tmp_path):
     view = make_view(
         maps=(), defects=make_defects(6, linked=False), structures=(), results=(), advice=(),
         lattice=pl.DataFrame(), warnings=(), steps=(), configuration={}, versions={},
@@ -182,7 +182,7 @@ def test_a_material_without_an_engine_asks_for_no_simulation(tmp_path):
     assert "adatom simulate" not in page.text
 
 
-def test_hostile_names_stay_text(tmp_path):
+def test_malicious_names_stay_text(tmp_path):
     structure = make_structure(HOSTILE, 0, kind=HOSTILE)
     defects = make_defects(3).data.with_columns(
         pl.lit("<b>$x").alias("kind"), pl.lit("<i>").alias("origin")
@@ -230,7 +230,7 @@ def test_only_converged_energies_set_zero_mean_and_spread():
     assert shown.result is results[0]
 
 
-def test_nothing_finite_still_makes_a_page(tmp_path):
+def test_a_campaign_without_finite_values_makes_a_page(tmp_path):
     draws = [make_structure("A", d) for d in range(2)]
     results = [relaxed(draws[0], math.nan), relaxed(draws[1], math.nan, "failed: no memory")]
     empty = SimulationResult("A", -1, "lammps", "dynamics", 300.0, math.nan, math.nan,
@@ -244,7 +244,7 @@ def test_nothing_finite_still_makes_a_page(tmp_path):
     assert not re.search(r"\bnan\b", page.text.lower())
 
 
-def test_dynamics_far_from_its_temperature_is_warned_of():
+def test_dynamics_far_from_its_temperature_gives_a_warning():
     structure = make_structure("A", -1)
     good = make_view(structures=[structure], results=[heated(structure, 300.0)], warnings=())
     bad = make_view(structures=[structure], results=[heated(structure, 300.0, 480.0)], warnings=())
@@ -254,7 +254,7 @@ def test_dynamics_far_from_its_temperature_is_warned_of():
     assert run.canonical_sd_K == pytest.approx(300 * math.sqrt(2 / (3 * 32)))
 
 
-def test_picture_is_wide_and_says_what_is_missing(tmp_path):
+def test_the_campaign_figure_is_wide_and_names_missing_parts(tmp_path):
     write_picture(make_view(), tmp_path / "full.png")
     header = (tmp_path / "full.png").read_bytes()[:24]
     assert header.startswith(b"\x89PNG")
@@ -264,7 +264,7 @@ def test_picture_is_wide_and_says_what_is_missing(tmp_path):
     assert {"no supercell yet", "no energies yet", "no dynamics yet"} <= said
 
 
-def test_bad_parts_are_refused(tmp_path):
+def test_maps_of_wrong_shape_and_bad_tables_are_refused(tmp_path):
     with pytest.raises(BadInput, match="one map a class"):
         FrameMaps(0, ("C",), np.zeros((2, 8, 8)), np.zeros((2, 8, 8)), Calibration(0.1))
     with pytest.raises(BadInput, match="column 'frame'"):

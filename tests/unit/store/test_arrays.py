@@ -100,7 +100,7 @@ def test_a_torn_or_changed_chunk_is_noticed(tmp_path):
     assert frames.read(0).shape == (64, 64)
 
 
-def test_another_shape_is_refused_and_more_frames_are_welcome(tmp_path):
+def test_another_shape_is_refused_and_more_frames_are_appended(tmp_path):
     path = tmp_path / "maps.zarr"
     output = open_maps(path, 2, ("C", "Si"), (24, 32), 0.15).write(1, **some_maps(1))
     for classes, shape, pixel in (

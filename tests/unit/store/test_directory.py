@@ -92,7 +92,7 @@ def test_a_campaign_is_made_and_opened_again(tmp_path):
     assert CampaignDirectory.existing(root, read_only=True).config["seed"] == 9
 
 
-def test_foreign_directories_are_refused_and_untouched(tmp_path):
+def test_other_directories_are_refused_and_unchanged(tmp_path):
     with CampaignDirectory.open(tmp_path / "theirs", CONFIG, "f1"):
         pass
     (tmp_path / "photos").mkdir()

@@ -314,7 +314,7 @@ def test_a_half_rewritten_result_is_noticed(tmp_path):
         read_result(stem)
 
 
-def test_the_table_of_results(tmp_path):
+def test_the_table_of_results_has_one_row_per_result_and_its_schema(tmp_path):
     table = results_table([result(), result(draw=-1, energy_sd_eV=float("nan"))])
     assert table.schema == RESULTS_SCHEMA
     assert table["draw"].to_list() == [2, -1]
