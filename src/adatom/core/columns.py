@@ -36,7 +36,7 @@ def schema_of(columns: Mapping[str, Column]) -> pl.Schema:
 
     Examples
     --------
-    >>> schema_of({"x_A": Column(pl.Float64(), "Å", "Position along the columns.")})
-    Schema({'x_A': Float64})
+    >>> dict(schema_of({"x_A": Column(pl.Float64(), "Å", "Position along the columns.")}))
+    {'x_A': Float64}
     """
     return pl.Schema({name: column.dtype for name, column in columns.items()})
