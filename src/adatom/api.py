@@ -134,6 +134,12 @@ def find(
         How atoms are found. Probabilities hold for the options that the ensemble was calibrated
         with; others give a warning.
 
+    Warns
+    -----
+    UserWarning
+        If the lattice contradicts the pixel size (the message has both values and says which one is
+        used), a scale had to be assumed, or the options are not those of the calibration.
+
     Returns
     -------
     All atoms of all frames; `AtomTable.data` is a polars table.
@@ -148,8 +154,7 @@ def find(
     >>> import adatom as ad
     >>> frames, pixel_size_A = ad.example_frames(1)
     >>> atoms = ad.find(frames, pixel_size_A=pixel_size_A)
-    >>> sure = atoms.data.filter(atoms.data["p_exists"] > 0.5)
-    >>> sorted(set(sure["element"]))
+    >>> sorted(set(atoms.elements[atoms.is_likely].tolist()))
     ['C', 'Si']
     """
     chosen = read_material(material, zone_axis)
@@ -157,8 +162,9 @@ def find(
     unknown = uncalibrated(ensemble.card, options or FindOptions())
     if unknown:
         warnings.warn(unknown, stacklevel=2)
-    movie = frames if isinstance(frames, Movie) else read(frames, pixel_size_A=pixel_size_A)
-    movie, _ = settle_scale(movie, chosen, trust=trust_scale)
+    movie, notes = _open(frames, chosen, pixel_size_A, trust_scale=trust_scale)
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
     analysis = AnalysisOptions(find=options or FindOptions())
     return AtomTable.concat(r.atoms for r in analyse_movie(movie, ensemble, chosen, analysis))
 
@@ -215,8 +221,9 @@ def adapt(
     """
     chosen = read_material(material, zone_axis)
     ensemble = read_ensemble(material, zone_axis, weights)
-    movie = frames if isinstance(frames, Movie) else read(frames, pixel_size_A=pixel_size_A)
-    movie, _ = settle_scale(movie, chosen, trust=trust_scale)
+    movie, notes = _open(frames, chosen, pixel_size_A, trust_scale=trust_scale)
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
     first = min((options or AdaptOptions()).frames, len(movie))
     some = [movie[i] for i in range(first)]
     return adapt_ensemble(
@@ -486,6 +493,20 @@ def advise(
         results=results,
         voltage_kV=voltage_kV,
     )
+
+
+def _open(
+    frames: Frames, material: Material, pixel_size_A: float | None, *, trust_scale: bool
+) -> tuple[Movie, tuple[str, ...]]:
+    """Read frames and check their scale; gives the movie and what the user should know of it.
+
+    The notes of a `Movie` are not repeated: the user read it and has them in `Movie.notes`.
+    """
+    if isinstance(frames, Movie):
+        return settle_scale(frames, material, trust=trust_scale)
+    movie = read(frames, pixel_size_A=pixel_size_A)
+    settled, notes = settle_scale(movie, material, trust=trust_scale)
+    return settled, (*movie.notes, *notes)
 
 
 def _defaults() -> Config:

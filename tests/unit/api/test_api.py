@@ -164,3 +164,18 @@ def test_options_that_the_networks_were_not_calibrated_for_give_a_warning(tmp_pa
     weights.save(ensemble, tmp_path / "mine.safetensors")
     with pytest.warns(UserWarning, match="not calibrated"):
         ad.find(small, pixel_size_A=pixel_size_A, weights=tmp_path / "mine.safetensors")
+
+
+def test_a_pixel_size_that_the_lattice_contradicts_gives_a_warning_with_both_values():
+    frames, pixel_size_A = ad.example_frames(1)
+    wrong = round(1.2 * pixel_size_A, 4)
+    with pytest.warns(UserWarning, match=f"pixel size given is {wrong:.4g} Å") as told:
+        atoms = ad.find(frames, pixel_size_A=wrong)
+    (message,) = [str(w.message) for w in told]
+    assert "the graphene lattice says 0.10" in message
+    far = atoms.xy[:, 0].max()
+    assert far == pytest.approx(pixel_size_A * frames.shape[2], rel=0.05)
+    with pytest.warns(UserWarning, match="kept as given") as told:
+        kept = ad.find(frames, pixel_size_A=wrong, trust_scale=True)
+    assert len(told) == 1
+    assert kept.xy[:, 0].max() == pytest.approx(wrong * frames.shape[2], rel=0.05)

@@ -217,7 +217,7 @@ def test_another_crystal_goes_from_frames_to_a_page(tmp_path):
     table = {"input": {"paths": (str(frames),), "pixel_size_A": 0.15}, "material": str(toml),
              "weights": str(path), "adapt": "never"}  # fmt: skip
     done = run_campaign(parse_config(table, "test"), tmp_path / "out")
-    assert any("not built yet" in w for w in done.summary["warnings"])
+    assert any("no engine simulates MoSe2-plain" in w for w in done.summary["warnings"])
     assert set(done.summary["elements"]) <= {"Mo", "Se2"}
     atoms = pl.read_parquet(tmp_path / "out" / "atoms.parquet")
     assert len(atoms) == pytest.approx(len(truth.xy), rel=0.15)

@@ -254,6 +254,7 @@ def test_a_scale_off_the_lattice_is_named_with_both_values(face, frames, tmp_pat
     )  # fmt: skip
     assert answer.code == 0, answer.err
     assert f"{given:.4g} Å" in answer.err
+    assert answer.err.count("lattice says") == 1
     summary = json.loads(answer.out)
     says = float(answer.err.split("lattice says ")[1].split()[0])
     assert says == pytest.approx(PIXEL_A, rel=0.03)
@@ -497,7 +498,7 @@ def test_no_campaign(face, tmp_path, command):
     ("old", "new", "words"),
     [
         ("[simulate]", "[simulate]\ndrawz = 3", ("simulate.drawz",)),
-        ("draws = 4", "draws = 0", ("--draws", "0")),
+        ("draws = 4", "draws = 0", ("simulate.draws", "0")),
         ("production_ps = 10.0", "production_ps = inf", ("dynamics.production_ps", "inf")),
         ("production_ps = 10.0", 'production_ps = "long"', ("dynamics.production_ps", "long")),
         ("[simulate]", "[simulate", ("no TOML",)),

@@ -309,7 +309,6 @@ def test_every_step_is_in_the_ledger(simulated):
     assert count == {
         "adapt": 1,
         "find": 3,
-        "defects": 3,
         "link": 1,
         "supercells": 1,
         "relax": 2,

@@ -119,12 +119,12 @@ class Faulty(TwinInstrument):
     def __init__(self, fault):
         self.fault, self.opened = fault, 0
 
-    def open(self, options, material):
+    def open(self, options, material, *, seed=0):
         if self.fault == "options" and not hasattr(options, "sheet_A"):
             return None
         self.opened += 1
         seed = self.opened if self.fault == "seed" else 7
-        twin = super().open(options.model_copy(update={"seed": seed}), material)
+        twin = super().open(options, material, seed=seed)
         scan, fault = twin.scan, self.fault
 
         def faulty(request):

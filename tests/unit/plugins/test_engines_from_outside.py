@@ -139,7 +139,7 @@ def test_simulate_takes_engines_of_other_packages(springs):
 def test_a_draw_that_an_engine_refuses_is_a_failed_result(springs, tmp_path):
     atoms = graphene(size=(2, 2, 1), a=2.46, vacuum=5.0)
     atoms.symbols[0] = "Si"
-    given = SimulationTask(Structure.from_ase(atoms), "relax", "springs")
+    given = SimulationTask(Structure.from_ase(atoms), "relax", "springs", material=GRAPHENE)
     result = run_or_report(partial(relax, options=RelaxOptions()), given)
     assert result.status == "failed: elements for springs: expected C, got Si"
     write_result(tmp_path / "kept", result)
