@@ -261,4 +261,4 @@ def _misfit(frame: Frame, xy: FloatArray, material: Material, options: RefineOpt
     noise = fit.optics.noise
     # The noise is learned with the atoms, and takes for noise what they leave: undo that.
     usual = max(noise.constant + noise.gain * float(frame.data.mean()), noise.least)
-    return fit.misfit * usual * noise.correlation
+    return fit.reduced_chi2 * usual * noise.correlation

@@ -34,7 +34,7 @@ _LEAST_P = 1e-4
 _MOST_SITES = 4  # of a cell: more could stand in too many orders
 
 
-def can_speak(material: Material) -> bool:
+def has_distinct_sublattices(material: Material) -> bool:
     """Tell whether a material's columns can speak for each other.
 
     It takes sites of at least two kinds, few enough of them for their orders to be tried, and one
@@ -45,7 +45,7 @@ def can_speak(material: Material) -> bool:
     return several and material.has_lattice and not material.polytypes
 
 
-def neighbours_say(xy: FloatArray, p: FloatArray, material: Material) -> FloatArray:
+def sublattice_log_likelihood(xy: FloatArray, p: FloatArray, material: Material) -> FloatArray:
     """Log-likelihood of each host for every column, by the columns around it.
 
     Parameters
@@ -55,7 +55,7 @@ def neighbours_say(xy: FloatArray, p: FloatArray, material: Material) -> FloatAr
     p
         Probability of each class for each, shape (atom, class); classes are `material.species`.
     material
-        The crystal, one for which `can_speak`.
+        The crystal, one for which `has_distinct_sublattices`.
 
     Returns
     -------
@@ -126,7 +126,7 @@ def _sums(xy: FloatArray, values: FloatArray, step: float, reach: int) -> FloatA
     return out
 
 
-def ordered(
+def with_sublattice_evidence(
     xy: FloatArray, p: FloatArray, material: Material, weights: tuple[float, float]
 ) -> FloatArray:
     """Probability of each class, with what the neighbours say.
@@ -134,20 +134,20 @@ def ordered(
     Parameters
     ----------
     xy, p, material
-        See `neighbours_say`.
+        See `sublattice_log_likelihood`.
     weights
-        Of a column's own word and of its neighbours', from `fit_order`.
+        Of a column's own word and of its neighbours', from `fit_sublattice_weights`.
 
     Returns
     -------
     Shape (atom, class). What is no host keeps its probability.
     """
-    if not can_speak(material) or weights == (1.0, 0.0):
+    if not has_distinct_sublattices(material) or weights == (1.0, 0.0):
         return p
-    return _joined(p, neighbours_say(xy, p, material), _hosts(material), weights)
+    return _joined(p, sublattice_log_likelihood(xy, p, material), _hosts(material), weights)
 
 
-def fit_order(
+def fit_sublattice_weights(
     parts: list[tuple[FloatArray, FloatArray, IntArray]], material: Material
 ) -> tuple[float, float]:
     """Fit how much a column's own word counts, and its neighbours'.
@@ -164,9 +164,11 @@ def fit_order(
     Weights of maximum likelihood; 1 and 0, which change nothing, where there is nothing to learn.
     """
     hosts = _hosts(material)
-    if not can_speak(material):
+    if not has_distinct_sublattices(material):
         return 1.0, 0.0
-    kept = [(p, neighbours_say(xy, p, material), true) for xy, p, true in parts if len(xy)]
+    kept = [
+        (p, sublattice_log_likelihood(xy, p, material), true) for xy, p, true in parts if len(xy)
+    ]
     if not kept:
         return 1.0, 0.0
     p, said, true = (np.concatenate(part) for part in zip(*kept, strict=True))

@@ -9,15 +9,14 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from adatom.core import GRAPHENE, Calibration, Frame
 from adatom.errors import BadInput
-from adatom.features.candidates.beyond_border import ghosts
-from adatom.features.refinement import fit as fitting
+from adatom.features.candidates.beyond_border import atoms_beyond_border
 from adatom.features.refinement import refine as refinement
-from adatom.features.refinement.binning import sample
+from adatom.features.refinement.binning import bin_frame
 from adatom.features.refinement.fit import Fit, Optics
 from adatom.features.refinement.image_model import Probe
 from adatom.features.refinement.noise import Noise
-from adatom.features.refinement.refine import Refined, RefineOptions, refine
-from adatom.features.scaled_lengths import refined_times
+from adatom.features.refinement.refine import Refined, RefineOptions, refine, tiles
+from adatom.features.scaled_lengths import scale_refined
 from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.specimen import Specimen, lattice_points
 from adatom.frames.simulate.synthesize import image_specimen
@@ -29,53 +28,50 @@ def start_of(truth, scale=0.06, seed=0):
 
 
 def run(truth, start, **options) -> Refined:
-    outside = ghosts(start, extent(truth.frame), GRAPHENE)
+    outside = atoms_beyond_border(start, extent(truth.frame), GRAPHENE)
     return refine(truth.frame, start, RefineOptions(**options), outside)
 
 
-def fitted(truth) -> Fit:
-    """A fit of a whole frame that has run."""
+def fit_of(truth) -> Fit:
+    """A fit of a whole frame that has not run."""
     start = start_of(truth)
-    outside = ghosts(start, extent(truth.frame), GRAPHENE)
-    view = sample(truth.frame)
-    rc, px = view.rc(np.concatenate([start, outside])), view.calibration.pixel_size_A
+    outside = atoms_beyond_border(start, extent(truth.frame), GRAPHENE)
+    binned = bin_frame(truth.frame)
+    rc, px = binned.rc(np.concatenate([start, outside])), binned.calibration.pixel_size_A
     sigma2 = (0.42 / px) ** 2
-    level = float(view.data.mean())
+    level = float(binned.data.mean())
     optics = Optics(
         Probe(np.array([sigma2, 0.0, sigma2]), np.array([0.1, 0.0])),
         Noise(0.1 * level, 1.0, 1.0, 0.05 * level), px,
     )  # fmt: skip
-    fit = Fit(view.data, rc, np.arange(len(rc)) >= len(start), optics, RefineOptions())
-    fit.run(RefineOptions().iterations)
-    return fit
+    return Fit(binned.data, rc, np.arange(len(rc)) >= len(start), optics, RefineOptions())
 
 
 def test_no_error_bar_runs_away_whatever_lies_beyond_the_border():
-    """Messages around small rings of badly seen atoms must not take more than there is."""
+    """Belief propagation around small rings of faint atoms must not exceed the exact inverse."""
     worst = 0.0
     for seed in range(8):
         truth = graphene_frame(400 + seed, px=0.15, counts=100.0)
-        fit = fitted(truth)
+        fit = fit_of(truth)
+        fit.run(RefineOptions().iterations)
         weight = (1.0 / fit.noise.variance(fit.model())).astype(np.float32)
-        info, prior = fit._information(weight), fit._prior(fit.typical())
+        info, prior = fit.information(weight), fit.prior()
         dense = np.linalg.inv(info.matrix(prior).toarray())
-        found = np.einsum("nii->ni", info.covariance(prior, fit.ghost))
+        found = np.einsum("nii->ni", info.covariance(prior, fit.outside))
         ratio = found / np.diag(dense).reshape(-1, 3)
-        worst = max(worst, float(ratio[~fit.ghost].max()))
+        worst = max(worst, float(ratio[~fit.outside].max()))
     assert worst < 1.5
 
 
 @pytest.mark.parametrize("counts", [0.2, 2.0, 30.0, 300.0])
 def test_no_step_makes_the_fit_worse(counts):
     truth = graphene_frame(420, px=0.14, counts=counts, silicon=[(6, 6)], missing=[(11, 9)])
-    fit = fitted(truth)
-    fit.rc, fit.amplitude = fit.start.copy(), np.full(len(fit.start), counts)
-    fit.level = np.full(len(fit.level), 0.1 * counts)
-    fit.forget()
-    values = [fit._state()[1]]
+    fit = fit_of(truth)
+    fit.set_start(counts, 0.1 * counts)
+    values = [fit.objective()]
     for _ in range(8):
         fit.step()
-        values.append(fit._state()[1])
+        values.append(fit.objective())
     assert (np.diff(values) <= 1e-6 * fit.data.size).all(), values
     assert values[-1] < values[0]
 
@@ -101,7 +97,7 @@ def test_refinement_comes_near_to_the_bound(counts, px):
         refined, keep = run(truth, start_of(truth)), inner(truth.frame, truth.xy, 1.5)
         error.append((refined.xy - truth.xy)[keep])
         said.append(np.einsum("nii->ni", refined.covariance)[keep])
-        assert refined.misfit == pytest.approx(1.0, abs=0.05)
+        assert refined.reduced_chi2 == pytest.approx(1.0, abs=0.05)
     said = np.median(np.concatenate(said)) ** 0.5
     assert rms(np.concatenate(error)) < 1.2 * said
     # Isolated atom, Poisson noise, no background (Cramér-Rao): sigma / sqrt(detected electrons).
@@ -162,7 +158,7 @@ def test_jitter_of_scan_lines_is_measured_and_taken_out(monkeypatch):
         return rms(np.concatenate(x)), rms(np.concatenate(y)), [r.optics.jitter_A for r in found]
 
     x, y, jitter = x_errors()
-    monkeypatch.setattr(fitting, "_LEAST_LINES", 10**9)  # too few lines to tell: none is corrected
+    monkeypatch.setattr(Fit, "fit_line_shifts", lambda _: None)  # no line is corrected
     x_without, y_without, none = x_errors()
     assert np.mean(jitter) == pytest.approx(0.1, rel=0.2)
     assert none == [0.0] * 3
@@ -176,13 +172,13 @@ def test_lines_that_do_not_jitter_are_left_where_they_are():
         assert run(truth, start_of(truth)).optics.jitter_A == 0.0
 
 
-def test_tiles_give_what_the_whole_frame_gives(monkeypatch):
+def test_tiles_give_what_the_whole_frame_gives():
     truth = graphene_frame(470, px=0.15, counts=20.0, field=(38, 34), silicon=[(19, 17)])
     start = start_of(truth)
     whole = run(truth, start)
-    monkeypatch.setattr(refinement, "_TILE_PX", 90)
-    tiled = run(truth, start)
-    assert len(refinement._tiles(truth.frame.shape)) == 9
+    outside = atoms_beyond_border(start, extent(truth.frame), GRAPHENE)
+    tiled = refine(truth.frame, start, outside_xy=outside, tile_px=90)
+    assert len(tiles(truth.frame.shape, 90)) == 9
     moved = np.linalg.norm(tiled.xy - whole.xy, axis=1)
     keep = inner(truth.frame, truth.xy, 1.0)
     assert moved[keep].max() < 0.02
@@ -193,10 +189,9 @@ def test_tiles_give_what_the_whole_frame_gives(monkeypatch):
     assert np.percentile(np.abs(np.log(ratio[keep])), 95) < 0.15
 
 
-def test_refinement_tiles_cover_every_pixel_once(monkeypatch):
-    monkeypatch.setattr(refinement, "_TILE_PX", 90)
+def test_refinement_tiles_cover_every_pixel_once():
     count = np.zeros((301, 97), dtype=int)
-    for rows, cols in refinement._tiles(count.shape):
+    for rows, cols in tiles(count.shape, 90):
         count[rows, cols] += 1
     assert (count == 1).all()
 
@@ -222,7 +217,7 @@ def test_odd_and_small_frames_are_refined(shape):
     frame = replace(truth.frame, data=truth.frame.data[: shape[0], : shape[1]].copy())
     xy = truth.xy[np.all(truth.xy <= extent(frame), axis=1)]
     start = xy + np.random.default_rng(0).normal(0.0, 0.05, xy.shape)
-    refined = refine(frame, start, None, ghosts(start, extent(frame), GRAPHENE))
+    refined = refine(frame, start, None, atoms_beyond_border(start, extent(frame), GRAPHENE))
     assert refined.xy.shape == xy.shape
     assert np.isfinite(refined.covariance).all()
     assert (
@@ -238,7 +233,7 @@ def test_a_fit_says_how_far_the_start_was_trusted():
     start = start_of(truth)
     tight, loose = (refine(truth.frame, start, RefineOptions(start_sigma_A=s)) for s in (0.02, 0.2))
     assert (tight.start_sigma_A, loose.start_sigma_A) == (0.02, 0.2)
-    assert refined_times(loose, 1.5).start_sigma_A == pytest.approx(0.3)
+    assert scale_refined(loose, 1.5).start_sigma_A == pytest.approx(0.3)
     moved = [np.linalg.norm(r.xy - start, axis=1).mean() for r in (tight, loose)]
     assert moved[0] < 0.02 < moved[1]
 
@@ -259,7 +254,7 @@ def test_no_atoms_give_no_rows():
     refined = refine(Frame(noise, Calibration(0.12)), NONE)
     assert refined.xy.shape == (0, 2)
     assert refined.covariance.shape == (0, 2, 2)
-    assert len(refined.amplitude) == len(refined.amplitude_sd) == len(refined.level) == 0
+    assert len(refined.amplitude) == len(refined.amplitude_sd) == len(refined.background) == 0
 
 
 @pytest.mark.parametrize("kind", ["constant", "a pixel without a number"])
@@ -300,7 +295,9 @@ def test_ghosts_stand_where_the_sheet_goes_on(seed):
     rng, far = np.random.default_rng(seed), (16.0, 13.0)
     sites = lattice_points(GRAPHENE, far, 4.0, rng.uniform(0, 6)) + rng.uniform(-1, 1, 2)
     inside = np.all((sites >= 0) & (sites <= far), axis=1)
-    found = ghosts(sites[inside] + rng.normal(0, 0.03, (inside.sum(), 2)), far, GRAPHENE)
+    found = atoms_beyond_border(
+        sites[inside] + rng.normal(0, 0.03, (inside.sum(), 2)), far, GRAPHENE
+    )
     beyond = sites[~inside]
     distance, which = cKDTree(beyond).query(found)
     assert np.mean(distance < 0.3) > 0.9
@@ -313,7 +310,7 @@ def test_ghosts_stand_where_the_sheet_goes_on(seed):
 def test_there_are_no_ghosts_of_nothing():
     for n in range(4):
         xy = np.random.default_rng(n).uniform(3.0, 9.0, (n, 2))
-        assert ghosts(xy, (12.0, 12.0), GRAPHENE).shape == (0, 2)
+        assert atoms_beyond_border(xy, (12.0, 12.0), GRAPHENE).shape == (0, 2)
 
 
 def test_linear_algebra_is_held_to_one_thread_and_let_go_again(monkeypatch):
@@ -323,9 +320,11 @@ def test_linear_algebra_is_held_to_one_thread_and_let_go_again(monkeypatch):
         return {p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas"}
 
     seen = []
-    inner = refinement.learn
+    inner = refinement.fit_probe_and_noise
     monkeypatch.setattr(
-        refinement, "learn", lambda *a, **k: (seen.append(threads()), inner(*a, **k))[1]
+        refinement,
+        "fit_probe_and_noise",
+        lambda *a, **k: (seen.append(threads()), inner(*a, **k))[1],
     )
     rng = np.random.default_rng(0)
     with threadpool_limits(limits=2, user_api="blas"):

@@ -19,7 +19,13 @@ from adatom.features.calibration.calibrator import (
 from adatom.features.calibration.occupancy import class_features, fit_exists, state_features
 from adatom.features.candidates.locate import Candidates, locate
 from adatom.features.find import FindOptions, _p_classes, find_candidates
-from adatom.features.novelty.frame import _NAMES, Novelty, describe, fit_novelty, share_sure
+from adatom.features.novelty.frame import (
+    DESCRIPTIONS,
+    OodModel,
+    confident_share,
+    describe,
+    fit_ood_model,
+)
 from adatom.features.refinement.fit import Optics, RefineOptions
 from adatom.features.refinement.image_model import Probe
 from adatom.features.refinement.noise import Noise
@@ -92,6 +98,11 @@ def candidates_of(atom, foreign=0.0, vacant=0.0, peak=None):
     )  # fmt: skip
 
 
+def p_impurity(calibrator, candidates, refined):
+    """Probability that the atom of each site is not of the first class."""
+    return calibrator.p_classes(candidates, refined)[:, 1:].sum(axis=1)
+
+
 def refined_of(candidates, amplitude, *, shift=(0.0, 0.0), sigma=0.02):
     n = len(candidates.xy)
     # The fit's covariance has the prior in it; `sigma` is that of the counts alone.
@@ -117,13 +128,13 @@ def test_probabilities_are_probabilities_and_rise_with_the_evidence(which, reque
     assert p[0] < 0.2 < 0.9 < p[-1]
     assert (np.diff(p) > -0.01).all()
     two = candidates_of(ones, rising)
-    p = calibrator.p_foreign(two, refined_of(two, ones))
+    p = p_impurity(calibrator, two, refined_of(two, ones))
     assert 0 <= p.min() <= p.max() <= 1
     assert (np.diff(p) >= 0).all()
     assert p[0] < 0.01
     assert p[-1] > 10 * p[0]
     three = candidates_of(ones, 0.5 * ones)
-    bright = calibrator.p_foreign(three, refined_of(three, np.geomspace(0.5, 4.0, 50)))
+    bright = p_impurity(calibrator, three, refined_of(three, np.geomspace(0.5, 4.0, 50)))
     assert bright[-1] > bright[0]
     four = candidates_of(1 - rising, vacant=rising)
     p = calibrator.p_states(four, refined_of(four, 1 - rising))[1]
@@ -173,7 +184,7 @@ def test_existence_is_bent_to_the_share_that_is_true():
 def test_without_foreign_species_all_are_alike(fitted):
     only = candidates_of(np.linspace(0.2, 1.0, 9))
     only = replace(only, mass=only.mass[:, [0, 2]])
-    assert np.ptp(fitted.p_foreign(only, refined_of(only, np.ones(9)))) == 0
+    assert np.ptp(p_impurity(fitted, only, refined_of(only, np.ones(9)))) == 0
 
 
 def sites_of_classes(species, rng, *, brightness=(3.0, 2.0, 1.0)):
@@ -205,7 +216,7 @@ def test_each_of_several_classes_is_told_from_the_others():
     p = calibrator.p_classes(sites, refined)
     assert p.shape == (180, 3)
     np.testing.assert_allclose(p.sum(axis=1), 1.0)
-    np.testing.assert_allclose(calibrator.p_foreign(sites, refined), 1.0 - p[:, 0], atol=1e-12)
+    np.testing.assert_allclose(p_impurity(calibrator, sites, refined), 1.0 - p[:, 0], atol=1e-12)
     assert (np.argmax(p, axis=1) == species).mean() > 0.9
     assert Calibrator.model_validate_json(calibrator.model_dump_json()) == calibrator
 
@@ -227,7 +238,7 @@ def test_with_one_foreign_class_its_row_is_a_logistic_model(shipped):
     (row,) = shipped.foreign
     logits = class_features(sites, refined) @ np.array(row)
     p = 1 / (1 + np.exp(-logits))
-    np.testing.assert_allclose(shipped.p_foreign(sites, refined), p, atol=1e-12)
+    np.testing.assert_allclose(p_impurity(shipped, sites, refined), p, atol=1e-12)
 
 
 def test_an_atom_is_compared_with_its_own_class():
@@ -403,7 +414,7 @@ def test_an_ensemble_is_calibrated_and_measured_on_held_out_frames(ensemble):
     assert FindOptions.model_validate(made.card["options"]) == options
     assert made.networks is bare.networks
     Calibrator.model_validate(made.card["calibration"])
-    Novelty.model_validate(made.card["novelty"])
+    OodModel.model_validate(made.card["novelty"])
     scores = made.card["scores"]
     assert scores["frames"] >= 4
     assert all(0 <= band["f1"] <= 1 for band in scores["bands"])
@@ -444,11 +455,11 @@ def test_matching_is_one_to_one_and_near_first():
 
 @pytest.fixture(scope="module")
 def distance(ensemble):
-    novelty = Novelty.model_validate(ensemble.card["novelty"])
+    novelty = OodModel.model_validate(ensemble.card["novelty"])
 
     def of(frame: Frame) -> tuple[float, float]:
         found = find_candidates(frame, predict_tiles(frame, ensemble), GRAPHENE, FindOptions())
-        d = novelty.distance(describe(*found, GRAPHENE, OPTIONS))
+        d = novelty.score(describe(*found, GRAPHENE, OPTIONS))
         return d, novelty.share_farther(d)
 
     return of
@@ -491,10 +502,10 @@ def test_frames_of_training_are_rarely_flagged(ensemble):
 
 
 def test_atoms_are_sure_by_their_share_of_what_is_to_be_expected():
-    assert share_sure(np.array([0.95, 0.99, 0.5, 0.06])) == pytest.approx(1.94 / 2.5)
-    assert share_sure(np.full(300, 0.4)) == 0.0
-    assert share_sure(np.zeros(0)) == 0.0
-    assert share_sure(np.zeros(5)) == 0.0
+    assert confident_share(np.array([0.95, 0.99, 0.5, 0.06])) == pytest.approx(1.94 / 2.5)
+    assert confident_share(np.full(300, 0.4)) == 0.0
+    assert confident_share(np.zeros(0)) == 0.0
+    assert confident_share(np.zeros(5)) == 0.0
 
 
 @pytest.mark.parametrize("spacing_A", [1.8, 2.0, 2.3, 2.6])
@@ -528,19 +539,19 @@ def test_too_few_sites_are_infinitely_far(distance):
 def test_a_fitted_distance_has_its_share_of_its_own_frames_beyond():
     rng = np.random.default_rng(0)
     sigma = rng.uniform(-5, -2, 600)
-    rows = sigma[:, None] * 0.1 + rng.normal(0, 0.2, (600, 1 + len(_NAMES)))
+    rows = sigma[:, None] * 0.1 + rng.normal(0, 0.2, (600, 1 + len(DESCRIPTIONS)))
     rows[:, 0] = sigma
     rows[7, 3] = np.nan  # a frame with too few sites
     rows[8, 1] += 9.0
-    novelty = fit_novelty(rows)
-    again = Novelty.model_validate(novelty.model_dump())
-    d = np.array([again.distance(r) for r in np.delete(rows, 7, axis=0)])
+    novelty = fit_ood_model(rows)
+    again = OodModel.model_validate(novelty.model_dump())
+    d = np.array([again.score(r) for r in np.delete(rows, 7, axis=0)])
     assert 0.01 < (d > 1).mean() < 0.12
-    assert again.distance(rows[7]) == np.inf
+    assert again.score(rows[7]) == np.inf
     assert np.mean([again.share_farther(x) < 0.05 for x in d]) == pytest.approx(0.05, abs=0.01)
     far = rows[0].copy()
     far[1] += 15.0  # a far wider probe
-    assert again.share_farther(again.distance(far)) == 0.0
+    assert again.share_farther(again.score(far)) == 0.0
     # One frame far from all others does not make the ones before it less rare.
     for x in np.sort(d)[-6:-1]:
         assert again.share_farther(x * 1.001) == pytest.approx(np.mean(d > x), abs=0.003)

@@ -37,7 +37,7 @@ def determinant(theta: FloatArray, widening: FloatArray | float = 0.0) -> float:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PartAtoms:
+class PatchAtoms:
     """Atoms of a part and around it, in binned pixels of the part.
 
     Parameters
@@ -88,7 +88,7 @@ class Canvas:
         Drawn pixels along a binned one.
     """
 
-    def __init__(self, shape: tuple[int, ...], px: float, atoms: PartAtoms, finer: int) -> None:
+    def __init__(self, shape: tuple[int, ...], px: float, atoms: PatchAtoms, finer: int) -> None:
         self.px = px / finer
         self._margin = int(np.ceil(MARGIN_A / self.px))
         self._shape = shape
@@ -106,14 +106,14 @@ class Canvas:
 
     def slope(self, theta: FloatArray, amplitude: FloatArray, lines: FloatArray) -> Image:
         """Derivative along columns, per pixel."""
-        along = self._grid.along_columns(self._kernel(theta))
+        along = self._grid.column_derivative(self._kernel(theta))
         return self._see(self._total(amplitude), along, lines)
 
     def correlate(self, theta: FloatArray, weighted: Image, rc: FloatArray) -> FloatArray:
         """Sum of an image under each spot's derivative by its column, shape (atom,)."""
         m = self._margin
-        (coefficients,) = self._grid.coefficients(np.pad(weighted, m), self._kernel(theta))
-        along: FloatArray = self._grid.at(coefficients, rc + m, ("c",))[0]
+        (coefficients,) = self._grid.correlate(np.pad(weighted, m), self._kernel(theta))
+        along: FloatArray = self._grid.interpolate(coefficients, rc + m, ("c",))[0]
         return along
 
     def steepness(self, theta: FloatArray, amplitude: FloatArray) -> Image:
@@ -123,7 +123,7 @@ class Canvas:
         """
         grid = self._grid
         u = np.pi**2 * np.sqrt(determinant(theta)) / self.px**2 * (grid.kr**2 + grid.kc**2)
-        kernel = grid.spline_inverse((np.pi * np.exp(-u) * (1 - u)).astype(np.float32))
+        kernel = grid.divide_by_spline((np.pi * np.exp(-u) * (1 - u)).astype(np.float32))
         return self._see(self._total(amplitude**2), kernel, np.zeros(self._shape[0]))
 
     def derivatives(
@@ -137,7 +137,7 @@ class Canvas:
             moved = theta.copy()
             moved[k] += h
             change = (self._transfer(moved) - now) / np.float32(h)
-            slopes.append(self._see(total, self._grid.spline_inverse(change), lines))
+            slopes.append(self._see(total, self._grid.divide_by_spline(change), lines))
         return slopes
 
     def _total(self, amplitude: FloatArray) -> NDArray[np.complex64]:
@@ -147,7 +147,7 @@ class Canvas:
         return out
 
     def _kernel(self, theta: FloatArray) -> Image:
-        return self._grid.spline_inverse(self._transfer(theta))
+        return self._grid.divide_by_spline(self._transfer(theta))
 
     def _transfer(self, theta: FloatArray) -> Image:
         rr, rc, cc = theta[:3] / self.px**2
@@ -196,7 +196,7 @@ class Part:
         data: Image,
         fine: Image,
         mask: NDArray[np.bool_],
-        atoms: PartAtoms,
+        atoms: PatchAtoms,
         px: float,
     ) -> None:
         self.data, self.fine, self.px = data, fine, px

@@ -10,11 +10,11 @@ from scipy.spatial import cKDTree
 
 from adatom.core import Frame, Lattice, Material
 from adatom.core.arrays import FloatArray, Image
-from adatom.features.candidates.beyond_border import ghosts
+from adatom.features.candidates.beyond_border import atoms_beyond_border
 from adatom.features.conditions.noise import FrameNoise, autocorrelation, blur_of, fit_noise
-from adatom.features.conditions.patch_model import MARGIN_A, Part, PartAtoms
+from adatom.features.conditions.patch_model import MARGIN_A, Part, PatchAtoms
 from adatom.features.find import FoundAtoms
-from adatom.features.refinement.binning import Sampled, sample
+from adatom.features.refinement.binning import BinnedFrame, bin_frame
 
 LEAST_ATOMS = 8  # of the host, in a part
 _EDGE_PX = 192  # of a part, in binned pixels
@@ -48,7 +48,7 @@ class View:
         cls, frame: Frame, found: FoundAtoms, material: Material, lattice: Lattice | None
     ) -> View:
         """Cut a frame into parts."""
-        binned, old = sample(frame), found.refined.optics.noise
+        binned, old = bin_frame(frame), found.refined.optics.noise
         px, b = binned.calibration.pixel_size_A, frame.shape[0] // binned.data.shape[0]
         noise = FrameNoise(old.constant * b**2, old.gain * b**2, least=old.least * b**2)
         out = cls([], noise, frame.data)
@@ -121,7 +121,7 @@ class _Located:
     def of(
         cls,
         frame: Frame,
-        binned: Sampled,
+        binned: BinnedFrame,
         found: FoundAtoms,
         material: Material,
         lattice: Lattice | None,
@@ -141,12 +141,12 @@ class _Located:
             amplitude_sd=refined.amplitude_sd[match],
             covariance=refined.covariance[match][:, ::-1, ::-1] / px**2,
             moved=(inside[:, 0] - found.candidates.xy[match, 0]) / px,
-            level=float(np.median(refined.level[match])),
+            level=float(np.median(refined.background[match])),
             start_sigma=refined.start_sigma_A / px,
             px=px,
         )
 
-    def cut(self, box: tuple[slice, slice], host: str) -> PartAtoms | None:
+    def cut(self, box: tuple[slice, slice], host: str) -> PatchAtoms | None:
         """Atoms in and around a part; None where too few are hosts."""
         at = self.rc - np.array([s.start for s in box])
         size, margin = np.array([s.stop - s.start for s in box]), MARGIN_A / self.px
@@ -160,7 +160,7 @@ class _Located:
         usual, ratio = self._amplitudes(group, near, len(names))
         covariance = self.covariance[inner]
         moved = np.pad(self.moved, (0, len(at) - found))
-        return PartAtoms(
+        return PatchAtoms(
             rc=at[near],
             group=group[near],
             ratio=ratio[near],
@@ -206,7 +206,7 @@ def _outside(
 ) -> FloatArray:
     """Atoms beyond the border: the lattice's sites, or the neighbours that atoms lack."""
     if lattice is None:
-        return ghosts(xy, extent, material)
+        return atoms_beyond_border(xy, extent, material)
     sites = lattice.sites_within(extent, margin_A=-MARGIN_A)[1]
     out = np.any((sites < 0) | (sites > np.asarray(extent)), axis=1)
     apart = cKDTree(xy).query(sites)[0] > 0.6 * material.bond_length_A
