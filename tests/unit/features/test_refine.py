@@ -12,9 +12,10 @@ from adatom.errors import BadInput
 from adatom.features.candidates.beyond_border import atoms_beyond_border
 from adatom.features.refinement import refine as refinement
 from adatom.features.refinement.binning import bin_frame
-from adatom.features.refinement.fit import Fit, Optics
+from adatom.features.refinement.fit import Fit
 from adatom.features.refinement.image_model import Probe
 from adatom.features.refinement.noise import Noise
+from adatom.features.refinement.optics import Optics
 from adatom.features.refinement.refine import Refined, RefineOptions, refine, tiles
 from adatom.features.scaled_lengths import scale_refined
 from adatom.frames.simulate.conditions import Conditions

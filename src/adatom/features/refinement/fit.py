@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 from scipy import sparse
 from scipy.sparse import linalg
 
@@ -15,7 +12,8 @@ from adatom.core.arrays import FloatArray, Image
 from adatom.features.refinement.background import Background
 from adatom.features.refinement.fisher import Information, Pairs, find_pairs, information
 from adatom.features.refinement.image_model import Grid, Probe
-from adatom.features.refinement.noise import Noise, estimate_noise
+from adatom.features.refinement.noise import estimate_noise
+from adatom.features.refinement.optics import Optics, RefineOptions
 
 # Least Levenberg-Marquardt damping, as a fraction of the Fisher diagonal: as large as the terms
 # that the approximate information leaves out.
@@ -24,60 +22,12 @@ _TRIES = 3  # step lengths that are tried before a step is given up
 # Relative tolerance of conjugate gradients: the curvature is approximate, and the next step
 # corrects the rest.
 _RELATIVE_TOLERANCE = 3e-3
-_RECOMPUTE = (
-    0.05  # relative change of probe or pixel weights from which the curvature is recomputed
-)
+# Relative change of probe or pixel weights from which the curvature is recomputed
+_RECOMPUTE = 0.05
 _RIM_A = 1.2  # width of the rim that is not used to measure the noise, Å: atoms outside are guesses
 _LEAST_LINES = 24  # fewer scan lines do not distinguish jitter from noise
 _FROZEN = 1e9  # prior information, 1/pixel², that holds a position in place
 _OUTSIDE_SIGMA_A = 0.2  # accuracy of the guessed positions of atoms outside the frame, Å
-
-
-class RefineOptions(BaseModel):
-    """How positions are refined."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    iterations: int = Field(4, ge=1, description="Fisher-scoring steps with the probe known")
-    probe_iterations: int = Field(8, ge=1, description="steps in which the probe is fitted")
-    start_sigma_A: float = Field(
-        0.12, gt=0, description="how far the networks' positions are trusted, Å (1 sigma)"
-    )
-    largest_step_A: float = Field(0.12, gt=0, description="longest move in one iteration, Å")
-    largest_shift_A: float = Field(0.45, gt=0, description="farthest from the start, Å")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Optics:
-    """Probe, noise and jitter: the parameters that all atoms of a frame share.
-
-    Parameters
-    ----------
-    probe
-        Fitted probe, in binned pixels.
-    noise
-        Fitted noise of the binned pixels.
-    pixel_size_A
-        Size of the binned pixels, Å.
-    jitter_A
-        Standard deviation of the shifts of scan lines along x, Å.
-    """
-
-    probe: Probe
-    noise: Noise
-    pixel_size_A: float
-    jitter_A: float = 0.0
-
-    @property
-    def sigma_A(self) -> float:
-        """Mean width (sigma) of the core of the probe, Å."""
-        return self.probe.sigma() * self.pixel_size_A
-
-    @property
-    def ellipticity(self) -> float:
-        """Ratio of the long to the short width of the core."""
-        low, high = np.linalg.eigvalsh(self.probe.matrix())
-        return float(np.sqrt(high / max(low, 1e-12)))
 
 
 class Fit:

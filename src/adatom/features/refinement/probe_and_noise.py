@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adatom.core.arrays import FloatArray, Image
-from adatom.features.refinement.fit import Fit, Optics, RefineOptions
+from adatom.features.refinement.fit import Fit
 from adatom.features.refinement.image_model import Probe
 from adatom.features.refinement.noise import Noise
+from adatom.features.refinement.optics import Optics, RefineOptions
 
 START_SIGMA_A = 0.42  # initial width (sigma) of the probe, Å: the default of simulated frames
 _SIGMA_RANGE_A = (0.2, 0.9)  # sharpest and widest probe (sigma) in units of graphene's pattern, Å

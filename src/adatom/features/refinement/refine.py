@@ -13,9 +13,10 @@ from threadpoolctl import ThreadpoolController
 from adatom.core import Frame
 from adatom.core.arrays import FloatArray
 from adatom.features.refinement.binning import BinnedFrame, bin_frame
-from adatom.features.refinement.fit import Fit, Optics, RefineOptions
+from adatom.features.refinement.fit import Fit
 from adatom.features.refinement.image_model import Probe
 from adatom.features.refinement.noise import Noise
+from adatom.features.refinement.optics import Optics, RefineOptions
 from adatom.features.refinement.probe_and_noise import START_SIGMA_A, fit_probe_and_noise
 
 __all__ = ["Optics", "RefineOptions", "Refined", "refine"]
