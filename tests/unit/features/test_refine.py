@@ -11,57 +11,14 @@ from adatom.core import GRAPHENE, Calibration, Frame
 from adatom.errors import BadInput
 from adatom.features.candidates.beyond_border import atoms_beyond_border
 from adatom.features.refinement import refine as refinement
-from adatom.features.refinement.binning import bin_frame
 from adatom.features.refinement.fit import Fit
-from adatom.features.refinement.image_model import Probe
-from adatom.features.refinement.noise import Noise
-from adatom.features.refinement.optics import Optics
-from adatom.features.refinement.refine import Refined, RefineOptions, refine, tiles
+from adatom.features.refinement.refine import RefineOptions, refine, tiles
 from adatom.features.scaled_lengths import scale_refined
 from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.specimen import Specimen, lattice_points
 from adatom.frames.simulate.synthesize import image_specimen
+from refining import fit_of, refine_truth, start_of
 from sheets import NONE, extent, graphene_frame, inner, rms
-
-
-def start_of(truth, scale=0.06, seed=0):
-    return truth.xy + np.random.default_rng(seed).normal(0.0, scale, truth.xy.shape)
-
-
-def run(truth, start, **options) -> Refined:
-    outside = atoms_beyond_border(start, extent(truth.frame), GRAPHENE)
-    return refine(truth.frame, start, RefineOptions(**options), outside)
-
-
-def fit_of(truth) -> Fit:
-    """A fit of a whole frame that has not run."""
-    start = start_of(truth)
-    outside = atoms_beyond_border(start, extent(truth.frame), GRAPHENE)
-    binned = bin_frame(truth.frame)
-    rc, px = binned.rc(np.concatenate([start, outside])), binned.calibration.pixel_size_A
-    sigma2 = (0.42 / px) ** 2
-    level = float(binned.data.mean())
-    optics = Optics(
-        Probe(np.array([sigma2, 0.0, sigma2]), np.array([0.1, 0.0])),
-        Noise(0.1 * level, 1.0, 1.0, 0.05 * level), px,
-    )  # fmt: skip
-    return Fit(binned.data, rc, np.arange(len(rc)) >= len(start), optics, RefineOptions())
-
-
-def test_no_error_bar_runs_away_whatever_lies_beyond_the_border():
-    """Belief propagation around small rings of faint atoms must not exceed the exact inverse."""
-    worst = 0.0
-    for seed in range(8):
-        truth = graphene_frame(400 + seed, px=0.15, counts=100.0)
-        fit = fit_of(truth)
-        fit.run(RefineOptions().iterations)
-        weight = (1.0 / fit.noise.variance(fit.model())).astype(np.float32)
-        info, prior = fit.information(weight), fit.prior()
-        dense = np.linalg.inv(info.matrix(prior).toarray())
-        found = np.einsum("nii->ni", info.covariance(prior, fit.outside))
-        ratio = found / np.diag(dense).reshape(-1, 3)
-        worst = max(worst, float(ratio[~fit.outside].max()))
-    assert worst < 1.5
 
 
 @pytest.mark.parametrize("counts", [0.2, 2.0, 30.0, 300.0])
@@ -84,32 +41,16 @@ def test_positions_are_no_worse_than_their_start(counts):
         truth = graphene_frame(430 + seed, px=0.14, counts=counts, silicon=[(6, 6)])
         start, keep = start_of(truth, 0.08, seed), inner(truth.frame, truth.xy, 0.3)
         before.append((start - truth.xy)[keep])
-        after.append((run(truth, start).xy - truth.xy)[keep])
+        after.append((refine_truth(truth, start).xy - truth.xy)[keep])
     # Where nothing is seen the start stays; where something is, it helps.
     limit = 1.1 if counts < 1 else 1.0 if counts < 5 else 0.6
     assert rms(np.concatenate(after)) < limit * rms(np.concatenate(before))
 
 
-@pytest.mark.parametrize(("counts", "px"), [(20.0, 0.15), (100.0, 0.15), (30.0, 0.1)])
-def test_refinement_comes_near_to_the_bound(counts, px):
-    error, said = [], []
-    for seed in range(3):
-        truth = graphene_frame(440 + seed, px=px, counts=counts, tail_fraction=0.1)
-        refined, keep = run(truth, start_of(truth)), inner(truth.frame, truth.xy, 1.5)
-        error.append((refined.xy - truth.xy)[keep])
-        said.append(np.einsum("nii->ni", refined.covariance)[keep])
-        assert refined.reduced_chi2 == pytest.approx(1.0, abs=0.05)
-    said = np.median(np.concatenate(said)) ** 0.5
-    assert rms(np.concatenate(error)) < 1.2 * said
-    # Isolated atom, Poisson noise, no background (Cramér-Rao): sigma / sqrt(detected electrons).
-    alone = 0.42 / np.sqrt(2 * np.pi * (0.42 / px) ** 2 * counts)
-    assert alone < said < 2.2 * alone  # neighbours and background cost
-
-
 def test_the_probe_and_the_amplitudes_are_those_of_the_frame():
     truth = graphene_frame(450, px=0.12, counts=30.0, tail_fraction=0.0, silicon=[(9, 9)],
                            probe_sigma_A=(0.48, 0.38), probe_angle_rad=0.5)  # fmt: skip
-    refined = run(truth, start_of(truth))
+    refined = refine_truth(truth, start_of(truth))
     assert refined.optics.sigma_A == pytest.approx(np.sqrt(0.48 * 0.38), abs=0.015)
     assert refined.optics.ellipticity == pytest.approx(0.48 / 0.38, abs=0.06)
     noise, keep = refined.optics.noise, inner(truth.frame, truth.xy)
@@ -125,34 +66,17 @@ def test_the_probe_and_the_amplitudes_are_those_of_the_frame():
 def test_starts_far_off_are_drawn_in_where_counts_are_plenty():
     truth = graphene_frame(451, counts=30.0)
     refined, keep = (
-        run(truth, start_of(truth, 0.15), start_sigma_A=0.2),
+        refine_truth(truth, start_of(truth, 0.15), start_sigma_A=0.2),
         inner(truth.frame, truth.xy),
     )
     assert rms((refined.xy - truth.xy)[keep]) < 0.25 * 0.15
-
-
-def test_the_images_own_error_bars_are_those_of_repeated_noise():
-    """Without the prior, covariance is the Cramér-Rao bound, and the spread over draws meets it."""
-    xy = np.array([[3.0, 3.1], [8.2, 3.0], [3.1, 8.0], [7.6, 8.1], [8.7, 8.1]])  # the last two near
-    specimen = Specimen(xy, np.zeros(5, dtype=np.int64), NONE)
-    conditions = Conditions(pixel_size_A=0.12, counts=20.0, tail_fraction=0.0, background=0.5)
-    rng, places, said = np.random.default_rng(0), [], []
-    for _ in range(40):
-        frame = image_specimen(specimen, (95, 99), GRAPHENE, conditions, rng).frame
-        refined = refine(frame, xy, RefineOptions(start_sigma_A=9.0))
-        places.append(refined.xy)
-        said.append(np.einsum("nii->ni", refined.covariance))
-    spread, bars = np.var(places, axis=0), np.median(said, axis=0)
-    assert np.mean(spread[:3] / bars[:3]) == pytest.approx(1.0, abs=0.35)
-    np.testing.assert_allclose(np.mean(places, axis=0), xy, atol=5 * np.sqrt(spread.max() / 40))
-    assert (bars[3:, 0] > 1.3 * bars[3:, 1]).all()  # neighbours along x blur x
 
 
 def test_jitter_of_scan_lines_is_measured_and_taken_out(monkeypatch):
     truths = [graphene_frame(460 + s, counts=30.0, jitter_A=0.1, field=(20, 20)) for s in range(3)]
 
     def x_errors():
-        found = [run(t, start_of(t, 0.05)) for t in truths]
+        found = [refine_truth(t, start_of(t, 0.05)) for t in truths]
         keep = [inner(t.frame, t.xy, 1.5) for t in truths]
         x, y = ([(r.xy - t.xy)[k, i] for r, t, k in zip(found, truths, keep, strict=True)]
                 for i in (0, 1))  # fmt: skip
@@ -170,13 +94,13 @@ def test_jitter_of_scan_lines_is_measured_and_taken_out(monkeypatch):
 def test_lines_that_do_not_jitter_are_left_where_they_are():
     for seed in range(3):
         truth = graphene_frame(465 + seed, counts=30.0, field=(20, 20))
-        assert run(truth, start_of(truth)).optics.jitter_A == 0.0
+        assert refine_truth(truth, start_of(truth)).optics.jitter_A == 0.0
 
 
 def test_tiles_give_what_the_whole_frame_gives():
     truth = graphene_frame(470, px=0.15, counts=20.0, field=(38, 34), silicon=[(19, 17)])
     start = start_of(truth)
-    whole = run(truth, start)
+    whole = refine_truth(truth, start)
     outside = atoms_beyond_border(start, extent(truth.frame), GRAPHENE)
     tiled = refine(truth.frame, start, outside_xy=outside, tile_px=90)
     assert len(tiles(truth.frame.shape, 90)) == 9
@@ -202,8 +126,8 @@ def test_a_hot_pixel_moves_nothing_far_away():
     start, data = start_of(truth), truth.frame.data.copy()
     data[70, 81] = 1e5
     clean, hot = (
-        run(truth, start),
-        run(replace(truth, frame=replace(truth.frame, data=data)), start),
+        refine_truth(truth, start),
+        refine_truth(replace(truth, frame=replace(truth.frame, data=data)), start),
     )
     moved = np.linalg.norm(hot.xy - clean.xy, axis=1)
     far = np.linalg.norm(truth.xy - (81 * 0.12, 70 * 0.12), axis=1) > 2.5
@@ -229,7 +153,7 @@ def test_odd_and_small_frames_are_refined(shape):
         assert rms((refined.xy - xy)[inside]) < 0.05
 
 
-def test_a_fit_says_how_far_the_start_was_trusted():
+def test_a_fit_returns_the_prior_on_the_start_positions():
     truth = graphene_frame(473, counts=1.0)
     start = start_of(truth)
     tight, loose = (refine(truth.frame, start, RefineOptions(start_sigma_A=s)) for s in (0.02, 0.2))
@@ -259,7 +183,7 @@ def test_no_atoms_give_no_rows():
 
 
 @pytest.mark.parametrize("kind", ["constant", "a pixel without a number"])
-def test_frames_that_say_nothing_are_refused(kind):
+def test_frames_without_contrast_or_with_nan_are_refused(kind):
     data = np.full((40, 40), 7.0, dtype=np.float32)
     if kind != "constant":
         data[3, 4:] = 8.0
@@ -281,9 +205,9 @@ def test_a_nearly_dark_frame_leaves_atoms_where_they_were():
 def test_gain_and_offset_change_no_position():
     truth = graphene_frame(473, counts=20.0)
     start = start_of(truth)
-    one = run(truth, start)
+    one = refine_truth(truth, start)
     frame = replace(truth.frame, data=truth.frame.data * 41.0 + 1000.0)
-    other = run(replace(truth, frame=frame), start)
+    other = refine_truth(replace(truth, frame=frame), start)
     assert np.abs(one.xy - other.xy).max() < 0.004
     np.testing.assert_allclose(other.amplitude / one.amplitude, 41.0, rtol=0.03)
 
@@ -292,7 +216,7 @@ def test_gain_and_offset_change_no_position():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_ghosts_stand_where_the_sheet_goes_on(seed):
+def test_guessed_atoms_outside_continue_the_sheet(seed):
     rng, far = np.random.default_rng(seed), (16.0, 13.0)
     sites = lattice_points(GRAPHENE, far, 4.0, rng.uniform(0, 6)) + rng.uniform(-1, 1, 2)
     inside = np.all((sites >= 0) & (sites <= far), axis=1)
@@ -308,7 +232,7 @@ def test_ghosts_stand_where_the_sheet_goes_on(seed):
     assert (cKDTree(found).query(beyond[near])[0] < 0.3).mean() > 0.9
 
 
-def test_there_are_no_ghosts_of_nothing():
+def test_too_few_atoms_give_no_guesses_outside():
     for n in range(4):
         xy = np.random.default_rng(n).uniform(3.0, 9.0, (n, 2))
         assert atoms_beyond_border(xy, (12.0, 12.0), GRAPHENE).shape == (0, 2)

@@ -26,9 +26,9 @@ from adatom.features.novelty.frame import (
     describe,
     fit_ood_model,
 )
-from adatom.features.refinement.fit import Optics, RefineOptions
 from adatom.features.refinement.image_model import Probe
 from adatom.features.refinement.noise import Noise
+from adatom.features.refinement.optics import Optics, RefineOptions
 from adatom.features.refinement.refine import Refined
 from adatom.features.scaled_lengths import material_in_units
 from adatom.frames.simulate.conditions import Conditions
