@@ -61,6 +61,21 @@ def estimate_drift(
     -------
     Shift x, y in Å of the specimen relative to the first frame, for every frame with atoms.
     Subtract it from the positions to align the frames.
+
+    Examples
+    --------
+    >>> from adatom.core import AtomTable
+    >>> xy, one = np.array([[1.0, 1.0], [2.4, 1.0], [1.2, 2.5], [3.0, 3.1]]), np.ones(4)
+    >>> frames = [
+    ...     AtomTable.build(
+    ...         frame=k, xy=xy + shift, covariance=np.tile(np.eye(2) * 0.01, (4, 1, 1)),
+    ...         p_exists=one, element=["C"] * 4, p_element=one, votes=one, amplitude=one,
+    ...     )
+    ...     for k, shift in enumerate(([0.0, 0.0], [0.3, -0.1]))
+    ... ]
+    >>> drift = estimate_drift(AtomTable.concat(frames))
+    >>> np.round(drift[1], 2).tolist()
+    [0.3, -0.1]
     """
     o = options or LinkOptions()
     frames = table.frames

@@ -22,7 +22,13 @@ _ENOUGH = 8  # least number of sites of a class for a median amplitude
 
 
 def state_features(candidates: Candidates, refined: Refined) -> FloatArray:
-    """Features for atom, vacancy or nothing, shape (site, feature); the first is one."""
+    """Features for atom, vacancy or nothing, shape (site, feature); the first is one.
+
+    Parameters
+    ----------
+    candidates, refined
+        Sites before and after refinement.
+    """
     atom, vacant = (logit(share) for share in expected_counts(candidates))
     evidence, noise = _amplitude_evidence(candidates, refined)
     ones = np.ones(len(atom))
@@ -74,13 +80,27 @@ def _amplitude_evidence(candidates: Candidates, refined: Refined) -> tuple[Float
 
 
 def state_odds(states: tuple[Row, Row], features: FloatArray) -> FloatArray:
-    """Odds of an atom and of a vacancy against nothing, shape (site, 2)."""
+    """Odds of an atom and of a vacancy against nothing, shape (site, 2).
+
+    Parameters
+    ----------
+    states
+        Weights of both classes, from `fit_states`.
+    features
+        From `state_features`.
+    """
     out: FloatArray = np.exp(np.clip(features @ np.asarray(states).T, -30, 30))
     return out
 
 
 def fit_states(parts: list[tuple[FloatArray, NDArray[np.int64]]]) -> tuple[Row, Row]:
-    """Fit atom (1) and vacancy (2) against nothing (0) by multinomial logistic regression."""
+    """Fit atom (1) and vacancy (2) against nothing (0) by multinomial logistic regression.
+
+    Parameters
+    ----------
+    parts
+        Features of the sites of each frame, shape (site, feature), and their states, (site,).
+    """
     x, y = (np.concatenate(p) for p in zip(*parts, strict=True))
     # Add one average site to each class, so that a sample without a class can be fitted.
     x = np.concatenate([x, np.repeat(x.mean(axis=0, keepdims=True), 3, axis=0)])

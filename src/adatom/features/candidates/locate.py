@@ -81,6 +81,17 @@ def locate(prediction: Prediction, options: LocateOptions | None = None) -> Cand
     Returns
     -------
     Sites in the axes of the frame; for a tile, those in its inner part.
+
+    Examples
+    --------
+    >>> from adatom.core import Calibration
+    >>> rows, cols = np.mgrid[:30, :40]
+    >>> spot = np.exp(-((rows - 12) ** 2 + (cols - 20) ** 2) / (2 * 1.25**2)).astype(np.float32)
+    >>> empty = np.zeros_like(spot)
+    >>> maps = np.stack([[spot, empty], [spot, empty], [empty, empty]])  # (member, class, row, col)
+    >>> found = locate(Prediction(maps, ("C", VACANCY), Calibration(0.2), spot_A=0.25))
+    >>> found.xy.round(2).tolist(), found.vote_fraction.round(2).tolist()
+    ([[4.0, 2.4]], [0.67])
     """
     options = options or LocateOptions()
     working = prediction.calibration
