@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from adatom.features.find import FoundAtoms
-from adatom.features.novelty.frame import Novelty, share_sure
+from adatom.features.novelty.frame import OodModel, confident_share
 from adatom.learning.weights import Ensemble
 
 # Flagged: a frame farther from training than all but this share of the training frames, and one
@@ -70,9 +70,9 @@ class FrameFlags(BaseModel):
         )
 
 
-def novelty_of(ensemble: Ensemble, which: str = "novelty") -> Novelty | None:
+def novelty_of(ensemble: Ensemble, which: str = "novelty") -> OodModel | None:
     """Read from the model card how to tell frames unlike training; None where it has none."""
-    return Novelty.model_validate(ensemble.card[which]) if which in ensemble.card else None
+    return OodModel.model_validate(ensemble.card[which]) if which in ensemble.card else None
 
 
 def flags_of(found: FoundAtoms, ensemble: Ensemble) -> FrameFlags:
@@ -87,15 +87,15 @@ def flags_of(found: FoundAtoms, ensemble: Ensemble) -> FrameFlags:
     """
     optics = found.refined.optics
     whole, local = novelty_of(ensemble), novelty_of(ensemble, "novelty_of_regions")
-    score = None if whole is None else whole.distance(found.description)
+    score = None if whole is None else whole.score(found.description)
     return FrameFlags(
         probe_sigma_A=optics.sigma_A,
         probe_ellipticity=optics.ellipticity,
         jitter_A=optics.jitter_A,
         noise_correlation=optics.noise.correlation,
-        reduced_chi2=found.refined.misfit,
+        reduced_chi2=found.refined.reduced_chi2,
         ood_score=None if score is None or not np.isfinite(score) else score,
         share_farther=None if whole is None else whole.share_farther(score or 0.0),
-        share_sure=share_sure(found.atoms.column("p_exists")),
-        unlike_regions=() if local is None else tuple(found.regions.beyond(local)),
+        share_sure=confident_share(found.atoms.column("p_exists")),
+        unlike_regions=() if local is None else tuple(found.regions.out_of_distribution(local)),
     )

@@ -18,7 +18,7 @@ from adatom.bench.sets import DOSES, Scene, convolution_set, multislice_set
 from adatom.core import GRAPHENE, Frame, LabelledFrame
 from adatom.errors import EngineMissing
 from adatom.features.find import FoundAtoms
-from adatom.features.novelty.frame import Novelty
+from adatom.features.novelty.frame import OodModel
 from adatom.learning import weights
 from adatom.learning.device import use_threads
 from adatom.training.calibrate import held_out
@@ -41,7 +41,7 @@ class Finder:
     def __init__(self, path: Path | None) -> None:
         use_threads(1)
         self.ensemble = weights.load_shipped("graphene") if path is None else weights.load(path)
-        self.novelty = Novelty.model_validate(self.ensemble.card["novelty"])
+        self.novelty = OodModel.model_validate(self.ensemble.card["novelty"])
 
     def __call__(self, frame: Frame) -> FoundAtoms:
         """Find the atoms of a raw frame."""
@@ -49,7 +49,7 @@ class Finder:
 
     def distance(self, frame: Frame) -> float:
         """Distance of a frame to the training conditions."""
-        return self.novelty.distance(self(frame).description)
+        return self.novelty.score(self(frame).description)
 
 
 def bench_find(options: Any, output: Path) -> list[Row]:
@@ -182,7 +182,7 @@ def _shifted_rows(finder: Finder, count: int) -> list[Row]:
                 truth = scene.frame(counts, 500 + i)
                 found = finder(truth.frame)
                 tally.add(truth, result_of(found))
-                distances.append(finder.novelty.distance(found.description))
+                distances.append(finder.novelty.score(found.description))
         labels = np.concatenate([np.zeros(len(usual)), np.ones(len(distances))])
         score = np.nan_to_num(np.concatenate([usual, distances]), posinf=1e3)
         area = float(roc_auc_score(labels, score))

@@ -1,4 +1,4 @@
-"""From a frame and its networks' maps to the table of its atoms, and to its empty sites."""
+"""Compute the atoms and vacancies of a frame from the maps of an ensemble."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from adatom.core import AtomTable, Frame, Material, Prediction
 from adatom.core.arrays import FloatArray
-from adatom.features.calibration.calibrator import SURE, Calibrator
-from adatom.features.candidates.beyond_border import ghosts
+from adatom.features.calibration.calibrator import LIKELY_P, Calibrator
+from adatom.features.candidates.beyond_border import atoms_beyond_border
 from adatom.features.candidates.locate import Candidates, LocateOptions, locate
 from adatom.features.novelty.frame import describe
 from adatom.features.novelty.regions import Regions, describe_regions
 from adatom.features.refinement.refine import Refined, RefineOptions, refine
 from adatom.features.scaled_lengths import (
-    candidates_times,
     frame_in_units,
     material_in_units,
-    refined_times,
+    scale_candidates,
+    scale_refined,
 )
-from adatom.features.sublattices import ordered
+from adatom.features.sublattices import with_sublattice_evidence
 
 
 class FindOptions(BaseModel):
-    """How atoms are found in a frame."""
+    """Options of finding atoms in a frame."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,26 +39,26 @@ class FindOptions(BaseModel):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FoundAtoms:
-    """What a frame shows.
+    """Atoms, vacancies and descriptions of one frame.
 
     Parameters
     ----------
     atoms
         Table of the atoms.
     p_classes
-        Probability of each of the material's species for each of them, shape (atom, species).
+        Probability of each species of the material for each atom, shape (atom, species).
     vacancies_xy
-        Lattice sites that may be empty, shape (site, 2), Å.
+        Possible vacancies, shape (site, 2), Å.
     p_empty
-        Probability that they are, shape (site,).
+        Probability that each is a vacancy, shape (site,).
     refined
-        The fit: what all atoms share, and how well it explains the frame.
+        The fit: positions, amplitudes, probe, noise and reduced χ².
     candidates
-        The sites as the networks saw them.
+        Sites in the maps of the networks, before refinement.
     description
-        What `Novelty` compares with the training conditions, shape (description,).
+        Input of `OodModel.score` for the frame, shape (description,).
     regions
-        The same region by region.
+        The same for each region of the frame.
     """
 
     atoms: AtomTable
@@ -77,29 +77,29 @@ def find_candidates(
     material: Material,
     options: FindOptions | None = None,
 ) -> tuple[Candidates, Refined]:
-    """Locate and refine, before calibration; lengths are in units of `Material.scale` Å.
+    """Locate and refine sites, without calibration; lengths are in units of `Material.scale` Å.
 
     Parameters
     ----------
     frame
         The image.
     tiles
-        The ensemble's maps of it, whole or in tiles; each is let go before the next is made.
+        Maps of the ensemble, for the whole frame or for tiles; one tile is in memory at a time.
     material
-        Gives the surroundings of atoms at the border.
+        Gives scale, bond length and coordination number.
     options
         See `FindOptions`.
     """
     options = options or FindOptions()
     scale = material.scale
     candidates = Candidates.concat([locate(tile, options.locate) for tile in tiles])
-    candidates = candidates_times(candidates, 1.0 / scale)
-    seen = frame_in_units(frame, scale)
+    candidates = scale_candidates(candidates, 1.0 / scale)
+    scaled = frame_in_units(frame, scale)
     outside = np.zeros((0, 2))
     if material.coordination > 1:
-        extent = seen.calibration.extent_xy(seen.shape)
-        outside = ghosts(candidates.xy, extent, material_in_units(material, scale))
-    return candidates, refine(seen, candidates.xy, options.refine, outside)
+        extent = scaled.calibration.extent_xy(scaled.shape)
+        outside = atoms_beyond_border(candidates.xy, extent, material_in_units(material, scale))
+    return candidates, refine(scaled, candidates.xy, options.refine, outside)
 
 
 def find(
@@ -116,11 +116,11 @@ def find(
     frame
         The image.
     tiles
-        The ensemble's maps of it, whole or in tiles.
+        Maps of the ensemble, for the whole frame or for tiles.
     material
-        What it shows: the host is its first species.
+        Material of the frame; its first species is the host.
     calibrator
-        Fitted with the ensemble.
+        Calibrator of the ensemble.
     options
         See `FindOptions`.
     """
@@ -139,28 +139,28 @@ def find(
         p_exists=p_exists[keep],
         element=element[keep],
         p_element=p_element[keep],
-        votes=candidates.votes[keep],
+        votes=candidates.vote_fraction[keep],
         amplitude=refined.amplitude[keep],
     )
     vacant = p_empty >= options.lowest_p_exists
     description, regions = describe_frame(frame, candidates, refined, material, options)
-    candidates, refined = candidates_times(candidates, scale), refined_times(refined, scale)
+    candidates, refined = scale_candidates(candidates, scale), scale_refined(refined, scale)
     return FoundAtoms(
         atoms, p_classes[keep], candidates.xy[vacant], p_empty[vacant], refined, candidates,
-        description, regions.times(scale),
+        description, regions.scaled(scale),
     )  # fmt: skip
 
 
 def describe_frame(
     frame: Frame, candidates: Candidates, refined: Refined, material: Material, options: FindOptions
 ) -> tuple[FloatArray, Regions]:
-    """Describe a frame, and its regions, for the distance to training; lengths as they come."""
+    """Describe a frame and its regions for `OodModel`; lengths are those of `find_candidates`."""
     scale = material.scale
-    alike = material_in_units(material, scale)
+    unscaled = material_in_units(material, scale)
     extent = frame_in_units(frame, scale).calibration.extent_xy(frame.shape)
     return (
-        describe(candidates, refined, alike, options.refine),
-        describe_regions(candidates, refined, extent, alike, options.refine),
+        describe(candidates, refined, unscaled, options.refine),
+        describe_regions(candidates, refined, extent, unscaled, options.refine),
     )
 
 
@@ -171,8 +171,8 @@ def _p_classes(
     material: Material,
     calibrator: Calibrator,
 ) -> FloatArray:
-    """Probability of each species at every site, by the site and by its lattice."""
-    p, there = calibrator.p_classes(candidates, refined), p_exists > SURE
-    alike = material_in_units(material, material.scale)
-    p[there] = ordered(candidates.xy[there], p[there], alike, calibrator.order)
+    """Probability of each species at every site, from the site and from its sublattice."""
+    p, there = calibrator.p_classes(candidates, refined), p_exists > LIKELY_P
+    unscaled = material_in_units(material, material.scale)
+    p[there] = with_sublattice_evidence(candidates.xy[there], p[there], unscaled, calibrator.order)
     return p

@@ -1,9 +1,9 @@
-"""Which members of an ensemble see a material, and which see artefacts: scores without labels.
+"""Scores of the members of an ensemble without labels, to find members that show artefacts.
 
-Image statistics cannot tell a sharp map of the wrong places from one of the right ones; a crystal
-can. Each member's own atoms are held against the material (distances, coordination, angles), the
-other members, and the frame itself, which its atoms must explain. After Ghosh et al.,
-npj Comput. Mater. 7, 100 (2021), where a person looked.
+The sharpness of a map does not tell whether its peaks are at the right positions; the crystal does.
+The atoms of each member are compared with the material (distances, coordination, angles), with the
+other members, and with the frame, which they must reproduce. After Ghosh et al., npj Comput. Mater.
+7, 100 (2021), who selected members by eye.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from adatom.features.candidates.locate import LocateOptions, locate
 from adatom.features.refinement.refine import RefineOptions, refine
 from adatom.features.scaled_lengths import frame_in_units
 
-_SURE = 0.4  # lowest peak of a member's map that counts as its atom
-_NEAR, FAR = 0.78, 1.28  # a neighbour's distance, in bond lengths
-_ANGLE = np.radians(18.0)
-_SAME = 0.35  # bond lengths: two members mean one atom
-_RIM = 1.5  # bond lengths from the border: atoms lack neighbours there
-_FEW = 8
-# Least difference from the others that can be an artefact: below it members differ by chance.
-_FLOOR = {
+_LEAST_PEAK = 0.4  # lowest peak of the map of one member that counts as an atom
+_NEAR, FAR = 0.78, 1.28  # range of the distance of neighbours, bond lengths
+_ANGLE = np.radians(18.0)  # largest deviation from an ideal angle, rad
+_SAME_ATOM = 0.35  # largest distance of one atom in two members, bond lengths
+_RIM = 1.5  # distance from the border below which atoms lack neighbours, bond lengths
+_FEW = 8  # least number of atoms for a score
+# Least difference from the median that counts as an artefact, in the unit of each score: smaller
+# differences occur by chance.
+_LEAST_DIFFERENCE = {
     "spacing": 0.04,
     "coordination": 0.06,
     "angles": 0.06,
@@ -35,27 +36,28 @@ _FLOOR = {
     "agreement": 0.03,
     "residual": 0.08,
 }
-_DEVIATIONS = 4.0
+_DEVIATIONS = 4.0  # robust standard deviations from the median beyond which a member is dropped
 
 
 @dataclass(frozen=True, slots=True)
 class MemberScore:
-    """How one member does on frames without labels; NaN where nothing can be said.
+    """Scores of one member on frames without labels; NaN where there are too few atoms.
 
     Parameters
     ----------
     spacing
-        Share of its atoms whose nearest neighbour is a bond length away.
+        Share of its atoms whose nearest neighbour is one bond length away.
     coordination
-        Share with the material's number of neighbours.
+        Share of its atoms with the coordination number of the material.
     angles
-        Share of the angles between neighbours that the perfect crystal has.
+        Share of the angles between neighbours that occur in the perfect crystal.
     density
-        Logarithm of the number of its atoms over the other members' median.
+        Logarithm of its number of atoms relative to the median of the members.
     agreement
-        F1 of its atoms against those of all members together.
+        F1 score of its atoms against those of the mean map.
     residual
-        Mean squared residual of the frame re-imaged from its atoms, over the members' median.
+        Mean squared residual of a frame fitted with its atoms, relative to the median of the
+        members.
     """
 
     spacing: float
@@ -75,24 +77,24 @@ def score_members(
     locate_options: LocateOptions | None = None,
     refine_options: RefineOptions | None = None,
 ) -> list[MemberScore]:
-    """Score every member on frames without labels.
+    """Score every member of an ensemble on frames without labels.
 
     Parameters
     ----------
     frames
         The first frames of an experiment.
     predictions
-        Every member's maps of each.
+        Maps of all members for each frame.
     material
-        What they show.
+        Material of the frames.
     residuals
-        Also re-image each member's atoms, which takes a refinement a member and frame.
+        Also compute the residual, which takes one refinement per member and frame.
     locate_options, refine_options
-        How atoms are found; as for the frames whose labels the scores decide on.
+        Options of finding atoms; the same as for the pseudo-labels.
 
     Returns
     -------
-    One score a member: means over the frames.
+    One score per member: means over the frames.
     """
     locate_options = locate_options or LocateOptions()
     refine_options = refine_options or RefineOptions()
@@ -101,17 +103,20 @@ def score_members(
         together = _atoms(prediction, locate_options)
         far = np.asarray(frame.calibration.extent_xy(frame.shape))
         own = [
-            _atoms(_only(prediction, m), locate_options)
+            _atoms(_single_member(prediction, m), locate_options)
             for m in range(len(prediction.probabilities))
         ]
         usual = max(float(np.median([len(xy) for xy in own])), 1.0)
-        fits = [_misfit(frame, xy, material, refine_options) if residuals else np.nan for xy in own]
+        fits = [
+            _mean_squared_residual(frame, xy, material, refine_options) if residuals else np.nan
+            for xy in own
+        ]
         middle = float(np.nanmedian(fits)) if np.isfinite(fits).any() else np.nan
-        same = _SAME * material.bond_length_A
+        same = _SAME_ATOM * material.bond_length_A
         parts.append(
             [
                 MemberScore(
-                    *_order(xy, material, far), float(np.log(max(len(xy), 0.5) / usual)),
+                    *_geometry(xy, material, far), float(np.log(max(len(xy), 0.5) / usual)),
                     _agreement(xy, together, same), fit / middle,
                 )
                 for xy, fit in zip(own, fits, strict=True)
@@ -121,12 +126,12 @@ def score_members(
 
 
 def mean_scores(parts: Sequence[Sequence[MemberScore]]) -> list[MemberScore]:
-    """Mean over frames of each member's scores; NaN where no frame has one.
+    """Average the scores of each member over frames; NaN where no frame has a score.
 
     Parameters
     ----------
     parts
-        Scores of all members, by frame.
+        Scores of all members for each frame.
     """
     table = np.array([[astuple(score) for score in part] for part in parts])
     seen = np.isfinite(table)
@@ -136,10 +141,11 @@ def mean_scores(parts: Sequence[Sequence[MemberScore]]) -> list[MemberScore]:
 
 
 def choose_members(scores: Sequence[MemberScore]) -> tuple[list[int], dict[int, str]]:
-    """Keep the members that are free of artefacts.
+    """Choose the members that show no artefacts.
 
-    A member is dropped where one of its scores is worse than the members' median by more than four
-    robust standard deviations, and by more than chance could make; at most half of them are.
+    A member is dropped if one of its scores is worse than the median of the members by more than
+    four robust standard deviations (1.4826 times the median absolute deviation), and by more than
+    differs by chance. At most half of the members are dropped.
 
     Parameters
     ----------
@@ -148,10 +154,17 @@ def choose_members(scores: Sequence[MemberScore]) -> tuple[list[int], dict[int, 
 
     Returns
     -------
-    Members that are kept; and of each other one, why it was dropped.
+    Indices of the members that are kept; and for each dropped member, the reason.
+
+    Examples
+    --------
+    >>> good = MemberScore(0.98, 0.95, 0.96, 0.0, 0.97, 1.0)
+    >>> bad = MemberScore(0.98, 0.60, 0.96, 0.0, 0.97, 1.0)
+    >>> choose_members([good, good, bad, good])
+    ([0, 1, 3], {2: "coordination 0.6 where the members' median is 0.95"})
     """
     worst: dict[int, tuple[float, str]] = {}
-    for name, floor in _FLOOR.items():
+    for name, floor in _LEAST_DIFFERENCE.items():
         value = np.array([getattr(s, name) for s in scores])
         if not np.isfinite(value).any():
             continue
@@ -168,30 +181,30 @@ def choose_members(scores: Sequence[MemberScore]) -> tuple[list[int], dict[int, 
 
 
 def _worse(name: str, value: FloatArray, middle: float) -> FloatArray:
-    if name == "density":  # too many and too few are both wrong
+    if name == "density":  # too many and too few atoms are both wrong
         return np.asarray(np.abs(value - middle))
     return np.asarray(value - middle if name == "residual" else middle - value)
 
 
-def _only(prediction: Prediction, member: int) -> Prediction:
+def _single_member(prediction: Prediction, member: int) -> Prediction:
     return replace(prediction, probabilities=prediction.probabilities[member : member + 1])
 
 
 def _atoms(prediction: Prediction, options: LocateOptions) -> FloatArray:
     found = locate(prediction, options)
-    out: FloatArray = found.xy[found.peak > _SURE]
+    out: FloatArray = found.xy[found.peak > _LEAST_PEAK]
     return out
 
 
-def _order(xy: FloatArray, material: Material, far: FloatArray) -> tuple[float, float, float]:
-    """Shares of right distances, right coordination and right angles, away from the border."""
+def _geometry(xy: FloatArray, material: Material, far: FloatArray) -> tuple[float, float, float]:
+    """Shares of correct distances, coordination numbers and angles, away from the border."""
     bond = material.bond_length_A
     inner = np.all((xy > _RIM * bond) & (xy < far - _RIM * bond), axis=1)
     if inner.sum() < _FEW:
         return np.nan, np.nan, np.nan
     tree = cKDTree(xy)
     nearest = tree.query(xy[inner], k=2)[0][:, 1] / bond
-    if not material.has_lattice:  # no crystal: but no two atoms lie in one place
+    if not material.has_lattice:  # not a crystal: only check that no two atoms overlap
         return float(np.mean(nearest > _NEAR)), np.nan, np.nan
     spacing = float(np.mean((nearest > _NEAR) & (nearest < FAR)))
     around = tree.query_ball_point(xy[inner], FAR * bond)
@@ -210,7 +223,7 @@ def _order(xy: FloatArray, material: Material, far: FloatArray) -> tuple[float, 
 
 
 def _angles(at: FloatArray, near: FloatArray) -> FloatArray:
-    """Angles between neighbouring neighbours, rad."""
+    """Angles between successive neighbours around an atom, rad."""
     if len(near) < 2:
         return np.zeros(0)
     d = near - at
@@ -225,12 +238,19 @@ def _ideal_angles(material: Material) -> FloatArray:
 
 
 def coordinations(material: Material) -> list[int]:
-    """Numbers of neighbours that a site may have, in any arrangement of the material."""
+    """Coordination numbers of the sites, in all arrangements of the material.
+
+    Examples
+    --------
+    >>> from adatom.core import GRAPHENE
+    >>> coordinations(GRAPHENE)
+    [3]
+    """
     return sorted({len(near) for _, near in _ideal_neighbours(material)})
 
 
 def _ideal_neighbours(material: Material) -> list[tuple[FloatArray, FloatArray]]:
-    """Every site of every arrangement, and the sites around it."""
+    """Each site of each arrangement, and the positions of its neighbours, Å."""
     k = np.arange(-3, 4)
     cells = np.stack(np.meshgrid(k, k, indexing="ij"), axis=-1).reshape(-1, 2)
     out = []
@@ -252,13 +272,16 @@ def _agreement(xy: FloatArray, other: FloatArray, distance: float) -> float:
     return 2 * precision * recall / max(precision + recall, 1e-12)
 
 
-def _misfit(frame: Frame, xy: FloatArray, material: Material, options: RefineOptions) -> float:
-    """Mean squared residual of the frame that these atoms make, intensity²."""
+def _mean_squared_residual(
+    frame: Frame, xy: FloatArray, material: Material, options: RefineOptions
+) -> float:
+    """Mean squared residual of a frame fitted with these atoms, intensity²."""
     if len(xy) < _FEW:
         return float("nan")
     scale = material.scale
     fit = refine(frame_in_units(frame, scale), xy / scale, options)
     noise = fit.optics.noise
-    # The noise is learned with the atoms, and takes for noise what they leave: undo that.
+    # The noise is fitted to the residuals, so reduced χ² is near one for any atoms: convert it back
+    # to intensity².
     usual = max(noise.constant + noise.gain * float(frame.data.mean()), noise.least)
-    return fit.misfit * usual * noise.correlation
+    return fit.reduced_chi2 * usual * noise.correlation

@@ -15,7 +15,13 @@ from adatom.core.arrays import FloatArray, IntArray
 
 
 def groups(n: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
-    """List the connected groups of n things, in order of their first member."""
+    """List the connected components of a graph of n nodes, in order of their first node.
+
+    Examples
+    --------
+    >>> groups(4, [(0, 2), (2, 3)])
+    [[0, 2, 3], [1]]
+    """
     links = np.array([*pairs], dtype=np.int64).reshape(-1, 2)
     graph = coo_matrix((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(n, n))
     count, label = connected_components(graph, directed=False)
@@ -23,18 +29,18 @@ def groups(n: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
 
 
 def touching(xy: FloatArray, distance_A: float) -> list[list[int]]:
-    """List the groups of points (N, 2) that hang together by steps of at most a distance, Å."""
+    """List the groups of points (N, 2), Å, that are connected by steps of at most a distance, Å."""
     return groups(len(xy), cKDTree(xy.reshape(-1, 2)).query_pairs(distance_A))
 
 
 def within(points: FloatArray, centres: FloatArray, radius_A: float) -> list[IntArray]:
-    """List the points (N, 2) within a radius in Å of every centre (M, 2)."""
+    """List the indices of the points (N, 2) within a radius, Å, of each centre (M, 2)."""
     hits = cKDTree(points.reshape(-1, 2)).query_ball_point(centres, radius_A, return_sorted=True)
     return [np.array(h, dtype=np.int64) for h in hits]
 
 
 def border_distance(xy: FloatArray, extent_xy_A: tuple[float, float]) -> FloatArray:
-    """Distance of measured positions (N, 2) from the frame's border, Å; negative outside."""
+    """Distance of positions (N, 2), Å, from the border of the frame, (N,), Å; negative outside."""
     w, h = extent_xy_A
     edges = np.stack([xy[:, 0], xy[:, 1], w - xy[:, 0], h - xy[:, 1]], axis=0)
     out: FloatArray = edges.min(axis=0)
@@ -42,7 +48,7 @@ def border_distance(xy: FloatArray, extent_xy_A: tuple[float, float]) -> FloatAr
 
 
 def distinct(xy: FloatArray, chosen: NDArray[np.bool_], p: FloatArray) -> NDArray[np.bool_]:
-    """Keep the likelier of two chosen atoms nearer than 1.1 Å: no bond is that short."""
+    """Keep the more probable of two chosen atoms nearer than 1.1 Å; no bond is that short."""
     keep = chosen.copy()
     for i in np.flatnonzero(chosen)[np.argsort(-p[chosen], kind="stable")]:
         if keep[i]:
@@ -53,8 +59,8 @@ def distinct(xy: FloatArray, chosen: NDArray[np.bool_], p: FloatArray) -> NDArra
 def match(a_xy: FloatArray, b_xy: FloatArray, tolerance_A: float) -> IntArray:
     """Match two sets of points one to one, as many and as near as possible.
 
-    Minimises the sum of squared distances, where leaving a pair out costs the tolerance squared;
-    pieces that no tolerance connects are solved one by one.
+    The sum of squared distances is minimised; an unmatched point costs the tolerance squared.
+    Groups of points that are farther apart than the tolerance are solved separately.
 
     Parameters
     ----------
@@ -65,7 +71,12 @@ def match(a_xy: FloatArray, b_xy: FloatArray, tolerance_A: float) -> IntArray:
 
     Returns
     -------
-    Shape (N,): partner of every point of `a_xy` in `b_xy`, -1 for none.
+    Index in `b_xy` of the partner of each point of `a_xy`, shape (N,); -1 for none.
+
+    Examples
+    --------
+    >>> match(np.array([[0.0, 0.0], [5.0, 5.0]]), np.array([[0.2, 0.0]]), 0.5).tolist()
+    [0, -1]
     """
     partner = np.full(len(a_xy), -1, dtype=np.int64)
     if not len(a_xy) or not len(b_xy):
@@ -95,25 +106,25 @@ def match(a_xy: FloatArray, b_xy: FloatArray, tolerance_A: float) -> IntArray:
 def assign_to_sites(
     sites_xy: FloatArray, xy: FloatArray, hosts: IntArray, tolerance_A: float, displaced_A: float
 ) -> tuple[IntArray, FloatArray, NDArray[np.bool_]]:
-    """Assign host atoms to lattice sites, after subtracting the smooth part of the misfit.
+    """Assign host atoms to lattice sites after subtracting smooth distortions of the lattice.
 
     Parameters
     ----------
     sites_xy
-        The lattice's sites, shape (site, 2), Å, undistorted.
+        Sites of the lattice, shape (site, 2), Å, undistorted.
     xy
         Positions of all atoms, shape (atom, 2), Å, undistorted.
     hosts
-        Which of them are host atoms, shape (host,).
+        Indices of the host atoms, shape (host,).
     tolerance_A
         Largest distance of an atom from its site, Å.
     displaced_A
-        The same for atoms and sites left over from the first round, Å.
+        The same for atoms and sites that are left after the first assignment, Å.
 
     Returns
     -------
-    Atom on every site, shape (site,), -1 for none; positions without the smooth misfit, shape
-    (atom, 2), Å; and, shape (site,), True where the lattice holds.
+    Index of the atom on each site, shape (site,), -1 for none; positions without the smooth
+    distortion, shape (atom, 2), Å; and whether the atoms around each site fit the lattice, (site,).
     """
     partner = match(xy[hosts], sites_xy, tolerance_A)
     placed = partner >= 0
@@ -132,8 +143,8 @@ def assign_to_sites(
     gap = straight[hosts[placed]] - sites_xy[partner[placed]]
     loss = np.ones(len(hosts))
     loss[placed] = (gap**2).sum(axis=1) / tolerance_A**2
-    # In another grain about 0.6 of the squared tolerance is lost on average, in noise of 0.2 Å
-    # about 0.15: beyond 0.4 the lattice does not hold there and must name nothing.
+    # The mean loss, in units of the squared tolerance, is about 0.6 in another grain and about 0.15
+    # for a position noise of 0.2 Å. Above 0.4 the lattice does not fit, and sites are not trusted.
     for k, near in enumerate(cKDTree(straight[hosts]).query_ball_point(sites_xy, 4.5)):
         trusted[k] = len(near) >= 4 and float(loss[near].mean()) < 0.4
     occupant[partner[placed]] = hosts[placed]

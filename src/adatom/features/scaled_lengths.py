@@ -1,7 +1,7 @@
-"""Lengths in units of a material's pattern, so that what is tuned for one serves them all.
+"""Convert lengths to units of a material, so that one set of constants fits all materials.
 
-Refinement and calibration see every material at graphene's size: a frame's pixels are divided by
-`Material.scale` on the way in, and positions multiplied by it on the way out.
+Refinement and calibration treat every material at the size of graphene: pixel sizes are divided by
+`Material.scale` before, and positions are multiplied by it afterwards.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from adatom.features.refinement.refine import Refined
 
 
 def frame_in_units(frame: Frame, scale: float) -> Frame:
-    """Give the same pixels with lengths in units of `scale` Å."""
+    """Give the same frame with its pixel size in units of `scale` Å."""
     if scale == 1.0:
         return frame
     return frame.recalibrated(Calibration(frame.calibration.pixel_size_A / scale))
@@ -40,8 +40,8 @@ def material_in_units(material: Material, scale: float) -> Material:
     )
 
 
-def candidates_times(candidates: Candidates, factor: float) -> Candidates:
-    """Multiply the lengths of candidates."""
+def scale_candidates(candidates: Candidates, factor: float) -> Candidates:
+    """Multiply all lengths of candidates by a factor."""
     return replace(
         candidates,
         xy=candidates.xy * factor,
@@ -50,8 +50,8 @@ def candidates_times(candidates: Candidates, factor: float) -> Candidates:
     )
 
 
-def refined_times(refined: Refined, factor: float) -> Refined:
-    """Multiply the lengths of a fit; its probe is in pixels, whose size grows."""
+def scale_refined(refined: Refined, factor: float) -> Refined:
+    """Multiply all lengths of a fit by a factor; the probe is in pixels and does not change."""
     optics = replace(
         refined.optics,
         pixel_size_A=refined.optics.pixel_size_A * factor,

@@ -1,8 +1,9 @@
-"""Which column is which: what a site's like can say together that one column cannot.
+"""Identify the element of columns from all columns of the same sublattice.
 
-Along a zone axis two columns may differ by a tenth in brightness, less than the noise of one. All
-columns that a lattice vector leads to are of one kind, though, and what they say adds up; and where
-one kind of site is taken, the other kind is left for its neighbours.
+Along a zone axis, two columns may differ by ten per cent in brightness, less than the noise of one
+column. All columns that are connected by lattice vectors form a sublattice and hold the same
+element, so their log-likelihoods can be averaged. Different sublattices hold different site
+species.
 """
 
 from __future__ import annotations
@@ -20,48 +21,56 @@ from scipy.spatial import cKDTree
 from adatom.core import Material
 from adatom.core.arrays import FloatArray, IntArray
 
-_STRAIN = 0.12  # lattice vectors may be this much longer or shorter than they should be
-_TOLERANCE = 0.3  # bond lengths: a column this near to where a lattice vector leads may be the one
-_STRICT = 0.2  # the same, once it is known where the vector leads in that part of the frame
-_REACH = 4  # cells of a lattice constant around a column's own that speak for it
-_NEAR = 2  # such cells within which all kinds are to be seen
-_BENT = 3  # such cells in which a lattice vector leads the same way
-_FEWEST = 8  # columns of a kind around an atom that are worth asking
-_DIRECTIONS = 720
-_GRAINS = 4
-_KINDS = 24  # the largest of all grains; smaller ones keep to themselves
-_LEAST_P = 1e-4
-_MOST_SITES = 4  # of a cell: more could stand in too many orders
+_STRAIN = 0.12  # largest relative change of the length of a lattice vector
+_TOLERANCE = 0.3  # largest distance of a column from the end of a lattice vector, bond lengths
+_STRICT = 0.2  # the same after the local distortion is known, bond lengths
+# Half widths of neighbourhoods, in square cells of one lattice constant:
+_REACH = 4  # columns whose log-likelihoods are averaged
+_NEAR = 2  # must contain all sublattices
+_LOCAL = 3  # the distortion of the scan is constant there
+_FEWEST = 8  # least number of columns of a sublattice in a neighbourhood
+_DIRECTIONS = 720  # bins of the histogram of directions: half a degree
+_GRAINS = 4  # most grains that are searched for in a frame
+_MOST_SUBLATTICES = 24  # largest sublattices that are kept, over all grains: bounds memory
+_LEAST_P = 1e-4  # probabilities below this count as this: no column has a veto
+_MOST_SITES = 4  # most sites of a cell: 4! = 24 assignments of species are compared
 
 
-def can_speak(material: Material) -> bool:
-    """Tell whether a material's columns can speak for each other.
+def has_distinct_sublattices(material: Material) -> bool:
+    """Whether the columns of a material can be identified by their sublattices.
 
-    It takes sites of at least two kinds, few enough of them for their orders to be tried, and one
-    arrangement: where stackings change in a frame, what stands where changes too.
+    This needs sites of at least two species, at most four sites per cell (all assignments of
+    species are compared), and no polytypes: a change of the stacking changes the species of a
+    sublattice.
+
+    Examples
+    --------
+    >>> from adatom.core import GRAPHENE
+    >>> has_distinct_sublattices(GRAPHENE)  # both sublattices hold carbon
+    False
     """
     sites = material.site_species
     several = len(set(sites)) > 1 and len(sites) <= _MOST_SITES
     return several and material.has_lattice and not material.polytypes
 
 
-def neighbours_say(xy: FloatArray, p: FloatArray, material: Material) -> FloatArray:
-    """Log-likelihood of each host for every column, by the columns around it.
+def sublattice_log_likelihood(xy: FloatArray, p: FloatArray, material: Material) -> FloatArray:
+    """Log-likelihood of each host species for each column, from the columns around it.
 
     Parameters
     ----------
     xy
-        Columns, shape (atom, 2), Å.
+        Positions of the columns, shape (atom, 2), Å.
     p
-        Probability of each class for each, shape (atom, class); classes are `material.species`.
+        Probability of each class, shape (atom, class); the classes are `material.species`.
     material
-        The crystal, one for which `can_speak`.
+        A crystal with `has_distinct_sublattices`.
 
     Returns
     -------
-    Shape (atom, class): of the orders in which the kinds of sites may stand, the best mean
-    log-likelihood of those with this class on the column's own site; zero for what is no host and
-    where the lattice is not clear.
+    Shape (atom, class): the largest mean log-likelihood over all assignments of species to
+    sublattices that put this class on the sublattice of the column. It is zero for classes that are
+    not hosts, and for columns without a clear lattice.
     """
     out = np.zeros(p.shape)
     n, sites = len(xy), len(material.site_species)
@@ -72,17 +81,24 @@ def neighbours_say(xy: FloatArray, p: FloatArray, material: Material) -> FloatAr
     member = (kind[:, None] == np.arange(kinds)).astype(np.float64)
     of_grain = grain[member.argmax(axis=0)]
     step = material.lattice_constant_A
-    count, near = _sums(xy, member, step, _REACH), _sums(xy, member, step, _NEAR)
+    count, near = (
+        _neighbourhood_sums(xy, member, step, _REACH),
+        _neighbourhood_sums(xy, member, step, _NEAR),
+    )
     near[grain[:, None] != of_grain[None, :]] = 0.0
-    said = np.log(np.maximum(p, _LEAST_P))
+    log_likelihood = np.log(np.maximum(p, _LEAST_P))
     means = np.stack(
-        [_sums(xy, member * said[:, k : k + 1], step, _REACH) for k in range(p.shape[1])], axis=-1
+        [
+            _neighbourhood_sums(xy, member * log_likelihood[:, k : k + 1], step, _REACH)
+            for k in range(p.shape[1])
+        ],
+        axis=-1,
     )
     means /= np.maximum(count, 1.0)[..., None]  # (atom, kind, class)
     number = {label: k for k, label in enumerate(material.species)}
     hosts = [number[s] for s in material.site_species]
     orders = np.array(sorted(set(permutations(hosts))))
-    there = np.argsort(-near, axis=1)[:, :sites]  # the kinds that share the cell
+    there = np.argsort(-near, axis=1)[:, :sites]  # the sublattices of the same cell
     enough = (np.take_along_axis(near, there, axis=1) > 0.5).all(axis=1)
     enough &= (np.take_along_axis(count, there, axis=1) > _FEWEST - 0.5).all(axis=1)
     own = there == kind[:, None]
@@ -96,8 +112,8 @@ def neighbours_say(xy: FloatArray, p: FloatArray, material: Material) -> FloatAr
     return out
 
 
-def _sums(xy: FloatArray, values: FloatArray, step: float, reach: int) -> FloatArray:
-    """Sum over what lies in the square cells around each place, without its own share.
+def _neighbourhood_sums(xy: FloatArray, values: FloatArray, step: float, reach: int) -> FloatArray:
+    """Sum values over the square cells around each position, without its own value.
 
     Parameters
     ----------
@@ -108,11 +124,11 @@ def _sums(xy: FloatArray, values: FloatArray, step: float, reach: int) -> FloatA
     step
         Edge of a cell, Å.
     reach
-        Cells to either side.
+        Number of cells to either side.
 
     Returns
     -------
-    Shape (atom, value). Time and memory go with the area, whatever the reach.
+    Shape (atom, value). Time and memory grow with the area, and do not depend on the reach.
     """
     cell = np.floor((xy - xy.min(axis=0)) / step).astype(np.int64)
     rows, cols = (int(n) for n in cell.max(axis=0) + 1)
@@ -126,57 +142,60 @@ def _sums(xy: FloatArray, values: FloatArray, step: float, reach: int) -> FloatA
     return out
 
 
-def ordered(
+def with_sublattice_evidence(
     xy: FloatArray, p: FloatArray, material: Material, weights: tuple[float, float]
 ) -> FloatArray:
-    """Probability of each class, with what the neighbours say.
+    """Combine the probabilities of each column with those of its sublattice.
 
     Parameters
     ----------
     xy, p, material
-        See `neighbours_say`.
+        See `sublattice_log_likelihood`.
     weights
-        Of a column's own word and of its neighbours', from `fit_order`.
+        Weights of the log-likelihoods of the column and of its sublattice, from
+        `fit_sublattice_weights`.
 
     Returns
     -------
-    Shape (atom, class). What is no host keeps its probability.
+    Probability of each class, shape (atom, class). Classes that are not hosts keep theirs.
     """
-    if not can_speak(material) or weights == (1.0, 0.0):
+    if not has_distinct_sublattices(material) or weights == (1.0, 0.0):
         return p
-    return _joined(p, neighbours_say(xy, p, material), _hosts(material), weights)
+    return _combined(p, sublattice_log_likelihood(xy, p, material), _hosts(material), weights)
 
 
-def fit_order(
+def fit_sublattice_weights(
     parts: list[tuple[FloatArray, FloatArray, IntArray]], material: Material
 ) -> tuple[float, float]:
-    """Fit how much a column's own word counts, and its neighbours'.
+    """Fit the weights of a column and of its sublattice by maximum likelihood.
 
     Parameters
     ----------
     parts
-        Of frames whose truth is known: positions, probabilities, true classes.
+        Positions, probabilities and true classes of the columns of each frame.
     material
-        What they show.
+        Material of the frames.
 
     Returns
     -------
-    Weights of maximum likelihood; 1 and 0, which change nothing, where there is nothing to learn.
+    The two weights; 1 and 0, which change nothing, if there are too few columns.
     """
     hosts = _hosts(material)
-    if not can_speak(material):
+    if not has_distinct_sublattices(material):
         return 1.0, 0.0
-    kept = [(p, neighbours_say(xy, p, material), true) for xy, p, true in parts if len(xy)]
+    kept = [
+        (p, sublattice_log_likelihood(xy, p, material), true) for xy, p, true in parts if len(xy)
+    ]
     if not kept:
         return 1.0, 0.0
-    p, said, true = (np.concatenate(part) for part in zip(*kept, strict=True))
-    clear = said.any(axis=1) & np.isin(true, np.flatnonzero(hosts))
+    p, log_likelihood, true = (np.concatenate(part) for part in zip(*kept, strict=True))
+    clear = log_likelihood.any(axis=1) & np.isin(true, np.flatnonzero(hosts))
     if clear.sum() < _FEWEST:
         return 1.0, 0.0
-    p, said, true = p[clear], said[clear], true[clear]
+    p, log_likelihood, true = p[clear], log_likelihood[clear], true[clear]
 
     def loss(w: FloatArray) -> float:
-        joined = _joined(p, said, hosts, (float(w[0]), float(w[1])))
+        joined = _combined(p, log_likelihood, hosts, (float(w[0]), float(w[1])))
         return float(-np.log(np.maximum(joined[np.arange(len(true)), true], 1e-9)).mean())
 
     bounds = [(0.0, 2.0), (0.0, 60.0)]
@@ -186,10 +205,11 @@ def fit_order(
 
 
 def sublattices(xy: FloatArray, material: Material) -> tuple[IntArray, IntArray]:
-    """Tell which columns lattice vectors lead to from each other.
+    """Assign columns to grains and sublattices.
 
-    Grain by grain: the direction of the lattice is that in which most pairs of columns lie a
-    lattice vector apart; columns that have a whole parallelogram of such pairs are joined.
+    Grains are found one after the other. The orientation of a grain is the direction with the most
+    pairs of columns that are one lattice vector apart. Columns are joined if four of them form a
+    parallelogram of lattice vectors.
 
     Parameters
     ----------
@@ -200,7 +220,7 @@ def sublattices(xy: FloatArray, material: Material) -> tuple[IntArray, IntArray]
 
     Returns
     -------
-    Number of the kind and of the grain of each column, shape (atom,); -1 for those in no grain.
+    Number of the sublattice and of the grain of each column, both (atom,); -1 without a grain.
     """
     kind, grain = np.full((2, len(xy)), -1, dtype=np.int64)
     tree = cKDTree(xy)
@@ -209,10 +229,10 @@ def sublattices(xy: FloatArray, material: Material) -> tuple[IntArray, IntArray]
     for number in range(_GRAINS):
         if left.sum() < _FEWEST * len(material.basis):
             break
-        vectors = _vectors(xy[left], material)
+        vectors = _lattice_vectors_in_frame(xy[left], material)
         if vectors is None:
             break
-        joined = _joins(xy, tree, vectors, material.bond_length_A)
+        joined = _parallelogram_edges(xy, tree, vectors, material.bond_length_A)
         _, label = connected_components(joined, directed=False)
         mine = left & (np.bincount(label)[label] >= _FEWEST)
         if not mine.any():
@@ -222,7 +242,7 @@ def sublattices(xy: FloatArray, material: Material) -> tuple[IntArray, IntArray]
         first = int(kind.max()) + 1
         left &= ~mine
     names, count = np.unique(kind[kind >= 0], return_counts=True)
-    large = np.sort(names[np.argsort(-count, kind="stable")[:_KINDS]])
+    large = np.sort(names[np.argsort(-count, kind="stable")[:_MOST_SUBLATTICES]])
     kept = np.isin(kind, large)
     kind[kept] = np.searchsorted(large, kind[kept])
     kind[~kept] = grain[~kept] = -1
@@ -233,22 +253,25 @@ def _hosts(material: Material) -> NDArray[np.bool_]:
     return np.array([s in material.site_species for s in material.species])
 
 
-def _joined(
-    p: FloatArray, said: FloatArray, hosts: NDArray[np.bool_], weights: tuple[float, float]
+def _combined(
+    p: FloatArray,
+    log_likelihood: FloatArray,
+    hosts: NDArray[np.bool_],
+    weights: tuple[float, float],
 ) -> FloatArray:
-    """Weigh a column's own word and its neighbours', among hosts, whose sum stays."""
+    """Combine both log-likelihoods; the sum of the probabilities of the hosts is kept."""
     out = p.copy()
-    clear = said.any(axis=1)
+    clear = log_likelihood.any(axis=1)
     own = weights[0] * np.log(np.maximum(p[np.ix_(clear, hosts)], _LEAST_P))
-    logit = own + weights[1] * said[np.ix_(clear, hosts)]
+    logit = own + weights[1] * log_likelihood[np.ix_(clear, hosts)]
     odds = np.exp(logit - logit.max(axis=1, keepdims=True))
     total = p[np.ix_(clear, hosts)].sum(axis=1, keepdims=True)
     out[np.ix_(clear, hosts)] = total * odds / odds.sum(axis=1, keepdims=True)
     return out
 
 
-def _vectors(xy: FloatArray, material: Material) -> FloatArray | None:
-    """Two lattice vectors as they lie in the frame, rows of (2, 2), Å; None where none show."""
+def _lattice_vectors_in_frame(xy: FloatArray, material: Material) -> FloatArray | None:
+    """The two lattice vectors in the frame, rows of (2, 2), Å; None if they are not found."""
     cell = material.cell()
     longest = (1 + _STRAIN) * float(np.linalg.norm(cell, axis=1).max())
     pairs = cKDTree(xy).query_pairs(longest, output_type="ndarray")
@@ -272,13 +295,13 @@ def _vectors(xy: FloatArray, material: Material) -> FloatArray | None:
         smooth = np.real(np.fft.ifft(np.fft.fft(seen) * np.fft.fft(kernel, _DIRECTIONS)))
         top = int(smooth.argmax())
         if best is None or smooth[top] > 1.02 * best[0]:
-            turned = (top - max(wide, 1) + 0.5) / _DIRECTIONS * 2 * np.pi
-            c, s = np.cos(turned), np.sin(turned)
+            rotation = (top - max(wide, 1) + 0.5) / _DIRECTIONS * 2 * np.pi
+            c, s = np.cos(rotation), np.sin(rotation)
             best = float(smooth[top]), own @ np.array([[c, s], [-s, c]])
     assert best is not None  # two tries were made  # noqa: S101
     tree = cKDTree(d)
     vectors = best[1]
-    for part in (0.5, 0.25):  # of a bond length: where such pairs really lie
+    for part in (0.5, 0.25):  # search radius, bond lengths: refine the vectors by medians
         near = tree.query_ball_point(vectors, part * material.bond_length_A)
         if min(len(k) for k in near) < _FEWEST:
             return None
@@ -286,10 +309,12 @@ def _vectors(xy: FloatArray, material: Material) -> FloatArray | None:
     return vectors
 
 
-def _joins(xy: FloatArray, tree: cKDTree, vectors: FloatArray, bond: float) -> sparse.csr_array:
-    """Pairs a lattice vector apart that are sides of a parallelogram of four columns.
+def _parallelogram_edges(
+    xy: FloatArray, tree: cKDTree, vectors: FloatArray, bond: float
+) -> sparse.csr_array:
+    """Pairs of columns that are edges of a parallelogram of lattice vectors, (atom, atom).
 
-    Scans bend: where a vector leads is learned from the columns around.
+    Scans are distorted, so the local lattice vectors are measured from the columns around.
     """
     n = len(xy)
     step = float(np.linalg.norm(vectors, axis=1).max())
@@ -300,7 +325,7 @@ def _joins(xy: FloatArray, tree: cKDTree, vectors: FloatArray, bond: float) -> s
         led = np.zeros((n, 3))
         led[seen, 0] = 1.0
         led[seen, 1:] = xy[index[seen]] - xy[seen]
-        total = _sums(xy, led, step, _BENT) + led
+        total = _neighbourhood_sums(xy, led, step, _LOCAL) + led
         local = total[:, 1:] / np.maximum(total[:, :1], 0.5)
         distance, index = tree.query(xy + local, distance_upper_bound=_STRICT * bond)
         ahead.append(np.where(np.isfinite(distance) & (total[:, 0] > 0.5), index, -1))

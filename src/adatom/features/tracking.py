@@ -1,4 +1,4 @@
-"""Follow atoms and defects from frame to frame, after the drift of the sheet is taken off."""
+"""Link atoms and defects between frames after subtracting the drift of the specimen."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from adatom.core import AtomTable, DefectTable
 from adatom.core.arrays import FloatArray, IntArray
 from adatom.errors import BadInput
 
-Drift = Mapping[int, tuple[float, float]]
+Drift = Mapping[int, tuple[float, float]]  # shift x, y of each frame, Å
 
 
 class LinkOptions(BaseModel):
-    """How far things may move between frames."""
+    """Limits of the motion of atoms and defects between frames."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,24 +44,38 @@ class LinkOptions(BaseModel):
 def estimate_drift(
     table: AtomTable, options: LinkOptions | None = None
 ) -> dict[int, tuple[float, float]]:
-    """Estimate how far the sheet has moved since the first frame.
+    """Estimate the drift of the specimen since the first frame.
 
-    A shift by a lattice vector maps a perfect crystal onto itself. So every shift between two
-    frames that lays atoms on atoms is a candidate, and among them the one is taken that also
-    lays the foreign atoms (every element but the commonest) on foreign atoms; without any, the
-    smallest.
+    A shift by a lattice vector maps a perfect crystal onto itself, so several shifts between two
+    frames put atoms on atoms. The one is chosen that also puts impurity atoms (every element but
+    the most common) on impurity atoms; without impurities, the smallest one.
 
     Parameters
     ----------
     table
         Atoms of several frames.
     options
-        Largest drift between frames.
+        Gives the largest drift between frames.
 
     Returns
     -------
-    For every frame with atoms, the shift x, y in Å of its sheet from the first frame's: subtract
-    it from the positions to lay the frames on each other.
+    Shift x, y in Å of the specimen relative to the first frame, for every frame with atoms.
+    Subtract it from the positions to align the frames.
+
+    Examples
+    --------
+    >>> from adatom.core import AtomTable
+    >>> xy, one = np.array([[1.0, 1.0], [2.4, 1.0], [1.2, 2.5], [3.0, 3.1]]), np.ones(4)
+    >>> frames = [
+    ...     AtomTable.build(
+    ...         frame=k, xy=xy + shift, covariance=np.tile(np.eye(2) * 0.01, (4, 1, 1)),
+    ...         p_exists=one, element=["C"] * 4, p_element=one, votes=one, amplitude=one,
+    ...     )
+    ...     for k, shift in enumerate(([0.0, 0.0], [0.3, -0.1]))
+    ... ]
+    >>> drift = estimate_drift(AtomTable.concat(frames))
+    >>> np.round(drift[1], 2).tolist()
+    [0.3, -0.1]
     """
     o = options or LinkOptions()
     frames = table.frames
@@ -75,32 +89,36 @@ def estimate_drift(
     drift = {frames[0]: (0.0, 0.0)}
     for before, now in pairwise(frames):
         old, new = at == before, at == now
-        foreign = elements != common
-        total = total + _shift(xy[old], xy[new], xy[old & foreign], xy[new & foreign], o)
+        impurity = elements != common
+        total = total + _shift(xy[old], xy[new], xy[old & impurity], xy[new & impurity], o)
         drift[now] = (float(total[0]), float(total[1]))
     return drift
 
 
 def _shift(
-    old: FloatArray, new: FloatArray, old_mark: FloatArray, new_mark: FloatArray, o: LinkOptions
+    old: FloatArray,
+    new: FloatArray,
+    old_impurities: FloatArray,
+    new_impurities: FloatArray,
+    o: LinkOptions,
 ) -> FloatArray:
-    """Shift x, y in Å that lays the new frame's atoms and marks best on the old ones."""
-    marked = bool(len(old_mark) and len(new_mark))
-    reach = o.drift_A if marked else min(o.drift_A, 1.8)
+    """Shift x, y in Å that best aligns atoms and impurities of a new frame with the old."""
+    has_impurities = bool(len(old_impurities) and len(new_impurities))
+    reach = o.drift_A if has_impurities else min(o.drift_A, 1.8)
     steps = np.arange(-np.ceil(reach / 0.3), np.ceil(reach / 0.3) + 1.0) * 0.3
     starts = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
     starts = starts[np.hypot(*starts.T) <= reach + 1e-9]
-    if marked:  # only shifts that lay marks near marks are worth a look at all the atoms
-        laid = _overlay(old_mark, new_mark, starts)
-        starts = starts[laid >= 0.6 * laid.max()]
+    if has_impurities:  # only shifts that align the impurities are tested with all atoms
+        overlap = _overlay(old_impurities, new_impurities, starts)
+        starts = starts[overlap >= 0.6 * overlap.max()]
     tree = cKDTree(old)
-    # A sample of the atoms is enough to tell where atoms fall on atoms.
+    # About 120 atoms are enough for a first score.
     sample = new[:: max(1, len(new) // 120)]
     far = tree.query(sample[None] - starts[:, None], distance_upper_bound=1.0)[0]
     fit = np.exp(-((np.minimum(far, 1.0) / 0.45) ** 2)).mean(axis=1)
     fit -= 0.01 * np.hypot(*starts.T)
-    if marked:
-        fit += 0.5 * _overlay(old_mark, new_mark, starts)
+    if has_impurities:
+        fit += 0.5 * _overlay(old_impurities, new_impurities, starts)
     best = None
     for k in np.argsort(-fit)[:12]:
         shift = starts[k]
@@ -112,8 +130,8 @@ def _shift(
             shift = np.median(new[near] - old[i[near]], axis=0)
         d = np.minimum(tree.query(new - shift, distance_upper_bound=1.0)[0], 1.0)
         score = float(np.exp(-((d / 0.3) ** 2)).mean()) - 0.02 * float(np.hypot(*shift))
-        if marked:
-            score += 0.5 * float(_overlay(old_mark, new_mark, shift[None])[0])
+        if has_impurities:
+            score += 0.5 * float(_overlay(old_impurities, new_impurities, shift[None])[0])
         if best is None or score > best[0]:
             best = (score, shift)
     out: FloatArray = np.zeros(2) if best is None else best[1]
@@ -121,9 +139,9 @@ def _shift(
 
 
 def _overlay(old: FloatArray, new: FloatArray, shifts: FloatArray) -> FloatArray:
-    """How well marks fall on marks for every shift, shape (shift,), 0 to 1.
+    """Mean overlap of impurities for every shift, shape (shift,), 0 to 1.
 
-    Wide (1 Å), because the marks themselves may hop or turn while the sheet drifts.
+    The kernel is wide (1 Å), because impurities may hop while the specimen drifts.
     """
     d = cKDTree(old).query(new[None] - shifts[:, None])[0]
     out: FloatArray = np.exp(-((d / 1.0) ** 2)).mean(axis=1)
@@ -133,23 +151,23 @@ def _overlay(old: FloatArray, new: FloatArray, shifts: FloatArray) -> FloatArray
 def link_atoms(
     table: AtomTable, drift_xy_A: Drift | None = None, options: LinkOptions | None = None
 ) -> AtomTable:
-    """Number the tracks of atoms over the frames.
+    """Link atoms to tracks over the frames.
 
-    Linear assignment between frames and over gaps (Jaqaman et al., Nat. Methods 5, 695 (2008), as
-    laptrack implements it) of the positions after the drift is taken off.
+    Linear assignment between frames and over gaps (Jaqaman et al., Nat. Methods 5, 695 (2008),
+    implemented by laptrack), after subtracting the drift from the positions.
 
     Parameters
     ----------
     table
         Atoms of several frames.
     drift_xy_A
-        Shift x, y in Å of every frame; `estimate_drift` finds it where it is not given.
+        Shift x, y in Å of every frame; default: from `estimate_drift`.
     options
-        Longest step, gaps, penalty for a change of element.
+        Longest step, longest gap, and penalty for a change of the element.
 
     Returns
     -------
-    The same atoms with ``track`` filled, numbered by first appearance.
+    The same atoms with ``track`` filled; tracks are numbered by first appearance.
 
     Raises
     ------
@@ -162,7 +180,7 @@ def link_atoms(
     drift = estimate_drift(table, o) if drift_xy_A is None else drift_xy_A
     frame = table.data["frame"].to_numpy().astype(np.int64)
     symbols = sorted(set(table.elements))
-    # The element is a third coordinate: a change costs distance, but is not forbidden.
+    # The element is a third coordinate: a change adds distance, but is not forbidden.
     code = np.array([symbols.index(e) for e in table.elements]) * o.element_penalty_A
     position = np.column_stack([table.xy - _drift_of(drift, frame), code])
     return table.with_tracks(_tracks(frame, position, o.atom_step_A, o.gap_frames))
@@ -181,15 +199,15 @@ def _drift_of(drift: Drift, frame: IntArray) -> FloatArray:
 
 
 def _tracks(frame: IntArray, position: FloatArray, step_A: float, gap: int) -> IntArray:
-    """Track number of every row, by first appearance; frames that are absent count as gaps."""
+    """Track number of every row, by first appearance, (row,); missing frames count as gaps."""
     span = range(int(frame.min()), int(frame.max()) + 1)
     if len(span) == 1:  # nothing to link
         return np.arange(len(frame), dtype=np.int64)
     rows = [np.flatnonzero(frame == f) for f in span]
-    from laptrack import LapTrack  # takes a second to load, and only linking needs it
+    from laptrack import LapTrack  # takes a second to import, and only linking needs it
 
-    # Left to itself laptrack takes the cost of not linking from the frame's own distances, which
-    # loses the few that moved most: here anything within the step links.
+    # By default, laptrack derives the cost of not linking from the distances in the frame, and the
+    # few largest moves are lost. With these costs everything within the longest step is linked.
     alone = ("track_start", "track_end", "segment_start", "segment_end")
     limits: dict[str, Any] = {
         "cutoff": step_A**2,
@@ -215,26 +233,26 @@ def link_defects(
     frames: Iterable[int] | None = None,
     options: LinkOptions | None = None,
 ) -> DefectTable:
-    """Number the tracks of defects over the frames and say where each came from.
+    """Link defects to tracks over the frames and record the origin of each.
 
     Parameters
     ----------
     table
         Defects of several frames.
     drift_xy_A
-        Shift x, y in Å of every frame, as `estimate_drift` finds it from the atoms. Without it
-        the common shift of all the defects of two frames is taken as the drift, if there are at
-        least two; a single defect cannot tell its own motion from the sheet's.
+        Shift x, y in Å of every frame, from `estimate_drift`. By default, the common shift of the
+        defects of two frames is used, if there are at least two; the motion of a single defect
+        cannot be separated from drift.
     frames
-        Every frame that was looked at, those without defects too; a defect of the first of them is
-        ``first seen``. Without it the frames of the table.
+        All frames that were analysed, including those without defects; defects of the first one
+        have the origin ``first seen``. Default: the frames of the table.
     options
-        Longest step and gaps.
+        Longest step and longest gap.
 
     Returns
     -------
     The same defects with ``track``, ``first_frame`` and ``origin`` filled: ``first seen`` in the
-    first frame, ``appeared`` later, ``from <kind>`` since a track changed its kind.
+    first frame, ``appeared`` later, ``from <kind>`` after a track changed its kind.
 
     Raises
     ------
@@ -272,7 +290,7 @@ def link_defects(
 def _defect_drift(
     table: DefectTable, frame: IntArray, o: LinkOptions
 ) -> dict[int, tuple[float, float]]:
-    """Drift from the defects alone: the median step, where two or more agree on it."""
+    """Drift from the defects alone: the median step if two or more defects agree, else zero."""
     present: Sequence[int] = sorted({int(f) for f in frame})
     xy, total = table.xy, np.zeros(2)
     drift = {present[0]: (0.0, 0.0)}

@@ -16,8 +16,8 @@ from adatom.core import AtomTable, LabelledFrame, Material
 from adatom.core.arrays import FloatArray
 from adatom.features.calibration.calibrator import MATCH_A, Observation, fit_calibrator, match_truth
 from adatom.features.find import FindOptions, describe_frame, find_candidates
-from adatom.features.novelty.frame import fit_novelty
-from adatom.features.novelty.regions import Regions, fit_regions
+from adatom.features.novelty.frame import fit_ood_model
+from adatom.features.novelty.regions import Regions, fit_ood_model_of_regions
 from adatom.features.scaled_lengths import material_in_units, truth_in_units
 from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.synthesize import random_labelled
@@ -163,7 +163,7 @@ def collect_observations(
     Returns
     -------
     Candidates with their fit and truth, for `fit_calibrator`; and the descriptions of frames and
-    regions, for `fit_novelty` and `fit_regions`.
+    regions, for `fit_ood_model` and `fit_ood_model_of_regions`.
     """
     scale = material.scale
     observations: list[Observation] = []
@@ -210,8 +210,10 @@ def with_calibration(
         **ensemble.card,
         "options": options.model_dump(),
         "calibration": calibrator.model_dump(),
-        "novelty": fit_novelty(np.array([whole for whole, _ in descriptions])).model_dump(),
-        "novelty_of_regions": fit_regions([parts for _, parts in descriptions]).model_dump(),
+        "novelty": fit_ood_model(np.array([whole for whole, _ in descriptions])).model_dump(),
+        "novelty_of_regions": fit_ood_model_of_regions(
+            [parts for _, parts in descriptions]
+        ).model_dump(),
     }
     return replace(ensemble, card=card)
 

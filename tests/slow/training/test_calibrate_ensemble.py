@@ -7,7 +7,7 @@ import pytest
 from adatom.core import GRAPHENE
 from adatom.features.calibration.calibrator import Calibrator
 from adatom.features.find import FindOptions
-from adatom.features.novelty.frame import Novelty
+from adatom.features.novelty.frame import OodModel
 from adatom.learning import weights
 from adatom.learning.device import use_threads
 from adatom.training.calibrate import calibrate_ensemble
@@ -33,7 +33,7 @@ def test_an_ensemble_is_calibrated_and_measured_on_held_out_frames(ensemble):
     assert FindOptions.model_validate(made.card["options"]) == options
     assert made.networks is bare.networks
     Calibrator.model_validate(made.card["calibration"])
-    Novelty.model_validate(made.card["novelty"])
+    OodModel.model_validate(made.card["novelty"])
     scores = made.card["scores"]
     assert scores["frames"] == 4  # a third of 13
     assert all(0 <= band["f1"] <= 1 for band in scores["bands"])

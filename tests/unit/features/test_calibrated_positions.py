@@ -14,7 +14,7 @@ from adatom.features.calibration.calibrator import (
 )
 from adatom.features.candidates.locate import Candidates
 from adatom.features.find import FindOptions, find_candidates
-from adatom.features.novelty.frame import Novelty, describe
+from adatom.features.novelty.frame import OodModel, describe
 from adatom.features.refinement.fit import Optics, RefineOptions
 from adatom.features.refinement.image_model import Probe
 from adatom.features.refinement.noise import Noise
@@ -181,11 +181,11 @@ def test_matching_is_one_to_one_and_near_first():
 
 @pytest.fixture(scope="module")
 def distance(ensemble):
-    novelty = Novelty.model_validate(ensemble.card["novelty"])
+    novelty = OodModel.model_validate(ensemble.card["novelty"])
 
     def of(frame: Frame) -> tuple[float, float]:
         found = find_candidates(frame, predict_tiles(frame, ensemble), GRAPHENE, FindOptions())
-        d = novelty.distance(describe(*found, GRAPHENE, OPTIONS))
+        d = novelty.score(describe(*found, GRAPHENE, OPTIONS))
         return d, novelty.share_farther(d)
 
     return of

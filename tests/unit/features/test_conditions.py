@@ -5,28 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from adatom.analysis.frame import calibrator_of
 from adatom.core import GRAPHENE, Calibration, Estimate, Frame
 from adatom.errors import BadInput
 from adatom.features.conditions.estimate import estimate_imaging
-from adatom.features.find import find
-from adatom.frames.lattice.fit import fit_lattice
-from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.sheet import graphene_sheet
-from adatom.frames.simulate.specimen import Specimen
-from adatom.frames.simulate.synthesize import image_specimen
-from adatom.learning import weights
-from adatom.learning.device import use_threads
-from adatom.learning.ensemble import predict_tiles
+from imaging import USUAL, estimate, finder, pull, take
 
-USUAL = Conditions(
-    pixel_size_A=0.11,
-    probe_sigma_A=(0.44, 0.38),
-    probe_angle_rad=0.7,
-    tail_fraction=0.2,
-    counts=12.0,
-    background=0.2,
-)
 CASES = {
     "usual": USUAL,
     "few counts": replace(USUAL, counts=1.5, background=0.1),
@@ -39,40 +23,8 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def ensemble():
-    use_threads(1)
-    return weights.load_shipped("graphene")
-
-
-@pytest.fixture(scope="module")
-def see(ensemble):
-    calibrator = calibrator_of(ensemble)
-
-    def run(frame):
-        found = find(frame, predict_tiles(frame, ensemble), GRAPHENE, calibrator)
-        sure = (found.atoms.column("p_exists") > 0.5) & (found.atoms.elements == "C")
-        return found, fit_lattice(found.atoms.xy[sure], GRAPHENE)
-
-    return run
-
-
-def take(conditions, seed=3, field_A=24.0, shift=None, specimen=None, index=0):
-    rng = np.random.default_rng(seed)
-    n = int(field_A / conditions.pixel_size_A) + 1
-    extent = Calibration(conditions.pixel_size_A).extent_xy((n, n))
-    sheet = specimen or graphene_sheet(extent, rng, strain=0.0)
-    if shift is not None:
-        sheet = Specimen(sheet.xy + shift, sheet.species, sheet.vacancies_xy)
-    return image_specimen(sheet, (n, n), GRAPHENE, conditions, rng, index=index).frame
-
-
-def estimate(see, *frames):
-    found, lattices = zip(*(see(f) for f in frames), strict=True)
-    return estimate_imaging(frames, found, GRAPHENE, lattices=lattices)
-
-
-def pull(estimated, truth):
-    return abs(estimated.value - truth) / estimated.sd
+def see():
+    return finder()
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -114,31 +66,6 @@ def test_scale_and_offset_do_not_change_the_conditions(see):
         assert b.value == pytest.approx(a.value, rel=0.003)
     # Nothing tells an offset from background there: so much read noise may be in it.
     assert second.read_noise.sd > 1.0 > first.read_noise.sd
-
-
-def test_pulls_are_of_order_one(see):
-    pulls = []
-    rng = np.random.default_rng(8)
-    for seed in range(5):
-        c = replace(
-            USUAL,
-            counts=float(np.exp(rng.uniform(0.5, 4))),
-            tail_fraction=rng.uniform(0, 0.3),
-            background=rng.uniform(0, 0.4),
-            probe_sigma_A=(rng.uniform(0.42, 0.5), rng.uniform(0.34, 0.41)),
-            jitter_A=0.05 * (seed % 2),
-        )
-        got = estimate(see, take(c, seed=20 + seed, field_A=20.0))
-        pulls += [
-            pull(got.counts, c.counts),
-            *(pull(w, t) for w, t in zip(got.probe_sigma_A, c.probe_sigma_A, strict=True)),
-            pull(got.tail_fraction, c.tail_fraction),
-            pull(got.background, c.background),
-        ]
-    print(np.round(pulls, 1))
-    assert max(pulls) < 4
-    assert 0.45 < np.mean(np.less(pulls, 1)) < 0.95
-    assert 0.4 < np.sqrt(np.mean(np.square(pulls))) < 1.7
 
 
 def test_movie_gives_drift_and_sharper_estimates(see):

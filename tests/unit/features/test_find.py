@@ -7,7 +7,6 @@ import polars as pl
 import pytest
 from scipy.spatial import cKDTree
 
-from adatom.analysis.frame import analyse_frame
 from adatom.core import GRAPHENE, AtomTable, Calibration, Frame, LabelledFrame
 from adatom.features.calibration.calibrator import Calibrator, match_truth
 from adatom.features.defects.vacancy_test import site_evidence
@@ -343,17 +342,6 @@ def test_tiles_find_what_the_whole_frame_shows(ensemble, calibrator, monkeypatch
     distance, order = cKDTree(tiled.atoms.xy).query(whole.atoms.xy)
     assert distance.max() < 0.01
     assert (tiled.atoms.elements[order] == whole.atoms.elements).all()
-
-
-def test_maps_summarised_tile_by_tile_are_those_of_the_whole(ensemble, monkeypatch):
-    from adatom.learning import ensemble as at_work
-
-    truth = graphene_frame(67, px=0.15, counts=10.0, field=(70, 60))
-    whole = predict(truth.frame, ensemble)
-    monkeypatch.setattr(at_work, "_TILE", 2 * at_work._OVERLAP + 80)
-    assert len(list(predict_tiles(truth.frame, ensemble))) > 4
-    for name, got in analyse_frame(truth.frame, ensemble, GRAPHENE).maps.items():
-        np.testing.assert_allclose(got, getattr(whole, name)(), atol=2e-3, err_msg=name)
 
 
 # ---------------------------------------------------------------- evidence

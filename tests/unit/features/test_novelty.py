@@ -10,7 +10,7 @@ from adatom.analysis.flags import flags_of
 from adatom.analysis.frame import find_atoms
 from adatom.core import GRAPHENE, Calibration, Frame
 from adatom.features.find import FindOptions, find_candidates
-from adatom.features.novelty.frame import _NAMES, Novelty, describe, fit_novelty, share_sure
+from adatom.features.novelty.frame import DESCRIPTIONS, OodModel, confident_share, describe, fit_ood_model
 from adatom.features.refinement.fit import RefineOptions
 from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.specimen import Specimen
@@ -36,11 +36,11 @@ def ensemble():
 
 @pytest.fixture(scope="module")
 def distance(ensemble):
-    novelty = Novelty.model_validate(ensemble.card["novelty"])
+    novelty = OodModel.model_validate(ensemble.card["novelty"])
 
     def of(frame: Frame) -> tuple[float, float]:
         found = find_candidates(frame, predict_tiles(frame, ensemble), GRAPHENE, FindOptions())
-        d = novelty.distance(describe(*found, GRAPHENE, OPTIONS))
+        d = novelty.score(describe(*found, GRAPHENE, OPTIONS))
         return d, novelty.share_farther(d)
 
     return of
@@ -83,10 +83,10 @@ def test_frames_of_training_are_rarely_flagged(ensemble):
 
 
 def test_atoms_are_sure_by_their_share_of_what_is_to_be_expected():
-    assert share_sure(np.array([0.95, 0.99, 0.5, 0.06])) == pytest.approx(1.94 / 2.5)
-    assert share_sure(np.full(300, 0.4)) == 0.0
-    assert share_sure(np.zeros(0)) == 0.0
-    assert share_sure(np.zeros(5)) == 0.0
+    assert confident_share(np.array([0.95, 0.99, 0.5, 0.06])) == pytest.approx(1.94 / 2.5)
+    assert confident_share(np.full(300, 0.4)) == 0.0
+    assert confident_share(np.zeros(0)) == 0.0
+    assert confident_share(np.zeros(5)) == 0.0
 
 
 @pytest.mark.parametrize("spacing_A", [1.8, 2.0, 2.3, 2.6])
@@ -120,19 +120,19 @@ def test_too_few_sites_are_infinitely_far(distance):
 def test_a_fitted_distance_has_its_share_of_its_own_frames_beyond():
     rng = np.random.default_rng(0)
     sigma = rng.uniform(-5, -2, 600)
-    rows = sigma[:, None] * 0.1 + rng.normal(0, 0.2, (600, 1 + len(_NAMES)))
+    rows = sigma[:, None] * 0.1 + rng.normal(0, 0.2, (600, 1 + len(DESCRIPTIONS)))
     rows[:, 0] = sigma
     rows[7, 3] = np.nan  # a frame with too few sites
     rows[8, 1] += 9.0
-    novelty = fit_novelty(rows)
-    again = Novelty.model_validate(novelty.model_dump())
-    d = np.array([again.distance(r) for r in np.delete(rows, 7, axis=0)])
+    novelty = fit_ood_model(rows)
+    again = OodModel.model_validate(novelty.model_dump())
+    d = np.array([again.score(r) for r in np.delete(rows, 7, axis=0)])
     assert 0.01 < (d > 1).mean() < 0.12
-    assert again.distance(rows[7]) == np.inf
+    assert again.score(rows[7]) == np.inf
     assert np.mean([again.share_farther(x) < 0.05 for x in d]) == pytest.approx(0.05, abs=0.01)
     far = rows[0].copy()
     far[1] += 15.0  # a far wider probe
-    assert again.share_farther(again.distance(far)) == 0.0
+    assert again.share_farther(again.score(far)) == 0.0
     # One frame far from all others does not make the ones before it less rare.
     for x in np.sort(d)[-6:-1]:
         assert again.share_farther(x * 1.001) == pytest.approx(np.mean(d > x), abs=0.003)

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from adatom.core import GRAPHENE
-from adatom.features.sublattices import can_speak, fit_order, ordered, sublattices
+from adatom.features.sublattices import (
+    fit_sublattice_weights,
+    has_distinct_sublattices,
+    sublattices,
+    with_sublattice_evidence,
+)
 from adatom.materials.library import load_material
 
 WEIGHTS = (0.5, 6.0)
@@ -63,7 +68,7 @@ def test_together_they_know_what_one_does_not(name):
     material, xy, species = crystal(name)
     p = doubtful(material, species)
     alone = (p.argmax(axis=1) == species).mean()
-    q = ordered(xy, p, material, WEIGHTS)
+    q = with_sublattice_evidence(xy, p, material, WEIGHTS)
     assert alone < 0.75
     assert (q.argmax(axis=1) == species).mean() > 0.97
     np.testing.assert_allclose(q.sum(axis=1), p.sum(axis=1), atol=1e-12)
@@ -79,7 +84,7 @@ def test_two_grains_are_kept_apart():
     sides = np.arange(len(xy)) < len(left)
     assert not set(kind[sides & (kind >= 0)]) & set(kind[~sides & (kind >= 0)])
     assert len(set(grain[kind >= 0])) == 2
-    q = ordered(xy, doubtful(material, species), material, WEIGHTS)
+    q = with_sublattice_evidence(xy, doubtful(material, species), material, WEIGHTS)
     assert (q.argmax(axis=1) == species).mean() > 0.95
 
 
@@ -88,7 +93,7 @@ def test_one_kind_takes_what_the_other_leaves():
     material, xy, species = crystal("CdTe")
     p = np.where(species[:, None] == 0, [0.8, 0.2], [0.6, 0.4])
     assert (p.argmax(axis=1) == 0).all()
-    q = ordered(xy, p, material, WEIGHTS)
+    q = with_sublattice_evidence(xy, p, material, WEIGHTS)
     assert (q.argmax(axis=1) == species).mean() > 0.97
 
 
@@ -98,11 +103,11 @@ def test_what_is_no_host_keeps_its_probability_and_a_sure_column_its_name():
     middle = int(np.argmin(np.linalg.norm(xy, axis=1)))
     carbon = material.species.index("C")
     p[middle] = np.eye(len(material.species))[carbon] * 0.97 + 0.01
-    q = ordered(xy, p / p.sum(axis=1, keepdims=True), material, WEIGHTS)
+    q = with_sublattice_evidence(xy, p / p.sum(axis=1, keepdims=True), material, WEIGHTS)
     assert q[middle].argmax() == carbon
     other = material.species.index("N" if species[middle] == material.species.index("B") else "B")
     p[middle] = np.eye(len(material.species))[other] * 0.9997 + 1e-4
-    sure = ordered(xy, p / p.sum(axis=1, keepdims=True), material, (1.0, 3.0))
+    sure = with_sublattice_evidence(xy, p / p.sum(axis=1, keepdims=True), material, (1.0, 3.0))
     assert sure[middle].argmax() == other  # an antisite defect is not voted away
 
 
@@ -111,7 +116,8 @@ def test_the_order_of_columns_does_not_matter():
     p = doubtful(material, species)
     turn = np.random.default_rng(3).permutation(len(xy))
     np.testing.assert_allclose(
-        ordered(xy[turn], p[turn], material, WEIGHTS), ordered(xy, p, material, WEIGHTS)[turn],
+        with_sublattice_evidence(xy[turn], p[turn], material, WEIGHTS),
+        with_sublattice_evidence(xy, p, material, WEIGHTS)[turn],
         atol=1e-9,
     )  # fmt: skip
 
@@ -120,9 +126,9 @@ def test_materials_whose_columns_say_nothing_of_each_other_are_left_alone():
     xy = np.random.default_rng(0).uniform(0, 30, (100, 2))
     p = np.random.default_rng(1).dirichlet([1, 1], 100)
     for material in (GRAPHENE, load_material("MoS2"), load_material("Pt-on-carbon")):
-        assert not can_speak(material)
-        assert ordered(xy, p, material, WEIGHTS) is p
-        assert fit_order([(xy, p, np.zeros(100, dtype=int))], material) == (1.0, 0.0)
+        assert not has_distinct_sublattices(material)
+        assert with_sublattice_evidence(xy, p, material, WEIGHTS) is p
+        assert fit_sublattice_weights([(xy, p, np.zeros(100, dtype=int))], material) == (1.0, 0.0)
 
 
 def test_a_cell_of_many_sites_is_not_tried_in_all_orders():
@@ -130,9 +136,9 @@ def test_a_cell_of_many_sites_is_not_tried_in_all_orders():
     cdte = load_material("CdTe")
     basis = tuple((x + k / 6, y) for k in range(6) for x, y in cdte.basis)
     large = replace(cdte, basis=basis, site_species=cdte.site_species * 6)
-    assert not can_speak(large)
+    assert not has_distinct_sublattices(large)
     p = np.full((len(basis), 2), 0.5)
-    assert ordered(np.array(basis) @ large.cell(), p, large, WEIGHTS) is p
+    assert with_sublattice_evidence(np.array(basis) @ large.cell(), p, large, WEIGHTS) is p
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 20, 300])
@@ -140,7 +146,7 @@ def test_columns_without_a_lattice_keep_their_own_word(count):
     material = load_material("CdTe")
     xy = np.random.default_rng(count).uniform(0, 100, (count, 2))
     p = np.random.default_rng(1).dirichlet([1, 1], count)
-    q = ordered(xy, p, material, WEIGHTS)
+    q = with_sublattice_evidence(xy, p, material, WEIGHTS)
     assert np.isclose(q, p).all(axis=1).mean() > 0.9 if count else len(q) == 0
 
 
@@ -149,17 +155,17 @@ def test_how_much_they_count_is_learned_from_truth():
     for seed in range(4):
         material, xy, species = crystal("CdTe", seed=seed, angle=0.2 * seed)
         parts.append((xy, doubtful(material, species, seed=10 + seed), species))
-    own, others = fit_order(parts, material)
+    own, others = fit_sublattice_weights(parts, material)
     assert others > 1.0
     xy, p, species = parts[0]
     before = -np.log(p[np.arange(len(p)), species]).mean()
-    q = ordered(xy, p, material, (own, others))
+    q = with_sublattice_evidence(xy, p, material, (own, others))
     assert -np.log(q[np.arange(len(q)), species]).mean() < 0.5 * before
     # Where the probabilities were drawn by lot, neighbours are not believed either.
     lots = [(xy, np.random.default_rng(k).dirichlet([1, 1], len(xy)), s) for k, (xy, _, s) in
             enumerate(parts)]  # fmt: skip
-    own, others = fit_order(lots, material)
-    q = ordered(xy, lots[0][1], material, (own, others))
+    own, others = fit_sublattice_weights(lots, material)
+    q = with_sublattice_evidence(xy, lots[0][1], material, (own, others))
     assert np.abs(q - 0.5).mean() < 0.2  # four crystals only: chance has a say
     larger = replace(material, cell_A=tuple(tuple(2 * v for v in row) for row in material.cell_A),
                      bond_length_A=2 * material.bond_length_A)  # fmt: skip

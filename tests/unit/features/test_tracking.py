@@ -47,7 +47,7 @@ def movie(*, frames, step, silicon, sigma=0.08, seed=0, size=16.0, missing=0.02)
     return AtomTable.concat(tables), drift, np.concatenate(identity)
 
 
-def test_drift_beyond_a_bond_is_found_with_the_help_of_foreign_atoms():
+def test_drift_beyond_a_bond_is_found_with_the_help_of_impurities():
     table, drift, _ = movie(frames=12, step=0.9, silicon=[(6.0, 7.0), (11.0, 9.0)])
     assert np.abs(np.diff(drift, axis=0)).max() > 1.42 / 2.0
     found = np.array([estimate_drift(table)[f] for f in range(12)])

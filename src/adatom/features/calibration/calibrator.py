@@ -1,4 +1,4 @@
-"""From raw scores to probabilities that can be trusted: fitted on simulated frames with truth."""
+"""Calibrated probabilities and position errors, fitted on simulated frames with known truth."""
 
 from __future__ import annotations
 
@@ -16,41 +16,43 @@ from adatom.features.calibration.occupancy import (
     BORDER_A,
     class_features,
     class_probabilities,
+    expected_counts,
     fit_classes,
     fit_exists,
     fit_states,
     log_odds,
     logit,
-    shares,
     sigmoid,
     state_features,
     state_odds,
 )
 from adatom.features.candidates.locate import Candidates
-from adatom.features.refinement.refine import Refined, RefineOptions
-from adatom.features.sublattices import can_speak, fit_order
+from adatom.features.refinement.refine import Refined, RefineOptions, counting_sigma_A
+from adatom.features.sublattices import fit_sublattice_weights, has_distinct_sublattices
 
-SURE = 0.5  # a column more probable than this has a say on those around it
-MATCH_A = 0.5  # a found atom is right when it lies this near to a true one
-_MOVED = (0.0, 0.6, 0.7, 0.8, 0.9, 1.05, 1.3, 1.7, 2.2, 3.5)  # where trust is tabulated
-_MEDIAN = 0.6745  # of the absolute value of a standard normal variable
-_LARGEST_A = 0.5  # of the errors that counts alone may leave
-_ONE_SIGMA = 0.6827
-_NEXT_A = 1.9  # a bond, stretched: sites this near are neighbours
-_RIGHT_A = 0.3  # atoms next to a defect leave the lattice by as much
+LIKELY_P = 0.5  # p_exists above which a column counts as evidence for its sublattice
+MATCH_A = 0.5  # a found atom is correct within this distance of a true one, Å (a third of a bond)
+# Relative shifts (see `_relative_shift`) at which the weight of the image is tabulated; the steps
+# are fine near one, where networks and image are equally accurate.
+_SHIFT_KNOTS = (0.0, 0.6, 0.7, 0.8, 0.9, 1.05, 1.3, 1.7, 2.2, 3.5)
+_MEDIAN = 0.6745  # median of the absolute value of a standard normal variable
+_LARGEST_SIGMA_A = 0.5  # limit of the position error from counting noise, Å
+_ONE_SIGMA = 0.6827  # probability of a normal variable within one standard deviation
+_NEIGHBOUR_A = 1.9  # largest distance of neighbours: a strained bond to an impurity, Å
+_RELAXATION_A = 0.3  # largest displacement of atoms next to a defect, Å
 
 
 class Calibrator(BaseModel):
-    """Logistic models of what is at a site, and how far to trust image and networks.
+    """Calibrated probabilities of occupancy, calibrated positions and position covariances.
 
-    A position is ``start + trust · (refined - start)``: where counts are plenty the image decides,
-    where they are few the networks, who know lattices, do better than any fit. Which of the two a
-    frame is shows in how far refinement moves its atoms, in units of its own error: where networks
-    are the worse, their error is most of that (empirical Bayes; Efron and Morris, J. Am. Stat.
-    Assoc. 68, 117 (1973)). Next to an empty site or a foreign atom, where atoms leave the lattice
-    that networks know, the image is trusted sooner. The variance of a position is log-linear in
-    what the counts, the members and the surroundings say of it; its shape is that of Fisher's
-    covariance.
+    A position is ``start + trust · (refined - start)``, where `start` comes from the networks. At a
+    high dose the fit to the image is more accurate. At a low dose the networks are, because they
+    were trained on lattices. The median shift in the refinement, in units of its standard error,
+    shows which case a frame is: if the networks are less accurate, their error causes most of the
+    shift (empirical Bayes; Efron and Morris, J. Am. Stat. Assoc. 68, 117 (1973)). Next to a vacancy
+    or an impurity, atoms are displaced from the lattice, and the image has more weight. The
+    logarithm of the variance of a position is linear in features of the dose, the members and the
+    surroundings. The shape of the covariance is that of the inverse Fisher information.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,18 +60,18 @@ class Calibrator(BaseModel):
     states: tuple[tuple[float, ...], tuple[float, ...]]
     exists: tuple[tuple[float, ...], tuple[float, ...]]
     foreign: tuple[tuple[float, ...], ...]
-    trust: tuple[tuple[float, ...], tuple[float, ...]]  # among usual atoms, next to odd sites
+    trust: tuple[tuple[float, ...], tuple[float, ...]]  # for normal atoms; next to defects
     spread: tuple[float, ...]
     spread_mean: tuple[float, ...]
     spread_scale: tuple[float, ...]
-    hosts: tuple[int, ...] = (0,)  # classes that the perfect crystal is made of
-    # What a column says itself counts this much, and what those say that lattice vectors lead to.
+    hosts: tuple[int, ...] = (0,)  # classes of the perfect crystal
+    # Weights of the log-likelihoods of a column and of its sublattice (`fit_sublattice_weights`).
     order: tuple[float, float] = (1.0, 0.0)
 
     def p_states(self, candidates: Candidates, refined: Refined) -> tuple[FloatArray, FloatArray]:
-        """Probability that each site holds an atom, and that it is an empty lattice site.
+        """Probability that each site holds an atom, and that it is a vacancy; both (site,).
 
-        What is left is that nothing is there at all. Each of shape (site,).
+        The remaining probability is that there is no lattice site.
         """
         both = state_odds(self.states, state_features(candidates, refined))
         atom, empty = (both / (1.0 + both.sum(axis=1, keepdims=True))).T
@@ -77,34 +79,29 @@ class Calibrator(BaseModel):
         return exists, empty * (1.0 - exists) / np.maximum(1.0 - atom, 1e-12)
 
     def p_classes(self, candidates: Candidates, refined: Refined) -> FloatArray:
-        """Probability of each class for the atom of each site, shape (site, class).
+        """Probability of each class for the atom at each site, shape (site, class).
 
-        Classes are the networks' without the last, which are empty sites.
+        The classes are those of the networks without the last, which is the vacancy.
         """
         features = class_features(candidates, refined)
         if features.shape[1] < 4:
             return np.ones((len(features), 1))
         return class_probabilities(self.foreign, features)
 
-    def p_foreign(self, candidates: Candidates, refined: Refined) -> FloatArray:
-        """Probability that the atom of each site is not of the first class, shape (site,)."""
-        out: FloatArray = self.p_classes(candidates, refined)[:, 1:].sum(axis=1)
-        return out
-
     def position(
         self, candidates: Candidates, refined: Refined, options: RefineOptions
     ) -> FloatArray:
-        """Position, shape (site, 2), Å."""
-        moved = np.full(len(candidates.xy), _moved(candidates, refined, options))
-        trust = _trust(self.trust, moved, _disturbed(candidates, self.hosts))
+        """Calibrated positions, shape (site, 2), Å."""
+        relative_shift = np.full(len(candidates.xy), _relative_shift(candidates, refined, options))
+        trust = _trust(self.trust, relative_shift, _defect_proximity(candidates, self.hosts))
         out: FloatArray = candidates.xy + trust[:, None] * (refined.xy - candidates.xy)
         return out
 
     def covariance(
         self, candidates: Candidates, refined: Refined, options: RefineOptions
     ) -> FloatArray:
-        """Position covariance, shape (site, 2, 2), Å²."""
-        features = _spread_features(candidates, refined, options, self.hosts)
+        """Calibrated position covariances, shape (site, 2, 2), Å²."""
+        features = _variance_features(candidates, refined, options, self.hosts)
         scaled = (features - self.spread_mean) / self.spread_scale
         variance = np.exp(scaled @ np.asarray(self.spread))
         shape = refined.covariance
@@ -115,7 +112,7 @@ class Calibrator(BaseModel):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Observation:
-    """What was found in one frame whose truth is known."""
+    """Candidates and refined atoms of one frame whose truth is known."""
 
     candidates: Candidates
     refined: Refined
@@ -125,16 +122,16 @@ class Observation:
 def fit_calibrator(
     observations: list[Observation], options: RefineOptions, material: Material = GRAPHENE
 ) -> Calibrator:
-    """Fit on held-out simulated frames.
+    """Fit a `Calibrator` on held-out simulated frames.
 
     Parameters
     ----------
     observations
-        Frames that training never saw.
+        Frames that were not used in training.
     options
-        With which they were refined.
+        Options of their refinement.
     material
-        What they show, in their unit of length.
+        Material of the frames, in their unit of length.
     """
     states: list[tuple[FloatArray, NDArray[np.int64]]] = []
     classes: list[tuple[FloatArray, NDArray[np.int64]]] = []
@@ -152,19 +149,19 @@ def fit_calibrator(
             (
                 seen.truth.xy[match[right]] - c.xy[right],
                 (r.xy - c.xy)[right],
-                _counts_sigma(r, options)[right],
-                np.full(n, _moved(c, r, options)),
-                _disturbed(c, hosts)[right],
-                _spread_features(c, r, options, hosts)[right],
+                counting_sigma_A(r, options, _LARGEST_SIGMA_A)[right],
+                np.full(n, _relative_shift(c, r, options)),
+                _defect_proximity(c, hosts)[right],
+                _variance_features(c, r, options, hosts)[right],
                 _shape(r)[right],
             )
         )
-    error, shift, sigma, moved, disturbed, features, shape = (
+    error, shift, sigma, relative_shift, near_defect, features, shape = (
         np.concatenate(p) for p in zip(*places, strict=True)
     )
-    trust = _fit_trust(error, shift, sigma, moved, disturbed)
-    left = error - _trust(trust, moved, disturbed)[:, None] * shift
-    spread, mean, scale = _fit_spread(left / shape, features)
+    trust = _fit_trust(error, shift, sigma, relative_shift, near_defect)
+    left = error - _trust(trust, relative_shift, near_defect)[:, None] * shift
+    spread, mean, scale = _fit_variance(left / shape, features)
     weights = fit_states(states)
     fitted = Calibrator(
         states=weights,
@@ -176,23 +173,25 @@ def fit_calibrator(
         spread_scale=scale,
         hosts=hosts,
     )
-    return fitted.model_copy(update={"order": _fit_order(fitted, observations, material)})
+    return fitted.model_copy(
+        update={"order": _fit_sublattice_weights(fitted, observations, material)}
+    )
 
 
-def _fit_order(
+def _fit_sublattice_weights(
     fitted: Calibrator, observations: list[Observation], material: Material
 ) -> tuple[float, float]:
-    """Fit how much the columns of a lattice say of each other, on those that are found."""
-    if not can_speak(material):
+    """Fit the weights of a column and of its sublattice on the columns that were found."""
+    if not has_distinct_sublattices(material):
         return fitted.order
     parts = []
     for seen in observations:
         c, r = seen.candidates, seen.refined
         match = match_truth(c.xy, seen.truth.xy)
-        there = (fitted.p_states(c, r)[0] > SURE) & (match >= 0)
+        there = (fitted.p_states(c, r)[0] > LIKELY_P) & (match >= 0)
         p = fitted.p_classes(c, r)[there]
         parts.append((c.xy[there], p, seen.truth.species[match[there]]))
-    return fit_order(parts, material)
+    return fit_sublattice_weights(parts, material)
 
 
 def match_truth(xy: FloatArray, truth: FloatArray, within: float = MATCH_A) -> NDArray[np.int64]:
@@ -201,13 +200,19 @@ def match_truth(xy: FloatArray, truth: FloatArray, within: float = MATCH_A) -> N
     Parameters
     ----------
     xy, truth
-        FoundAtoms and true positions, shape (atom, 2), Å.
+        Found and true positions, shape (atom, 2), Å.
     within
-        Farthest that a match may lie, in the unit of the positions.
+        Largest distance of a match, in the unit of the positions.
 
     Returns
     -------
-    Index of the true atom that each found one is, -1 for none, shape (atom,).
+    Index of the true atom of each found atom, -1 for none, shape (atom,).
+
+    Examples
+    --------
+    >>> found, truth = np.array([[0.1, 0.0], [3.0, 0.0]]), np.array([[9.0, 9.0], [0.0, 0.0]])
+    >>> match_truth(found, truth).tolist()
+    [1, -1]
     """
     out = np.full(len(xy), -1, dtype=np.int64)
     if not len(xy) or not len(truth):
@@ -221,39 +226,36 @@ def match_truth(xy: FloatArray, truth: FloatArray, within: float = MATCH_A) -> N
     return out
 
 
-def _counts_sigma(refined: Refined, options: RefineOptions) -> FloatArray:
-    """Standard deviation of a position by the counts alone, Å: the prior is taken off again."""
-    variance = 0.5 * np.einsum("nii->n", refined.covariance)
-    information = 1.0 / np.maximum(variance, 1e-12) - options.start_sigma_A**-2.0
-    out: FloatArray = np.maximum(information, _LARGEST_A**-2.0) ** -0.5
-    return out
-
-
-def _moved(candidates: Candidates, refined: Refined, options: RefineOptions) -> float:
-    """How far refinement moved the atoms of a frame: median, in units of its own error."""
+def _relative_shift(candidates: Candidates, refined: Refined, options: RefineOptions) -> float:
+    """Median shift of the atoms of a frame in the refinement, in standard errors."""
     if not len(candidates.xy):
         return 0.0
     step = np.abs(refined.xy - candidates.xy)
-    return float(np.median(step / _counts_sigma(refined, options)[:, None])) / _MEDIAN
+    return (
+        float(np.median(step / counting_sigma_A(refined, options, _LARGEST_SIGMA_A)[:, None]))
+        / _MEDIAN
+    )
 
 
-def _disturbed(candidates: Candidates, hosts: tuple[int, ...]) -> FloatArray:
-    """How odd the oddest site next to each is, shape (site,): 1 beside an empty or foreign one."""
+def _defect_proximity(candidates: Candidates, hosts: tuple[int, ...]) -> FloatArray:
+    """Largest probability of a defect among the neighbours of each site, shape (site,)."""
     out = np.zeros(len(candidates.xy))
     if len(out) > 1:
         odd = np.clip(np.delete(candidates.mass, hosts, axis=1).sum(axis=1), 0.0, 1.0)
-        pairs = cKDTree(candidates.xy).query_pairs(_NEXT_A, output_type="ndarray")
+        pairs = cKDTree(candidates.xy).query_pairs(_NEIGHBOUR_A, output_type="ndarray")
         for i, j in (pairs.T, pairs.T[::-1]):
             np.maximum.at(out, i, odd[j])
     return out
 
 
 def _trust(
-    tables: tuple[tuple[float, ...], tuple[float, ...]], moved: FloatArray, disturbed: FloatArray
+    tables: tuple[tuple[float, ...], tuple[float, ...]],
+    relative_shift: FloatArray,
+    near_defect: FloatArray,
 ) -> FloatArray:
-    """Look the trust up by how far a frame's atoms were moved, and by what is next to each."""
-    usual, next_to_odd = (np.interp(moved, _MOVED, table) for table in tables)
-    out: FloatArray = usual + disturbed * (next_to_odd - usual)
+    """Interpolate the weight of the image, shape (atom,), in the two tables."""
+    usual, next_to_odd = (np.interp(relative_shift, _SHIFT_KNOTS, table) for table in tables)
+    out: FloatArray = usual + near_defect * (next_to_odd - usual)
     return out
 
 
@@ -261,18 +263,20 @@ def _fit_trust(
     error: FloatArray,
     shift: FloatArray,
     sigma: FloatArray,
-    moved: FloatArray,
-    disturbed: FloatArray,
+    relative_shift: FloatArray,
+    near_defect: FloatArray,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Least squares of ``error = trust · shift``, knot by knot of both tables.
+    """Least squares of ``error = trust · shift`` for the knots of both tables.
 
-    Errors of a wrong match, half an ångström away, are left out. A frame whose atoms moved farther
-    is never trusted less: the tables rise.
+    Errors that come from wrong matches (about half an ångström) are excluded. The tables are made
+    non-decreasing: a larger relative shift never lowers the weight of the image.
     """
-    good = (np.abs(error) < _RIGHT_A + 4 * np.minimum(sigma, 0.06)[:, None]).all(axis=1)
-    knots = len(_MOVED)
-    hats = np.stack([np.interp(moved[good], _MOVED, row) for row in np.eye(knots)], axis=1)
-    odd = disturbed[good, None]
+    good = (np.abs(error) < _RELAXATION_A + 4 * np.minimum(sigma, 0.06)[:, None]).all(axis=1)
+    knots = len(_SHIFT_KNOTS)
+    hats = np.stack(
+        [np.interp(relative_shift[good], _SHIFT_KNOTS, row) for row in np.eye(knots)], axis=1
+    )
+    odd = near_defect[good, None]
     hats = np.concatenate([(1 - odd) * hats, odd * hats], axis=1)
     weight = np.repeat(1.0 / np.minimum(sigma[good], 0.06) ** 2, 2)
     design = (hats[:, None, :] * shift[good, :, None]).reshape(-1, 2 * knots)
@@ -283,18 +287,18 @@ def _fit_trust(
     return tuple(usual), tuple(next_to_odd)
 
 
-def _fit_spread(
+def _fit_variance(
     error: FloatArray, features: FloatArray
 ) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
-    """Fit the logarithm of the variance: maximum likelihood, then 68 % within one sigma.
+    """Fit the logarithm of the variance by maximum likelihood; then scale to 68 % in one sigma.
 
-    The likelihood is Student's with four degrees of freedom, not Gaussian: a wrong match, half an
-    ångström away, must not widen every other atom's error bar.
+    The likelihood is Student's t with four degrees of freedom, so that wrong matches, about half an
+    ångström away, do not widen the error bars of all atoms.
 
     Parameters
     ----------
     error
-        Along x and y, shape (atom, 2), Å, with the shape of the covariance taken out.
+        Errors along x and y divided by `_shape`, shape (atom, 2), Å.
     features
         Shape (atom, feature); the first is one.
     """
@@ -318,30 +322,30 @@ def _fit_spread(
 
 
 def _shape(refined: Refined) -> FloatArray:
-    """Standard deviations along x and y over their mean, shape (atom, 2)."""
+    """Standard deviations along x and y over their root mean square, shape (atom, 2)."""
     variance = np.einsum("nii->ni", refined.covariance)
     out: FloatArray = np.sqrt(variance / np.maximum(variance.mean(axis=1, keepdims=True), 1e-12))
     return out
 
 
-def _spread_features(
+def _variance_features(
     candidates: Candidates, refined: Refined, options: RefineOptions, hosts: tuple[int, ...]
 ) -> FloatArray:
-    """What decides how far a position is off, shape (site, feature); the first is one."""
+    """Features that predict the error of a position, shape (site, feature); the first is one."""
     n = len(candidates.xy)
     if not n:
         return np.zeros((0, 24))
-    sigma = _counts_sigma(refined, options)
+    sigma = counting_sigma_A(refined, options, _LARGEST_SIGMA_A)
     counts = np.log(sigma) + 3.0
     scatter = np.log(np.sqrt(0.5 * np.einsum("nii->n", candidates.scatter)) + 1e-4) + 5.0
-    sure = logit(shares(candidates)[0])
+    sure = logit(expected_counts(candidates)[0])
     irregular = _irregularity(candidates.xy)
     usual = [np.median(v) for v in (scatter, sure, irregular)]
     one = np.ones(n)
     s, t, i = (u * one for u in usual)
-    m = np.log(_moved(candidates, refined, options) + 0.05) * one
+    m = np.log(_relative_shift(candidates, refined, options) + 0.05) * one
     lumps = min(np.log(refined.optics.noise.correlation), 2.0) * one
-    near = _disturbed(candidates, hosts)
+    near = _defect_proximity(candidates, hosts)
     rim = np.exp(-np.maximum(candidates.border_A, 0.0) / 4.0)
     return np.stack(
         [
@@ -356,7 +360,7 @@ def _spread_features(
 
 
 def _irregularity(xy: FloatArray) -> FloatArray:
-    """Logarithm of the distance, Å, of each site from the centroid of its three nearest."""
+    """Logarithm of the distance of each site from the centroid of its three nearest, Å."""
     if len(xy) < 4:
         return np.zeros(len(xy))
     near = cKDTree(xy).query(xy, k=4)[1][:, 1:]

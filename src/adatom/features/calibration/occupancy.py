@@ -1,4 +1,4 @@
-"""What is at a site: an atom, of which class, an empty lattice site, or nothing."""
+"""Logistic models of the occupancy of a site: an atom of some class, a vacancy, or nothing."""
 
 from __future__ import annotations
 
@@ -12,74 +12,97 @@ from adatom.features.candidates.locate import Candidates
 from adatom.features.refinement.refine import Refined
 
 Row = tuple[float, ...]
-BORDER_A = 1.0
-_EXISTS_BINS = 25
-_NATURAL = 0.1  # atoms differ a little even without noise: focus, vibration
-_SATURATED = 5.0  # log-likelihood ratio beyond which counts say no more
-_ENOUGH = 8  # sites of a class whose median is its usual amplitude
+BORDER_A = 1.0  # distance from the border below which a spot is cut off, Å
+_EXISTS_BINS = 25  # bins of the isotonic recalibration, of equal numbers of sites
+# Relative scatter of amplitudes without noise (focus, vibration). Here it is a floor below the
+# scatter measured in the same frame; the vacancy test, which has no such measurement, uses 0.12.
+_NATURAL_SCATTER = 0.1
+_SATURATED = 5.0  # limit of the log-likelihood ratio: rare dim atoms exist for other reasons
+_ENOUGH = 8  # least number of sites of a class for a median amplitude
 
 
 def state_features(candidates: Candidates, refined: Refined) -> FloatArray:
-    """What tells an atom, an empty site and nothing apart, shape (site, feature); first is one."""
-    atom, vacant = (logit(share) for share in shares(candidates))
-    counts, few = _counts(candidates, refined)
+    """Features for atom, vacancy or nothing, shape (site, feature); the first is one.
+
+    Parameters
+    ----------
+    candidates, refined
+        Sites before and after refinement.
+    """
+    atom, vacant = (logit(share) for share in expected_counts(candidates))
+    evidence, noise = _amplitude_evidence(candidates, refined)
     ones = np.ones(len(atom))
     return np.stack(
         [
             ones,
             atom,
-            # In noise alone every peak is low; a weak atom among strong ones is another matter.
+            # The median over the frame tells frames of pure noise, where every peak is low.
             (float(np.median(atom)) if len(atom) else 0.0) * ones,
             vacant,
             logit(np.clip(candidates.peak, 0, 1)),
-            2 * candidates.votes - 1,
+            2 * candidates.vote_fraction - 1,
             candidates.disagreement,
-            counts,
-            # Half of an atom at the border is not in the frame: there, and only there, many err.
+            evidence,
+            # Half of a spot at the border is outside the frame, and there errors are frequent.
             np.clip(1.0 - candidates.border_A / BORDER_A, 0.0, 1.5),
-            # Where counts are few, networks and counts are worth less, each in its own measure.
-            few * ones,
-            few * counts,
-            few * vacant,
+            # At a low dose, maps and amplitudes are less reliable, each to its own degree.
+            noise * ones,
+            noise * evidence,
+            noise * vacant,
         ],
         axis=1,
     )
 
 
-def _counts(candidates: Candidates, refined: Refined) -> tuple[FloatArray, float]:
-    """What the counts say, and how few they are.
+def _amplitude_evidence(candidates: Candidates, refined: Refined) -> tuple[FloatArray, float]:
+    """Log-likelihood ratio of "no atom" against "a normal atom", from the fitted amplitudes.
 
-    The log-likelihood ratio of no atom against a usual one needs the scatter of amplitudes. What
-    the fit says of it leaves out contamination, blur and whatever else a frame has, so it is taken
-    from the frame's own atoms, on the dim side (an empirical null; Efron, J. Am. Stat. Assoc. 99,
-    96 (2004)). The ratio saturates: one atom in a hundred may be dim for a reason of its own.
+    The ratio needs the scatter of amplitudes. The covariance of the fit does not include
+    contamination or blur, so the scatter is measured from the dim half of the atoms of the frame
+    (an empirical null; Efron, J. Am. Stat. Assoc. 99, 96 (2004)). The ratio saturates, because
+    about one atom in a hundred is dim for another reason.
 
     Returns
     -------
-    Ratio, shape (site,), and the logarithm of an amplitude's relative error: 0 at 5 %, 1 at 50 %.
+    The ratio, shape (site,); and the common logarithm of the median relative error of an amplitude
+    divided by 0.05: 0 at 5 %, 1 at 50 %.
     """
-    usual = _usual_amplitude(candidates, refined)
+    usual = _class_amplitude(candidates, refined)
     ratio, sd = refined.amplitude / usual, refined.amplitude_sd / usual
     if not len(ratio):
         return np.zeros(0), 0.0
-    sure = shares(candidates)[0] > 0.5
+    sure = expected_counts(candidates)[0] > 0.5
     low, middle = np.quantile(ratio[sure] if sure.sum() >= _ENOUGH else ratio, (0.16, 0.5))
-    noise = max(float(middle - low), 0.05) ** 2 + _NATURAL**2
-    counts = _SATURATED * np.tanh((0.5 - np.clip(ratio, 0.0, 1.0)) / noise / _SATURATED)
-    few = np.log(max(float(np.median(sd)), 1e-6) / 0.05) / np.log(10.0)
-    return counts, float(np.clip(few, 0.0, 1.2))
+    noise = max(float(middle - low), 0.05) ** 2 + _NATURAL_SCATTER**2
+    evidence = _SATURATED * np.tanh((0.5 - np.clip(ratio, 0.0, 1.0)) / noise / _SATURATED)
+    relative_error = np.log(max(float(np.median(sd)), 1e-6) / 0.05) / np.log(10.0)
+    return evidence, float(np.clip(relative_error, 0.0, 1.2))
 
 
 def state_odds(states: tuple[Row, Row], features: FloatArray) -> FloatArray:
-    """Odds of an atom and of an empty site against nothing, shape (site, 2)."""
+    """Odds of an atom and of a vacancy against nothing, shape (site, 2).
+
+    Parameters
+    ----------
+    states
+        Weights of both classes, from `fit_states`.
+    features
+        From `state_features`.
+    """
     out: FloatArray = np.exp(np.clip(features @ np.asarray(states).T, -30, 30))
     return out
 
 
 def fit_states(parts: list[tuple[FloatArray, NDArray[np.int64]]]) -> tuple[Row, Row]:
-    """Fit atom (1) and empty site (2) against nothing (0) by multinomial logistic regression."""
+    """Fit atom (1) and vacancy (2) against nothing (0) by multinomial logistic regression.
+
+    Parameters
+    ----------
+    parts
+        Features of the sites of each frame, shape (site, feature), and their states, (site,).
+    """
     x, y = (np.concatenate(p) for p in zip(*parts, strict=True))
-    # One made-up site of each kind, so that a sample without one still has a fit.
+    # Add one average site to each class, so that a sample without a class can be fitted.
     x = np.concatenate([x, np.repeat(x.mean(axis=0, keepdims=True), 3, axis=0)])
     y = np.concatenate([y, np.arange(3)])
     scale = _scale(x)
@@ -89,8 +112,8 @@ def fit_states(parts: list[tuple[FloatArray, NDArray[np.int64]]]) -> tuple[Row, 
 
 
 def _multinomial(x: FloatArray, y: NDArray[np.int64]) -> Any:
-    """Fit a multinomial regression without intercept, nearly without a penalty."""
-    # scikit-learn takes a second to load, and only fitting needs it.
+    """Multinomial logistic regression without intercept and with a weak L2 penalty."""
+    # scikit-learn takes a second to import, and only fitting needs it.
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(C=100.0, fit_intercept=False, max_iter=3000).fit(x, y)
@@ -99,14 +122,15 @@ def _multinomial(x: FloatArray, y: NDArray[np.int64]) -> Any:
 def fit_exists(
     parts: list[tuple[FloatArray, NDArray[np.int64]]], states: tuple[Row, Row]
 ) -> tuple[Row, Row]:
-    """Bend the log-odds of existence to the shares that are true, where the model is too straight.
+    """Isotonic recalibration of p_exists on held-out sites.
 
-    Bins of equal numbers of sites, isotonic over them (Zadrozny and Elkan, KDD 2002, 694). A
-    supercell has a hundred sure atoms: one in a thousand less sure, and a draw in ten lacks one.
+    Isotonic regression over bins of equal numbers of sites (Zadrozny and Elkan, KDD 2002, 694).
+    Probabilities near one matter: with an error of 0.001 in each of the hundred atoms of a
+    supercell, one sample in ten lacks an atom.
 
     Returns
     -------
-    Log-odds by the model, and those that are true, at the knots of a table.
+    Log-odds of the model and recalibrated log-odds, at the knots of a table.
     """
     x, y = (np.concatenate(p) for p in zip(*parts, strict=True))
     both = state_odds(states, x)
@@ -115,7 +139,7 @@ def fit_exists(
     groups = [g for g in np.array_split(order, min(_EXISTS_BINS, len(order))) if len(g)]
     knots = np.array([raw[g].mean() for g in groups])
     count = np.array([len(g) for g in groups], dtype=np.float64)
-    # Half a site of each kind more: of so many, none may err, and yet the next may.
+    # Half a pseudo-count per class keeps every bin off 0 and 1 (Jeffreys prior).
     share = np.array([((y[g] == 1).sum() + 0.5) / (len(g) + 1.0) for g in groups])
     from sklearn.isotonic import IsotonicRegression
 
@@ -124,14 +148,14 @@ def fit_exists(
 
 
 def class_features(candidates: Candidates, refined: Refined) -> FloatArray:
-    """What tells the classes of atoms apart, shape (site, classes + 2); the first is one.
+    """Features that separate the classes of atoms, shape (site, classes + 2); the first is one.
 
-    Each class's share of the expected atoms but the first's, and the amplitude over that of a
-    usual atom of the first class.
+    The features are the share of each class but the first in the expected number of atoms, and the
+    amplitude relative to the median of the first class.
     """
     mass = _atoms(candidates)
     share = mass[:, 1:] / np.maximum(mass.sum(axis=1, keepdims=True), 1e-6)
-    first = _usual_of_class(candidates, refined, 0)
+    first = _median_of_class(candidates, refined, 0)
     usual = max(_median(refined.amplitude) if first is None else first, 1e-12)
     ratio, sd = refined.amplitude / usual, np.maximum(refined.amplitude_sd / usual, 1e-3)
     return np.concatenate(
@@ -146,12 +170,12 @@ def class_features(candidates: Candidates, refined: Refined) -> FloatArray:
 
 
 def class_probabilities(rows: tuple[Row, ...], features: FloatArray) -> FloatArray:
-    """Probability of each class of atoms, shape (site, class).
+    """Probability of each class of atoms at each site, shape (site, class).
 
     Parameters
     ----------
     rows
-        Weights of every class against the first, from `fit_classes`.
+        Weights of every class but the first, from `fit_classes`.
     features
         From `class_features`.
     """
@@ -178,7 +202,7 @@ def fit_classes(parts: list[tuple[FloatArray, NDArray[np.int64]]]) -> tuple[Row,
     classes = x.shape[1] - 2
     if classes < 2:
         return ()
-    # Of a class that the sample lacks, one made-up atom like all the others.
+    # Add one average atom to each class that the sample lacks.
     absent = np.setdiff1d(np.arange(classes), y)
     usual = x.mean(axis=0) if len(x) else np.ones(x.shape[1])
     x = np.concatenate([x, np.repeat(usual[None], len(absent), axis=0)])
@@ -190,29 +214,29 @@ def fit_classes(parts: list[tuple[FloatArray, NDArray[np.int64]]]) -> tuple[Row,
     return tuple(tuple(row) for row in rows.tolist())
 
 
-def shares(candidates: Candidates) -> tuple[FloatArray, FloatArray]:
-    """Expected number of atoms, and of empty sites (the last class), at each site."""
+def expected_counts(candidates: Candidates) -> tuple[FloatArray, FloatArray]:
+    """Expected number of atoms and of vacancies (the last class) at each site, both (site,)."""
     mass = candidates.mass
     vacant = mass[:, -1] if mass.shape[1] > 1 else np.zeros(len(mass))
     return _atoms(candidates).sum(axis=1), vacant
 
 
 def logit(p: FloatArray) -> FloatArray:
-    """Log-odds of expected numbers, which may lie outside of 0 to 1."""
+    """Log-odds of expected numbers; values are clipped to 0.002 to 0.998."""
     q = np.clip(p, 2e-3, 1 - 2e-3)
     out: FloatArray = np.log(q / (1 - q))
     return out
 
 
 def log_odds(p: FloatArray) -> FloatArray:
-    """Log-odds of probabilities."""
+    """Log-odds of probabilities; values are clipped to 1e-9 from 0 and 1."""
     q = np.clip(p, 1e-9, 1 - 1e-9)
     out: FloatArray = np.log(q / (1 - q))
     return out
 
 
 def sigmoid(x: FloatArray) -> FloatArray:
-    """Probabilities of log-odds."""
+    """Probabilities of log-odds; the inverse of `log_odds`."""
     out: FloatArray = 1.0 / (1.0 + np.exp(-np.clip(x, -30, 30)))
     return out
 
@@ -224,21 +248,21 @@ def _atoms(candidates: Candidates) -> FloatArray:
     return out
 
 
-def _usual_amplitude(candidates: Candidates, refined: Refined) -> FloatArray:
-    """Amplitude that an atom of each site's likeliest class has, shape (site,)."""
+def _class_amplitude(candidates: Candidates, refined: Refined) -> FloatArray:
+    """Median amplitude of the most probable class of each site, shape (site,), intensity."""
     mass = _atoms(candidates)
     out: FloatArray = np.full(len(mass), _median(refined.amplitude))
     likeliest = np.argmax(mass, axis=1)
     for k in range(mass.shape[1]):
-        usual = _usual_of_class(candidates, refined, k)
+        usual = _median_of_class(candidates, refined, k)
         if usual is not None:
             out[likeliest == k] = usual
     np.maximum(out, 1e-12, out=out)
     return out
 
 
-def _usual_of_class(candidates: Candidates, refined: Refined, k: int) -> float | None:
-    """Median amplitude of the sites that rather hold an atom of a class than anything else."""
+def _median_of_class(candidates: Candidates, refined: Refined, k: int) -> float | None:
+    """Median amplitude of the sites where class `k` is the most probable; None if too few."""
     mass = _atoms(candidates)
     mine = (np.argmax(mass, axis=1) == k) & (mass.sum(axis=1) > 0.5)
     return _median(refined.amplitude[mine]) if mine.sum() >= _ENOUGH else None
@@ -249,7 +273,7 @@ def _median(amplitude: FloatArray) -> float:
 
 
 def _scale(x: FloatArray) -> FloatArray:
-    """Spread of each feature; of the first, which is one, one."""
+    """Standard deviation of each feature; one for the first, which is constant."""
     scale: FloatArray = x.std(axis=0) + 1e-9
     scale[0] = 1.0
     return scale

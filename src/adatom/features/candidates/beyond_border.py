@@ -1,4 +1,4 @@
-"""Atoms just outside the frame: their tails are in it, and an atom at the border leans on them."""
+"""Guess atoms just outside the frame, whose tails reach into it and shift atoms at the border."""
 
 from __future__ import annotations
 
@@ -9,32 +9,44 @@ from scipy.spatial import cKDTree
 from adatom.core import Material
 from adatom.core.arrays import FloatArray
 
-_BOND = 1.28  # neighbours lie within this many bond lengths
-_FREE = 0.6  # a ghost nearer than this many bond lengths to an atom is that atom
-_BEYOND_A = 1.2  # ghosts farther outside hardly show
-_INSIDE_A = 0.3
-_RIM_A = 2.0  # atoms this near to the border may lack neighbours
-_ROUNDS = 2
+_BOND = 1.28  # largest distance of neighbours, bond lengths: below the second shell (1.41 or more)
+_SAME_ATOM = 0.6  # a guess nearer than this to an atom is that atom, bond lengths
+_OUTSIDE_A = 1.2  # atoms farther outside the frame contribute little to it, Å
+_INSIDE_A = 0.3  # guesses up to this far inside the border are kept, Å
+_RIM_A = 2.0  # atoms nearer than this to the border may lack neighbours, Å
+_ROUNDS = 2  # the second round adds neighbours of the atoms guessed in the first
 
 
-def ghosts(xy: FloatArray, extent_xy_A: tuple[float, float], material: Material) -> FloatArray:
-    """Guess the atoms beyond the border from the neighbours that those inside lack.
+def atoms_beyond_border(
+    xy: FloatArray, extent_xy_A: tuple[float, float], material: Material
+) -> FloatArray:
+    """Guess atoms outside the frame from the neighbours that atoms inside lack.
 
-    Three neighbours stand at 120°; an even number stand in opposite pairs. A guess outside of a
-    sheet that ends at the border does no harm: refinement gives it no amplitude.
+    Three neighbours are 120° apart; an even number of neighbours form opposite pairs. A wrong
+    guess, for instance where the sheet ends at the border, does no harm: refinement gives it an
+    amplitude near zero.
 
     Parameters
     ----------
     xy
-        Atoms, shape (atom, 2), Å.
+        Positions of the atoms, shape (atom, 2), Å.
     extent_xy_A
-        Centre of the frame's last pixel, x and y, Å.
+        x and y of the centre of the last pixel of the frame, Å.
     material
-        Gives bond length and coordination.
+        Gives bond length and coordination number.
 
     Returns
     -------
-    Positions outside the frame or at its very border, shape (ghost, 2), Å.
+    Positions outside the frame or at its border, shape (outside, 2), Å.
+
+    Examples
+    --------
+    >>> from adatom.core import GRAPHENE
+    >>> d = GRAPHENE.bond_length_A
+    >>> xy = np.array([[1.0, 5.0], [1.0 + d / 2, 5.0 + d * 0.866], [1.0 + d / 2, 5.0 - d * 0.866]])
+    >>> guessed = atoms_beyond_border(xy, (10.0, 10.0), GRAPHENE)
+    >>> bool(np.isclose(guessed, [1.0 - d, 5.0], atol=1e-3).all(axis=1).any())
+    True
     """
     far = np.asarray(extent_xy_A)
     known, found = xy, np.zeros((0, 2))
@@ -43,20 +55,20 @@ def ghosts(xy: FloatArray, extent_xy_A: tuple[float, float], material: Material)
             break
         rim = np.any((known < _RIM_A) | (known > far - _RIM_A), axis=1)
         fresh = _missing(known, np.nonzero(rim)[0], material)
-        # The networks' maps may end a little inside: an atom there is nobody's candidate.
+        # The maps may miss atoms slightly inside the border, so guesses there are kept.
         out = np.any((fresh < _INSIDE_A) | (fresh > far - _INSIDE_A), axis=1)
-        near = np.all((fresh > -_BEYOND_A) & (fresh < far + _BEYOND_A), axis=1)
-        fresh = _apart(fresh[out & near], known, _FREE * material.bond_length_A)
+        near = np.all((fresh > -_OUTSIDE_A) & (fresh < far + _OUTSIDE_A), axis=1)
+        fresh = _apart(fresh[out & near], known, _SAME_ATOM * material.bond_length_A)
         found = np.concatenate([found, fresh])
         known = np.concatenate([known, fresh])
     return found
 
 
 def _missing(xy: FloatArray, chosen: NDArray[np.int64], material: Material) -> FloatArray:
-    """Places of neighbours that the chosen atoms lack."""
+    """Positions of the missing neighbours of the chosen atoms."""
     near = cKDTree(xy).query_ball_point(xy[chosen], _BOND * material.bond_length_A)
     parts: list[FloatArray] = []
-    half = np.array([[-0.5, np.sqrt(0.75)], [-np.sqrt(0.75), -0.5]])  # turns by 120°
+    half = np.array([[-0.5, np.sqrt(0.75)], [-np.sqrt(0.75), -0.5]])  # rotates by 120°
     for i, around in zip(chosen, near, strict=True):
         d = xy[[j for j in around if j != i]] - xy[i]
         if not len(d) or len(d) >= material.coordination:
@@ -74,7 +86,7 @@ def _missing(xy: FloatArray, chosen: NDArray[np.int64], material: Material) -> F
 
 
 def _apart(guesses: FloatArray, known: FloatArray, distance: float) -> FloatArray:
-    """Leave out guesses that are near to a known atom, and merge those near to each other."""
+    """Drop guesses near a known atom, and average guesses near each other."""
     if not len(guesses):
         return guesses
     guesses = guesses[cKDTree(known).query(guesses)[0] > distance]

@@ -1,4 +1,4 @@
-"""From every member's maps to one list of sites: peaks, votes and the members' scatter."""
+"""Locate sites in the maps of all members: peaks, vote fractions and the scatter of positions."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from scipy.spatial import cKDTree
 from adatom.core import VACANCY, Prediction
 from adatom.core.arrays import FloatArray
 
-_SPOT_A = 0.25  # graphene's, for which lengths are given
+_SPOT_A = 0.25  # width of a spot in the maps of graphene, Å: the lengths of the options refer to it
 
 
 class LocateOptions(BaseModel):
-    """How peaks are found; lengths are for a spot of 0.25 Å and grow with it."""
+    """Options of the peak search; lengths are for spots of 0.25 Å and scale with the spot width."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     threshold: float = Field(0.08, gt=0, lt=1, description="lowest peak of the mean map")
     member_threshold: float = Field(0.2, gt=0, lt=1, description="lowest peak that is a vote")
-    separation_A: float = Field(0.7, gt=0, description="closest two sites may be, Å")
-    window_A: float = Field(0.5, gt=0, description="what lies this near to a peak is its own, Å")
+    separation_A: float = Field(0.7, gt=0, description="least distance between two sites, Å")
+    window_A: float = Field(0.5, gt=0, description="radius around a peak that belongs to it, Å")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
-    """Sites as the networks see them, before refinement: atoms, and lattice sites left empty.
+    """Sites in the maps of the networks, before refinement: atoms and vacancies.
 
     Parameters
     ----------
     xy
         Shape (site, 2), Å.
     scatter
-        Covariance of the members' positions, shape (site, 2, 2), Å².
+        Covariance of the positions over the members, shape (site, 2, 2), Å².
     peak
-        Highest value of the mean map, summed over the classes that are atoms, shape (site,).
+        Highest value of the mean map, summed over the classes of atoms, shape (site,).
     mass
         Expected number of each class within the window, shape (site, class).
     disagreement
-        Standard deviation between members of the expected number of atoms, shape (site,).
-    votes
-        Share of the members that saw an atom, shape (site,).
+        Standard deviation over the members of the expected number of atoms, shape (site,).
+    vote_fraction
+        Fraction of the members that found an atom, shape (site,).
     border_A
         Distance from the nearest border of the frame, shape (site,), Å.
     """
@@ -55,12 +55,8 @@ class Candidates:
     peak: FloatArray
     mass: FloatArray
     disagreement: FloatArray
-    votes: FloatArray
+    vote_fraction: FloatArray
     border_A: FloatArray
-
-    def take(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> Candidates:
-        """Select some sites."""
-        return Candidates(*(getattr(self, f.name)[keep] for f in fields(self)))
 
     @classmethod
     def concat(cls, parts: Sequence[Candidates]) -> Candidates:
@@ -69,22 +65,33 @@ class Candidates:
 
 
 def locate(prediction: Prediction, options: LocateOptions | None = None) -> Candidates:
-    """Find sites in the ensemble's maps.
+    """Find sites in the maps of an ensemble.
 
-    The consensus comes from the mean over the members. Each member's share of it is what that
-    member shows around the consensus, class by class, so that a member's miss costs a vote and not
-    the atom, and no member's peak counts twice.
+    Peaks are found in the mean over the members. Each member is then evaluated around these peaks,
+    class by class. A member that misses an atom therefore lowers the vote fraction but does not
+    remove the atom, and no peak of a member counts twice.
 
     Parameters
     ----------
     prediction
-        Members' maps of a frame, or of one tile of it.
+        Maps of all members for a frame, or for one tile of it.
     options
         See `LocateOptions`.
 
     Returns
     -------
-    Sites in the frame's axes; of a tile, those in its inner part.
+    Sites in the axes of the frame; for a tile, those in its inner part.
+
+    Examples
+    --------
+    >>> from adatom.core import Calibration
+    >>> rows, cols = np.mgrid[:30, :40]
+    >>> spot = np.exp(-((rows - 12) ** 2 + (cols - 20) ** 2) / (2 * 1.25**2)).astype(np.float32)
+    >>> empty = np.zeros_like(spot)
+    >>> maps = np.stack([[spot, empty], [spot, empty], [empty, empty]])  # (member, class, row, col)
+    >>> found = locate(Prediction(maps, ("C", VACANCY), Calibration(0.2), spot_A=0.25))
+    >>> found.xy.round(2).tolist(), found.vote_fraction.round(2).tolist()
+    ([[4.0, 2.4]], [0.67])
     """
     options = options or LocateOptions()
     working = prediction.calibration
@@ -102,7 +109,7 @@ def locate(prediction: Prediction, options: LocateOptions | None = None) -> Cand
     rc = _separate(rc, total, separation)
     rc = rc[_inner(rc, prediction)]
     window = _Window(rc, total.shape, max(round(window_px), 1), window_px)
-    unit = 2 * np.pi * spot**2  # mass of one atom's spot
+    unit = 2 * np.pi * spot**2  # integral of the spot of one atom, pixels²
     mass = np.stack([window.sums(m)[0] for m in mean], axis=1) / unit
     own_mass, offsets, seen = [], [], []
     for member in maps:
@@ -114,7 +121,8 @@ def locate(prediction: Prediction, options: LocateOptions | None = None) -> Cand
     xy = working.xy(rc + np.asarray(prediction.origin))
     deviation = np.stack(offsets) - np.mean(offsets, axis=0)
     scatter = np.einsum("mni,mnj->nij", deviation, deviation) / max(len(maps) - 1, 1)
-    # A window cuts the far side of a spot that moved: its centre of mass shows less of the move.
+    # The window cuts off a part of a displaced spot, so the centre of mass underestimates the
+    # displacement: divide by the ratio for a Gaussian.
     cut = 0.5 * (window_px / spot) ** 2
     scatter /= (1.0 - cut / np.expm1(cut)) ** 2
     far = np.asarray(working.extent_xy(prediction.whole))
@@ -130,7 +138,7 @@ def locate(prediction: Prediction, options: LocateOptions | None = None) -> Cand
 
 
 class _Window:
-    """Round windows about positions, in which maps are summed."""
+    """Round windows around positions, in which maps are summed."""
 
     def __init__(self, rc: FloatArray, shape: tuple[int, ...], half: int, radius: float) -> None:
         base = np.round(rc).astype(np.int64)
@@ -145,13 +153,13 @@ class _Window:
         self._near = dr**2 + dc**2 <= 2
 
     def sums(self, image: NDArray[np.float32]) -> tuple[FloatArray, FloatArray]:
-        """Sum (site,) and centre of mass (site, 2), pixels from the window's middle."""
+        """Sum, shape (site,), and centre of mass from the centre, shape (site, 2), pixels."""
         values = np.where(self._inside, image.ravel()[self._index], 0.0)
         amount = values.sum(axis=1)
         return amount, values @ self._d / np.maximum(amount, 1e-6)[:, None]
 
     def highest(self, image: NDArray[np.float32]) -> FloatArray:
-        """Highest value at the middle or next to it, shape (site,)."""
+        """Highest value at the centre pixel and its eight neighbours, shape (site,)."""
         values = image.ravel()[self._index[:, self._near]]
         out: FloatArray = np.where(self._inside[:, self._near], values, 0.0).max(
             axis=1, initial=0.0
@@ -172,9 +180,10 @@ def _inner(rc: FloatArray, prediction: Prediction) -> NDArray[np.bool_]:
 def _peaks(
     image: NDArray[np.float32], distance: int, threshold: float, spot_px: float
 ) -> FloatArray:
-    """Local maxima as sub-pixel row, column: a Gaussian through each peak and its neighbours.
+    """Local maxima with sub-pixel precision, row and column, shape (peak, 2).
 
-    At the border, where a neighbour is missing, a Gaussian of the spot's width.
+    A Gaussian is fitted through each peak and its neighbours. At the border, where a neighbour is
+    missing, the Gaussian has the width of the spot.
     """
     highest = ndimage.maximum_filter(image, 2 * distance + 1, mode="constant")
     found = np.argwhere((image == highest) & (image > threshold))
@@ -193,7 +202,7 @@ def _peaks(
 
 
 def _separate(rc: FloatArray, image: NDArray[np.float32], distance_px: float) -> FloatArray:
-    """Of peaks closer than `distance_px`, keep the higher."""
+    """Keep the higher one of two peaks that are closer than `distance_px`."""
     if len(rc) < 2:
         return rc
     at = np.round(rc).astype(int)

@@ -1,12 +1,12 @@
-"""How frames were taken, from the atoms found in them: the conditions that a simulation takes.
+"""Estimate the imaging conditions of frames from their atoms, as input of a simulation.
 
-With all positions known, a frame has few unknowns: one spot, one amplitude per element, a smooth
-background and the noise. They are fitted together in parts of every frame. What the parts share
-has the larger of two covariances: the fit's own and, from the scatter of the parts' scores, that
-of White, Econometrica 50, 1 (1982).
+With known positions, a frame has few parameters: one spot shape, one amplitude per element, a
+smooth background and the noise. They are fitted together in patches of every frame. The covariance
+of the shared parameters is the larger one of two: that of the fit, and the sandwich estimate from
+the scatter of the patches (White, Econometrica 50, 1 (1982)).
 
-``imaging_frame`` cuts frames into the parts that ``imaging_parts`` models, ``imaging_noise``
-measures their noise, ``imaging_fit`` fits what they share, ``imaging_summary`` translates.
+`patches` cuts frames into patches, `patch_model` models one patch, `noise` measures the noise,
+`shared_fit` fits the spot shape, and `summary` converts the results to conditions.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ import polars as pl
 from adatom.core import AtomTable, Estimate, Frame, Imaging, Lattice, Material
 from adatom.core.arrays import FloatArray
 from adatom.errors import BadInput
-from adatom.features.conditions.patches import LEAST_ATOMS, View
-from adatom.features.conditions.shared_fit import TAIL, Jitter, improve, settle_lines
+from adatom.features.conditions.patch_model import SpotShape
+from adatom.features.conditions.patches import LEAST_ATOMS, FramePatches
+from adatom.features.conditions.shared_fit import TAIL, Jitter, fit_line_shifts, gauss_newton_step
 from adatom.features.conditions.summary import pool, summarise
 from adatom.features.find import FoundAtoms
 from adatom.features.tracking import estimate_drift
 
-_FRAMES = 8  # of a longer movie so many are looked at, evenly spaced
+_FRAMES = 8  # most frames that are analysed; of a longer movie, evenly spaced ones
 _ROUNDS = 8  # Gauss-Newton steps of the shared fit
-_MASKED = (1, 2, 3, 5)  # rounds in which strange places are left out anew
-_LINES = 2  # first round in which lines are shifted
-_NO_LATTICE = 0.03  # what scans are stretched by
-_SCALE_SD = 4e-4  # least uncertainty of a scale: disorder is not white
+_MASKED = (1, 2, 3, 5)  # rounds after which outliers are masked again
+_LINES = 2  # first round in which line shifts are fitted
+_NO_LATTICE = 0.03  # relative error of scale, stretch and shear without a lattice: usual for scans
+_SCALE_SD = 4e-4  # least relative error of a scale: displacements of atoms are correlated
 
 
 def estimate_imaging(
@@ -41,23 +42,23 @@ def estimate_imaging(
     *,
     lattices: Sequence[Lattice | None] = (),
 ) -> Imaging:
-    """Estimate how frames of one movie were taken, each condition with its standard deviation.
+    """Estimate the imaging conditions of the frames of one movie, with standard deviations.
 
     Parameters
     ----------
     frames
-        Of one pixel size; their intensities may have any scale and offset, each its own.
+        Frames of equal pixel size; each may have its own scale and offset of the intensity.
     found
-        What each shows.
+        Atoms of each frame.
     material
-        What they show; its host sets the unit of intensity.
+        Material of the frames; the amplitude of its host is the unit of the background.
     lattices
-        Of every frame, None where none was found; without any the pixel size is the frames' own.
+        Lattice of each frame, or None; without any, the pixel size is that of the frames.
 
     Raises
     ------
     BadInput
-        If the frames and what was found are not equally many, or no frame has enough atoms.
+        If the numbers of frames, results and lattices differ, or no frame has enough atoms.
     """
     if len(frames) != len(found) or (lattices and len(lattices) != len(frames)):
         raise BadInput(
@@ -67,32 +68,33 @@ def estimate_imaging(
             todo="Give one of each for every frame, in the same order.",
         )
     chosen = np.unique(np.linspace(0, max(len(frames) - 1, 0), _FRAMES).astype(int))[: len(frames)]
-    views = [
-        View.of(frames[i], found[i], material, lattices[i] if lattices else None) for i in chosen
+    patched = [
+        FramePatches.from_frame(frames[i], found[i], material, lattices[i] if lattices else None)
+        for i in chosen
     ]
-    views = [v for v in views if v.parts]
-    if not views:
+    patched = [v for v in patched if v.patches]
+    if not patched:
         raise BadInput(
             "conditions of frames",
             expected=f"at least {LEAST_ATOMS} atoms of {material.host} in one frame",
             got="fewer in every frame",
             todo="Leave these frames out, or take conditions from other ones.",
         )
-    theta = np.array([*_start([found[int(i)] for i in chosen]), *TAIL])
+    spot = SpotShape(np.array([*_start([found[int(i)] for i in chosen]), *TAIL]))
     jitter = Jitter()
     for n in range(_ROUNDS):
-        theta = improve(views, theta)
-        for view in views:
+        spot = gauss_newton_step(patched, spot)
+        for one_frame in patched:
             if n in _MASKED:
-                view.mask_strange(theta)
-            view.measure_noise(theta)
+                one_frame.mask_outliers(spot)
+            one_frame.measure_noise(spot)
         if n >= _LINES:
-            jitter = settle_lines(views, theta)
-    return summarise(views, theta, jitter, _scale(frames, lattices), _drift(frames, found))
+            jitter = fit_line_shifts(patched, spot)
+    return summarise(patched, spot, jitter, _scale(frames, lattices), _drift(frames, found))
 
 
 def _start(found: Sequence[FoundAtoms]) -> FloatArray:
-    """Core of the refinement's probe, Å², median over frames."""
+    """Covariance of the core of the refined probe, Å², median over frames."""
     optics = [f.refined.optics for f in found]
     cores = [o.probe.covariance * o.pixel_size_A**2 for o in optics]
     out: FloatArray = np.median(cores, axis=0)
@@ -102,7 +104,7 @@ def _start(found: Sequence[FoundAtoms]) -> FloatArray:
 def _scale(
     frames: Sequence[Frame], lattices: Sequence[Lattice | None]
 ) -> tuple[Estimate, Estimate, Estimate]:
-    """Pixel size by the lattice's area, Å, and the distortion besides: stretch and shear."""
+    """Pixel size from the area of the cell, Å; stretch and shear of the scan."""
     px = frames[0].calibration.pixel_size_A
     pairs = [(f, m) for f, m in zip(frames, lattices, strict=False) if m is not None]
     if not pairs:
@@ -116,7 +118,7 @@ def _scale(
         extent = np.asarray(frame.calibration.extent_xy(frame.shape))
         cell = abs(np.linalg.det(lattice.material.cell()))
         atoms = max(len(lattice.material.basis) * float(extent.prod()) / cell, 4.0)
-        # A slope over atoms spread evenly along x: rms / (width / sqrt(12) * sqrt(atoms)).
+        # Error of a slope for evenly spread atoms: rms / (width / sqrt(12) * sqrt(atoms)).
         per_axis = 12 * lattice.rms_A**2 / extent**2 / atoms
         variances.append(float(per_axis.sum()) / 4)
     pooled = [pool([r[k] for r in rows], variances) for k in range(3)]

@@ -1,6 +1,6 @@
-"""Noise of a frame as it was taken: how it grows with the signal, and how it was smoothed.
+"""Noise of original pixels: dependence on the signal, and smoothing; with uncertainties.
 
-`model.Noise` is what a fit of one frame needs; here every number has its uncertainty.
+`refinement.noise.Noise` is the simpler model without uncertainties for the fit of one frame.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from scipy import ndimage
 from adatom.core import Estimate
 from adatom.core.arrays import FloatArray, Image
 
-_UNSMOOTHED = Estimate(0.0, 0.2)  # width of the smoothing where none is seen, pixels
-_GROUPS = 24  # of pixels alike in signal
-_OUTLIER = 64  # mean squares: what is beyond is no noise
-_MISFIT_LAG = 5  # pixels: what is still correlated there is misfit
-_STEEP = 0.9  # correlation, at one pixel, of what fitted positions took
+_UNSMOOTHED = Estimate(0.0, 0.2)  # width of the smoothing if none is detected, pixels
+_GROUPS = 24  # number of groups of pixels of similar signal
+_OUTLIER = 64  # limit of squared residuals in units of their mean: larger ones are not noise
+_MISFIT_LAG = 5  # lag at which correlation comes from model errors alone, pixels
+_STEEP = 0.9  # correlation at lag one of the part of residuals that fitted positions removed
 
 
 @dataclass(slots=True, eq=False)
 class FrameNoise:
-    """Variance ``constant + gain * signal`` of an original pixel, and its smoothing.
+    """Variance ``constant + gain * signal`` of an original pixel, and the smoothing of the frame.
 
     Parameters
     ----------
@@ -33,11 +33,11 @@ class FrameNoise:
     gain
         Intensity.
     covariance
-        Of constant and gain, shape (2, 2).
+        Covariance of constant and gain, shape (2, 2).
     blur
-        Width of the Gaussian that smoothed white noise, original pixels.
+        Width of the Gaussian with which white noise was smoothed, original pixels.
     least
-        Least variance of a pixel, intensity².
+        Lower limit of the variance of a pixel, intensity².
     """
 
     constant: float
@@ -53,29 +53,29 @@ class FrameNoise:
 
     @property
     def correlation(self) -> float:
-        """Sum of the noise's autocorrelation over lags."""
-        return smoothing(self.blur.value)[1]
+        """Sum of the autocorrelation of the noise over all lags."""
+        return smoothed_autocorrelation(self.blur.value)[1]
 
     @property
     def poisson(self) -> bool:
-        """Whether the variance grows with the signal beyond doubt."""
+        """Whether the gain exceeds three standard deviations."""
         return self.gain > 3 * float(np.sqrt(self.covariance[1, 1])) > 0
 
     def counting(self, data: Image) -> bool:
-        """Tell whether a frame is in counts, from zero up."""
+        """Whether the intensities of a frame are counts: gain one and no offset."""
         gain, sd = self.gain * self.correlation, self.correlation * self.covariance[1, 1] ** 0.5
         return self.poisson and abs(gain - 1) < max(4 * sd, 0.05) and float(data.min()) > -6.0
 
 
 def fit_noise(signal: Image, square: Image, grow: float) -> FrameNoise:
-    """Fit ``constant + gain * signal`` to squared residuals, and its covariance.
+    """Fit ``constant + gain * signal`` to squared residuals, with the covariance.
 
     Parameters
     ----------
     signal, square
         Expected intensity and squared residual, shape (pixel,).
     grow
-        By how much a fit made the squares too small.
+        Factor by which the fit of the model reduced the squared residuals.
     """
     order = np.argsort(signal)
     limit = _OUTLIER * float(square.mean())
@@ -101,17 +101,17 @@ def fit_noise(signal: Image, square: Image, grow: float) -> FrameNoise:
 
 
 def autocorrelation(residual: Image, mask: NDArray[np.bool_], lost: float) -> tuple[float, float]:
-    """Autocorrelation of residuals at one pixel along rows and columns, less misfit.
+    """Autocorrelation of residuals at lag one along rows and columns, without model errors.
 
     Parameters
     ----------
     residual
-        In standard deviations, shape (row, col).
+        Residuals in standard deviations, shape (row, col).
     mask
-        Pixels that count, same shape.
+        Pixels that are used, same shape.
     lost
-        Share of the variance that fitted positions took, nearly all of it alike in neighbouring
-        pixels.
+        Share of the variance that fitted positions removed; nearly all of it is common to
+        neighbouring pixels.
     """
     r = np.where(mask, np.clip(residual, -8, 8), 0.0).astype(np.float64)
     r -= r.sum() / mask.sum() * mask
@@ -127,8 +127,14 @@ def autocorrelation(residual: Image, mask: NDArray[np.bool_], lost: float) -> tu
     return down * left + _STEEP * lost, right * left + _STEEP * lost
 
 
-def smoothing(blur: float) -> tuple[float, float]:
-    """Autocorrelation at one pixel of white noise smoothed by a Gaussian, and its sum over lags."""
+def smoothed_autocorrelation(blur: float) -> tuple[float, float]:
+    """Autocorrelation at lag one of white noise smoothed by a Gaussian, and the sum over lags.
+
+    Examples
+    --------
+    >>> smoothed_autocorrelation(0.0)
+    (0.0, 1.0)
+    """
     impulse = np.zeros(65)
     impulse[32] = 1.0
     kernel = ndimage.gaussian_filter1d(impulse, blur) if blur > 0 else impulse
@@ -137,24 +143,25 @@ def smoothing(blur: float) -> tuple[float, float]:
 
 
 def summed_correlation(blur: Estimate) -> Estimate:
-    """Sum over lags of the autocorrelation that a smoothing makes, and how well it is known."""
-    low, high = (smoothing(max(blur.value + s * blur.sd, 0.0))[1] for s in (-1, 1))
-    return Estimate(smoothing(blur.value)[1], (high - low) / 2)
+    """Sum over lags of the autocorrelation after smoothing, with its standard deviation."""
+    low, high = (smoothed_autocorrelation(max(blur.value + s * blur.sd, 0.0))[1] for s in (-1, 1))
+    return Estimate(smoothed_autocorrelation(blur.value)[1], (high - low) / 2)
 
 
-def mixing(lines: int, blur: float) -> FloatArray:
-    """Matrix (line, line) by which smoothing mixes scan lines."""
+def smoothing_matrix(lines: int, blur: float) -> FloatArray:
+    """Matrix of the smoothing of scan lines, shape (line, line)."""
     eye = np.eye(lines)
     out: FloatArray = ndimage.gaussian_filter1d(eye, blur, axis=0) if blur > 0 else eye
     return out
 
 
+# Table that inverts `smoothed_autocorrelation`: widths in pixels, and autocorrelations at lag one.
 _BLURS = np.linspace(0.2, 3.0, 141)
-_AT_ONE = np.array([smoothing(float(s))[0] for s in _BLURS])
+_AT_ONE = np.array([smoothed_autocorrelation(float(s))[0] for s in _BLURS])
 
 
-def blur_of(near: float, sd: float) -> Estimate:
-    """Width of the smoothing that gives this autocorrelation at one pixel, pixels."""
+def blur_from_autocorrelation(near: float, sd: float) -> Estimate:
+    """Width of the Gaussian that gives this autocorrelation at lag one, pixels."""
     if near < max(3 * sd, 0.02):
         return _UNSMOOTHED
     low, value, high = np.interp([near - sd, near, near + sd], _AT_ONE, _BLURS)

@@ -1,8 +1,4 @@
-"""A rectangle of a frame as a sum of spots, with the equations of what all rectangles share.
-
-What parts share is called `theta`, shape (5,): the covariance of a spot's core (rows, mixed,
-columns), Å²; the share of the intensity in its tail; and how many times wider the tail is.
-"""
+"""Model of a rectangular patch of a frame as a sum of spots, and the equations of its fit."""
 
 from __future__ import annotations
 
@@ -19,76 +15,116 @@ from adatom.features.conditions.noise import FrameNoise
 from adatom.features.refinement.background import Background
 from adatom.features.refinement.image_model import Grid
 
-SHARED = 5  # length of theta
-MARGIN_A = 4.0  # atoms around a part whose tails reach into it
-_STRANGE_A = 0.35  # width over which residuals are summed
-_STRANGE_AROUND_A = 1.5  # what is left out around a strange place, Å
+SHARED = 5  # number of parameters of a `SpotShape`
+MARGIN_A = 4.0  # margin in which atoms outside a patch are included, Å: tails are negligible beyond
+_STRANGE_A = 0.35  # smoothing of residuals for the search of outliers, Å: about one atom
+_STRANGE_AROUND_A = 1.5  # radius that is excluded around an outlier, Å
 
 
 def binning(bins: int, px: float) -> float:
-    """Variance that the mean over so many pixels adds to a spot, Å², of a binned pixel in Å."""
+    """Variance that averaging `bins` pixels adds to a spot, Å²; `px` is the binned pixel, Å."""
     return float((1 - bins**-2.0) * px**2 / 12)
 
 
-def determinant(theta: FloatArray, widening: FloatArray | float = 0.0) -> float:
-    """Determinant of a core's covariance, Å⁴, less what widens it."""
-    rr, rc, cc = theta[:3] - widening
-    return float(max(rr * cc - rc**2, 1e-8))
+@dataclass(frozen=True, slots=True, eq=False)
+class SpotShape:
+    """Shape of a spot: a Gaussian core and a wider Gaussian tail; all patches share it.
+
+    Parameters
+    ----------
+    values
+        Covariance of the core (rows, mixed, columns), Å²; tail fraction; and width of the tail in
+        units of the core; shape (5,).
+
+    Examples
+    --------
+    >>> spot = SpotShape(np.array([0.16, 0.0, 0.16, 0.2, 2.6]))
+    >>> round(spot.determinant() ** 0.25, 3)  # mean width (sigma), Å
+    0.4
+    """
+
+    values: FloatArray
+
+    @property
+    def core(self) -> FloatArray:
+        """Covariance of the core (rows, mixed, columns), shape (3,), Å²."""
+        return self.values[:3]
+
+    @property
+    def tail_fraction(self) -> float:
+        """Fraction of the peak that belongs to the tail."""
+        return float(self.values[3])
+
+    @property
+    def tail_width(self) -> float:
+        """Width of the tail in units of the core."""
+        return float(self.values[4])
+
+    def determinant(self, widening: FloatArray | float = 0.0) -> float:
+        """Determinant of the covariance of the core, Å⁴, after subtracting `widening`, Å²."""
+        rr, rc, cc = self.core - widening
+        return float(max(rr * cc - rc**2, 1e-8))
+
+    def changed(self, index: int, step: float) -> SpotShape:
+        """Add a step to one of the five values."""
+        values = self.values.copy()
+        values[index] += step
+        return SpotShape(values)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PartAtoms:
-    """Atoms of a part and around it, in binned pixels of the part.
+class PatchAtoms:
+    """Atoms in a patch and around it, in binned pixels of the patch.
 
     Parameters
     ----------
     rc
-        Row, column; shape (atom, 2).
+        Row and column, shape (atom, 2).
     group
-        Which element each is of, the host's being 0; shape (atom,).
+        Index of the element of each atom, 0 for the host, shape (atom,).
     ratio
-        Amplitude of each in units of its group's, shape (atom,).
+        Amplitude of each atom relative to its group, shape (atom,).
     amplitude
-        Of every group, intensity, shape (group,).
-    level
-        Usual background, intensity.
-    wander
-        Mean covariance of the positions, row and column, shape (2, 2), pixels².
+        Amplitude of each group, shape (group,), intensity.
+    background
+        Typical background, intensity.
+    position_covariance
+        Mean covariance of the fitted positions (row, column), shape (2, 2), pixels².
     moved
-        How far each has left the networks' column, shape (atom,), pixels.
+        Shift of each atom along columns from the position of the networks, shape (atom,), pixels.
     fitted
-        Number of coordinates that the frame decided.
+        Effective number of coordinates that the image determined (not the prior).
     start_sigma
-        How far the networks' positions were trusted in the fit, pixels (1 sigma).
+        Standard deviation of the prior on the positions of the networks, pixels.
     """
 
     rc: FloatArray
     group: NDArray[np.int64]
     ratio: FloatArray
     amplitude: FloatArray
-    level: float
-    wander: FloatArray
+    background: float
+    position_covariance: FloatArray
     moved: FloatArray
     fitted: float
     start_sigma: float
 
 
-class Canvas:
-    """Spots of a part, drawn with a margin, at its binned pixels or at the original ones.
+class PatchRenderer:
+    """Renders the spots of a patch with a margin, at binned or at original pixels.
 
     Parameters
     ----------
     shape
-        Rows and columns that are drawn.
+        Rows and columns of the image.
     px
         Binned pixel, Å.
     atoms
-        What is drawn.
+        Atoms to render.
     finer
-        Drawn pixels along a binned one.
+        Number of rendered pixels along a binned pixel.
     """
 
-    def __init__(self, shape: tuple[int, ...], px: float, atoms: PartAtoms, finer: int) -> None:
+    def __init__(self, shape: tuple[int, ...], px: float, atoms: PatchAtoms, finer: int) -> None:
         self.px = px / finer
         self._margin = int(np.ceil(MARGIN_A / self.px))
         self._shape = shape
@@ -99,45 +135,41 @@ class Canvas:
             for g in range(len(atoms.amplitude))
         ]
 
-    def cores(self, theta: FloatArray, lines: FloatArray) -> list[Image]:
-        """Image of every group at amplitude one, its lines shifted by so many pixels."""
-        kernel = self._kernel(theta)
-        return [self._see(s, kernel, lines) for s in self._spectra]
+    def cores(self, spot: SpotShape, lines: FloatArray) -> list[Image]:
+        """Image of each group at amplitude one; `lines` (row,) are line shifts in pixels."""
+        kernel = self._kernel(spot)
+        return [self._convolve(s, kernel, lines) for s in self._spectra]
 
-    def slope(self, theta: FloatArray, amplitude: FloatArray, lines: FloatArray) -> Image:
-        """Derivative along columns, per pixel."""
-        along = self._grid.along_columns(self._kernel(theta))
-        return self._see(self._total(amplitude), along, lines)
+    def slope(self, spot: SpotShape, amplitude: FloatArray, lines: FloatArray) -> Image:
+        """Derivative of the image along columns, per pixel."""
+        along = self._grid.column_derivative(self._kernel(spot))
+        return self._convolve(self._total(amplitude), along, lines)
 
-    def correlate(self, theta: FloatArray, weighted: Image, rc: FloatArray) -> FloatArray:
-        """Sum of an image under each spot's derivative by its column, shape (atom,)."""
+    def correlate_slope(self, spot: SpotShape, weighted: Image, rc: FloatArray) -> FloatArray:
+        """Sum of an image times the column derivative of each spot, shape (atom,)."""
         m = self._margin
-        (coefficients,) = self._grid.coefficients(np.pad(weighted, m), self._kernel(theta))
-        along: FloatArray = self._grid.at(coefficients, rc + m, ("c",))[0]
+        (coefficients,) = self._grid.correlate(np.pad(weighted, m), self._kernel(spot))
+        along: FloatArray = self._grid.interpolate(coefficients, rc + m, ("c",))[0]
         return along
 
-    def steepness(self, theta: FloatArray, amplitude: FloatArray) -> Image:
-        """Sum over atoms of the squared slope of each one's spot, taken as round and without tail.
+    def steepness(self, spot: SpotShape, amplitude: FloatArray) -> Image:
+        """Sum over atoms of the squared slope of the spot, assumed to be round and without tail.
 
         The Fourier transform of ``r² exp(-r²/σ²)/σ⁴`` is ``π exp(-u) (1 - u)``, ``u = π²σ²k²``.
         """
         grid = self._grid
-        u = np.pi**2 * np.sqrt(determinant(theta)) / self.px**2 * (grid.kr**2 + grid.kc**2)
-        kernel = grid.spline_inverse((np.pi * np.exp(-u) * (1 - u)).astype(np.float32))
-        return self._see(self._total(amplitude**2), kernel, np.zeros(self._shape[0]))
+        u = np.pi**2 * np.sqrt(spot.determinant()) / self.px**2 * (grid.kr**2 + grid.kc**2)
+        kernel = grid.divide_by_spline((np.pi * np.exp(-u) * (1 - u)).astype(np.float32))
+        return self._convolve(self._total(amplitude**2), kernel, np.zeros(self._shape[0]))
 
-    def derivatives(
-        self, theta: FloatArray, amplitude: FloatArray, lines: FloatArray
-    ) -> list[Image]:
-        """Derivatives of the whole image by what parts share."""
-        total, now = self._total(amplitude), self._transfer(theta)
-        width = np.sqrt(determinant(theta))
+    def derivatives(self, spot: SpotShape, amplitude: FloatArray, lines: FloatArray) -> list[Image]:
+        """Derivatives of the image by the five values of the spot shape."""
+        total, now = self._total(amplitude), self._transfer(spot)
+        width = np.sqrt(spot.determinant())
         slopes = []
         for k, h in enumerate((0.02 * width, 0.02 * width, 0.02 * width, 0.02, 0.05)):
-            moved = theta.copy()
-            moved[k] += h
-            change = (self._transfer(moved) - now) / np.float32(h)
-            slopes.append(self._see(total, self._grid.spline_inverse(change), lines))
+            change = (self._transfer(spot.changed(k, h)) - now) / np.float32(h)
+            slopes.append(self._convolve(total, self._grid.divide_by_spline(change), lines))
         return slopes
 
     def _total(self, amplitude: FloatArray) -> NDArray[np.complex64]:
@@ -146,19 +178,19 @@ class Canvas:
         )  # type: ignore[assignment]
         return out
 
-    def _kernel(self, theta: FloatArray) -> Image:
-        return self._grid.spline_inverse(self._transfer(theta))
+    def _kernel(self, spot: SpotShape) -> Image:
+        return self._grid.divide_by_spline(self._transfer(spot))
 
-    def _transfer(self, theta: FloatArray) -> Image:
-        rr, rc, cc = theta[:3] / self.px**2
-        f, wider = theta[3], theta[4] ** 2
+    def _transfer(self, spot: SpotShape) -> Image:
+        rr, rc, cc = spot.core / self.px**2
+        f, wider = spot.tail_fraction, spot.tail_width**2
         kr, kc = self._grid.kr, self._grid.kc
         form = (-2 * np.pi**2 * (rr * kr**2 + 2 * rc * kr * kc + cc * kc**2)).astype(np.float32)
         area = 2 * np.pi * np.sqrt(max(rr * cc - rc**2, 1e-12)) / (1 - f + f / wider)
         core, tail = np.exp(form), np.exp(np.float32(wider) * form)
         return np.asarray(np.float32(area) * (np.float32(1 - f) * core + np.float32(f) * tail))
 
-    def _see(
+    def _convolve(
         self,
         spectrum: NDArray[np.complex64],
         kernel: Image | NDArray[np.complex64],
@@ -174,21 +206,21 @@ class Canvas:
         return np.ascontiguousarray(image[:, m : m + self._shape[1]])
 
 
-class Part:
-    """A rectangle of a frame, with the atoms in it and around it.
+class Patch:
+    """A rectangular patch of a frame, with the atoms in it and around it.
 
-    Its own unknowns are the amplitude of every element and the background's levels.
+    Its own parameters are the amplitude of each element and the coefficients of the background.
 
     Parameters
     ----------
     data, fine
         Binned and original pixels, shapes (row, col), intensity.
     mask
-        Binned pixels that count.
+        Binned pixels that are used, shape (row, col).
     atoms
-        In it and around it.
+        Atoms in the patch and around it.
     px
-        Binned pixel, Å.
+        Size of a binned pixel, Å.
     """
 
     def __init__(
@@ -196,7 +228,7 @@ class Part:
         data: Image,
         fine: Image,
         mask: NDArray[np.bool_],
-        atoms: PartAtoms,
+        atoms: PatchAtoms,
         px: float,
     ) -> None:
         self.data, self.fine, self.px = data, fine, px
@@ -205,20 +237,29 @@ class Part:
         self.background = Background((data.shape[0], data.shape[1]), Calibration(px))
         self.lines, self.lines_var = np.zeros(data.shape[0]), 0.0  # shifts, pixels; Å²
         self.amplitude = atoms.amplitude.copy()
-        self.level = np.full(self.background.count, atoms.level)
-        self.canvas = Canvas(data.shape, px, atoms, 1)
-        self._fine = self.canvas if self.bins == 1 else Canvas(fine.shape, px, atoms, self.bins)
-        self._shared_own = np.zeros((SHARED, 0))  # information between theta and its own unknowns
-        self.inverse = np.zeros((0, 0))  # covariance of its own unknowns at a known theta
+        self.coefficients = np.full(self.background.count, atoms.background)
+        self.renderer = PatchRenderer(data.shape, px, atoms, 1)
+        self._fine = (
+            self.renderer if self.bins == 1 else PatchRenderer(fine.shape, px, atoms, self.bins)
+        )
+        self._shared_own = np.zeros(
+            (SHARED, 0)
+        )  # information between the spot shape and the own parameters
+        self.inverse = np.zeros((0, 0))  # covariance of the own parameters at a known spot shape
         self.whole = mask
-        self.leave_out(np.zeros_like(mask))
+        self.exclude(np.zeros_like(mask))
 
     def solve(
-        self, theta: FloatArray, noise: FrameNoise
+        self, spot: SpotShape, noise: FrameNoise
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Normal equations of what parts share, its own unknowns eliminated; and its own step."""
-        slopes = self.canvas.derivatives(theta, self.amplitude, self.lines)
-        cores = self.canvas.cores(theta, self.lines)
+        """Normal equations of the spot shape after eliminating the own parameters.
+
+        Returns
+        -------
+        Matrix, shape (5, 5); gradient, shape (5,); and step of the own parameters, shape (own,).
+        """
+        slopes = self.renderer.derivatives(spot, self.amplitude, self.lines)
+        cores = self.renderer.cores(spot, self.lines)
         model = self.model(cores)
         weight = self.weight(model, noise)
         residual = weight * (self.data - model)
@@ -234,45 +275,45 @@ class Part:
         scale = 1 / np.sqrt(np.diag(own))
         self.inverse = linalg.inv(own * scale[:, None] * scale) * scale[:, None] * scale
         right = (x @ residual.ravel()).astype(np.float64)
-        by_level = self.background.gradient(residual) - smooth @ self.level
-        step = self.inverse @ np.concatenate([right[t:], by_level])
+        by_background = self.background.gradient(residual) - smooth @ self.coefficients
+        step = self.inverse @ np.concatenate([right[t:], by_background])
         self._shared_own = np.concatenate([whole[:t, t:], cross[:t]], axis=1)
         schur = whole[:t, :t] - self._shared_own @ self.inverse @ self._shared_own.T
         return schur, right[:t] - self._shared_own @ step, step
 
-    def follows(self) -> FloatArray:
-        """How amplitudes and levels change with what parts share, shape (own, shared)."""
+    def response_to_shared(self) -> FloatArray:
+        """Derivative of the own parameters by the spot shape, shape (own, 5)."""
         out: FloatArray = -self.inverse @ self._shared_own.T
         return out
 
-    def take(self, step: FloatArray) -> None:
-        """Change amplitudes and levels."""
+    def apply_step(self, step: FloatArray) -> None:
+        """Add a step, shape (own,), to amplitudes and background."""
         groups = len(self.amplitude)
         least = 0.1 * self.atoms.amplitude[0]
         self.amplitude = np.maximum(self.amplitude + step[:groups], least)
-        self.level = self.level + step[groups:]
+        self.coefficients = self.coefficients + step[groups:]
 
     def model(self, cores: Sequence[Image]) -> Image:
-        """Expected image (row, col)."""
-        return self._with_spots(self.background.image(self.level), cores)
+        """Expected image, shape (row, col); `cores` are from the renderer."""
+        return self._with_spots(self.background.image(self.coefficients), cores)
 
     def weight(self, model: Image, noise: FrameNoise) -> Image:
-        """Information of every binned pixel about its intensity."""
+        """One over the variance of every binned pixel; zero for pixels that are not used."""
         share = np.float32(noise.correlation / self.bins**2)
         return np.asarray(self.mask / (noise.variance(model) * share))
 
-    def mean_level(self) -> float:
-        """Mean of the background over what counts."""
-        return float((self.background.image(self.level) * self.own).sum())
+    def mean_background(self) -> float:
+        """Mean background over the pixels that are used, intensity."""
+        return float((self.background.image(self.coefficients) * self.own).sum())
 
-    def strangeness(self, theta: FloatArray, noise: FrameNoise) -> Image:
-        """Residual over about an atom, relative to the noise."""
-        model = self.model(self.canvas.cores(theta, self.lines))
+    def smoothed_residual(self, spot: SpotShape, noise: FrameNoise) -> Image:
+        """Residual in standard deviations, smoothed over about one atom, shape (row, col)."""
+        model = self.model(self.renderer.cores(spot, self.lines))
         scaled = (self.data - model) / np.sqrt(noise.variance(model))
         return np.asarray(ndimage.gaussian_filter(scaled, _STRANGE_A / self.px), dtype=np.float32)
 
-    def leave_out(self, strange: NDArray[np.bool_]) -> None:
-        """Use all but what is strange, and what is near to it."""
+    def exclude(self, strange: NDArray[np.bool_]) -> None:
+        """Use all pixels except outliers (row, col) and their surroundings."""
         used = self.whole
         if strange.any():
             away = ndimage.distance_transform_edt(~strange) * self.px
@@ -280,24 +321,27 @@ class Part:
         self.mask = used.astype(np.float32)
         self.own = self.mask / max(float(self.mask.sum()), 1.0)
 
-    def fine_residual(self, theta: FloatArray) -> tuple[Image, Image, NDArray[np.bool_]]:
-        """Model, residual and what counts, in original pixels."""
+    def residual_at_full_resolution(
+        self, spot: SpotShape
+    ) -> tuple[Image, Image, NDArray[np.bool_]]:
+        """Model, residual and mask in original pixels, each of shape (row, col)."""
         b = self.bins
-        sharp = theta.copy()
-        sharp[[0, 2]] -= binning(b, self.px)
-        growth = float(np.sqrt((theta[0] * theta[2] - theta[1] ** 2) / determinant(sharp)))
+        values = spot.values.copy()
+        values[[0, 2]] -= binning(b, self.px)
+        sharp, (rr, rc, cc) = SpotShape(values), spot.core
+        growth = float(np.sqrt((rr * cc - rc**2) / sharp.determinant()))
         cores = self._fine.cores(sharp, np.repeat(self.lines * b, b))
-        background = self.background.image(self.level).repeat(b, axis=0).repeat(b, axis=1)
+        background = self.background.image(self.coefficients).repeat(b, axis=0).repeat(b, axis=1)
         image = self._with_spots(background, cores, growth)
         return image, self.fine - image, self.mask.repeat(b, axis=0).repeat(b, axis=1) > 0
 
-    def taken(self, theta: FloatArray, usual: Image, correlation: float) -> Image:
-        """Variance that fitted positions took from the residuals', in original pixels.
+    def absorbed_variance(self, spot: SpotShape, usual: Image, correlation: float) -> Image:
+        """Variance by which fitted positions reduce the residuals, in original pixels.
 
-        Where each spot is steep; in all, as much as the coordinates that the frame decided are
-        many. `usual` is the noise's variance.
+        It is proportional to the squared slope of the spots. Its sum is the number of fitted
+        coordinates, in units of the variance of the noise, `usual`.
         """
-        steep = self._fine.steepness(theta, self.amplitude)
+        steep = self._fine.steepness(spot, self.amplitude)
         whole = self.atoms.fitted * correlation / float((steep / usual).mean()) / steep.size
         out: Image = np.float32(whole) * np.maximum(steep, 0)
         return out

@@ -1,4 +1,4 @@
-"""A frame cut into parts with the atoms found in it, and the noise that they share."""
+"""Patches of a frame with their atoms, and the noise that they share."""
 
 from __future__ import annotations
 
@@ -10,45 +10,49 @@ from scipy.spatial import cKDTree
 
 from adatom.core import Frame, Lattice, Material
 from adatom.core.arrays import FloatArray, Image
-from adatom.features.candidates.beyond_border import ghosts
-from adatom.features.conditions.noise import FrameNoise, autocorrelation, blur_of, fit_noise
-from adatom.features.conditions.patch_model import MARGIN_A, Part, PartAtoms
+from adatom.features.candidates.beyond_border import atoms_beyond_border
+from adatom.features.conditions.noise import (
+    FrameNoise,
+    autocorrelation,
+    blur_from_autocorrelation,
+    fit_noise,
+)
+from adatom.features.conditions.patch_model import MARGIN_A, Patch, PatchAtoms, SpotShape
 from adatom.features.find import FoundAtoms
-from adatom.features.refinement.binning import Sampled, sample
+from adatom.features.refinement.binning import BinnedFrame, bin_frame
 
-LEAST_ATOMS = 8  # of the host, in a part
-_EDGE_PX = 192  # of a part, in binned pixels
-_LEAST_PX = 400  # binned pixels of a part inside the rim; a part with fewer is not used
-_SPLIT_A = 12.0  # smaller frames are one part
-_RIM_A = 1.2  # left out at the frame's border, where atoms are guesses
-_SURE = 0.5  # probability to exist
-_STRANGE = 4.5  # standard deviations
+LEAST_ATOMS = 8  # least number of host atoms in a patch
+_EDGE_PX = 192  # edge of a patch, binned pixels
+_LEAST_PX = 400  # least number of pixels of a patch inside the rim, binned pixels
+_SPLIT_A = 12.0  # frames with a shorter edge are one patch, Å
+_RIM_A = 1.2  # rim of the frame that is not used, Å: atoms outside are guesses
+_STRANGE = 4.5  # smoothed residual of an outlier, standard deviations
 
 
 @dataclass(slots=True, eq=False)
-class View:
-    """The parts of one frame, and their noise.
+class FramePatches:
+    """The patches of one frame, and their noise.
 
     Parameters
     ----------
-    parts
-        Those with enough atoms.
+    patches
+        Patches with enough host atoms.
     noise
-        Of original pixels.
+        Noise of original pixels.
     data
         The whole frame, shape (row, col), intensity.
     """
 
-    parts: list[Part]
+    patches: list[Patch]
     noise: FrameNoise
     data: Image
 
     @classmethod
-    def of(
+    def from_frame(
         cls, frame: Frame, found: FoundAtoms, material: Material, lattice: Lattice | None
-    ) -> View:
-        """Cut a frame into parts."""
-        binned, old = sample(frame), found.refined.optics.noise
+    ) -> FramePatches:
+        """Cut a frame into patches; the lattice, if any, gives the atoms outside the frame."""
+        binned, old = bin_frame(frame), found.refined.optics.noise
         px, b = binned.calibration.pixel_size_A, frame.shape[0] // binned.data.shape[0]
         noise = FrameNoise(old.constant * b**2, old.gain * b**2, least=old.least * b**2)
         out = cls([], noise, frame.data)
@@ -64,47 +68,49 @@ class View:
                 r, c = (slice(s.start * b, s.stop * b) for s in box)
                 data = np.ascontiguousarray(binned.data[box])
                 fine = frame.data[r, c] if b > 1 else data
-                out.parts.append(Part(data, fine, mask[box], atoms, px))
+                out.patches.append(Patch(data, fine, mask[box], atoms, px))
         return out
 
-    def mask_strange(self, theta: FloatArray) -> None:
-        """Leave out what the model cannot draw: contamination, atoms out of place."""
-        maps = [p.strangeness(theta, self.noise) for p in self.parts]
-        seen = np.concatenate([np.abs(m[p.whole]) for m, p in zip(maps, self.parts, strict=True)])
-        usual = float(np.quantile(seen, 0.35)) / 0.454  # of a Gaussian
-        for part, strange in zip(self.parts, maps, strict=True):
-            part.leave_out(np.abs(strange) > _STRANGE * usual)
-        kept = [p for p in self.parts if p.mask.sum() > max(0.15 * p.whole.sum(), 300)]
-        self.parts = kept or [max(self.parts, key=lambda p: float(p.mask.sum()))]
+    def mask_outliers(self, spot: SpotShape) -> None:
+        """Exclude pixels that the model does not describe: contamination, misplaced atoms."""
+        maps = [p.smoothed_residual(spot, self.noise) for p in self.patches]
+        seen = np.concatenate([np.abs(m[p.whole]) for m, p in zip(maps, self.patches, strict=True)])
+        usual = (
+            float(np.quantile(seen, 0.35)) / 0.454
+        )  # quantile of the absolute value of a normal variable
+        for patch, strange in zip(self.patches, maps, strict=True):
+            patch.exclude(np.abs(strange) > _STRANGE * usual)
+        kept = [p for p in self.patches if p.mask.sum() > max(0.15 * p.whole.sum(), 300)]
+        self.patches = kept or [max(self.patches, key=lambda p: float(p.mask.sum()))]
 
-    def measure_noise(self, theta: FloatArray) -> None:
-        """Fit the noise to what the model leaves, in original pixels."""
+    def measure_noise(self, spot: SpotShape) -> None:
+        """Fit the noise to the residuals of the model, in original pixels."""
         models, squares, lags = [], [], []
-        for part in self.parts:
-            model, residual, mask = part.fine_residual(theta)
+        for patch in self.patches:
+            model, residual, mask = patch.residual_at_full_resolution(spot)
             usual = self.noise.variance(model)
-            taken = part.taken(theta, usual, self.noise.correlation)
+            absorbed = patch.absorbed_variance(spot, usual, self.noise.correlation)
             models.append(model[mask])
-            squares.append((residual**2 + taken)[mask])
-            lost = float((taken / usual)[mask].mean())
+            squares.append((residual**2 + absorbed)[mask])
+            lost = float((absorbed / usual)[mask].mean())
             lags.append(autocorrelation(np.asarray(residual / np.sqrt(usual)), mask, lost))
         used = sum(len(m) for m in models)
-        knots = sum(len(p.level) for p in self.parts) * self.noise.correlation / used
+        knots = sum(len(p.coefficients) for p in self.patches) * self.noise.correlation / used
         self.noise = fit_noise(np.concatenate(models), np.concatenate(squares), 1 + knots)
         near = np.array(lags).mean(axis=0)
         sd = max(float(np.std(lags)) / np.sqrt(max(2 * len(lags) - 1, 1)), (2 * used) ** -0.5)
-        # Lines that jitter are alike along columns alone: that is no smoothing.
+        # Jitter correlates pixels along one axis only; smoothing correlates them along both.
         alike = abs(near[0] - near[1]) < 4 * sd
-        self.noise.blur = blur_of(float(near.mean() if alike else near.min()), sd)
+        self.noise.blur = blur_from_autocorrelation(float(near.mean() if alike else near.min()), sd)
         self.noise.covariance *= 1 + (self.noise.correlation - 1) / 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Located:
-    """Atoms of a frame: first those found, then those outside that reach into it.
+    """Atoms of a frame: first those found, then those outside whose tails reach into it.
 
-    Lengths are in binned pixels. All but ``rc`` and ``element`` are of the found ones alone;
-    ``covariance`` is by row and column, ``moved`` how far each has left the networks' column.
+    Lengths are in binned pixels. All arrays but ``rc`` and ``element`` hold the found atoms only;
+    ``covariance`` is (row, column), ``moved`` is the shift along columns from the networks.
     """
 
     rc: FloatArray
@@ -113,7 +119,7 @@ class _Located:
     amplitude_sd: FloatArray
     covariance: FloatArray
     moved: FloatArray
-    level: float
+    background: float
     start_sigma: float
     px: float
 
@@ -121,33 +127,33 @@ class _Located:
     def of(
         cls,
         frame: Frame,
-        binned: Sampled,
+        binned: BinnedFrame,
         found: FoundAtoms,
         material: Material,
         lattice: Lattice | None,
     ) -> _Located | None:
-        """Take the atoms that surely exist; None where there is none."""
+        """Collect the atoms that are likely to exist; None if there are none."""
         refined, px = found.refined, binned.calibration.pixel_size_A
-        sure = found.atoms.column("p_exists") > _SURE
-        if not sure.any():
+        likely = found.atoms.is_likely
+        if not likely.any():
             return None
-        match = cKDTree(refined.xy).query(found.atoms.xy[sure])[1]
+        match = cKDTree(refined.xy).query(found.atoms.xy[likely])[1]
         inside = refined.xy[match]
         outside = _outside(inside, frame.calibration.extent_xy(frame.shape), material, lattice)
         return cls(
             rc=binned.rc(np.concatenate([inside, outside])),
-            element=np.array([*found.atoms.elements[sure], *[material.host] * len(outside)]),
+            element=np.array([*found.atoms.elements[likely], *[material.host] * len(outside)]),
             amplitude=refined.amplitude[match],
             amplitude_sd=refined.amplitude_sd[match],
             covariance=refined.covariance[match][:, ::-1, ::-1] / px**2,
             moved=(inside[:, 0] - found.candidates.xy[match, 0]) / px,
-            level=float(np.median(refined.level[match])),
+            background=float(np.median(refined.background[match])),
             start_sigma=refined.start_sigma_A / px,
             px=px,
         )
 
-    def cut(self, box: tuple[slice, slice], host: str) -> PartAtoms | None:
-        """Atoms in and around a part; None where too few are hosts."""
+    def cut(self, box: tuple[slice, slice], host: str) -> PatchAtoms | None:
+        """Atoms in and around a patch; None if there are too few host atoms."""
         at = self.rc - np.array([s.start for s in box])
         size, margin = np.array([s.stop - s.start for s in box]), MARGIN_A / self.px
         near = np.all((at > -margin) & (at < size + margin), axis=1)
@@ -160,13 +166,13 @@ class _Located:
         usual, ratio = self._amplitudes(group, near, len(names))
         covariance = self.covariance[inner]
         moved = np.pad(self.moved, (0, len(at) - found))
-        return PartAtoms(
+        return PatchAtoms(
             rc=at[near],
             group=group[near],
             ratio=ratio[near],
             amplitude=usual,
-            level=self.level,
-            wander=covariance.mean(axis=0),
+            background=self.background,
+            position_covariance=covariance.mean(axis=0),
             moved=moved[near],
             fitted=float(
                 (1 - np.clip(covariance[:, [0, 1], [0, 1]] / self.start_sigma**2, 0, 1)).sum()
@@ -177,7 +183,7 @@ class _Located:
     def _amplitudes(
         self, group: NDArray[np.int64], near: NDArray[np.bool_], groups: int
     ) -> tuple[FloatArray, FloatArray]:
-        """Usual amplitude of every group near a part, and how odd atoms compare to it."""
+        """Median amplitude of each group near a patch, and ratios of atoms that deviate from it."""
         found = len(self.amplitude)
         usual, ratio = np.ones(groups), np.ones(len(group))
         for g in range(groups):
@@ -190,7 +196,7 @@ class _Located:
 
 
 def _boxes(shape: tuple[int, ...], px: float, bins: int) -> list[tuple[slice, slice]]:
-    """Parts of a frame: the middles of its quadrants, or all of a small one."""
+    """Patches of a frame: the centres of its quadrants, or all of a small frame."""
     edge = min(_EDGE_PX, max(512 // bins, 64))
     halves = 1 if min(shape) * px < _SPLIT_A else 2
     along = []
@@ -204,9 +210,9 @@ def _boxes(shape: tuple[int, ...], px: float, bins: int) -> list[tuple[slice, sl
 def _outside(
     xy: FloatArray, extent: tuple[float, float], material: Material, lattice: Lattice | None
 ) -> FloatArray:
-    """Atoms beyond the border: the lattice's sites, or the neighbours that atoms lack."""
+    """Atoms outside the frame: sites of the lattice, or missing neighbours of the atoms."""
     if lattice is None:
-        return ghosts(xy, extent, material)
+        return atoms_beyond_border(xy, extent, material)
     sites = lattice.sites_within(extent, margin_A=-MARGIN_A)[1]
     out = np.any((sites < 0) | (sites > np.asarray(extent)), axis=1)
     apart = cKDTree(xy).query(sites)[0] > 0.6 * material.bond_length_A

@@ -1,4 +1,4 @@
-"""Fit of what the parts of all frames share: the spot, and the shifts of their scan lines."""
+"""Fit of the spot shape, which all patches of all frames share, and of the line shifts."""
 
 from __future__ import annotations
 
@@ -7,54 +7,57 @@ from dataclasses import dataclass
 import numpy as np
 
 from adatom.core.arrays import FloatArray
-from adatom.features.conditions.noise import FrameNoise, mixing
-from adatom.features.conditions.patch_model import Part, determinant
-from adatom.features.conditions.patches import View
+from adatom.features.conditions.noise import FrameNoise, smoothing_matrix
+from adatom.features.conditions.patch_model import Patch, SpotShape
+from adatom.features.conditions.patches import FramePatches
 
-TAIL = np.array([0.2, 2.6])  # share and width that microscopes usually have
+TAIL = np.array([0.2, 2.6])  # usual tail fraction, and tail width in units of the core
 _TAIL_SD = np.array([0.12, 0.5])  # their spread between microscopes: the prior of the fit
-_BOUNDS = ((0.0, 0.6), (1.5, 4.5))  # of tail fraction and width
-_WIDTHS_A = (0.15, 1.2)  # of a core
-_STEP = (0.3, 0.1, 0.4)  # largest of a core, in units of it; tail fraction; tail width
-_POSITIONS = 1.2  # standard deviations are so much larger for positions taken as known
-_NOISE_SD = 0.015  # how well the noise is known, as a share of its variance
-_PRIOR = np.diag([0.0, 0.0, 0.0, *_TAIL_SD**-2.0])  # information on what parts share
+_BOUNDS = ((0.0, 0.6), (1.5, 4.5))  # limits of tail fraction and tail width
+_WIDTHS_A = (0.15, 1.2)  # limits of the width (sigma) of the core, Å
+_STEP = (0.3, 0.1, 0.4)  # largest step of the core (relative), the tail fraction and the tail width
+_POSITIONS = 1.2  # factor on standard deviations, because positions are treated as known
+_NOISE_SD = 0.015  # relative error of the variance of the noise
+_PRIOR = np.diag([0.0, 0.0, 0.0, *_TAIL_SD**-2.0])  # information of the prior on the spot shape
 
 
 @dataclass(frozen=True, slots=True)
 class Jitter:
-    """Variance of the scan lines' shifts, Å², and its standard deviation."""
+    """Variance of the shifts of the scan lines, Å², and its standard deviation."""
 
     variance: float = 0.0
     sd: float = 0.0
 
     @property
     def seen(self) -> bool:
-        """Whether it is there beyond doubt."""
+        """Whether the variance exceeds three standard deviations."""
         return self.variance > 3 * self.sd
 
 
-def improve(views: list[View], theta: FloatArray) -> FloatArray:
-    """One Gauss-Newton step of everything."""
-    equations = [(p, *p.solve(theta, v.noise)) for v in views for p in v.parts]
+def gauss_newton_step(patched: list[FramePatches], spot: SpotShape) -> SpotShape:
+    """Take one Gauss-Newton step of the spot shape and of the parameters of all patches."""
+    equations = [(p, *p.solve(spot, v.noise)) for v in patched for p in v.patches]
     normal = _PRIOR + sum(s for _, s, _, _ in equations)
-    right = -np.diag(_PRIOR) * (theta - np.array([0, 0, 0, *TAIL]))
+    right = -np.diag(_PRIOR) * (spot.values - np.array([0, 0, 0, *TAIL]))
     right = right + sum(g for _, _, g, _ in equations)
     core, fraction, width = _STEP
-    largest = np.array([*[core * np.sqrt(determinant(theta))] * 3, fraction, width])
-    new: FloatArray = theta + np.clip(np.linalg.solve(normal, right), -largest, largest)
+    largest = np.array([*[core * np.sqrt(spot.determinant())] * 3, fraction, width])
+    new: FloatArray = spot.values + np.clip(np.linalg.solve(normal, right), -largest, largest)
     new[3:] = np.clip(new[3:], *np.transpose(_BOUNDS))
     widths, axes = np.linalg.eigh(new[[0, 1, 1, 2]].reshape(2, 2))
     matrix = (axes * np.clip(widths, *np.square(_WIDTHS_A))) @ axes.T
     new[:3] = matrix[0, 0], matrix[0, 1], matrix[1, 1]
-    for part, _, _, own in equations:
-        part.take(own + part.follows() @ (new - theta))
-    return new
+    for patch, _, _, own in equations:
+        patch.apply_step(own + patch.response_to_shared() @ (new - spot.values))
+    return SpotShape(new)
 
 
-def covariance_of_shared(views: list[View], theta: FloatArray) -> FloatArray:
-    """Covariance of what parts share: the fit's own, or by the scatter of the parts if larger."""
-    equations = [p.solve(theta, v.noise)[:2] for v in views for p in v.parts]
+def covariance_of_shared(patched: list[FramePatches], spot: SpotShape) -> FloatArray:
+    """Covariance of the spot shape (5, 5): from the fit, or from the scatter of patches if larger.
+
+    The scatter of the scores gives the sandwich estimate of White, Econometrica 50, 1 (1982).
+    """
+    equations = [p.solve(spot, v.noise)[:2] for v in patched for p in v.patches]
     whole = _PRIOR + np.sum([s for s, _ in equations], axis=0)
     own = np.asarray(np.linalg.inv(whole), dtype=np.float64) * _POSITIONS**2
     scores = np.array([g for _, g in equations])
@@ -68,18 +71,18 @@ def covariance_of_shared(views: list[View], theta: FloatArray) -> FloatArray:
     return out
 
 
-def settle_lines(views: list[View], theta: FloatArray) -> Jitter:
-    """Estimate how much lines shift, and each line's shift, shrunk towards none accordingly."""
-    lines = [_Lines.of(p, v.noise, theta) for v in views for p in v.parts]
+def fit_line_shifts(patched: list[FramePatches], spot: SpotShape) -> Jitter:
+    """Estimate the variance of the line shifts, and each shift, shrunk towards zero by it."""
+    lines = [_Lines.of(p, v.noise, spot) for v in patched for p in v.patches]
     jitter = _jitter(lines)
     for one in lines:
-        one.settle(jitter)
+        one.shift_lines(jitter)
     return jitter
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Lines:
-    """Scores of a part's lines along the eigenvectors of their information.
+    """Scores of the lines of a patch along the eigenvectors of their information.
 
     Parameters
     ----------
@@ -88,10 +91,10 @@ class _Lines:
     score
         Shape (k,), 1/Å.
     by_noise, by_shift
-        What the squared scores have of the noise, and per Å² of the shifts' variance.
+        Expected squared scores from noise, and per Å² of the variance of the shifts.
     """
 
-    part: Part
+    patch: Patch
     value: FloatArray
     vector: FloatArray
     score: FloatArray
@@ -99,39 +102,39 @@ class _Lines:
     by_shift: FloatArray
 
     @classmethod
-    def of(cls, part: Part, noise: FrameNoise, theta: FloatArray) -> _Lines:
-        """Scores have the variance ``λ + λ² j²``; a smoothed frame's have less of both."""
-        score, matrix = _line_equations(part, theta, noise)
+    def of(cls, patch: Patch, noise: FrameNoise, spot: SpotShape) -> _Lines:
+        """Scores have the variance ``λ + λ² j²``; smoothing of the frame reduces both terms."""
+        score, matrix = _line_equations(patch, spot, noise)
         value, vector = np.linalg.eigh(matrix)
         value = np.maximum(value, 0.0)
-        # Smoothing mixes neighbouring lines, their noise and their shifts alike.
-        mixed = mixing(len(score), noise.blur.value / part.bins)
+        # Smoothing averages neighbouring lines, both their noise and their shifts.
+        mixed = smoothing_matrix(len(score), noise.blur.value / patch.bins)
         size = np.sqrt(np.maximum(np.diag(matrix), 1e-6 * np.diag(matrix).max()))
         root = vector * np.sqrt(value)
         by_noise = vector.T @ (size[:, None] * (mixed @ (root / size[:, None])))
         by_shift = (vector * value).T @ mixed
         return cls(
-            part,
+            patch,
             value,
             vector,
             vector.T @ score,
             (by_noise**2).sum(axis=1),
-            (by_shift**2).sum(axis=1) / part.bins,
+            (by_shift**2).sum(axis=1) / patch.bins,
         )
 
-    def settle(self, jitter: Jitter) -> None:
-        """Shift the part's lines as far as their scores can be trusted."""
-        part, vector = self.part, self.vector
-        wide = jitter.variance / part.bins if jitter.seen else 0.0
+    def shift_lines(self, jitter: Jitter) -> None:
+        """Set the line shifts of the patch to their shrunk estimates (empirical Bayes)."""
+        patch, vector = self.patch, self.vector
+        wide = jitter.variance / patch.bins if jitter.seen else 0.0
         trust = wide / (1 + wide * self.value)
-        part.lines = vector @ (trust * self.score) / part.px
-        # Where little is known, as between the atoms, it does not count.
+        patch.lines = vector @ (trust * self.score) / patch.px
+        # Lines with little information, as between atoms, have little weight.
         seen = self.value @ (vector.T**2)
-        part.lines_var = float(np.average((vector**2) @ trust, weights=seen))
+        patch.lines_var = float(np.average((vector**2) @ trust, weights=seen))
 
 
 def _jitter(lines: list[_Lines]) -> Jitter:
-    """Variance of the shifts that explains the squared scores."""
+    """Variance of the shifts that explains the squared scores, by weighted moments."""
     value = np.concatenate([one.value for one in lines])
     good = value > 1e-3 * value.max()
     square = np.concatenate([one.score**2 for one in lines])[good]
@@ -146,27 +149,29 @@ def _jitter(lines: list[_Lines]) -> Jitter:
 
 
 def _line_equations(
-    part: Part, theta: FloatArray, noise: FrameNoise
+    patch: Patch, spot: SpotShape, noise: FrameNoise
 ) -> tuple[FloatArray, FloatArray]:
     """Score of unshifted lines, 1/Å, and its covariance from noise alone, 1/Å² (row, row).
 
-    The atoms' positions, which a few lines shift with them, are eliminated.
+    The positions of the atoms, which a common shift of a few lines changes, are eliminated.
     """
-    slope = part.canvas.slope(theta, part.amplitude, part.lines)
-    model = part.model(part.canvas.cores(theta, part.lines))
-    weight = part.weight(model, noise)
-    weighted = weight * (part.data - model)
+    slope = patch.renderer.slope(spot, patch.amplitude, patch.lines)
+    model = patch.model(patch.renderer.cores(spot, patch.lines))
+    weight = patch.weight(model, noise)
+    weighted = weight * (patch.data - model)
     known = (weight * slope**2).sum(axis=1, dtype=np.float64)
     score = -(slope * weighted).sum(axis=1, dtype=np.float64)
-    rc, height = part.atoms.rc, part.amplitude[part.atoms.group] * part.atoms.ratio
-    # How the information of a line is shared among its atoms.
-    away = (rc[:, :1] - np.arange(len(known))) ** 2 * part.px**2 / theta[0]
-    inside = (rc[:, 1] > 0) & (rc[:, 1] < part.data.shape[1])
+    rc, height = patch.atoms.rc, patch.amplitude[patch.atoms.group] * patch.atoms.ratio
+    # Share of each atom in the information of a line.
+    away = (rc[:, :1] - np.arange(len(known))) ** 2 * patch.px**2 / spot.core[0]
+    inside = (rc[:, 1] > 0) & (rc[:, 1] < patch.data.shape[1])
     share = np.exp(-away) * np.where(inside, height**2, 0.0)[:, None]
     share *= known / np.maximum(share.sum(axis=0), 1e-6 * float(height[0] ** 2))
-    prior = part.atoms.start_sigma**-2.0
+    prior = patch.atoms.start_sigma**-2.0
     total = share.sum(axis=1) + prior
-    by_atom = height * part.canvas.correlate(theta, weighted, rc) - prior * part.atoms.moved
+    by_atom = (
+        height * patch.renderer.correlate_slope(spot, weighted, rc) - prior * patch.atoms.moved
+    )
     score = score - share.T @ (by_atom / total)
     matrix = np.diag(known) - share.T @ (share / total[:, None])
-    return (score + matrix @ part.lines) / part.px, matrix / part.px**2
+    return (score + matrix @ patch.lines) / patch.px, matrix / patch.px**2

@@ -26,7 +26,7 @@ from adatom.core import (
 from adatom.core.arrays import FloatArray
 from adatom.core.composition import count_formula
 from adatom.features.defects.base import DefectOptions, check_frame
-from adatom.features.sublattices import can_speak, sublattices
+from adatom.features.sublattices import has_distinct_sublattices, sublattices
 
 _SURE_P = 0.5  # atoms more probable than this decide which element a sublattice holds
 
@@ -104,7 +104,9 @@ def _name_columns(
         off_site = distance[i] > tolerance_bonds * material.bond_length_A and not sublattice[i]
         if element in hosts:
             # In another stacking or grain the lattice's labels of the sites do not hold.
-            unclear = bool(material.polytypes) or (can_speak(material) and not sublattice[i])
+            unclear = bool(material.polytypes) or (
+                has_distinct_sublattices(material) and not sublattice[i]
+            )
             if not (off_site or unclear or element == expected[i]):
                 out[i] = Antisite(element, expected[i])
         elif off_site:
@@ -122,7 +124,7 @@ def _between_sites(element: str, material: Material) -> DefectKind:
 def _sublattice_elements(atoms: AtomTable, material: Material) -> list[str]:
     """Give the element of most columns on each column's sublattice; empty where it is unknown."""
     out = [""] * len(atoms)
-    if not can_speak(material):
+    if not has_distinct_sublattices(material):
         return out
     sure = np.flatnonzero(atoms.column("p_exists") > _SURE_P)
     number, _ = sublattices(atoms.xy[sure], material)

@@ -1,8 +1,8 @@
-"""How far each part of a frame lies from what the networks were trained on.
+"""Out-of-distribution score of each region of a frame.
 
-A frame may be like any other and yet hold a patch of a second layer, of another crystal or of dirt.
-What a few dozen atoms can say is compared region by region: how sure the networks are of them, how
-they stand to each other, and how bright they are beside the rest of the frame.
+A frame as a whole may look normal and still contain a second layer, another crystal or
+contamination. Regions of a few dozen atoms are therefore compared one by one: the confidence of the
+networks, the geometry of the atoms, and their brightness relative to the rest of the frame.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ from adatom.core import Material
 from adatom.core.arrays import FloatArray
 from adatom.features.candidates.locate import Candidates
 from adatom.features.novelty.frame import (
-    Novelty,
-    atom_logit,
-    counts_sigma_A,
-    fit_novelty,
-    surroundings,
+    LARGEST_SIGMA_A,
+    OodModel,
+    atom_log_odds,
+    fit_ood_model,
+    neighbour_statistics,
 )
-from adatom.features.refinement.refine import Refined, RefineOptions
+from adatom.features.refinement.refine import Refined, RefineOptions, counting_sigma_A
 
-_EDGE_A = 11.0  # by graphene's pattern: some fifty atoms
-_FEW = 12  # fewer sites in a region tell nothing
+_EDGE_A = 11.0  # edge of a region in units of graphene's pattern, Å: about 46 atoms
+_FEW = 12  # a region with fewer sites is not described
+# Names of the descriptions; model cards hold them, so they stay.
 _NAMES = ("median logit", "coordination", "log bond", "bond spread", "log amplitude", "log level")
+# Description, direction, and share of the training regions beyond the limit.
 _CHECKS = (
     ("median logit", -1, 0.003),
     ("coordination", -1, 0.003),
@@ -40,30 +42,32 @@ _CHECKS = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Regions:
-    """Squares that cover a frame.
+    """Rectangles that cover a frame, with their descriptions.
 
     Parameters
     ----------
     boxes
-        Left, top, right and bottom of each, shape (region, 4), Å.
+        Left, top, right and bottom of each region, shape (region, 4), Å.
     description
-        What `Novelty` compares, shape (region, description); NaN where too few sites tell nothing.
+        Input of `OodModel.score`, shape (region, description); NaN for regions with too few sites.
     """
 
     boxes: FloatArray
     description: FloatArray
 
-    def times(self, scale: float) -> Regions:
-        """Give the same regions in another unit of length."""
+    def scaled(self, scale: float) -> Regions:
+        """Give the same regions with lengths multiplied by `scale`."""
         return Regions(self.boxes * scale, self.description)
 
-    def beyond(self, novelty: Novelty) -> list[tuple[float, float, float, float, float]]:
-        """Regions that lie beyond training: left, top, right, bottom, Å, and their distance."""
+    def out_of_distribution(
+        self, model: OodModel
+    ) -> list[tuple[float, float, float, float, float]]:
+        """Regions whose score exceeds one: left, top, right and bottom, Å, and the score."""
         out = []
         for box, row in zip(self.boxes, self.description, strict=True):
-            if np.isfinite(row).all() and (distance := novelty.distance(row)) > 1.0:
+            if np.isfinite(row).all() and (score := model.score(row)) > 1.0:
                 left, top, right, bottom = (float(v) for v in box)
-                out.append((left, top, right, bottom, distance))
+                out.append((left, top, right, bottom, score))
         return out
 
 
@@ -74,18 +78,18 @@ def describe_regions(
     material: Material,
     options: RefineOptions,
 ) -> Regions:
-    """Describe every region of a frame; lengths are in units of the material's scale.
+    """Describe every region of a frame; lengths are in units of `Material.scale` Å.
 
     Parameters
     ----------
     candidates, refined
-        What was found in it.
+        Sites of the frame, before and after refinement.
     extent_xy_A
-        Position of the last pixel's centre.
+        x and y of the centre of the last pixel.
     material
-        Gives bond length and coordination.
+        Gives bond length and coordination number.
     options
-        With which it was refined.
+        Options of the refinement.
     """
     edges = [np.linspace(0.0, far, max(round(far / _EDGE_A), 1) + 1) for far in extent_xy_A]
     boxes = np.array(
@@ -104,12 +108,12 @@ def describe_regions(
         for k, e in enumerate(edges)
     ]
     which = at[1] * (len(edges[0]) - 1) + at[0]
-    logit = atom_logit(candidates)
+    logit = atom_log_odds(candidates)
     sure = logit > 0.0
     distance, neighbours = np.full(n, np.nan), np.zeros(n)
     if sure.sum() > _FEW:
-        distance[sure], neighbours[sure] = surroundings(candidates.xy[sure], material)
-    # Of an atom at the frame's border some neighbours are missing.
+        distance[sure], neighbours[sure] = neighbour_statistics(candidates.xy[sure], material)
+    # Atoms at the border of the frame lack neighbours.
     inner = sure & (candidates.border_A > 1.5 * material.bond_length_A)
     described = np.bincount(which, minlength=len(boxes)) >= _FEW
     described &= np.bincount(which[inner], minlength=len(boxes)) >= _FEW // 2
@@ -121,23 +125,23 @@ def describe_regions(
     typical = max(float(np.median(refined.amplitude)), 1e-12)
     usual = median(distance, inner)
     expected = (neighbours == material.coordination).astype(np.float64)
-    with np.errstate(invalid="ignore"):  # regions of few sites, which stay NaN
+    with np.errstate(invalid="ignore"):  # regions without sites, which stay NaN
         values = (
-            np.log(np.maximum(median(counts_sigma_A(refined, options)), 1e-4)),
+            np.log(np.maximum(median(counting_sigma_A(refined, options, LARGEST_SIGMA_A)), 1e-4)),
             median(logit),
             np.bincount(which[inner], expected[inner], len(boxes))
             / np.maximum(np.bincount(which[inner], minlength=len(boxes)), 1),
             np.log(usual / material.bond_length_A),
             1.4826 * median(np.abs(distance - usual[which]), inner),
             np.log(np.maximum(median(refined.amplitude) / typical, 0.05)),
-            np.log(np.maximum(median(refined.level) / typical, 0.02)),
+            np.log(np.maximum(median(refined.background) / typical, 0.02)),
         )
     empty[described] = np.stack(values, axis=1)[described]
     return Regions(boxes, empty)
 
 
 def _medians(values: FloatArray, group: NDArray[np.int64], groups: int) -> FloatArray:
-    """Median of the values of each group, shape (group,); NaN for a group without any."""
+    """Median of the values of each group, shape (group,); NaN for an empty group."""
     ordered = values[np.lexsort((values, group))]
     count = np.bincount(group, minlength=groups)
     first, some = np.cumsum(count) - count, count > 0
@@ -147,6 +151,6 @@ def _medians(values: FloatArray, group: NDArray[np.int64], groups: int) -> Float
     return out
 
 
-def fit_regions(regions: list[Regions]) -> Novelty:
-    """Fit on the regions of frames under training conditions."""
-    return fit_novelty(np.concatenate([r.description for r in regions]), _NAMES, _CHECKS)
+def fit_ood_model_of_regions(regions: list[Regions]) -> OodModel:
+    """Fit an `OodModel` on the regions of frames under training conditions."""
+    return fit_ood_model(np.concatenate([r.description for r in regions]), _NAMES, _CHECKS)

@@ -1,4 +1,4 @@
-"""A smooth background: quadratic B-splines on a coarse grid."""
+"""Smooth background of a frame: quadratic B-splines on a coarse grid."""
 
 from __future__ import annotations
 
@@ -10,23 +10,27 @@ from adatom.core import Calibration
 from adatom.core.arrays import FloatArray, Image
 from adatom.features.refinement.fisher import Information
 
-_KNOT_A = 4.5  # the background's grid
+# Spacing of the B-spline knots, Å: about twice the lattice constant of graphene (2.46 Å), so that
+# the background cannot follow single atoms.
+_KNOT_SPACING_A = 4.5
 
 
 class Background:
-    """Quadratic B-splines on a coarse grid: a background slower than the lattice.
+    """Quadratic B-splines on a coarse grid; the background varies more slowly than the lattice.
 
     Parameters
     ----------
     shape
         Rows and columns of the frame.
     calibration
-        Its pixel size.
+        Gives the pixel size of the frame.
     """
 
     def __init__(self, shape: tuple[int, int], calibration: Calibration) -> None:
         self.shape = shape
-        self._intervals = [max(round(n * calibration.pixel_size_A / _KNOT_A), 1) for n in shape]
+        self._intervals = [
+            max(round(n * calibration.pixel_size_A / _KNOT_SPACING_A), 1) for n in shape
+        ]
         self._dense = []
         for axis, n in enumerate(shape):
             first, value, _ = self._along(np.arange(n, dtype=np.float64), axis)
@@ -36,10 +40,11 @@ class Background:
             self._dense.append(dense)
         self._knots = (self._intervals[0] + 2, self._intervals[1] + 2)
         rows, cols = (n / k for n, k in zip(shape, self._intervals, strict=True))
-        self.area = rows * cols  # under each spline, pixels
-        steps = [_steps(n) for n in self._knots]
+        self.spline_area = rows * cols  # integral of one spline, pixels
+        steps = [_squared_differences(n) for n in self._knots]
         eyes = [sparse.identity(n) for n in self._knots]
-        # Sum of squared differences of neighbouring levels: it holds knots that few pixels see.
+        # Quadratic form of the smoothness prior: the sum of squared differences of neighbouring
+        # coefficients. It determines knots under which few pixels lie.
         self.roughness = sparse.kron(steps[0], eyes[1]) + sparse.kron(eyes[0], steps[1])
 
     @property
@@ -47,20 +52,20 @@ class Background:
         """Number of knots."""
         return self._knots[0] * self._knots[1]
 
-    def image(self, level: FloatArray) -> Image:
-        """Background (row, col) of levels (knot,)."""
+    def image(self, coefficients: FloatArray) -> Image:
+        """Background, shape (row, col), of B-spline coefficients, shape (knot,)."""
         rows, cols = self._dense
-        grid: Image = level.astype(np.float32).reshape(self._knots)
+        grid: Image = coefficients.astype(np.float32).reshape(self._knots)
         return np.asarray((rows @ grid) @ cols.T, dtype=np.float32)
 
     def gradient(self, image: Image) -> FloatArray:
-        """Sum of an image under every knot's spline, shape (knot,)."""
+        """Sum of an image times the spline of each knot, shape (knot,)."""
         rows, cols = self._dense
         out: FloatArray = (rows.T @ image @ cols).ravel().astype(np.float64)
         return out
 
-    def around(self, rc: FloatArray) -> tuple[NDArray[np.int64], FloatArray]:
-        """Give the nine knots around each position, and their splines there.
+    def splines_at(self, rc: FloatArray) -> tuple[NDArray[np.int64], FloatArray]:
+        """Give the nine knots around each position, and the values of their splines there.
 
         Parameters
         ----------
@@ -69,8 +74,8 @@ class Background:
 
         Returns
         -------
-        Knots, shape (point, 9); and value, slope along rows, slope along columns of their splines,
-        shape (3, point, 9).
+        Index of each knot, shape (point, 9); and the value, slope along rows and slope along
+        columns of its spline, shape (3, point, 9).
         """
         (r, vr, sr), (c, vc, sc) = (self._along(rc[:, axis], axis) for axis in (0, 1))
         k = np.arange(3)
@@ -79,24 +84,27 @@ class Background:
         splines = np.stack([a[:, :, None] * b[:, None, :] for a, b in pairs])
         return knot.reshape(-1, 9), splines.reshape(3, -1, 9)
 
-    def at(self, level: FloatArray, rc: FloatArray) -> FloatArray:
-        """Background at positions (point, 2), pixels; shape (point,)."""
-        knot, splines = self.around(rc)
-        out: FloatArray = (level[knot] * splines[0]).sum(axis=1)
+    def value_at(self, coefficients: FloatArray, rc: FloatArray) -> FloatArray:
+        """Background at positions (point, 2) in pixels, shape (point,)."""
+        knot, splines = self.splines_at(rc)
+        out: FloatArray = (coefficients[knot] * splines[0]).sum(axis=1)
         return out
 
-    def shared(self, info: Information, rc: FloatArray, amplitude: FloatArray) -> sparse.csr_matrix:
-        """Information between (row, column, amplitude) of each atom and the levels.
+    def cross_information(
+        self, info: Information, rc: FloatArray, amplitude: FloatArray
+    ) -> sparse.csr_matrix:
+        """Fisher information between (row, column, amplitude) of the atoms and the coefficients.
 
-        Each spline is taken as a plane under a spot, whose moments `info` has.
+        Each spline is replaced by its tangent plane under a spot; `info` gives the moments of the
+        spot.
 
         Returns
         -------
         Shape (3 atom, knot).
         """
-        knot, (h, hr, hc) = self.around(rc)
-        value, r, c, rr, mixed, cc = info.level[:, :, None]
-        ar, ac = info.spot @ np.stack([hr.ravel(), hc.ravel()])  # the covariance times the slope
+        knot, (h, hr, hc) = self.splines_at(rc)
+        value, r, c, rr, mixed, cc = info.background_moments[:, :, None]
+        ar, ac = info.spot_covariance @ np.stack([hr.ravel(), hc.ravel()])  # covariance times slope
         ar, ac = ar.reshape(h.shape), ac.reshape(h.shape)
         a = amplitude[:, None]
         rows = np.stack(
@@ -114,7 +122,7 @@ class Background:
         )
 
     def information(self, weight: Image) -> sparse.csr_matrix:
-        """Fisher information of the levels, shape (knot, knot)."""
+        """Fisher information of the coefficients, shape (knot, knot); `weight` is 1/variance."""
         rows, cols = (_products(d) for d in self._dense)
         kr, kc = self._knots
         sums = (rows @ weight @ cols.T).astype(np.float64).reshape(5, kr, 5, kc)
@@ -126,7 +134,7 @@ class Background:
         )
 
     def _along(self, x: FloatArray, axis: int) -> tuple[NDArray[np.int64], FloatArray, FloatArray]:
-        """First of three knots along an axis, their splines and slopes; shapes (n,), (n, 3)."""
+        """First of three knots along an axis, shape (n,); values and slopes, both (n, 3)."""
         scale = self._intervals[axis] / max(self.shape[axis] - 1, 1)
         at = np.clip(x * scale, -0.5, self._intervals[axis] + 0.5)
         first = np.clip(np.floor(at).astype(np.int64), 0, self._intervals[axis] - 1)
@@ -135,14 +143,14 @@ class Background:
         return first, value, scale * np.stack([f - 1, 1 - 2 * f, f], axis=1)
 
 
-def _steps(n: int) -> sparse.csr_matrix:
-    """Matrix of the sum of squared differences along a line of `n`."""
+def _squared_differences(n: int) -> sparse.csr_matrix:
+    """Matrix of the sum of squared differences of `n` coefficients in a row."""
     difference = sparse.diags([-np.ones(n), np.ones(n - 1)], [0, 1], shape=(n - 1, n))
     return (difference.T @ difference).tocsr()
 
 
 def _products(splines: Image) -> Image:
-    """Products of each spline with those up to two away, -2 first, shape (5 knot, pixel)."""
+    """Products of each spline with its neighbours from -2 to +2, shape (5 knot, pixel)."""
     knots = splines.shape[1]
     padded = np.pad(splines, ((0, 0), (2, 2)))
     return np.concatenate([(splines * padded[:, k : k + knots]).T for k in range(5)])

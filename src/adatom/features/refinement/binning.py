@@ -1,4 +1,4 @@
-"""Bin a frame to the pixels that a fit needs."""
+"""Bin a frame to the pixel size that a fit needs."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from adatom.core import Calibration, Frame
 from adatom.core.arrays import FloatArray, Image
 from adatom.features.refinement.noise import without_hot_pixels
 
-_FIT_PIXEL_A = 0.165  # largest pixel that a fit bins to
+_FIT_PIXEL_A = 0.165  # largest binned pixel, Å: a third of the width of a sharp probe (0.5 Å)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sampled:
-    """A frame binned to what its probe needs, for fits.
+class BinnedFrame:
+    """A frame after binning.
 
-    A probe three pixels wide loses about one per cent of its information to pixels of a third of
-    its width; whole-pixel binning keeps counts Poisson and noise white.
+    Pixels of a third of the probe's width cost about one per cent of the Fisher information.
+    Binning whole pixels keeps Poisson counts Poisson and white noise white.
 
     Parameters
     ----------
     data
-        Shape (row, col), intensity, hot pixels limited.
+        Shape (row, col), intensity; hot pixels are replaced.
     calibration
         Of the binned pixels.
     offset_A
-        Centre of the first binned pixel in the frame's own axes, Å, along x and y alike.
+        Centre of the first binned pixel in the axes of the frame, Å, the same along x and y.
     """
 
     data: Image
@@ -35,21 +35,35 @@ class Sampled:
     offset_A: float
 
     def rc(self, xy: FloatArray) -> FloatArray:
-        """Binned row, column (N, 2) of positions in the frame's axes, Å."""
+        """Row and column (N, 2) in binned pixels of positions (N, 2) in the frame, Å."""
         return self.calibration.rc(np.asarray(xy) - self.offset_A)
 
     def xy(self, rc: FloatArray) -> FloatArray:
-        """Positions (N, 2) in the frame's axes, Å, of binned row, column."""
+        """Positions (N, 2) in the frame, Å, of row and column (N, 2) in binned pixels."""
         return self.calibration.xy(rc) + self.offset_A
 
 
-def sample(frame: Frame) -> Sampled:
-    """Limit hot pixels and bin a frame to pixels of about a third of a probe."""
+def bin_frame(frame: Frame) -> BinnedFrame:
+    """Replace hot pixels and bin a frame to pixels of at most 0.165 Å.
+
+    Frames whose pixels are larger than half of that keep their pixels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from adatom.core import Calibration, Frame
+    >>> frame = Frame(np.arange(256.0).reshape(16, 16), Calibration(0.08))
+    >>> binned = bin_frame(frame)
+    >>> binned.data.shape, binned.calibration.pixel_size_A
+    ((8, 8), 0.16)
+    >>> binned.rc(frame.calibration.xy(np.array([[0.5, 0.5]]))).tolist()  # centre of four pixels
+    [[0.0, 0.0]]
+    """
     data = without_hot_pixels(frame.data)
     px = frame.calibration.pixel_size_A
     b = max(int(_FIT_PIXEL_A / px), 1)
     rows, cols = data.shape[0] // b, data.shape[1] // b
     if b == 1:
-        return Sampled(data, frame.calibration, 0.0)
+        return BinnedFrame(data, frame.calibration, 0.0)
     blocks = data[: rows * b, : cols * b].reshape(rows, b, cols, b)
-    return Sampled(blocks.mean(axis=(1, 3)), Calibration(px * b), px * (b - 1) / 2)
+    return BinnedFrame(blocks.mean(axis=(1, 3)), Calibration(px * b), px * (b - 1) / 2)

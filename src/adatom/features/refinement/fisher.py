@@ -1,9 +1,10 @@
-"""What a frame says of its atoms: the Fisher information of all of them together.
+"""Fisher information of the positions and amplitudes of all atoms of a frame.
 
-Two spots of one Gaussian probe overlap in a Gaussian at their midpoint, so that every term of the
-information is a moment of the pixels' weights there: one smooth image, its gradient and its
-curvature give the whole matrix (van Aert et al., J. Struct. Biol. 138, 21 (2002), eq. 9, with the
-integrals done). Position, position and amplitude of an atom are one block of three.
+The product of two equal Gaussian spots is a Gaussian at their midpoint. Every term of the Fisher
+information is therefore a moment of the pixel weights at a midpoint: one smoothed image of the
+weights, its gradient and its curvature give the whole matrix (van Aert et al., J. Struct. Biol.
+138, 21 (2002), eq. 9, with the integrals done). The row, column and amplitude of one atom form a
+block of three.
 """
 
 from __future__ import annotations
@@ -18,29 +19,31 @@ from scipy.spatial import cKDTree
 from adatom.core.arrays import FloatArray, Image
 from adatom.features.refinement.image_model import Grid, Probe
 
-_REACH = 4.8  # spots farther apart than this many widths share no information
-_LEFT = 0.3  # of its own information that neighbours cannot take from an atom
-_ORDERS = ("", "r", "c", "rr", "rc", "cc")
-_ROUNDS = 4  # of messages between neighbours; each takes in atoms one bond farther
+_REACH = 4.8  # spot widths (sigma): the overlap exp(-d²/4σ²) of more distant spots is below 0.4 %
+# Share of its own information that an atom keeps at least: on loops, belief propagation can remove
+# more than there is.
+_LEAST_SHARE = 0.3
+_ORDERS = ("", "r", "c", "rr", "rc", "cc")  # value and derivatives by row and column
+_ROUNDS = 4  # rounds of belief propagation; each includes atoms that are one bond farther away
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pairs:
-    """Atoms whose spots overlap, both ways round, in order of the first.
+    """Pairs of atoms whose spots overlap; each pair is listed in both directions.
 
     Parameters
     ----------
     first, second
-        Shape (pair,).
-    back
-        Index of the pair the other way round, shape (pair,).
+        Indices of the two atoms, shape (pair,), sorted by the first.
+    reverse
+        Index of the same pair in the other direction, shape (pair,).
     start
-        Where each atom's pairs begin, shape (atom + 1,).
+        Index of the first pair of each atom, shape (atom + 1,).
     """
 
     first: NDArray[np.int64]
     second: NDArray[np.int64]
-    back: NDArray[np.int64]
+    reverse: NDArray[np.int64]
     start: NDArray[np.int64]
 
 
@@ -50,58 +53,67 @@ class Information:
 
     Parameters
     ----------
-    own
-        Shape (atom, 3, 3).
-    shared
-        Shape (pair, 3, 3), between the first and the second of `pairs`.
+    diagonal
+        Block of each atom, shape (atom, 3, 3).
+    off_diagonal
+        Block between the two atoms of each pair, shape (pair, 3, 3).
     pairs
-        Which.
-    level
-        Weight of the pixels under each spot's Gaussian, times it, as a function of its position:
-        value, gradient (row, column) and curvature (rows, mixed, columns); shape (6, atom).
-    spot
+        The pairs.
+    background_moments
+        Sum of the pixel weights times the Gaussian spot of each atom, as a function of the position
+        of the spot: value, gradient (row, column) and curvature (rows, mixed, columns); shape
+        (6, atom).
+    spot_covariance
         Covariance of that Gaussian, shape (2, 2), pixels².
     """
 
-    own: FloatArray
-    shared: FloatArray
+    diagonal: FloatArray
+    off_diagonal: FloatArray
     pairs: Pairs
-    level: FloatArray
-    spot: FloatArray
+    background_moments: FloatArray
+    spot_covariance: FloatArray
 
     def matrix(self, prior: FloatArray) -> sparse.bsr_matrix:
-        """Give the sparse matrix, shape (3 atom, 3 atom), with `prior` (atom, 3, 3) added."""
-        n, p = len(self.own), self.pairs
+        """Give the sparse matrix, shape (3 atom, 3 atom); `prior` (atom, 3, 3) is added."""
+        n, p = len(self.diagonal), self.pairs
         count = np.diff(p.start)
-        # Each row of blocks: the diagonal first, then the pairs, as they are sorted already.
+        # Each row of blocks holds the diagonal block first, then the pairs in their order.
         indptr = p.start + np.arange(n + 1)
         data = np.empty((len(p.first) + n, 3, 3))
         indices = np.empty(len(data), dtype=np.int64)
         diagonal = indptr[:-1]
-        data[diagonal], indices[diagonal] = self.own + prior, np.arange(n)
+        data[diagonal], indices[diagonal] = self.diagonal + prior, np.arange(n)
         off = np.arange(len(p.first)) + np.repeat(np.arange(n), count) + 1
-        data[off], indices[off] = self.shared, p.second
+        data[off], indices[off] = self.off_diagonal, p.second
         return sparse.bsr_matrix((data, indices, indptr), shape=(3 * n, 3 * n))
 
     def covariance(self, prior: FloatArray, known: NDArray[np.bool_] | None = None) -> FloatArray:
-        """Invert, block by block of the diagonal: shape (atom, 3, 3).
+        """Diagonal blocks of the inverse, shape (atom, 3, 3), by Gaussian belief propagation.
 
-        Gaussian belief propagation (Weiss and Freeman, Neural Comput. 13, 2173 (2001)): exact on
-        trees; around a ring the overlaps have died away. Atoms in `known` (atom,) take nothing from
-        their neighbours: of ghosts, of which little shows, rings of messages would make too much.
+        Weiss and Freeman, Neural Comput. 13, 2173 (2001). The result is exact on trees; on the
+        rings of a lattice the error is small, because overlaps decay within a few bonds.
+
+        Parameters
+        ----------
+        prior
+            Information of the prior, shape (atom, 3, 3); it is added.
+        known
+            Shape (atom,): True for atoms whose coupling to their neighbours is ignored. Atoms
+            outside the frame are treated so: little of them is seen, and messages around small
+            rings would be overestimated.
         """
         p = self.pairs
-        # Blocks come first and atoms last: sums over blocks run in vectors.
-        own = np.ascontiguousarray(np.moveaxis(self.own + prior, 0, -1))
+        # Block indices come first and atoms last, so that sums over blocks are vectorised.
+        own = np.ascontiguousarray(np.moveaxis(self.diagonal + prior, 0, -1))
         if not len(p.first):
             return np.moveaxis(_inverse(own), -1, 0)
-        shared = np.ascontiguousarray(np.moveaxis(self.shared, 0, -1))
+        shared = np.ascontiguousarray(np.moveaxis(self.off_diagonal, 0, -1))
         if known is not None:
             shared[:, :, known[p.first] | known[p.second]] = 0.0
-        message = np.zeros_like(shared)  # from the second of each pair to the first
+        message = np.zeros_like(shared)  # from the second atom of each pair to the first
         total, second = own, np.ascontiguousarray(own[:, :, p.second])
         for _ in range(_ROUNDS):
-            without = _at_least(total[:, :, p.second] + message[:, :, p.back], second)
+            without = _at_least(total[:, :, p.second] + message[:, :, p.reverse], second)
             half = np.einsum("abn,bcn->acn", shared, _inverse(without))
             message = np.einsum("acn,dcn->adn", half, shared)
             total = _at_least(own - _summed(message, p.first, own.shape[2]), own)
@@ -116,10 +128,10 @@ def find_pairs(rc: FloatArray, probe: Probe) -> Pairs:
     rc
         Shape (atom, 2), pixels.
     probe
-        Sets how far spots reach.
+        Gives the width of a spot.
     """
     n = len(rc)
-    _, covariance = probe.effective()
+    _, covariance = probe.effective_gaussian()
     reach = _REACH * float(np.linalg.det(covariance)) ** 0.25
     found = cKDTree(rc).query_pairs(reach, output_type="ndarray") if n > 1 else np.zeros((0, 2))
     found = found.astype(np.int64)
@@ -136,53 +148,62 @@ def find_pairs(rc: FloatArray, probe: Probe) -> Pairs:
 def information(
     grid: Grid, weight: Image, rc: FloatArray, amplitude: FloatArray, probe: Probe, pairs: Pairs
 ) -> Information:
-    """Fisher information of positions and amplitudes.
+    """Compute the Fisher information of positions and amplitudes.
 
     Parameters
     ----------
     grid
-        The frame's pixels.
+        The pixels of the frame.
     weight
         One over the variance of every pixel, shape (row, col).
     rc, amplitude
-        Shape (atom, 2), pixels, and (atom,), intensity.
+        Positions, shape (atom, 2), pixels; and peak heights, shape (atom,), intensity.
     probe
         Its effective Gaussian is used.
     pairs
         From `find_pairs`.
+
+    Returns
+    -------
+    Blocks of 3 by 3 for atoms and pairs (van Aert et al. (2002), eq. 9).
     """
-    peak, covariance = probe.effective()
+    peak, covariance = probe.effective_gaussian()
     inverse: FloatArray = np.asarray(np.linalg.inv(covariance), dtype=np.float64)
     spot = np.array([covariance[0, 0], covariance[0, 1], covariance[1, 1]])
-    moments, sums = grid.coefficients(
+    moments, sums = grid.correlate(
         weight, grid.kernel(Probe(spot / 2, np.zeros(2))), grid.kernel(Probe(spot, np.zeros(2)))
     )
-    # A wide tail takes from the core's peak what `peak` says; positions live on the core.
+    # `peak` is the height of the effective Gaussian: a wide tail lowers it. The core alone locates
+    # an atom.
     a = np.maximum(amplitude, 1e-9)
-    places = grid.places(rc)
-    own = _blocks(grid.at(moments, places, _ORDERS), inverse, np.zeros((len(rc), 2)), (a, a))
+    stencil = grid.stencil(rc)
+    own = _blocks(
+        grid.interpolate(moments, stencil, _ORDERS), inverse, np.zeros((len(rc), 2)), (a, a)
+    )
     own *= peak**2
-    # Of a spot outside of the frame only a slope shows: rounding may leave less than nothing.
-    blind = _blind(own, rc, grid.shape)
+    # Only the flank of a spot outside the frame is visible. Rounding errors can then make its block
+    # indefinite, so it is set to zero.
+    blind = _is_unseen(own, rc, grid.shape)
     own[blind] = 0.0
     half = np.nonzero(pairs.first < pairs.second)[0]
     i, j = pairs.first[half], pairs.second[half]
-    moved = grid.at(moments, (rc[i] + rc[j]) / 2, _ORDERS)
+    moved = grid.interpolate(moments, (rc[i] + rc[j]) / 2, _ORDERS)
     blocks = _blocks(moved, inverse, rc[j] - rc[i], (a[i], a[j])) * peak**2
     blocks[blind[i] | blind[j]] = 0.0
     shared = np.empty((len(pairs.first), 3, 3))
-    shared[half], shared[pairs.back[half]] = blocks, np.swapaxes(blocks, 1, 2)
-    level = grid.at(sums, places, _ORDERS) * peak
+    shared[half], shared[pairs.reverse[half]] = blocks, np.swapaxes(blocks, 1, 2)
+    level = grid.interpolate(sums, stencil, _ORDERS) * peak
     level[:, blind] = 0.0
     return Information(own, shared, pairs, level, covariance)
 
 
-def _blind(own: FloatArray, rc: FloatArray, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Tell whose own information (atom, 3, 3) is but rounding, shape (atom,)."""
+def _is_unseen(own: FloatArray, rc: FloatArray, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Whether the block (atom, 3, 3) of each atom is only rounding error, shape (atom,)."""
     out = np.zeros(len(own), dtype=bool)
     diagonal = np.einsum("nii->ni", own)
     least = 1e-30 + 1e-12 * diagonal.max(axis=0, initial=0.0)
-    # Eigenvalues are slow, and of a spot in the frame at least a half shows.
+    # Eigenvalues are slow, so only blocks that can fail are tested: at least half of a spot in the
+    # frame is visible.
     beyond = np.any((rc < 0.5) | (rc > np.array(shape) - 1.5), axis=1)
     asked = np.nonzero(beyond | (diagonal <= least).any(axis=1))[0]
     unit = np.sqrt(np.maximum(diagonal[asked], least))
@@ -196,7 +217,7 @@ def _blocks(
     d: FloatArray,
     amplitude: tuple[FloatArray, FloatArray],
 ) -> FloatArray:
-    """Blocks (pair, 3, 3) between atoms `d` (pair, 2) apart; moments (6, pair) midway."""
+    """Blocks (pair, 3, 3) of atoms separated by `d` (pair, 2); moments (6, pair) at midpoints."""
     m, mr, mc, mrr, mrc, mcc = moments
     h = d @ inverse / 2
     decay = np.exp(-0.25 * np.einsum("ni,ij,nj->n", d, inverse, d))
@@ -216,7 +237,7 @@ def _blocks(
 
 
 def _summed(blocks: FloatArray, into: NDArray[np.int64], n: int) -> FloatArray:
-    """Sum symmetric blocks (3, 3, pair) that go to the same atom, shape (3, 3, atom)."""
+    """Sum the symmetric blocks (3, 3, pair) of each atom, shape (3, 3, atom)."""
     out = np.empty((3, 3, n))
     for i in range(3):
         for j in range(i + 1):
@@ -225,14 +246,14 @@ def _summed(blocks: FloatArray, into: NDArray[np.int64], n: int) -> FloatArray:
 
 
 def _at_least(blocks: FloatArray, own: FloatArray) -> FloatArray:
-    """Leave every block (3, 3, n) a part of its own information: loops may have taken more."""
+    """Limit the loss of each block (3, 3, n): keep `_LEAST_SHARE` of its own diagonal."""
     for k in range(3):
-        np.maximum(blocks[k, k], _LEFT * own[k, k], out=blocks[k, k])
+        np.maximum(blocks[k, k], _LEAST_SHARE * own[k, k], out=blocks[k, k])
     return blocks
 
 
 def _inverse(blocks: FloatArray) -> FloatArray:
-    """Invert (3, 3, n) positive matrices; correlations are kept from ones that none could have."""
+    """Invert positive matrices (3, 3, n); correlations are limited to 0.97 for stability."""
     scale = 1.0 / np.sqrt(np.maximum(np.stack([blocks[k, k] for k in range(3)]), 1e-300))
     b, c, f = (
         np.clip(blocks[i, j] * scale[i] * scale[j], -0.97, 0.97)

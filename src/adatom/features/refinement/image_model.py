@@ -1,8 +1,9 @@
-"""The image as a sum of spots, and its derivatives, at a cost that does not know the probe size.
+"""The image as a sum of spots, and its derivatives; the cost is independent of the probe size.
 
-A frame is ``background + sum_i A_i P(r - r_i)``. Spots are spread on the pixels with cubic
-B-splines and convolved with the probe in Fourier space, where the splines' own transfer is divided
-out; the gradient is the adjoint of that, so that it is exact for the image as it is computed.
+A frame is ``background + sum_i A_i P(r - r_i)``. Points are spread on the pixels with cubic
+B-splines and convolved with the probe in Fourier space, where the transfer function of the splines
+is divided out. The gradient is the adjoint of these operations, so it is exact for the computed
+image.
 """
 
 from __future__ import annotations
@@ -15,21 +16,30 @@ from scipy import fft
 
 from adatom.core.arrays import FloatArray, Image
 
-_WIDTHS = np.array([1.0, 1.8, 3.2])  # of the probe's parts, in units of its core
-_KEPT = 3  # spectra of probes: the probe, its Gaussian, and that squared
-_PAD = 24  # pixels around the frame, against wrap-around
+# Widths of the three Gaussians of a probe, in units of the core: a geometric series that spans the
+# tails of STEM probes.
+_WIDTHS = np.array([1.0, 1.8, 3.2])
+_CACHED_KERNELS = 3  # the probe, its effective Gaussian, and the square of that
+_PAD = 24  # pixels of padding around the frame against wrap-around of the Fourier transform
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Probe:
-    """A peak-normalised probe: concentric Gaussians of one elliptical shape.
+    """A probe of peak one: three concentric Gaussians with the same elliptical shape.
 
     Parameters
     ----------
     covariance
-        Of the core: along rows, between rows and columns, along columns; shape (3,), pixels².
+        Covariance of the core (rows, mixed, columns), shape (3,), pixels².
     tails
-        Peaks of the wider parts (1.8 and 3.2 times the core), shape (2,); the core has the rest.
+        Peaks of the two wider Gaussians (1.8 and 3.2 times the core), shape (2,); the core has the
+        rest.
+
+    Examples
+    --------
+    >>> probe = Probe(np.array([4.0, 0.0, 4.0]), np.array([0.2, 0.0]))
+    >>> probe.sigma(), probe.weights.tolist()
+    (2.0, [0.8, 0.2, 0.0])
     """
 
     covariance: FloatArray
@@ -37,7 +47,7 @@ class Probe:
 
     @property
     def weights(self) -> FloatArray:
-        """Peak of every part, shape (3,); they sum to one."""
+        """Peak of each of the three Gaussians, shape (3,); the sum is one."""
         return np.concatenate([[1.0 - self.tails.sum()], self.tails])
 
     def matrix(self) -> FloatArray:
@@ -46,11 +56,11 @@ class Probe:
         return np.array([[rr, rc], [rc, cc]])
 
     def sigma(self) -> float:
-        """Mean width of the core, pixels: fourth root of its covariance's determinant."""
+        """Mean width of the core, pixels: fourth root of the determinant of its covariance."""
         return float(np.linalg.det(self.matrix()) ** 0.25)
 
     def transfer(self, kr: FloatArray, kc: FloatArray) -> Image:
-        """Fourier transform of the probe at frequencies that broadcast, cycles per pixel."""
+        """Fourier transform of the probe at frequencies in cycles per pixel, which broadcast."""
         rr, rc, cc = self.covariance
         form = (-2 * np.pi**2 * (rr * kr**2 + 2 * rc * kr * kc + cc * kc**2)).astype(np.float32)
         area = 2 * np.pi * np.sqrt(max(rr * cc - rc**2, 1e-12))
@@ -58,8 +68,8 @@ class Probe:
         out = sum(np.float32(w * area * s2) * np.exp(np.float32(s2) * form) for w, s2 in parts if w)
         return np.asarray(out, dtype=np.float32)
 
-    def slopes(self, kr: FloatArray, kc: FloatArray) -> list[Image]:
-        """Derivatives of `transfer` by each of the covariance and by each tail."""
+    def transfer_derivatives(self, kr: FloatArray, kc: FloatArray) -> list[Image]:
+        """Derivatives of `transfer` by the three elements of the covariance and the two tails."""
         rr, rc, cc = self.covariance
         form = (-2 * np.pi**2 * (rr * kr**2 + 2 * rc * kr * kc + cc * kc**2)).astype(np.float32)
         determinant = max(rr * cc - rc**2, 1e-12)
@@ -78,10 +88,11 @@ class Probe:
         ]
         return [*shape, parts[1] - parts[0], parts[2] - parts[0]]
 
-    def effective(self) -> tuple[float, FloatArray]:
-        """Give the Gaussian that carries the same information: its peak and covariance (2, 2).
+    def effective_gaussian(self) -> tuple[float, FloatArray]:
+        """Peak and covariance (2, 2), pixels², of the Gaussian with the same Fisher information.
 
-        Same ``∫P²`` and ``∫∂P∂P`` as the probe, which decide amplitude and position errors.
+        It has the same ``∫P²`` and ``∫∂P∂P`` as the probe. These integrals determine the errors of
+        amplitude and position.
         """
         s2 = _WIDTHS**2
         both = s2[:, None] + s2[None, :]
@@ -91,22 +102,23 @@ class Probe:
         return float(peak), self.matrix() * wider
 
     def tail_area(self) -> float:
-        """Area of the probe beyond its effective Gaussian, pixels²; may be negative."""
-        peak, covariance = self.effective()
+        """Integral of the probe minus that of its effective Gaussian, pixels²; may be negative."""
+        peak, covariance = self.effective_gaussian()
         whole = float(self.weights @ _WIDTHS**2) * np.sqrt(np.linalg.det(self.matrix()))
         return float(2 * np.pi * (whole - peak * np.sqrt(np.linalg.det(covariance))))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Places:
-    """Positions on a grid, as its splines see them.
+class SplineStencil:
+    """Pixels and weights with which cubic B-splines interpolate at a set of points.
 
     Parameters
     ----------
     index
-        The padded frame's pixels around each, shape (4, 4, point).
+        Indices of the pixels of the padded frame around each point, shape (4, 4, point).
     fraction
-        How far each lies beyond the second of them along rows and along columns, shape (point,).
+        Distance of each point from the second of these pixels, along rows and along columns, each
+        of shape (point,), pixels.
     """
 
     index: NDArray[np.int64]
@@ -114,7 +126,7 @@ class Places:
 
 
 class Grid:
-    """Spots on one frame's pixels: images from spots, and gradients of images by spots.
+    """Pixel grid of one frame: computes images of spots, and derivatives at spots.
 
     Parameters
     ----------
@@ -132,38 +144,38 @@ class Grid:
         self._kernels: dict[bytes, Image] = {}
 
     def kernel(self, probe: Probe) -> Image:
-        """Spectrum to give to `image` and `coefficients`."""
+        """Fourier transform of a probe, corrected for the splines, for `image` and `correlate`."""
         key = probe.covariance.tobytes() + probe.tails.tobytes()
         if key not in self._kernels:
-            while len(self._kernels) >= _KEPT:
+            while len(self._kernels) >= _CACHED_KERNELS:
                 self._kernels.pop(next(iter(self._kernels)))
-            self._kernels[key] = self.spline_inverse(probe.transfer(self.kr, self.kc))
+            self._kernels[key] = self.divide_by_spline(probe.transfer(self.kr, self.kc))
         return self._kernels[key]
 
-    def along_columns(self, kernel: Image) -> NDArray[np.complex64]:
-        """Spectrum of a kernel's derivative along columns, for `image`."""
+    def column_derivative(self, kernel: Image) -> NDArray[np.complex64]:
+        """Fourier transform of the derivative of a kernel along columns, for `image`."""
         out: NDArray[np.complex64] = kernel * (2j * np.pi * self.kc).astype(np.complex64)
         return out
 
-    def spline_inverse(self, transfer: Image) -> Image:
-        """Divide the splines' own transfer out of a probe's."""
+    def divide_by_spline(self, transfer: Image) -> Image:
+        """Divide the transfer function of a probe by that of the splines."""
         out: Image = transfer * self._inverse
         return out
 
     def spectrum(self, rc: FloatArray, amplitude: FloatArray) -> NDArray[np.complex64]:
-        """Spectrum of spots that are points, spread with splines.
+        """Fourier transform of points that are spread with splines.
 
         Parameters
         ----------
         rc
-            Shape (atom, 2), pixels; spots farther than the padding outside are left out.
+            Shape (atom, 2), pixels; points farther outside than the padding are moved to its rim.
         amplitude
-            Shape (atom,).
+            Peak height, shape (atom,), intensity.
         """
-        places = self.places(rc)
-        rows, cols = (_spline(f, 0) for f in places.fraction)
+        stencil = self.stencil(rc)
+        rows, cols = (_spline(f, 0) for f in stencil.fraction)
         values = rows[:, None, :] * (cols * amplitude)[None, :, :]
-        index, size = places.index, self._padded[0] * self._padded[1]
+        index, size = stencil.index, self._padded[0] * self._padded[1]
         comb = np.bincount(index.ravel(), weights=values.ravel(), minlength=size)
         out: NDArray[np.complex64] = fft.rfft2(comb.reshape(self._padded).astype(np.float32))
         return out
@@ -171,69 +183,69 @@ class Grid:
     def image(
         self, spectrum: NDArray[np.complex64], kernel: Image | NDArray[np.complex64]
     ) -> Image:
-        """Image (row, col) of spots seen through a kernel."""
+        """Convolve the points of a spectrum with a kernel: image, shape (row, col)."""
         whole: Image = fft.irfft2(spectrum * kernel, s=self._padded, overwrite_x=True)
         return whole[_PAD : _PAD + self.shape[0], _PAD : _PAD + self.shape[1]]
 
-    def coefficients(self, image: Image, *kernels: Image) -> list[Image]:
-        """Spline coefficients of an image's correlation with kernels, for `at`."""
+    def correlate(self, image: Image, *kernels: Image) -> list[Image]:
+        """Spline coefficients of the correlation of an image with kernels, for `interpolate`."""
         padded = np.zeros(self._padded, dtype=np.float32)
         padded[_PAD : _PAD + self.shape[0], _PAD : _PAD + self.shape[1]] = image
         spectrum = fft.rfft2(padded)
         return [fft.irfft2(spectrum * k, s=self._padded, overwrite_x=True) for k in kernels]
 
-    def at(
-        self, coefficients: Image, where: FloatArray | Places, orders: tuple[str, ...]
+    def interpolate(
+        self, coefficients: Image, where: FloatArray | SplineStencil, orders: tuple[str, ...]
     ) -> FloatArray:
-        """Value and derivatives of a spline image at positions.
+        """Evaluate a spline image and its derivatives at points.
 
         Parameters
         ----------
         coefficients
-            From `coefficients`.
+            From `correlate`.
         where
-            Shape (point, 2), pixels; or `places` of them.
+            Points, shape (point, 2), pixels; or their `stencil`.
         orders
-            Of ``""`` (the value), ``"r"``, ``"c"``, ``"rr"``, ``"rc"``, ``"cc"``.
+            Any of ``""`` (the value), ``"r"``, ``"c"``, ``"rr"``, ``"rc"``, ``"cc"``.
 
         Returns
         -------
         Shape (order, point).
         """
-        places = where if isinstance(where, Places) else self.places(where)
-        # As precise as the coefficients are. Points come last: sums over them run in vectors.
-        patch = coefficients.ravel()[places.index]
+        stencil = where if isinstance(where, SplineStencil) else self.stencil(where)
+        # Single precision, as the coefficients. Points come last, so that sums are vectorised.
+        patch = coefficients.ravel()[stencil.index]
         rows: dict[int, Image] = {}
         along_c: dict[int, Image] = {}
         out = np.empty((len(orders), patch.shape[2]))
         for k, order in enumerate(orders):
             dr, dc = order.count("r"), order.count("c")
             if dc not in along_c:
-                table = _spline(places.fraction[1], dc).astype(np.float32)
+                table = _spline(stencil.fraction[1], dc).astype(np.float32)
                 along_c[dc] = np.einsum("ijn,jn->in", patch, table)
             if dr not in rows:
-                rows[dr] = _spline(places.fraction[0], dr).astype(np.float32)
+                rows[dr] = _spline(stencil.fraction[0], dr).astype(np.float32)
             out[k] = np.einsum("in,in->n", along_c[dc], rows[dr])
         return out
 
-    def places(self, rc: FloatArray) -> Places:
-        """Find the pixels around positions (point, 2), to read several images there."""
+    def stencil(self, rc: FloatArray) -> SplineStencil:
+        """Pixels and weights at points (point, 2) in pixels; serves several images."""
         (r, fr), (c, fc) = (self._split(rc[:, axis], axis) for axis in (0, 1))
         k = np.arange(4)[:, None]
         index = ((r + k) * self._padded[1])[:, None, :] + (c + k)[None, :, :]
-        return Places(index, (fr, fc))
+        return SplineStencil(index, (fr, fc))
 
     def _split(self, x: FloatArray, axis: int) -> tuple[NDArray[np.int64], FloatArray]:
-        """First of the four pixels that a spline reaches, and the fraction beyond the second."""
+        """First of the four pixels under a spline, and the distance from the second, pixels."""
         shifted = np.clip(x + _PAD, 1.0, self._padded[axis] - 3.001)
         base = np.floor(shifted).astype(np.int64)
         return base - 1, shifted - base
 
 
 def _spline(f: FloatArray, order: int) -> FloatArray:
-    """Weights of the four cubic B-splines around a point, or their derivatives, shape (4, n)."""
+    """Weights of the four cubic B-splines at each point, or derivatives of `order`, (4, n)."""
     g = 1.0 - f
-    f2, g2 = f * f, g * g  # powers of arrays are slow
+    f2, g2 = f * f, g * g  # `**` on arrays is slower
     if order == 0:
         inner = ((0.5 * f - 1.0) * f2 + 2 / 3, (0.5 * g - 1.0) * g2 + 2 / 3)
         parts = [f * f2, g * g2]

@@ -1,4 +1,4 @@
-"""Noise of a frame: its variance against the signal, and hot pixels."""
+"""Noise of a frame: variance as a function of the signal, correlation, and hot pixels."""
 
 from __future__ import annotations
 
@@ -12,19 +12,27 @@ from adatom.core.arrays import FloatArray, Image
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Noise:
-    """Variance ``constant + gain * signal`` of a pixel, and how far pixels are correlated.
+    """Variance ``constant + gain * signal`` of a pixel, and the correlation of pixels.
 
     Parameters
     ----------
     constant
-        Intensity².
+        Variance at zero signal, intensity².
     gain
         Intensity per detected quantum.
     correlation
-        Sum of the noise's autocorrelation over lags: 1 for independent pixels. Smoothed or
-        resampled frames have more, and know less than their pixels seem to say.
+        Sum of the autocorrelation of the noise over all lags: 1 for independent pixels. Smoothed or
+        resampled frames have a larger sum, and carry less information than their number of pixels
+        suggests.
     least
-        Least variance of a pixel, intensity²: the line is not followed below.
+        Lower limit of the variance of a pixel, intensity².
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> poisson = Noise(constant=0.0, gain=1.0, correlation=1.0, least=0.1)
+    >>> poisson.variance(np.array([[0.0, 4.0]], dtype=np.float32)).round(1).tolist()
+    [[0.10000000149011612, 4.0]]
     """
 
     constant: float
@@ -33,26 +41,32 @@ class Noise:
     least: float
 
     def deviance(self, data: Image, signal: Image) -> float:
-        """Sum over pixels whose slope by the signal is ``-2 (data - signal) / variance``.
+        """Deviance of the quasi-likelihood, up to a constant; lower is better.
 
-        The quasi-likelihood of Wedderburn, Biometrika 61, 439 (1974): Poisson's for counts, least
-        squares where the variance is constant.
+        Its derivative by the signal of a pixel is ``-2 (data - signal) / variance`` (Wedderburn,
+        Biometrika 61, 439 (1974)). It is the Poisson deviance for counts, and the sum of squares
+        for a constant variance.
+
+        Parameters
+        ----------
+        data, signal
+            Measured and expected intensity, shape (row, col).
         """
         if self.gain <= 0:
             square = float(np.vdot(data - signal, data - signal))
             return square / max(self.constant, self.least) / self.correlation
         gain, constant, floor = (np.float32(v) for v in (self.gain, self.constant, self.least))
-        # In place throughout: to touch new memory takes longer than to compute.
+        # All operations are in place: allocating memory takes longer than computing.
         edge = gain * signal
         edge += constant  # the variance
         below = edge < floor if edge.min() < floor else None
         np.maximum(edge, floor, out=edge)
-        # In units of the usual variance, so that single precision is enough.
+        # Relative to the least variance, so that single precision is enough.
         value = edge / floor
         np.log(value, out=value)
         value *= data + constant / gain
         edge -= constant
-        edge /= gain  # the signal, or where its variance is least
+        edge /= gain  # the signal, limited to where the variance reaches its lower limit
         np.subtract(edge, value, out=value)
         total = 2.0 / self.gain * float(value.sum(dtype=np.float64))
         if below is not None:
@@ -61,7 +75,7 @@ class Noise:
         return total / self.correlation
 
     def variance(self, signal: Image) -> Image:
-        """Variance of every pixel, same shape as the signal, correlation included."""
+        """Variance of every pixel times the correlation, shape of the signal, intensity²."""
         out = np.multiply(signal, np.float32(self.gain), dtype=np.float32)
         out += np.float32(self.constant)
         np.maximum(out, np.float32(self.least), out=out)
@@ -70,15 +84,15 @@ class Noise:
 
 
 def estimate_noise(data: Image, model: Image) -> Noise:
-    """Fit the noise of a frame to what its model leaves.
+    """Fit the noise of a frame to the residuals of a model.
 
-    Pixels are sorted by expected signal into groups; the variance of the residual in each group is
-    fitted by a line.
+    Pixels are sorted by expected signal into groups, and a line is fitted to the variance of the
+    residuals in each group.
 
     Parameters
     ----------
     data, model
-        Shape (row, col), intensity.
+        Measured and expected intensity, shape (row, col).
     """
     residual = (data - model).astype(np.float64)
     order = np.argsort(model, axis=None)
@@ -89,8 +103,8 @@ def estimate_noise(data: Image, model: Image) -> Noise:
     square = np.clip(sorted_residual, -limit, limit) ** 2
     signal = np.add.reduceat(sorted_model.astype(np.float64), edges) / size
     variance = np.add.reduceat(square, edges) / size
-    # A variance is known to a share of itself; relative weights also keep misfit, which is largest
-    # where the signal is, from passing for noise.
+    # The error of a variance is proportional to it, hence relative weights. They also reduce the
+    # influence of model errors, which are largest where the signal is large.
     variance = np.maximum(variance, 1e-6 * max(float(variance.max()), 1e-12))
     weight = variance**-2.0
     center = float(np.average(signal, weights=weight))
@@ -104,9 +118,9 @@ def estimate_noise(data: Image, model: Image) -> Noise:
 
 
 def _correlation(residual: FloatArray, reach: int = 2) -> float:
-    """Sum of the residual's autocorrelation up to `reach` pixels; at least one.
+    """Sum of the autocorrelation of the residuals up to `reach` pixels; at least one.
 
-    What is still correlated just beyond `reach` is misfit and not noise: it is taken off.
+    The correlation just beyond `reach` comes from model errors, not from noise, and is subtracted.
     """
     flat = np.clip(residual, *np.percentile(residual, (0.1, 99.9)))
     spectrum = fft.rfft2((flat - flat.mean()).astype(np.float32))
@@ -123,12 +137,21 @@ def _correlation(residual: FloatArray, reach: int = 2) -> float:
 
 
 def without_hot_pixels(data: Image) -> Image:
-    """Replace pixels far above their neighbours' median by it.
+    """Replace hot pixels by the median of their 3 by 3 surroundings.
 
-    Far is what no spot could do: a spot is wider than one pixel, noise is not twelve sigma.
+    A pixel is hot if it differs from that median by more than 12 standard deviations: a spot is
+    wider than one pixel, so atoms do not reach this limit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> data = np.random.default_rng(0).poisson(9.0, (32, 32)).astype(np.float32)
+    >>> data[5, 7] = 1e4
+    >>> float(without_hot_pixels(data).max()) < 30.0
+    True
     """
     around = ndimage.uniform_filter(data, 3, mode="nearest")
-    difference = (data - around) * np.float32(9 / 8)  # from the mean of the eight neighbours
+    difference = (data - around) * np.float32(9 / 8)  # minus the mean of the eight neighbours
     spread = float(
         np.sqrt(
             np.mean(np.clip(difference, *np.percentile(difference[::3, ::3], (0.1, 99.9))) ** 2)

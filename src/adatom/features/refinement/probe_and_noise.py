@@ -1,4 +1,4 @@
-"""Learn from a part of a frame what all of its atoms share: the probe and the noise."""
+"""Fit the probe and the noise, which all atoms of a frame share, to a part of the frame."""
 
 from __future__ import annotations
 
@@ -6,76 +6,82 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adatom.core.arrays import FloatArray, Image
-from adatom.features.refinement.fit import Fit, Optics, RefineOptions
+from adatom.features.refinement.fit import Fit
 from adatom.features.refinement.image_model import Probe
 from adatom.features.refinement.noise import Noise
+from adatom.features.refinement.optics import Optics, RefineOptions
 
-START_SIGMA_A = 0.42  # probe width to start from
-_SIGMA_A = (0.2, 0.9)
+START_SIGMA_A = 0.42  # initial width (sigma) of the probe, Å: the default of simulated frames
+_SIGMA_RANGE_A = (0.2, 0.9)  # sharpest and widest probe (sigma) in units of graphene's pattern, Å
 
 
-def learn(
+def fit_probe_and_noise(
     data: Image,
     start: FloatArray,
-    ghost: NDArray[np.bool_],
+    outside: NDArray[np.bool_],
     px: float,
     options: RefineOptions,
     *,
     whole: bool = True,
 ) -> Fit:
-    """Learn the probe and the noise from a part of the frame, which is refined with them.
+    """Fit the probe and the noise together with the atoms of a part of the frame.
 
     Parameters
     ----------
     data
         The part, shape (row, col), intensity.
     start
-        Where the networks saw its atoms, shape (atom, 2), pixels of the part.
-    ghost
-        Shape (atom,): True for guesses beyond the border.
+        Positions that the networks gave, shape (atom, 2), pixels of the part.
+    outside
+        Shape (atom,): True for guessed atoms outside the frame.
     px
         Pixel size, Å.
     options
         See `RefineOptions`.
     whole
-        Whether this is all of the frame: if not, its atoms are refined again, and here only as far
-        as what is learned needs them.
+        True if the part is the whole frame. If not, the atoms are refined again later, and here
+        only as precisely as the probe and the noise need.
+
+    Returns
+    -------
+    The fit; `Fit.optics` gives probe and noise.
     """
     sigma2 = (START_SIGMA_A / px) ** 2
     optics = Optics(
         Probe(np.array([sigma2, 0.0, sigma2]), np.array([0.1, 0.0])),
         Noise(max(float(data.var()), 1e-12), 0.0, 1.0, 1e-12), px,
     )  # fmt: skip
-    fit = Fit(data, start, ghost, optics, options)
+    fit = Fit(data, start, outside, optics, options)
     for iteration in range(options.probe_iterations):
         fit.step(frozen=iteration < 2)
         if iteration >= 1:
-            fit.see(_fit_probe(fit))
+            fit.set_probe(_fit_probe(fit))
         fit.measure_noise()
-    fit.settle_lines()
+    fit.fit_line_shifts()
     if not whole and fit.jitter == 0:
-        fit.free(1)
+        fit.take_steps(1)
         fit.measure_noise()
         return fit
-    fit.free(2)
+    fit.take_steps(2)
     fit.measure_noise()
-    fit.settle_lines()
-    fit.free(2)
+    fit.fit_line_shifts()
+    fit.take_steps(2)
     fit.measure_noise()
     return fit
 
 
 def _fit_probe(fit: Fit) -> Probe:
-    """One Gauss-Newton step of the probe's shape, with all amplitudes and the level in common."""
+    """One Gauss-Newton step of the probe shape, one common amplitude factor and one offset."""
     grid, probe = fit.grid, fit.probe
     spectrum = fit.spectrum()
     base = np.concatenate([probe.covariance, probe.tails])
     sigma2 = probe.sigma() ** 2
     columns = [
-        grid.image(spectrum, grid.spline_inverse(slope)) for slope in probe.slopes(grid.kr, grid.kc)
+        grid.image(spectrum, grid.divide_by_spline(slope))
+        for slope in probe.transfer_derivatives(grid.kr, grid.kc)
     ]
     core = grid.image(spectrum, grid.kernel(probe))
-    model = core + fit.background.image(fit.level)
+    model = core + fit.background.image(fit.coefficients)
     columns += [core, np.ones_like(core)]
     weight = 1.0 / fit.noise.variance(model)
     j = np.stack([c.ravel() for c in columns]).astype(np.float64)
@@ -94,10 +100,10 @@ def _fit_probe(fit: Fit) -> Probe:
 
 
 def _bounded(values: FloatArray, px: float) -> Probe:
-    """Keep the probe's widths and tails within what a microscope can do."""
+    """Limit widths and tails of the probe to what microscopes reach."""
     rr, rc, cc = values[:3]
     low, high = np.linalg.eigh(np.array([[rr, rc], [rc, cc]]))
-    widths = np.clip(low, (_SIGMA_A[0] / px) ** 2, (_SIGMA_A[1] / px) ** 2)
+    widths = np.clip(low, (_SIGMA_RANGE_A[0] / px) ** 2, (_SIGMA_RANGE_A[1] / px) ** 2)
     matrix = (high * widths) @ high.T
     tails = np.clip(values[3:], [-0.2, -0.1], [0.6, 0.3])
     return Probe(np.array([matrix[0, 0], matrix[0, 1], matrix[1, 1]]), tails)

@@ -12,22 +12,23 @@ from threadpoolctl import ThreadpoolController
 
 from adatom.core import Frame
 from adatom.core.arrays import FloatArray
-from adatom.features.refinement.binning import Sampled, sample
-from adatom.features.refinement.fit import Fit, Optics, RefineOptions
+from adatom.features.refinement.binning import BinnedFrame, bin_frame
+from adatom.features.refinement.fit import Fit
 from adatom.features.refinement.image_model import Probe
 from adatom.features.refinement.noise import Noise
-from adatom.features.refinement.probe_and_noise import START_SIGMA_A, learn
+from adatom.features.refinement.optics import Optics, RefineOptions
+from adatom.features.refinement.probe_and_noise import START_SIGMA_A, fit_probe_and_noise
 
 __all__ = ["Optics", "RefineOptions", "Refined", "refine"]
 
-_STATISTICS_PX = 256  # the probe and the noise are learned from a square of this edge
-_TILE_PX = 896
-_MARGIN_A = 6.0  # around a tile: atoms farther away do not change it
+_STATISTICS_PX = 256  # edge of the square to which probe and noise are fitted, binned pixels
+TILE_PX = 896  # edge of a tile, binned pixels: bounds the memory of one fit
+_MARGIN_A = 6.0  # margin around a tile, Å: atoms farther away do not influence it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Refined:
-    """Refined atoms and what they share.
+    """Refined atoms, and the probe and noise that they share.
 
     Parameters
     ----------
@@ -37,23 +38,23 @@ class Refined:
         Position covariance, shape (atom, 2, 2), Å².
     amplitude, amplitude_sd
         Peak height and its standard deviation, shape (atom,), intensity.
-    level
+    background
         Background under each atom, shape (atom,), intensity.
     optics
-        Probe and noise.
-    misfit
-        Mean squared residual in units of the noise: 1 where the model explains the frame.
+        Probe, noise and jitter.
+    reduced_chi2
+        Mean squared residual over the variance of the noise: 1 if the model explains the frame.
     start_sigma_A
-        How far the networks' positions were trusted in this fit, Å (1 sigma).
+        Standard deviation of the prior on the positions of the networks, Å.
     """
 
     xy: FloatArray
     covariance: FloatArray
     amplitude: FloatArray
     amplitude_sd: FloatArray
-    level: FloatArray
+    background: FloatArray
     optics: Optics
-    misfit: float
+    reduced_chi2: float
     start_sigma_A: float
 
 
@@ -62,88 +63,129 @@ def refine(
     xy: FloatArray,
     options: RefineOptions | None = None,
     outside_xy: FloatArray | None = None,
+    *,
+    tile_px: int = TILE_PX,
 ) -> Refined:
     """Refine positions and amplitudes of all atoms together with one probe.
 
-    Fisher scoring of the Poisson-like likelihood, with the networks' positions as a wide prior:
-    where counts are plenty the image decides, where they are few the start stays. The probe and
-    the noise are learned once, on a part of the frame; the frame is then refined in tiles, so that
-    time goes with its area and memory does not.
+    Fisher scoring of the quasi-likelihood (Wedderburn, Biometrika 61, 439 (1974)) with a Gaussian
+    prior at the positions of the networks: at a high dose the image determines a position, at a
+    low dose it stays at its start. Probe and noise are fitted once, to a part of the frame. The
+    frame is then refined in tiles: time grows with its area, memory does not.
 
     Parameters
     ----------
     frame
         The image.
     xy
-        Start, shape (atom, 2), Å.
+        Initial positions, shape (atom, 2), Å.
     options
         See `RefineOptions`.
     outside_xy
-        Atoms beyond the border whose tails show, shape (ghost, 2), Å; fitted and not returned.
+        Atoms outside the frame whose tails reach into it, shape (outside, 2), Å; they are fitted
+        and not returned.
+    tile_px
+        Edge of a tile, binned pixels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from adatom.core import Calibration, Frame
+    >>> rows, cols = np.mgrid[:60, :60] * 0.1  # Å
+    >>> image = 1.0 + 50.0 * np.exp(-((cols - 3.0) ** 2 + (rows - 2.5) ** 2) / (2 * 0.4**2))
+    >>> frame = Frame(np.random.default_rng(0).poisson(image), Calibration(0.1))
+    >>> refine(frame, np.array([[3.06, 2.45]])).xy.round(1).tolist()
+    [[3.0, 2.5]]
     """
     with _pools().limit(limits=1, user_api="blas"):
-        return _refine(frame, xy, options or RefineOptions(), outside_xy)
+        return _refine(frame, xy, options or RefineOptions(), outside_xy, tile_px)
+
+
+def counting_sigma_A(refined: Refined, options: RefineOptions, largest_A: float) -> FloatArray:
+    """Position error from counting noise alone, shape (atom,), Å.
+
+    The information of the prior is subtracted from the inverse of the mean variance.
+
+    Parameters
+    ----------
+    refined
+        The fit.
+    options
+        Options of the fit; they give the prior.
+    largest_A
+        Upper limit of the error, Å, for atoms about which the image contains no information.
+    """
+    variance = 0.5 * np.einsum("nii->n", refined.covariance)
+    information = 1.0 / np.maximum(variance, 1e-12) - options.start_sigma_A**-2.0
+    out: FloatArray = np.maximum(information, largest_A**-2.0) ** -0.5
+    return out
 
 
 @cache
 def _pools() -> ThreadpoolController:
     """Thread pools of linear algebra.
 
-    Its vectors are short here: more threads than one save nothing, and wait for each other at full
-    speed. Beside other work that costs three times the time.
+    The vectors are short, so a second thread saves no time: it waits in a busy loop, and beside
+    other work the fit takes three times as long.
     """
     return ThreadpoolController()
 
 
 def _refine(
-    frame: Frame, xy: FloatArray, options: RefineOptions, outside_xy: FloatArray | None
+    frame: Frame,
+    xy: FloatArray,
+    options: RefineOptions,
+    outside_xy: FloatArray | None,
+    tile_px: int,
 ) -> Refined:
-    view = sample(frame)
+    binned = bin_frame(frame)
     n = len(xy)
     everything = xy if outside_xy is None else np.concatenate([xy, outside_xy])
-    start = view.rc(everything)
-    px = view.calibration.pixel_size_A
+    start = binned.rc(everything)
+    px = binned.calibration.pixel_size_A
     out = _Result(
         start.copy(), np.full((len(start), 3, 3), np.nan), np.ones(len(start)), np.zeros(len(start))
     )
     if not n:
-        return _nothing(view, options)
-    square = _busiest(view.data.shape, start)
-    inside = _within(start, square, view.data.shape)
-    ghost = np.nonzero(inside)[0] >= n
-    tiles = [(core, _around(core, view.data.shape, px)) for core in _tiles(view.data.shape)]
-    learned = learn(
-        view.data[square], start[inside] - _corner(square), ghost, px, options,
-        whole=any(tile == square for _, tile in tiles),
+        return _without_atoms(binned, options)
+    square = _busiest(binned.data.shape, start)
+    inside = _within(start, square, binned.data.shape)
+    outside = np.nonzero(inside)[0] >= n
+    pieces = [
+        (core, _around(core, binned.data.shape, px)) for core in tiles(binned.data.shape, tile_px)
+    ]
+    shared = fit_probe_and_noise(
+        binned.data[square], start[inside] - _corner(square), outside, px, options,
+        whole=any(tile == square for _, tile in pieces),
     )  # fmt: skip
-    optics, level = learned.optics(), float(np.median(learned.level))
-    misfit: list[tuple[float, int]] = []
-    for core, tile in tiles:
-        inside = _within(start, tile, view.data.shape)
+    optics, background = shared.optics(), float(np.median(shared.coefficients))
+    chi2: list[tuple[float, int]] = []
+    for core, tile in pieces:
+        inside = _within(start, tile, binned.data.shape)
         if not (inside & (np.arange(len(start)) < n)).any():
             continue
         if tile == square:
-            fit = learned
+            fit = shared
         else:
-            ghost = np.nonzero(inside)[0] >= n
-            fit = Fit(view.data[tile], start[inside] - _corner(tile), ghost, optics, options)
-            fit.begin(learned.typical(), level)
+            outside = np.nonzero(inside)[0] >= n
+            fit = Fit(binned.data[tile], start[inside] - _corner(tile), outside, optics, options)
+            fit.set_start(shared.typical_amplitude(), background)
             fit.run(options.iterations)
-        mine = _within(start[inside], core, view.data.shape)
-        out.take(np.nonzero(inside)[0][mine].astype(np.int64), fit, mine, _corner(tile))
-        misfit.append((fit.misfit(), int(mine.sum())))
-    value, weights = np.array(misfit).T
+        mine = _within(start[inside], core, binned.data.shape)
+        out.store(np.nonzero(inside)[0][mine].astype(np.int64), fit, mine, _corner(tile))
+        chi2.append((fit.reduced_chi2(), int(mine.sum())))
+    value, weights = np.array(chi2).T
     variance = np.maximum(np.einsum("nii->ni", out.covariance), 0.0)
     return Refined(
-        view.xy(out.rc)[:n], out.covariance[:n, 1::-1, 1::-1] * px**2, out.amplitude[:n],
-        np.sqrt(variance[:n, 2]), out.level[:n], optics,
+        binned.xy(out.rc)[:n], out.covariance[:n, 1::-1, 1::-1] * px**2, out.amplitude[:n],
+        np.sqrt(variance[:n, 2]), out.background[:n], optics,
         float(np.average(value, weights=np.maximum(weights, 1))), options.start_sigma_A,
     )  # fmt: skip
 
 
-def _nothing(view: Sampled, options: RefineOptions) -> Refined:
-    """Give the fit of a frame without atoms."""
-    px, data = view.calibration.pixel_size_A, view.data
+def _without_atoms(binned: BinnedFrame, options: RefineOptions) -> Refined:
+    """Give the result for a frame without atoms."""
+    px, data = binned.calibration.pixel_size_A, binned.data
     sigma2 = (START_SIGMA_A / px) ** 2
     probe = Probe(np.array([sigma2, 0.0, sigma2]), np.zeros(2))
     noise = Noise(max(float(data.var()), 1e-12), 0.0, 1.0, 1e-12)
@@ -156,14 +198,14 @@ def _nothing(view: Sampled, options: RefineOptions) -> Refined:
 
 @dataclass(slots=True, eq=False)
 class _Result:
-    """Atoms of the whole frame, filled tile by tile."""
+    """Atoms of the whole frame; filled tile by tile."""
 
     rc: FloatArray
     covariance: FloatArray
     amplitude: FloatArray
-    level: FloatArray
+    background: FloatArray
 
-    def take(
+    def store(
         self,
         chosen: NDArray[np.int64],
         fit: Fit,
@@ -173,21 +215,27 @@ class _Result:
         self.rc[chosen] = fit.rc[mine] + corner
         self.covariance[chosen] = fit.covariance()[mine]
         self.amplitude[chosen] = fit.amplitude[mine]
-        self.level[chosen] = fit.background.at(fit.level, fit.rc)[mine]
+        self.background[chosen] = fit.background.value_at(fit.coefficients, fit.rc)[mine]
 
 
-def _tiles(shape: tuple[int, ...]) -> list[tuple[slice, slice]]:
-    """Cores of about `_TILE_PX` that cover the frame, equal within a pixel."""
+def tiles(shape: tuple[int, ...], edge_px: int = TILE_PX) -> list[tuple[slice, slice]]:
+    """Split a frame into tiles of about `edge_px` whose sizes differ by at most one pixel.
+
+    Examples
+    --------
+    >>> [(rows.start, rows.stop) for rows, _ in tiles((301, 90), 100)]
+    [(0, 100), (100, 201), (201, 301)]
+    """
     along = []
     for size in shape:
-        count = max(round(size / _TILE_PX), 1)
+        count = max(round(size / edge_px), 1)
         edges = np.round(np.linspace(0, size, count + 1)).astype(int)
         along.append([slice(int(a), int(b)) for a, b in pairwise(edges)])
     return [(r, c) for r in along[0] for c in along[1]]
 
 
 def _around(core: tuple[slice, slice], shape: tuple[int, ...], px: float) -> tuple[slice, slice]:
-    """Give a core with its margin."""
+    """Extend a tile by its margin, inside the frame."""
     margin = int(np.ceil(_MARGIN_A / px))
     rows, cols = (
         slice(max(c.start - margin, 0), min(c.stop + margin, n))
@@ -197,7 +245,7 @@ def _around(core: tuple[slice, slice], shape: tuple[int, ...], px: float) -> tup
 
 
 def _within(rc: FloatArray, tile: tuple[slice, ...], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Tell which positions belong to a tile; at the frame's border tiles have no end."""
+    """Which positions lie in a tile, shape (atom,); a tile at the border extends to infinity."""
     nearest = np.round(rc)
     low = np.array([t.start if t.start > 0 else -np.inf for t in tile])
     high = np.array([t.stop if t.stop < n else np.inf for t, n in zip(tile, shape, strict=True)])
@@ -210,7 +258,7 @@ def _corner(tile: tuple[slice, ...]) -> FloatArray:
 
 
 def _busiest(shape: tuple[int, ...], rc: FloatArray) -> tuple[slice, slice]:
-    """Square of `_STATISTICS_PX` with the most atoms, of a few that cover the frame."""
+    """The square of `_STATISTICS_PX` with the most atoms, out of 25 that cover the frame."""
     best, most = (slice(0, shape[0]), slice(0, shape[1])), -1
     edge = [min(_STATISTICS_PX, n) for n in shape]
     for r in np.unique(np.linspace(0, shape[0] - edge[0], 5).astype(int)):

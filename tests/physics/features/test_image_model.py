@@ -54,7 +54,7 @@ def test_an_image_is_the_sum_of_its_spots(sigma_px, tails):
 def test_the_slope_along_columns_is_that_of_the_image():
     shape, probe = (41, 52), oblique(2.6, (0.1, 0.0))
     (rc, amplitude), grid, h = scattered(shape), Grid(shape), 0.01
-    slope = grid.image(grid.spectrum(rc, amplitude), grid.along_columns(grid.kernel(probe)))
+    slope = grid.image(grid.spectrum(rc, amplitude), grid.column_derivative(grid.kernel(probe)))
     right, left = (direct(probe, shape, rc + [0, s], amplitude) for s in (-h, h))
     np.testing.assert_allclose(slope, (right - left) / (2 * h), atol=2e-3 * np.abs(slope).max())
 
@@ -65,14 +65,14 @@ def test_gradients_are_the_adjoint_of_the_image():
     (rc, _), grid = scattered(shape), Grid(shape)
     data = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     kernel = grid.kernel(probe)
-    (coefficients,) = grid.coefficients(data, kernel)
+    (coefficients,) = grid.correlate(data, kernel)
 
     def product(at):
         return np.array(
             [np.vdot(grid.image(grid.spectrum(p[None], np.ones(1)), kernel), data) for p in at]
         )
 
-    value, along_r, along_c = grid.at(coefficients, rc, ("", "r", "c"))
+    value, along_r, along_c = grid.interpolate(coefficients, rc, ("", "r", "c"))
     np.testing.assert_allclose(value, product(rc), atol=1e-4)
     h = 0.02
     for slope, step in ((along_r, (h, 0.0)), (along_c, (0.0, h))):
@@ -85,9 +85,9 @@ def test_values_and_derivatives_at_positions_are_direct_sums():
     shape, probe, h = (41, 52), oblique(2.6, (0.15, 0.03)), 1e-2
     (rc, _), grid = scattered(shape), Grid(shape)
     data = np.random.default_rng(2).normal(size=shape)
-    (coefficients,) = grid.coefficients(data.astype(np.float32), grid.kernel(probe))
+    (coefficients,) = grid.correlate(data.astype(np.float32), grid.kernel(probe))
     orders = ("", "r", "c", "rr", "rc", "cc")
-    found = dict(zip(orders, grid.at(coefficients, rc, orders), strict=True))
+    found = dict(zip(orders, grid.interpolate(coefficients, rc, orders), strict=True))
 
     def value(dr, dc):
         return np.array([(direct(probe, shape, p[None], [1.0]) * data).sum()
@@ -113,7 +113,7 @@ def test_values_and_derivatives_at_positions_are_direct_sums():
 @pytest.mark.parametrize("tails", [(0.0, 0.0), (0.2, 0.05)])
 def test_the_effective_gaussian_carries_the_probes_information(tails):
     probe = oblique(3.0, tails)
-    peak, covariance = probe.effective()
+    peak, covariance = probe.effective_gaussian()
     axis = np.arange(-60, 61)
     one = direct(probe, (121, 121), np.array([[60.0, 60.0]]), [1.0])
     d = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1)
