@@ -10,7 +10,7 @@ from adatom.analysis.flags import flags_of
 from adatom.analysis.frame import find_atoms
 from adatom.core import GRAPHENE, Calibration, Frame
 from adatom.features.find import FindOptions, find_candidates
-from adatom.features.novelty.frame import _NAMES, Novelty, describe, fit_novelty, share_sure
+from adatom.features.novelty.frame import Novelty, describe, fit_novelty, share_sure
 from adatom.features.refinement.fit import RefineOptions
 from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.specimen import Specimen
@@ -119,8 +119,8 @@ def test_too_few_sites_are_infinitely_far(distance):
 
 def test_a_fitted_distance_has_its_share_of_its_own_frames_beyond():
     rng = np.random.default_rng(0)
-    sigma = rng.uniform(-5, -2, 600)
-    rows = sigma[:, None] * 0.1 + rng.normal(0, 0.2, (600, 1 + len(_NAMES)))
+    sigma, names = rng.uniform(-5, -2, 600), Novelty.model_fields["names"].default
+    rows = sigma[:, None] * 0.1 + rng.normal(0, 0.2, (600, 1 + len(names)))
     rows[:, 0] = sigma
     rows[7, 3] = np.nan  # a frame with too few sites
     rows[8, 1] += 9.0

@@ -6,8 +6,8 @@
 
 The script runs in another Python environment, where adatom is not installed. AtomAI is
 used as its documentation recommends: `EnsembleTrainer` with the U-Net, members trained from
-scratch, `EnsemblePredictor`, and its `Locator` on the mean map. Its conventions are converted where they
-would lose atoms that it found:
+scratch, `EnsemblePredictor`, and its `Locator` on the mean map. Its conventions are converted
+where they would lose atoms that it found:
 
 - Each frame is scaled to 0..1 on its own; AtomAI scales a whole stack by its brightest pixel.
 - Frames are reflected at the bottom and the right to sides that are multiples of 8; the map is
