@@ -22,22 +22,22 @@ __all__ = ["BENCHMARKS", "BenchOptions", "run_benchmark", "silicon_hits"]
 
 @dataclass(frozen=True, slots=True)
 class BenchOptions:
-    """What a benchmark may be told.
+    """Options of a benchmark.
 
     Parameters
     ----------
     data
         Directory of the real micrographs, for those that need it.
     output
-        Where to keep what is made; a temporary directory by default.
+        Directory for the results; by default a temporary one.
     quick
-        Fewer frames: minutes in place of a quarter of an hour.
+        Use fewer frames: minutes instead of a quarter of an hour.
     peers
-        Python interpreter of an environment with AtomAI, Atomap and trackpy, to run them too.
+        Python interpreter of an environment with AtomAI, Atomap and trackpy, to compare with them.
     weights
-        An ensemble's file in place of the shipped one.
+        File of an ensemble to use instead of the shipped one.
     other
-        Python interpreter of an environment with another adatom, to time the two in turns.
+        Python interpreter of an environment with another version of adatom, to time both in turns.
     """
 
     data: Path | None = None
@@ -56,12 +56,16 @@ def run_benchmark(name: str, options: BenchOptions) -> list[Row]:
     name
         One of `BENCHMARKS`.
     options
-        See `BenchOptions`; an output directory must not exist, or the time would not be that of
-        the whole way.
+        See `BenchOptions`; the output directory must not exist, so that nothing is done already.
 
     Returns
     -------
     Rows with ``quantity``, ``measured``, ``target`` and whether it is ``met``.
+
+    Raises
+    ------
+    BadInput
+        If the output directory exists, or if data that the benchmark needs are not given.
     """
     output = options.output
     if output is not None and output.exists():

@@ -1,4 +1,4 @@
-"""`adatom bench adapt`: what iterative training gains where conditions left those of training."""
+"""`adatom bench adapt`: gain of the iterative training under conditions outside the training."""
 
 from __future__ import annotations
 
@@ -29,30 +29,33 @@ from adatom.training.adapt.pseudo_labels import LabelChange, compare_labels, lab
 from adatom.training.adapt.rounds import Adapted, adapt, train_for
 from adatom.training.scores import Tally, result_of
 
-_SEED = 61_000_000
-_PIXELS = 256
+_SEED = 61_000_000  # far from those of training and calibration
+_PIXELS = 256  # edge of a frame, pixels
+# Conditions inside the training; each shift below changes one of them.
 _USUAL = Conditions(
     pixel_size_A=0.15, probe_sigma_A=(0.42, 0.4), probe_angle_rad=0.6, tail_fraction=0.1,
     counts=0.2, background=0.1,
 )  # fmt: skip
-_KINDS = ("atom", "vacancy", "Si")
-_UNSEEN = 108  # frames to score on: 432 vacancies with an F1 of 0.45 tell changes of 0.006
-_GAP = 0.01  # a smaller gap is chance: nothing to close
-_CLOSED = 0.8
-_FEW_LABELS = 100  # that scatter by 0.1 px: their mean is known to 0.01
-_PEER_STEPS = 200
+_KINDS = ("atom", "vacancy", "Si")  # names of `Tally`
+_SCORED_FRAMES = 108  # 432 vacancies with an F1 of 0.45 resolve changes of 0.006
+_MIN_GAP = 0.01  # smallest loss of F1 that is significant
+_MIN_CLOSED = 0.8  # wanted share of the loss that adaptation recovers
+_FEW_LABELS = 100  # with a scatter of 0.1 px each, the mean drift is known to 0.01 px
+_MAX_DRIFT_PX = 0.02  # limit on the drift of the labels in one round, pixels
+_MAX_ROUND_S = 180  # limit on the time of one round on two cores, s
+_PEER_STEPS = 200  # training steps of each AtomAI network
 
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """Conditions that training did not have, or a scale that is wrong.
+    """Conditions outside the training, or a wrong pixel size.
 
     Parameters
     ----------
     conditions
-        Of all frames.
+        Conditions of all frames.
     scale
-        The frames' pixel size as given over the true one.
+        Given pixel size over true pixel size.
     """
 
     conditions: Conditions
@@ -72,7 +75,7 @@ SHIFTS: dict[str, Shift] = {
 def shifted_frames(
     shift: Shift, count: int, first: int, pixels: int = _PIXELS
 ) -> list[LabelledFrame]:
-    """Frames under shifted conditions; numbers from `first`, each of another sheet."""
+    """Simulate frames under shifted conditions, numbered from `first`, each of another sheet."""
     frames = []
     for i in range(first, first + count):
         rng = np.random.default_rng([_SEED, i])
@@ -92,7 +95,7 @@ def shifted_frames(
 
 
 def true_imaging(shift: Shift) -> Imaging:
-    """The conditions as they are, for the ensemble that is trained on the true ones."""
+    """Give the true conditions without uncertainty."""
     c = shift.conditions
 
     def known(value: float) -> Estimate:
@@ -120,7 +123,15 @@ def true_imaging(shift: Shift) -> Imaging:
 
 
 def bench_adapt(options: Any, output: Path) -> list[Row]:
-    """Run the benchmark; see `BenchOptions`."""
+    """Run the benchmark.
+
+    Parameters
+    ----------
+    options
+        See `BenchOptions`.
+    output
+        Directory for the frames that AtomAI reads.
+    """
     start = (
         weights.load_shipped(GRAPHENE.name)
         if options.weights is None
@@ -129,21 +140,22 @@ def bench_adapt(options: Any, output: Path) -> list[Row]:
     chosen = AdaptOptions(rounds=1, steps=60 if options.quick else 300)
     rows: list[Row] = []
     for name in SHIFTS:
-        rows += shift_rows(name, start, chosen, unseen=4 if options.quick else _UNSEEN)
+        rows += shift_rows(name, start, chosen, count=4 if options.quick else _SCORED_FRAMES)
     rows += round_rows(start, options.peers, output)
     if options.data is not None:
         rows += bench_adapt_real(options, chosen)
     return rows
 
 
-def shift_rows(name: str, start: Ensemble, chosen: AdaptOptions, unseen: int) -> list[Row]:
-    """Adapt to four frames of a shift and score on others that were not seen.
+def shift_rows(name: str, start: Ensemble, chosen: AdaptOptions, count: int) -> list[Row]:
+    """Adapt to four frames of a shift and score on `count` other frames.
 
-    The ensemble for the true conditions starts from the same one, and takes as many steps.
+    The reference is an ensemble trained for the true conditions, from the same start and with the
+    same number of steps.
     """
     shift = SHIFTS[name]
     first = [f.frame for f in shifted_frames(shift, 4, 0)]
-    frames = shifted_frames(shift, unseen, 100)
+    frames = shifted_frames(shift, count, 100)
     began = time.perf_counter()
     try:
         done = adapt(first, GRAPHENE, start, chosen)
@@ -154,17 +166,19 @@ def shift_rows(name: str, start: Ensemble, chosen: AdaptOptions, unseen: int) ->
     given = shift.conditions.pixel_size_A * shift.scale
     best = train_for(true_imaging(shift), GRAPHENE, start, more, pixel_size_A=given)
     tallies = [score(e, frames) for e in (start, done.ensemble, best)]
-    change = compare_labels(*([_labels(e, f) for f in first] for e in (start, done.ensemble)))
+    change = compare_labels(
+        *([_pseudo_labels(e, f) for f in first] for e in (start, done.ensemble))
+    )
     after = Tally.merged(tallies[1])
-    return [*_gap_rows(name, tallies), *_adapted_rows(name, done, after, change, seconds)]
+    return [*gap_rows(name, tallies), *_adapted_rows(name, done, after, change, seconds)]
 
 
-def _labels(ensemble: Ensemble, frame: Frame) -> LabelledFrame:
+def _pseudo_labels(ensemble: Ensemble, frame: Frame) -> LabelledFrame:
     return label_frame(frame, find_atoms(frame, ensemble, GRAPHENE), GRAPHENE)
 
 
 def round_rows(start: Ensemble, peers: Path | None, output: Path) -> list[Row]:
-    """Time one round on one frame of 512², as `adatom adapt` does it; and AtomAI's training."""
+    """Time one round on one frame of 512², as `adatom adapt` does it, and AtomAI's training."""
     usual = replace(_USUAL, pixel_size_A=0.1, counts=2.0)
     (frame,) = shifted_frames(Shift(usual), 1, 900, pixels=512)
     done = adapt([frame.frame], GRAPHENE, start, AdaptOptions(rounds=1))
@@ -173,25 +187,25 @@ def round_rows(start: Ensemble, peers: Path | None, output: Path) -> list[Row]:
         row(
             f"one round on a first frame of 512², on {cores()} cores",
             f"{seconds:.0f} s",
-            "at most 180 s on 2 cores",
-            met=seconds <= 180,
+            f"at most {_MAX_ROUND_S} s on 2 cores",
+            met=seconds <= _MAX_ROUND_S,
         )
     ]
     if peers is not None:
         write_frames(output / "round", [frame])
-        write_frames(output / "training", [frame], labels=True)  # its own labels it has not
+        write_frames(output / "training", [frame], labels=True)  # AtomAI has no labels of its own
         answer = run_tool(
             peers, "AtomAI", output / "round", output, output, members=start.members,
             steps=_PEER_STEPS,
         )  # fmt: skip
-        told = f"{answer['train_seconds']:.0f} s ({_PEER_STEPS} steps a member, given the truth)"
+        text = f"{answer['train_seconds']:.0f} s ({_PEER_STEPS} steps a member, given the truth)"
         name = f"AtomAI's {start.members} members from scratch on that frame, on one core"
-        rows.append(row(name, told, "baseline", met=True))
+        rows.append(row(name, text, "baseline", met=True))
     return rows
 
 
 def score(ensemble: Ensemble, frames: Sequence[LabelledFrame]) -> list[Tally]:
-    """Score an ensemble on frames with truth, one by one."""
+    """Score an ensemble on simulated frames; one tally per frame."""
     use_threads(cores())
     out = []
     for truth in frames:
@@ -200,37 +214,58 @@ def score(ensemble: Ensemble, frames: Sequence[LabelledFrame]) -> list[Tally]:
     return out
 
 
-def _gap_rows(name: str, tallies: list[list[Tally]]) -> list[Row]:
+def gap_rows(name: str, tallies: list[list[Tally]]) -> list[Row]:
+    """Make the rows of F1 before and after adaptation, against the true conditions.
+
+    Parameters
+    ----------
+    name
+        Name of the shift.
+    tallies
+        Tallies of each frame: before, after, and of the ensemble for the true conditions.
+    """
     rows = []
-    for what in _KINDS:
-        before, after, best = (Tally.merged(t).f1(what) for t in tallies)
-        gap, chance = best - before, _chance(tallies[0], tallies[1], what)
-        text = f"{before:.4f} → {after:.4f} ± {chance:.4f} (true conditions {best:.4f})"
-        if gap < _GAP:
-            kept = after >= before - max(_GAP, chance)
-            rows.append(row(f"{name}: {what} F1", text, "no gap: nothing lost", met=kept))
+    for kind in _KINDS:
+        before, after, best = (Tally.merged(t).f1(kind) for t in tallies)
+        gap, error = best - before, standard_error_of_gain(tallies[0], tallies[1], kind)
+        text = f"{before:.4f} → {after:.4f} ± {error:.4f} (true conditions {best:.4f})"
+        if gap < _MIN_GAP:
+            kept = after >= before - max(_MIN_GAP, error)
+            rows.append(row(f"{name}: {kind} F1", text, "no gap: nothing lost", met=kept))
             continue
         closed = (after - before) / gap
         rows.append(
             row(
-                f"{name}: {what} F1",
+                f"{name}: {kind} F1",
                 f"{text}: {100 * closed:.0f} % of the gap closed",
                 "at least 80 %",
-                met=closed >= _CLOSED,
+                met=closed >= _MIN_CLOSED,
             )
         )
     return rows
 
 
-def _chance(before: Sequence[Tally], after: Sequence[Tally], what: str) -> float:
-    """Standard error of the difference of two F1 on the same frames (jackknife over frames)."""
+def standard_error_of_gain(before: Sequence[Tally], after: Sequence[Tally], kind: str) -> float:
+    """Standard error of the change of an F1 on the same frames (jackknife over frames).
+
+    Parameters
+    ----------
+    before, after
+        Tallies of each frame, of the two ensembles.
+    kind
+        ``atom``, ``vacancy`` or ``Si``.
+
+    Returns
+    -------
+    The standard error; NaN for fewer than two frames.
+    """
     n = len(before)
     if n < 2:
         return float("nan")
     left = np.array(
         [
-            Tally.merged([*after[:i], *after[i + 1 :]]).f1(what)
-            - Tally.merged([*before[:i], *before[i + 1 :]]).f1(what)
+            Tally.merged([*after[:i], *after[i + 1 :]]).f1(kind)
+            - Tally.merged([*before[:i], *before[i + 1 :]]).f1(kind)
             for i in range(n)
         ]
     )
@@ -243,14 +278,14 @@ def _adapted_rows(
     cover = tally.coverage(1.0)
     low, high = done.detection_limit
     drift = f"{change.drift_px:.4f}; {change.scatter_px:.3f}; {change.kept} labels"
-    told = change.kept >= _FEW_LABELS
+    enough = change.kept >= _FEW_LABELS
     passed = sum(r.accepted for r in done.rounds)
     return [
         row(
             f"{name}: drift of the labels in a round, px; their scatter; labels before and after",
             drift,
-            "drift at most 0.02" if told else "too few to tell",
-            met=not told or change.drift_px <= 0.02,
+            f"drift at most {_MAX_DRIFT_PX}" if enough else "too few to tell",
+            met=not enough or change.drift_px <= _MAX_DRIFT_PX,
         ),
         row(f"{name}: within 1σ", f"{cover:.3f}", "0.60 to 0.75", met=0.60 <= cover <= 0.75),
         row(

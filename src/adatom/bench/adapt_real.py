@@ -1,4 +1,4 @@
-"""The part of `adatom bench adapt` that runs on published micrographs, without their labels."""
+"""The part of `adatom bench adapt` on published micrographs; their labels only score."""
 
 from __future__ import annotations
 
@@ -33,15 +33,30 @@ from adatom.training.scores import f1_within
 from adatom.training.train import train_options, train_to_file
 
 _CACHE = Path.home() / ".cache" / "adatom" / "ensembles"
-_PT_RADIUS_PX = 3.0
-_LOG_SIGMAS_PX = (2.0, 3.0, 4.0, 5.0, 6.0)
-_LIMIT = 0.95
-_NOISIEST = 9  # factors of two in counts
-_NOISE_DRAWS = 6
+_PT_RADIUS_PX = 3.0  # largest distance of a match for Pt, pixels
+_LOG_SIGMAS_PX = (2.0, 3.0, 4.0, 5.0, 6.0)  # widths of the Laplacian of Gaussian, pixels
+_LIMIT_F1 = 0.95  # F1 that defines the lowest usable counts
+_MAX_HALVINGS = 9  # the search ends at 2⁻⁹ of the counts
+_NOISE_DRAWS = 6  # frames with other noise per step of the search
+_MATCH_A = 0.5  # largest distance of a match, Å
+_MATCH_SI_A = 0.6  # the same for labels of Si, Å; less than half a bond
+_BORDER_PX = 10  # atoms nearer to the border are not counted, pixels
+_INNER_A = 2.5  # atoms nearer to the border may lack a neighbour, Å
+_BOND_A = 1.42  # of graphene
+_NEIGHBOUR_BONDS = 1.3  # largest distance of neighbours, in bonds
+_MOSE2_PIXEL_A = 0.16  # nominal pixel size of the MoSe2 frame, Å
 
 
 def bench_adapt_real(options: Any, chosen: AdaptOptions) -> list[Row]:
-    """Run what the directory of micrographs, `options.data`, has."""
+    """Run the parts whose micrographs are in the directory `options.data`.
+
+    Parameters
+    ----------
+    options
+        See `BenchOptions`.
+    chosen
+        Options of the adaptation.
+    """
     data: Path = options.data
     rows = _pt(data / "pt_single_atoms", chosen)
     rows += _mose2(data / "mose2", chosen)
@@ -51,9 +66,9 @@ def bench_adapt_real(options: Any, chosen: AdaptOptions) -> list[Row]:
 
 
 def ensemble_for(name: str) -> tuple[Material, Ensemble]:
-    """Give a material's ensemble: the shipped one, or one trained from the universal start.
+    """Give the ensemble of a material: the shipped one, or one trained from the universal ensemble.
 
-    What is trained, in about ten minutes, is kept for the next time.
+    The training takes about ten minutes; the result is kept for later calls.
     """
     material = load_material(name)
     if (weights.SHIPPED / f"{material.name}.safetensors").exists():
@@ -67,9 +82,9 @@ def ensemble_for(name: str) -> tuple[Material, Ensemble]:
     return material, weights.load(path)
 
 
-def sure_xy(found: FoundAtoms) -> FloatArray:
-    """Atoms that are more likely there than not, shape (atom, 2), Å."""
-    out: FloatArray = found.atoms.xy[found.atoms.column("p_exists") > 0.5]
+def likely_xy(found: FoundAtoms) -> FloatArray:
+    """Give the positions of the likely atoms, shape (atom, 2), Å."""
+    out: FloatArray = found.atoms.xy[found.atoms.is_likely]
     return out
 
 
@@ -88,9 +103,10 @@ def _pt(folder: Path, chosen: AdaptOptions) -> list[Row]:
 
     def score(ensemble: Ensemble) -> float:
         found = [
-            sure_xy(find_atoms(f, ensemble, material)) / f.calibration.pixel_size_A for f in frames
+            likely_xy(find_atoms(f, ensemble, material)) / f.calibration.pixel_size_A
+            for f in frames
         ]
-        return _pooled_f1(found, labels)
+        return pooled_f1(found, labels)
 
     before, after = score(start), score(done.ensemble)
     best = _tuned_log(frames, labels)
@@ -105,8 +121,14 @@ def _pt(folder: Path, chosen: AdaptOptions) -> list[Row]:
     ]
 
 
-def _pooled_f1(found: Sequence[FloatArray], labels: Sequence[FloatArray]) -> float:
-    """F1 over all frames, one to one, nearest first, within the radius; pixels."""
+def pooled_f1(found: Sequence[FloatArray], labels: Sequence[FloatArray]) -> float:
+    """F1 over all frames together; matches are one to one, nearest first, within 3 pixels.
+
+    Parameters
+    ----------
+    found, labels
+        Positions in each frame, shape (atom, 2), pixels.
+    """
     right = said = true = 0
     for own, truth in zip(found, labels, strict=True):
         said, true = said + len(own), true + len(truth)
@@ -115,7 +137,7 @@ def _pooled_f1(found: Sequence[FloatArray], labels: Sequence[FloatArray]) -> flo
 
 
 def _tuned_log(frames: Sequence[Frame], labels: Sequence[FloatArray]) -> float:
-    """Best F1 that a Laplacian of Gaussian reaches, its width and threshold set by the labels."""
+    """Best F1 of a Laplacian of Gaussian whose width and threshold are tuned on the labels."""
     best = 0.0
     for sigma in _LOG_SIGMAS_PX:
         blobs = []
@@ -130,14 +152,14 @@ def _tuned_log(frames: Sequence[Frame], labels: Sequence[FloatArray]) -> float:
         every = np.concatenate([h for _, h in blobs])
         for threshold in np.quantile(every, np.linspace(0, 0.995, 60)):
             kept = [xy[height >= threshold] for xy, height in blobs]
-            best = max(best, _pooled_f1(kept, labels))
+            best = max(best, pooled_f1(kept, labels))
     return best
 
 
 def _log_height(image: FloatArray, found: FloatArray, sigma: float) -> FloatArray:
     response = -gaussian_laplace(image, sigma) * sigma**2
-    at = found[:, :2].astype(int)
-    out: FloatArray = response[at[:, 0], at[:, 1]]
+    rc = found[:, :2].astype(int)
+    out: FloatArray = response[rc[:, 0], rc[:, 1]]
     return out
 
 
@@ -146,14 +168,16 @@ def _mose2(folder: Path, chosen: AdaptOptions) -> list[Row]:
     if not path.exists():
         return []
     material, start = ensemble_for("MoSe2")
-    raw = read(path, pixel_size_A=0.16)[0]
-    px = estimate_scale([raw.data], material, expected_A=0.16).pixel_size_A
+    raw = read(path, pixel_size_A=_MOSE2_PIXEL_A)[0]
+    px = estimate_scale([raw.data], material, expected_A=_MOSE2_PIXEL_A).pixel_size_A
     frame = raw.recalibrated(Calibration(px))
     published = px * np.load(folder / "GB_2H3R_MoSe2_pts_xy.npy", allow_pickle=False).astype(float)
     done = adapt([frame], material, start, chosen)
     far = np.asarray(frame.calibration.extent_xy(frame.shape))
     before, after = (
-        f1_within(sure_xy(find_atoms(frame, e, material)), published, far, 10 * px, 0.5)
+        f1_within(
+            likely_xy(find_atoms(frame, e, material)), published, far, _BORDER_PX * px, _MATCH_A
+        )
         for e in (start, done.ensemble)
     )
     return [
@@ -167,7 +191,7 @@ def _mose2(folder: Path, chosen: AdaptOptions) -> list[Row]:
 
 
 def _library(folder: Path, chosen: AdaptOptions, every: int) -> list[Row]:
-    """Recall of Si, and carbon with three neighbours, before and after."""
+    """Recall of Si and share of carbon with three neighbours, before and after adaptation."""
     if not (folder / "index.csv").exists():
         return []
     keys: dict[str, list[str]] = {}
@@ -188,11 +212,13 @@ def _library(folder: Path, chosen: AdaptOptions, every: int) -> list[Row]:
             frame = read(folder / name)[0]
             truth = frame.calibration.pixel_size_A * published_defects(folder / name, keys[name])
             found = find_atoms(frame, ensemble, GRAPHENE)
-            xy, sure = found.atoms.xy, found.atoms.column("p_exists") > 0.5
-            silicon = xy[sure & (found.atoms.elements == "Si")]
+            xy, likely = found.atoms.xy, found.atoms.is_likely
+            silicon = xy[likely & (found.atoms.elements == "Si")]
             labelled += len(truth)
-            hit += int((cKDTree(silicon).query(truth)[0] < 0.6).sum()) if len(silicon) else 0
-            right, asked = _three_coordinated(frame, xy[sure], found.atoms.elements[sure])
+            hit += (
+                int((cKDTree(silicon).query(truth)[0] < _MATCH_SI_A).sum()) if len(silicon) else 0
+            )
+            right, asked = _three_coordinated(frame, xy[likely], found.atoms.elements[likely])
             three, inner = three + right, inner + asked
         shares.append((hit / max(labelled, 1), three / max(inner, 1)))
     (si0, c0), (si1, c1) = shares
@@ -208,15 +234,15 @@ def _library(folder: Path, chosen: AdaptOptions, every: int) -> list[Row]:
 
 def _three_coordinated(frame: Frame, xy: FloatArray, elements: NDArray[np.str_]) -> tuple[int, int]:
     far = np.asarray(frame.calibration.extent_xy(frame.shape))
-    inner = np.all((xy > 2.5) & (xy < far - 2.5), axis=1) & (elements == "C")
+    inner = np.all((xy > _INNER_A) & (xy < far - _INNER_A), axis=1) & (elements == "C")
     if not inner.any():
         return 0, 0
-    around = cKDTree(xy).query_ball_point(xy[inner], 1.3 * 1.42, return_length=True)
+    around = cKDTree(xy).query_ball_point(xy[inner], _NEIGHBOUR_BONDS * _BOND_A, return_length=True)
     return int((np.asarray(around) - 1 == 3).sum()), int(inner.sum())
 
 
 def _noise(folder: Path, chosen: AdaptOptions) -> list[Row]:
-    """How many times fewer counts a real frame may have, before and after adaptation."""
+    """Lowest usable share of the counts of a real frame, before and after adaptation."""
     path = folder / "G-GrainBoundary-4nm.hdf5"
     if not path.exists():
         return []
@@ -224,7 +250,7 @@ def _noise(folder: Path, chosen: AdaptOptions) -> list[Row]:
     start = weights.load_shipped(GRAPHENE.name)
     clean = find_atoms(frame, start, GRAPHENE)
     before = _limit(frame, clean, start)
-    # Adapted where it fails: on frames as noisy as that, none of which is scored on.
+    # Adapt to other frames at the dose where the ensemble fails.
     noisy = [_noisy(frame, clean, before, 1000 + k) for k in range(chosen.frames)]
     done = adapt(noisy, GRAPHENE, start, chosen)
     after = _limit(frame, clean, done.ensemble)
@@ -244,27 +270,35 @@ def _noisy(frame: Frame, clean: FoundAtoms, factor: float, seed: int) -> Frame:
 
 
 def _limit(frame: Frame, clean: FoundAtoms, ensemble: Ensemble) -> float:
-    truth = sure_xy(clean)
+    truth = likely_xy(clean)
     far = np.asarray(frame.calibration.extent_xy(frame.shape))
-    margin = 10 * frame.calibration.pixel_size_A
+    margin = _BORDER_PX * frame.calibration.pixel_size_A
 
     def score(factor: float) -> float:
         scores = []
         for seed in range(_NOISE_DRAWS):
-            xy = sure_xy(find_atoms(_noisy(frame, clean, factor, seed), ensemble, GRAPHENE))
-            scores.append(f1_within(xy, truth, far, margin, 0.5))
+            xy = likely_xy(find_atoms(_noisy(frame, clean, factor, seed), ensemble, GRAPHENE))
+            scores.append(f1_within(xy, truth, far, margin, _MATCH_A))
         return float(np.mean(scores))
 
-    return _crossing(score)
+    return crossing_share(score)
 
 
-def _crossing(score: Callable[[float], float]) -> float:
-    """Share of the counts at which a score falls under the limit, between factors of two."""
+def crossing_share(score: Callable[[float], float]) -> float:
+    """Find the share of the counts at which a score falls below 0.95.
+
+    The search halves the counts, then interpolates the score in their logarithm.
+
+    Parameters
+    ----------
+    score
+        F1 as a function of the share of the counts.
+    """
     last, above = 1.0, 1.0
-    for k in range(1, _NOISIEST + 1):
+    for k in range(1, _MAX_HALVINGS + 1):
         factor = 2.0**-k
         value = score(factor)
-        if value < _LIMIT:
-            return float(last * 2.0 ** -((above - _LIMIT) / max(above - value, 1e-9)))
+        if value < _LIMIT_F1:
+            return float(last * 2.0 ** -((above - _LIMIT_F1) / max(above - value, 1e-9)))
         last, above = factor, value
     return last

@@ -1,4 +1,4 @@
-"""What physics allows: the numeric Cramér-Rao bound of positions, the ideal observer of defects."""
+"""Limits set by counting statistics: Cramér-Rao bound of positions, ideal observer of defects."""
 
 from __future__ import annotations
 
@@ -11,30 +11,36 @@ from adatom.bench.sets import SPOT_A, SPOT_PX, Scene
 from adatom.core import Calibration, LabelledFrame
 from adatom.core.arrays import FloatArray
 
-_BEYOND_A = 1.0  # atoms this far outside still show, and are unknown too
+_OUTSIDE_A = 1.0  # Å; atoms up to this far outside the border still contribute and are unknowns
+_RIDGE = 1e-6  # of the mean diagonal of the Fisher information, added to its diagonal
+_REACH_A = 2.5  # half the edge of the patch around an atom, Å: six probe widths
+_MIN_COUNTS = 1e-9  # expected counts are kept above zero in the logarithm
 
 
 def position_bound(scene: Scene) -> FloatArray:
-    """Least standard deviation per axis of every atom's position at one count per carbon peak.
+    """Cramér-Rao bound of every atom's position at a dose of one count per carbon peak.
 
-    Positions and amplitudes of all atoms and a level background are unknown, the probe is known.
-    Counts are Poisson, so that the bound at another dose is this over its square root.
+    The unknowns are positions and amplitudes of all atoms and a constant background; the probe is
+    known. The Fisher information of Poisson counts is J^T diag(1 / expected) J, with the Jacobian J
+    of the expected counts (Ober, Ram and Ward, Biophys. J. 86, 1185 (2004)). The bound at another
+    dose is this one divided by the square root of the dose.
 
     Parameters
     ----------
     scene
-        What is imaged; `scene.expected` gives the noise and `scene.spot` the probe.
+        Scene; `scene.expected` gives the noise and `scene.spot` the probe.
 
     Returns
     -------
-    Shape (atom, 2), x and y, Å, for `scene.specimen.xy`; NaN for atoms beyond the border.
+    Least standard deviations along x and y, shape (atom, 2), Å, for `scene.specimen.xy`; NaN for
+    atoms outside the border.
     """
     px, shape = scene.pixel_size_A, scene.expected.shape
     axis = (np.arange(SPOT_PX) - (SPOT_PX - 1) / 2) * SPOT_A
     profile = RectBivariateSpline(axis, axis, scene.spot, kx=3, ky=3)
     far = np.asarray(Calibration(px).extent_xy((shape[0], shape[1])))
     xy = scene.specimen.xy
-    near = np.all((xy > -_BEYOND_A) & (xy < far + _BEYOND_A), axis=1)
+    near = np.all((xy > -_OUTSIDE_A) & (xy < far + _OUTSIDE_A), axis=1)
     brightness = _amplitudes(scene, near)
     reach = int(axis[-1] / px)
     k = np.arange(-reach, reach + 1)
@@ -63,9 +69,9 @@ def position_bound(scene: Scene) -> FloatArray:
     )
     weight = sparse.diags(1.0 / np.maximum(scene.expected.ravel(), 1e-3))
     information = (jacobian.T @ weight @ jacobian).toarray()
-    # Of atoms beyond the border nearly nothing shows; they are on the lattice within an ångström.
+    # Atoms outside the border have almost no information; the ridge keeps the matrix invertible.
     information[np.diag_indices(len(information))] += (
-        1e-6 * np.trace(information) / len(information)
+        _RIDGE * np.trace(information) / len(information)
     )
     variance = np.diag(np.linalg.inv(information))
     out = np.full((len(xy), 2), np.nan)
@@ -74,20 +80,20 @@ def position_bound(scene: Scene) -> FloatArray:
     return out
 
 
-def ideal_f1(scenes: list[Scene], frames: list[LabelledFrame], dose: float, what: str) -> float:
-    """F1 of an observer who knows everything of a frame but one atom, and asks of each in turn.
+def ideal_f1(scenes: list[Scene], frames: list[LabelledFrame], dose: float, kind: str) -> float:
+    """F1 of the ideal observer of vacancies or Si.
 
-    Is this site empty, or is this atom Si? The observer knows the probe, the background and all
-    other atoms exactly, uses the exact Poisson likelihood (Neyman and Pearson, 1933) and the
-    threshold that is best in hindsight. It does not ask what a defect does to its neighbours.
+    The observer tests each site with the exact Poisson likelihood ratio (Neyman and Pearson, 1933).
+    It knows the probe, the background and all other atoms, and it uses the threshold that gives
+    the best F1. It does not use the displacements of the neighbours of a defect.
 
     Parameters
     ----------
     scenes, frames
-        The scene of each frame.
+        Scenes, and one frame of each.
     dose
-        Counts at a carbon peak.
-    what
+        Counts at the peak of a carbon atom.
+    kind
         ``vacancy`` or ``Si``.
     """
     ratios: list[float] = []
@@ -95,21 +101,21 @@ def ideal_f1(scenes: list[Scene], frames: list[LabelledFrame], dose: float, what
     axis = (np.arange(SPOT_PX) - (SPOT_PX - 1) / 2) * SPOT_A
     for scene, frame in zip(scenes, frames, strict=True):
         profile = RectBivariateSpline(axis, axis, dose * scene.spot, kx=3, ky=3)
-        carbon, foreign = frame.species == 0, frame.species > 0
-        other = frame.vacancies_xy if what == "vacancy" else frame.xy[foreign]
+        carbon, impurity = frame.species == 0, frame.species > 0
+        other = frame.vacancies_xy if kind == "vacancy" else frame.xy[impurity]
         sites = np.concatenate([frame.xy[carbon], other])
-        special = np.arange(len(sites)) >= carbon.sum()
-        for xy, is_special in zip(sites, special, strict=True):
+        is_defect = np.arange(len(sites)) >= carbon.sum()
+        for xy, defect in zip(sites, is_defect, strict=True):
             where, spot = _patch(profile, xy, scene)
-            expected = np.maximum(scene.expected[where] * dose, 1e-9)
+            expected = np.maximum(scene.expected[where] * dose, _MIN_COUNTS)
             counts = frame.frame.data[where].astype(np.float64)
-            # From a usual carbon atom there, to nothing or to Si.
-            step = -spot if what == "vacancy" else (scene.silicon - 1) * spot
-            usual = expected - step if is_special else expected
-            unusual = np.maximum(usual + step, 1e-9)
-            usual = np.maximum(usual, 1e-9)
+            # Change of the expected counts when a carbon atom becomes a vacancy or Si.
+            step = -spot if kind == "vacancy" else (scene.silicon - 1) * spot
+            usual = expected - step if defect else expected
+            unusual = np.maximum(usual + step, _MIN_COUNTS)
+            usual = np.maximum(usual, _MIN_COUNTS)
             ratios.append(float((counts * np.log(unusual / usual) - (unusual - usual)).sum()))
-            truth.append(bool(is_special))
+            truth.append(bool(defect))
     order = np.argsort(-np.array(ratios))
     right = np.cumsum(np.array(truth)[order])
     total = right[-1]
@@ -119,8 +125,8 @@ def ideal_f1(scenes: list[Scene], frames: list[LabelledFrame], dose: float, what
 def _patch(
     profile: RectBivariateSpline, xy: FloatArray, scene: Scene
 ) -> tuple[tuple[slice, slice], FloatArray]:
-    """Pixels around an atom, and its spot there."""
-    px, shape, reach = scene.pixel_size_A, scene.expected.shape, 2.5
+    """Give the pixels around an atom, and the image of the atom there."""
+    px, shape, reach = scene.pixel_size_A, scene.expected.shape, _REACH_A
     low = np.maximum(np.ceil((xy[::-1] - reach) / px), 0).astype(int)
     high = np.minimum(np.floor((xy[::-1] + reach) / px) + 1, shape).astype(int)
     rows, cols = np.arange(low[0], high[0]) * px, np.arange(low[1], high[1]) * px
@@ -128,6 +134,6 @@ def _patch(
 
 
 def _amplitudes(scene: Scene, near: NDArray[np.bool_]) -> FloatArray:
-    """Brightness of atoms over carbon's."""
+    """Give the brightness of atoms relative to carbon."""
     out: FloatArray = np.where(scene.specimen.species[near] > 0, scene.silicon, 1.0)
     return out

@@ -1,4 +1,4 @@
-"""Other tools on the same frames, each in an environment of its own."""
+"""Other tools on the same frames, in a separate Python environment."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from adatom.frames.simulate.synthesize import random_labelled
 from adatom.training.scores import Tally, ToolResult
 
 _SCRIPTS = Path(__file__).parent / "peer_scripts"
-_TOOLS = {
+_TOOLS = {  # script of each tool, and the name of the tool there
     "AtomAI": ("atomai_peer.py", "atomai"),
     "Atomap": ("classical_peers.py", "atomap"),
     "trackpy": ("classical_peers.py", "trackpy"),
     "Laplacian of Gaussian": ("classical_peers.py", "log"),
 }
-_TRAINING_FRAMES = 60
-_PROCESS_S = 3600
+_TRAINING_FRAMES = 60  # simulated frames that AtomAI's training crops are cut from
+_TRAINING_SEED = 41_000_000  # far from those of the benchmark and of adatom's training
+_TRAINING_FIELD_A = 40.0  # edge of a training frame, Å: holds several crops
+_PROCESS_S = 3600  # time limit of one tool, s; AtomAI trains for about 15 minutes
 
 
 def run_peers(
@@ -39,26 +41,26 @@ def run_peers(
     frames
         Frames of each dose.
     folder
-        Where frames and answers are written.
+        Directory for frames and results.
     trained
-        Where the frames that AtomAI learns from, and its networks, are kept between calls.
+        Directory for the training frames of AtomAI and its networks; used again by later calls.
 
     Returns
     -------
-    For every tool the scores of each dose; ``seconds`` of each is the mean time of a frame.
+    For every tool the scores at each dose; ``seconds`` is the mean time per frame.
     """
     flat = [f for part in frames for f in part]
     write_frames(folder / "frames", flat)
-    write_frames(trained / "training", _training(), labels=True)
+    write_frames(trained / "training", _training_frames(), labels=True)
     out = {}
     for tool in _TOOLS:
-        answers = run_tool(python, tool, folder / "frames", folder, trained)["frames"]
+        results = run_tool(python, tool, folder / "frames", folder, trained)["frames"]
         tallies, k = [], 0
         for part in frames:
             tally = Tally()
             for truth in part:
-                tally.add(truth, _answer(answers[k]))
-                tally.seconds += float(answers[k]["seconds"]) / len(part)
+                tally.add(truth, _tool_result(results[k]))
+                tally.seconds += float(results[k]["seconds"]) / len(part)
                 k += 1
             tallies.append(tally)
         out[tool] = tallies
@@ -77,7 +79,7 @@ def run_on_frames(
     frames
         Any frames.
     folder
-        Where frames, networks and answers are written.
+        Directory for frames, networks and results.
 
     Returns
     -------
@@ -88,7 +90,7 @@ def run_on_frames(
         LabelledFrame(f, none, np.zeros(0, dtype=np.int64), GRAPHENE.species, none) for f in frames
     ]
     write_frames(folder / "real", bare)
-    write_frames(folder / "training", _training(), labels=True)
+    write_frames(folder / "training", _training_frames(), labels=True)
     return {
         tool: [
             np.array(a["xy_A"], dtype=np.float64).reshape(-1, 2)
@@ -98,16 +100,18 @@ def run_on_frames(
     }
 
 
-def _training() -> list[LabelledFrame]:
-    """Frames that AtomAI learns from: the same simulator as for adatom's networks."""
+def _training_frames() -> list[LabelledFrame]:
+    """Simulate the training frames of AtomAI, with the simulator of adatom's own training."""
     return [
-        random_labelled(GRAPHENE, np.random.default_rng([41_000_000, i]), field_A=40.0)
+        random_labelled(
+            GRAPHENE, np.random.default_rng([_TRAINING_SEED, i]), field_A=_TRAINING_FIELD_A
+        )
         for i in range(_TRAINING_FRAMES)
     ]
 
 
 def write_frames(folder: Path, frames: list[LabelledFrame], *, labels: bool = False) -> None:
-    """Write frames, and their truth, for another tool to read."""
+    """Write frames, and their true atoms if `labels`, in the format that the scripts read."""
     folder.mkdir(parents=True, exist_ok=True)
     manifest = []
     for i, labelled in enumerate(frames):
@@ -134,12 +138,18 @@ def run_tool(
     members: int = 5,
     steps: int = 200,
 ) -> Any:
-    """Run one tool on a folder of frames, on one thread; gives what it wrote."""
+    """Run one tool on a folder of frames, on one thread, and give the JSON object that it wrote.
+
+    Raises
+    ------
+    StepFailed
+        If the tool does not run, fails, or takes longer than an hour.
+    """
     script, name = _TOOLS[tool]
-    answer = folder / f"{name}-{frames.name}.json"
+    result = folder / f"{name}-{frames.name}.json"
     command = [
         str(python), str(_SCRIPTS / script), "--tool", name, "--frames", str(frames),
-        "--out", str(answer),
+        "--out", str(result),
     ]  # fmt: skip
     if name == "atomai":
         command += ["--train", str(trained / "training"), "--model", str(trained / "atomai")]
@@ -157,17 +167,17 @@ def run_tool(
             got=str(error)[-400:],
             todo="Name the Python of an environment made as peer_scripts/README.md says.",
         ) from error
-    if done.returncode != 0 or not answer.exists():
+    if done.returncode != 0 or not result.exists():
         raise StepFailed(
             tool,
             expected="answers for the benchmark's frames",
             got=done.stderr.strip()[-400:] or f"exit code {done.returncode}",
             todo="Make its environment as peer_scripts/README.md says.",
         )
-    return json.loads(answer.read_text(encoding="utf-8"))
+    return json.loads(result.read_text(encoding="utf-8"))
 
 
-def _answer(plain: dict[str, Any]) -> ToolResult:
+def _tool_result(plain: dict[str, Any]) -> ToolResult:
     xy = np.array(plain["xy_A"], dtype=np.float64).reshape(-1, 2)
     element = plain.get("element")
     sigma = plain.get("sigma_A")

@@ -1,4 +1,4 @@
-"""`adatom bench real`: published micrographs, no label of which was used in training."""
+"""`adatom bench real`: published micrographs; the training used none of their labels."""
 
 from __future__ import annotations
 
@@ -21,16 +21,32 @@ from adatom.frames import read
 from adatom.frames.readers.hdf5 import published_defects
 from adatom.training.scores import f1_within
 
-_NEAR_A = 0.6
-_BORDER_PX = 10
-_CONTAMINATED = 1.5  # of the file's density, in which an atom's centre has 0.95
-_NOISIER = (2.0, 4.0)  # factors by which the signal-to-noise ratio is lowered
+_NEAR_A = 0.6  # largest distance between a label and its atom, Å
+_MATCH_A = 0.5  # the same for simulated frames and for two results of one tool, Å
+_BORDER_PX = 10  # atoms nearer to the border are not counted, pixels
+_BORDER_A = 0.5  # the same for simulated frames, Å
+# Density in the file's unit above which a place is contaminated; the centre of an atom has 0.95.
+_CONTAMINATED = 1.5
+_NOISE_FACTORS = (2.0, 4.0)  # factors by which the signal-to-noise ratio is lowered
 _RAW = ("G-GrainBoundary-4nm.hdf5", "G-dimSi.hdf5", "G-trimSi.hdf5")
 _RAW_PIXEL_A = {"G-dimSi.hdf5": 0.0385, "G-trimSi.hdf5": 0.0385}
 
 
 def bench_real(options: Any, output: Path) -> list[Row]:
-    """Run the benchmark; see `BenchOptions`."""
+    """Run the benchmark.
+
+    Parameters
+    ----------
+    options
+        See `BenchOptions`.
+    output
+        Directory for the frames that other tools read.
+
+    Raises
+    ------
+    BadInput
+        If `options.data` does not have the micrographs.
+    """
     data: Path | None = options.data
     if data is None or not (data / "graphene_si_library" / "index.csv").exists():
         raise BadInput(
@@ -47,14 +63,13 @@ def bench_real(options: Any, output: Path) -> list[Row]:
     return rows
 
 
-def _atoms(finder: Finder, frame: Frame) -> tuple[FloatArray, NDArray[np.str_]]:
+def _likely_atoms(finder: Finder, frame: Frame) -> tuple[FloatArray, NDArray[np.str_]]:
     table = finder(frame).atoms
-    sure = table.column("p_exists") > 0.5
-    return table.xy[sure], table.elements[sure]
+    return table.xy[table.is_likely], table.elements[table.is_likely]
 
 
 def _library(finder: Finder, folder: Path, every: int) -> Row:
-    """Share of the labelled Si, where the label sits on a bright spot, that is found."""
+    """Recall of the labelled Si whose label lies on a bright spot."""
     keys: dict[str, list[str]] = defaultdict(list)
     with (folder / "index.csv").open(encoding="utf-8") as file:
         for line in csv.DictReader(file):
@@ -65,7 +80,7 @@ def _library(finder: Finder, folder: Path, every: int) -> Row:
         frame = read(folder / name)[0]
         labels = published_defects(folder / name, keys[name])
         truth = frame.calibration.pixel_size_A * labels
-        xy, element = _atoms(finder, frame)
+        xy, element = _likely_atoms(finder, frame)
         silicon = xy[element == "Si"]
         if len(silicon):
             found += int((cKDTree(silicon).query(truth)[0] < _NEAR_A).sum())
@@ -80,11 +95,11 @@ def _library(finder: Finder, folder: Path, every: int) -> Row:
 
 
 def _grain_boundary(finder: Finder, folder: Path) -> Row:
-    """Agreement with the published positions of the 4 nm grain boundary."""
+    """F1 against the published positions of the 4 nm grain boundary."""
     frame = read(folder / _RAW[0])[0]
     table = folder / "G-GrainBoundary-4nm_published_network_coordinates.csv"
     published = frame.calibration.xy(np.loadtxt(table, delimiter=",", skiprows=1))
-    xy, _ = _atoms(finder, frame)
+    xy, _ = _likely_atoms(finder, frame)
     margin = _BORDER_PX * frame.calibration.pixel_size_A
     far = np.asarray(frame.calibration.extent_xy(frame.shape))
     score = f1_within(xy, published, far, margin, _NEAR_A)
@@ -97,7 +112,7 @@ def _grain_boundary(finder: Finder, folder: Path) -> Row:
 
 
 def _contaminated(finder: Finder, folder: Path) -> Row:
-    """F1 on simulated contaminated graphene, outside of what is contaminated."""
+    """F1 on simulated contaminated graphene, outside of the contamination."""
     scores, asked = [], 0
     for path in sorted(folder.glob("graphene_contaminated_*.npz")):
         with np.load(path, allow_pickle=False) as kept:
@@ -106,12 +121,12 @@ def _contaminated(finder: Finder, folder: Path) -> Row:
             dirty = np.asarray(kept["density"]) > _CONTAMINATED
             px = float(kept["sampling"])
         frame = Frame(image, Calibration(px), source=path.name)
-        xy, _ = _atoms(finder, frame)
+        xy, _ = _likely_atoms(finder, frame)
         truth = frame.calibration.xy(rc)
         far = np.asarray(frame.calibration.extent_xy(frame.shape))
         clean = _clean(dirty, px)
-        scores.append(f1_within(xy, truth, far, 0.5, 0.5, keep=clean))
-        inside = truth[np.all((truth > 0.5) & (truth < far - 0.5), axis=1)]
+        scores.append(f1_within(xy, truth, far, _BORDER_A, _MATCH_A, keep=clean))
+        inside = truth[np.all((truth > _BORDER_A) & (truth < far - _BORDER_A), axis=1)]
         asked += int(clean(inside).sum())
     return row(
         "simulated contaminated graphene: F1 outside of the contamination",
@@ -122,7 +137,7 @@ def _contaminated(finder: Finder, folder: Path) -> Row:
 
 
 def _clean(dirty: NDArray[np.bool_], px: float) -> Any:
-    """Tell which positions lie where the image is clean."""
+    """Make a function that tells which positions, shape (atom, 2), Å, are not contaminated."""
 
     def keep(xy: FloatArray) -> NDArray[np.bool_]:
         r = np.clip(np.round(xy[:, 1] / px).astype(int), 0, dirty.shape[0] - 1)
@@ -134,23 +149,23 @@ def _clean(dirty: NDArray[np.bool_], px: float) -> Any:
 
 
 def _noisier(finder: Finder, folder: Path, peers: Path | None, output: Path) -> list[Row]:
-    """Add noise to real frames and compare with what was found without it."""
+    """Add noise to real frames and compare with the result without added noise."""
     clean = [read(folder / name, pixel_size_A=_RAW_PIXEL_A.get(name))[0] for name in _RAW]
     found = [finder(frame) for frame in clean]
-    sure = [f.atoms.xy[f.atoms.column("p_exists") > 0.5] for f in found]
+    likely = [f.atoms.xy[f.atoms.is_likely] for f in found]
     frames, truths = [], []
-    for factor in _NOISIER:
+    for factor in _NOISE_FACTORS:
         for k, (frame, seen) in enumerate(zip(clean, found, strict=True)):
             noise = seen.refined.optics.noise
-            # The fit works on binned pixels: a raw pixel's variance is larger by their number.
+            # The noise is that of binned pixels; raw pixels have a variance larger by their number.
             binned = seen.refined.optics.pixel_size_A / frame.calibration.pixel_size_A
             variance = noise.variance(frame.data) * binned**2
             rng = np.random.default_rng([7, k])
             extra = rng.normal(0.0, 1.0, frame.shape) * np.sqrt(variance * (factor**2 - 1))
             noisy = (frame.data + extra).astype(np.float32)
             frames.append(Frame(noisy, frame.calibration, index=k, source=frame.source))
-            truths.append(sure[k])
-    answers = {"adatom": [_atoms(finder, f)[0] for f in frames]}
+            truths.append(likely[k])
+    answers = {"adatom": [_likely_atoms(finder, f)[0] for f in frames]}
     if peers is not None:
         answers |= run_on_frames(peers, clean + frames, output)
     rows = []
@@ -164,8 +179,8 @@ def _noisier(finder: Finder, folder: Path, peers: Path | None, output: Path) -> 
             frame = frames[i]
             far = np.asarray(frame.calibration.extent_xy(frame.shape))
             margin = _BORDER_PX * frame.calibration.pixel_size_A
-            scores.append(f1_within(xy, truth, far, margin, 0.5))
-        parts = np.array(scores).reshape(len(_NOISIER), -1)
+            scores.append(f1_within(xy, truth, far, margin, _MATCH_A))
+        parts = np.array(scores).reshape(len(_NOISE_FACTORS), -1)
         text = "; ".join(" / ".join(f"{v:.3f}" for v in part) for part in parts)
         rows.append(
             row(

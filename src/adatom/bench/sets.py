@@ -1,4 +1,4 @@
-"""Frames with exact truth for `adatom bench find`: one set by convolution, one by multislice."""
+"""Simulated frames for `adatom bench find`: one set by convolution, one by multislice."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from adatom.frames.simulate.sheet import graphene_sheet
 from adatom.frames.simulate.specimen import Specimen
 from adatom.frames.simulate.synthesize import expected_image
 
-SPOT_PX, SPOT_A = 161, 0.05
+SPOT_PX, SPOT_A = 161, 0.05  # edge, pixels, and pixel size, Å, of the image of one atom
 _CENTER_A = (SPOT_PX - 1) / 2 * SPOT_A
 _LONE = Specimen(np.array([[_CENTER_A, _CENTER_A]]), np.zeros(1, dtype=np.int64), np.zeros((0, 2)))
-DOSES = (0.1, 0.3, 1.0, 5.0, 20.0, 100.0)  # counts at a carbon peak, per pixel
+DOSES = (0.1, 0.3, 1.0, 5.0, 20.0, 100.0)  # counts at the peak of a carbon atom, per pixel
 SEED = 31_000_000  # far from those of training and calibration
-_PIXELS = 256
-_MULTISLICE_SILICON = 4.65  # measured on the multislice images' peaks
-_BACKGROUND = 0.1  # of a carbon peak, added to multislice images, which have none
+_PIXELS = 256  # edge of a frame, pixels
+_MULTISLICE_SILICON = 4.65  # brightness of Si over C, measured at the peaks of multislice images
+_BACKGROUND = 0.1  # in carbon peaks; added to multislice images, which have no background
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
-    """What is imaged, before a dose is chosen.
+    """Expected image of a specimen, before a dose is chosen.
 
     Parameters
     ----------
     expected
         Intensity in units of a carbon peak, shape (row, col).
     pixel_size_A
-        Å.
+        Pixel size, Å.
     specimen
-        Every atom, also those beyond the border.
+        All atoms, also those outside the border.
     spot
         Image of one carbon atom, `SPOT_PX` square pixels of `SPOT_A`, centred, peak about one.
     conditions
-        Of a convolution set's scene, at one count.
+        Conditions at one count; None for multislice scenes.
     silicon
-        Brightness of a Si atom over that of C.
+        Brightness of a Si atom over that of C; by default that of Z^1.64.
     """
 
     expected: FloatArray
@@ -53,7 +53,7 @@ class Scene:
     silicon: float = (14 / 6) ** 1.64
 
     def without_silicon(self) -> Scene:
-        """Give the pure carbon sheet of a convolution set's scene."""
+        """Give the scene with carbon in the place of Si; only of a convolution set."""
         s, c = self.specimen, self.conditions
         assert c is not None  # convolution_set gave them  # noqa: S101
         carbon = Specimen(s.xy, np.zeros_like(s.species), s.vacancies_xy)
@@ -62,7 +62,7 @@ class Scene:
         return replace(self, expected=image, specimen=carbon)
 
     def frame(self, dose: float, seed: int) -> LabelledFrame:
-        """Take a frame at a dose, in counts at a carbon peak."""
+        """Simulate a frame with Poisson noise; `dose` in counts at the peak of a carbon atom."""
         rng = np.random.default_rng([SEED, seed, round(dose * 1000)])
         counts = rng.poisson(self.expected * dose).astype(np.float32)
         calibration = Calibration(self.pixel_size_A)
@@ -87,7 +87,7 @@ def convolution_set(
     astigmatism: float = 1.0,
     jitter_A: float = 0.0,
 ) -> list[Scene]:
-    """Make graphene with vacancies and Si, seen by a probe with a tail.
+    """Simulate graphene with vacancies and Si, imaged by a probe with a tail.
 
     Parameters
     ----------
@@ -100,9 +100,9 @@ def convolution_set(
     probe_A
         Narrowest and widest probe, Å.
     astigmatism
-        Factor by which the probe is longer than wide.
+        Length of the probe over its width.
     jitter_A
-        Standard deviation of the lines' shifts, Å.
+        Standard deviation of the shifts of scan lines, Å.
     """
     scenes = []
     for i, px in enumerate(np.linspace(*pixel_range_A, count) if count > 1 else [0.15]):
@@ -130,14 +130,14 @@ def convolution_set(
 
 
 def multislice_set(count: int, cache: Path | None) -> list[Scene]:
-    """Give abTEM's images of graphene with defects: physics that training never saw.
+    """Simulate graphene with defects by abTEM's multislice, which the training does not use.
 
     Parameters
     ----------
     count
         Number of scenes.
     cache
-        Where the images are kept for the next time.
+        Directory that keeps the images for later calls; None to keep none.
     """
     from adatom.frames.simulate.multislice import prism_set, prism_spot
 

@@ -1,4 +1,4 @@
-"""Benchmarks of the whole way against its targets."""
+"""Benchmarks of whole campaigns against their targets."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from adatom.errors import BadInput
 from adatom.store import read_table
 
 _MOVIE = "graphene_si_movie/si3c6_trimer_rotating"
-_MOVIE_PIXEL_A = 0.078125
-_LABEL_A = 0.6
+_MOVIE_PIXEL_A = 0.078125  # pixel size of the movie, Å, from its publication
+_LABEL_A = 0.6  # largest distance between a label and its atom, Å; less than half a bond
 
 
 def bench_demo(data: Path | None, output: Path) -> list[Row]:
-    """Time the demonstration."""
+    """Time the demonstration campaign."""
     del data
     began, cpu = time.perf_counter(), _cpu_seconds()
     summary = run_campaign(demo_config(7), output).summary
@@ -36,7 +36,13 @@ def bench_demo(data: Path | None, output: Path) -> list[Row]:
 
 
 def bench_movie(data: Path | None, output: Path) -> list[Row]:
-    """Run the main job on the published movie of a Si trimer and compare with its labels."""
+    """Run a campaign on the published movie of a Si trimer and compare with its labels.
+
+    Raises
+    ------
+    BadInput
+        If `data` does not have the movie.
+    """
     if data is None or not (data / f"{_MOVIE}.tif").exists():
         raise BadInput(
             "bench movie",
@@ -82,11 +88,19 @@ def bench_movie(data: Path | None, output: Path) -> list[Row]:
 
 
 def silicon_hits(atoms: pl.DataFrame, labels: Path) -> tuple[int, int, float]:
-    """Count the frames in which every labelled Si has a found one within 0.6 Å.
+    """Count the frames in which every labelled Si is found within 0.6 Å.
+
+    Parameters
+    ----------
+    atoms
+        Table of the atoms of all frames.
+    labels
+        CSV file of the published labels.
 
     Returns
     -------
-    Frames that pass, frames in all, and the largest distance of a labelled Si, Å.
+    Number of frames that pass, number of frames, and the largest distance of a labelled Si from
+    the nearest found one, Å.
     """
     with labels.open(encoding="utf-8") as file:
         rows = [r for r in csv.DictReader(file) if r["element"] == "Si"]

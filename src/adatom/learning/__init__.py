@@ -1,1 +1,1 @@
-"""Learning: the network, its training, the ensemble, the weights."""
+"""The networks: architecture, training, ensembles, prediction, weights on disk."""

@@ -1,4 +1,4 @@
-"""Where networks run, and on how many threads: the processor, or a GPU that the user names."""
+"""The device and the number of threads of the networks: the processor, or a GPU by choice."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from threadpoolctl import threadpool_limits
 
 from adatom.errors import BadInput
 
-VARIABLE = "ADATOM_DEVICE"
+VARIABLE = "ADATOM_DEVICE"  # environment variable with the name of a torch device
 
 
 def chosen_device() -> torch.device:
     """Give the device that the environment names, by default the processor.
 
-    It belongs to the machine and not to the experiment, so that a campaign's configuration does
-    not say it; processes that are started inherit it.
+    The device is a property of the machine and not of the experiment, so it is not in the campaign
+    configuration. Worker processes inherit the environment variable.
 
     Raises
     ------
@@ -29,7 +29,11 @@ def chosen_device() -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # as torch was built
+    except (
+        RuntimeError,
+        AssertionError,
+        NotImplementedError,
+    ) as error:  # depends on how torch was built
         raise BadInput(
             VARIABLE,
             expected="cpu, or a GPU that torch can use: cuda, cuda:1, xpu, mps",
@@ -40,7 +44,7 @@ def chosen_device() -> torch.device:
 
 
 def describe_device() -> str:
-    """Tell in a sentence where networks will run, and of a GPU that would be left idle.
+    """Describe in one sentence where networks run, and name a GPU that is not used.
 
     Raises
     ------
@@ -48,17 +52,17 @@ def describe_device() -> str:
         As `chosen_device`.
     """
     device = chosen_device()
-    told = f"Networks run on {device}"
+    text = f"Networks run on {device}"
     if device.type == "cpu" and torch.cuda.is_available():
-        return f"{told}; set {VARIABLE}=cuda to use {torch.cuda.get_device_name(0)}"
-    return told
+        return f"{text}; set {VARIABLE}=cuda to use {torch.cuda.get_device_name(0)}"
+    return text
 
 
 def use_threads(count: int) -> None:
     """Set the number of processor threads of networks and linear algebra in this process.
 
-    A worker process uses one: its products of small matrices would otherwise wait for threads of
-    the other workers.
+    A worker process uses one thread. With more, its products of small matrices would wait for the
+    threads of the other workers.
     """
     torch.set_num_threads(max(count, 1))
     threadpool_limits(limits=max(count, 1), user_api="blas")
@@ -66,7 +70,7 @@ def use_threads(count: int) -> None:
 
 @contextmanager
 def threads_in_use(count: int) -> Iterator[None]:
-    """Use so many threads for the networks of each caller inside, and one for linear algebra."""
+    """Within the context, use `count` threads for networks and one for linear algebra."""
     before = torch.get_num_threads()
     torch.set_num_threads(max(count, 1))
     try:

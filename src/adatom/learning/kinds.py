@@ -1,4 +1,4 @@
-"""The ways in which members come to differ; each gives networks whose heads are the members."""
+"""Kinds of ensembles: how members are made different. The heads of the networks are the members."""
 
 from __future__ import annotations
 
@@ -12,18 +12,26 @@ from adatom.core import LabelledFrame
 from adatom.learning.network import ConvNorm, Network, Trunk
 from adatom.learning.train import Source, TrainOptions, fit, prepare
 
-Note = Callable[[int, float], None]
-_DROPOUT = 0.15
-_TUNE = 8  # a member tuned from a common start takes one step in so many
-_RANK = 10  # deviations that SWAG keeps
-_NORM_BATCHES = 12  # frames that renew a sampled network's normalisation, in batches
+Progress = Callable[[int, float], None]  # called with the step and the running loss
+_DROPOUT = 0.15  # probability that a channel is dropped
+_TUNE_DIVISOR = 8  # a member tuned from a common start takes this fraction of the steps, 1 / 8
+_SWAG_RANK = 10  # rank of SWAG's covariance (Maddox et al. use 20)
+_NORM_BATCHES = 12  # batches that measure the normalisation of a sampled network: about 100 frames
+_NORM_MOMENTUM = 0.1  # torch's default momentum of batch normalisation
 
 
 def heads_of(options: TrainOptions) -> list[int]:
-    """Heads of each network that is trained from scratch.
+    """Give the number of heads of each network that is trained before `diversify`.
 
-    ``shared``: a few trunks that share the members out; ``scratch``: a trunk a member; all others:
-    one network with one head.
+    ``shared``: a few trunks, each with an equal share of the members. ``scratch``: one trunk per
+    member. All other kinds: one network with one head.
+
+    Examples
+    --------
+    >>> from adatom.learning.kinds import heads_of
+    >>> from adatom.learning.train import TrainOptions
+    >>> heads_of(TrainOptions(kind="shared", members=7, trunks=3))
+    [3, 2, 2]
     """
     if options.kind == "scratch":
         return [1] * options.members
@@ -39,27 +47,27 @@ def train_start(
     seed: int,
     heads: int,
     options: TrainOptions,
-    note: Note | None = None,
+    progress: Progress | None = None,
     trunk: Trunk | None = None,
 ) -> Network:
-    """Train one network, from scratch or on a trunk that has learned to see already.
+    """Train one network, from scratch or from a trained trunk.
 
     Parameters
     ----------
     source
-        Gives fresh labelled frames.
+        Source of labelled frames.
     classes
-        Maps of each member.
+        Number of probability maps of each member.
     seed
-        Of the weights and the data.
+        Seed of the weights and of the data.
     heads
-        Members on its trunk.
+        Number of members on the trunk.
     options
         See `TrainOptions`.
-    note
+    progress
         Called with the step and the running loss.
     trunk
-        What to start from; left as it is.
+        Trained trunk to start from, left unchanged; None for random weights.
     """
     torch.manual_seed(seed)
     dropout = _DROPOUT if options.kind == "dropout" else 0.0
@@ -68,27 +76,27 @@ def train_start(
         network.trunk.load_state_dict(trunk.state_dict())
     rate = options.learning_rate
     return fit(
-        network, source, seed, options, steps=options.steps, learning_rate=rate, progress=note
+        network, source, seed, options, steps=options.steps, learning_rate=rate, progress=progress
     )
 
 
 def diversify(
     start: Network, source: Source, seed: int, options: TrainOptions, member: int = 0
 ) -> list[Network]:
-    """Make the members of one trained network, by the kind of the options.
+    """Make different members from one trained network, by `options.kind`.
 
     Parameters
     ----------
     start
-        From `train_start`; left as it is.
+        Network from `train_start`; left unchanged.
     source
-        Gives fresh labelled frames.
+        Source of labelled frames.
     seed
-        Of what makes members differ.
+        Seed of the differences between members.
     options
         See `TrainOptions`.
     member
-        Which member of a ``baseline`` ensemble to tune; the other kinds make all in one go.
+        Number of the member of a ``baseline`` ensemble; the other kinds make all members at once.
 
     Returns
     -------
@@ -99,20 +107,20 @@ def diversify(
     if options.kind == "snapshot":
         return _snapshots(start, source, seed, options)
     if options.kind == "swag":
-        return _swag(start, source, seed, options)
+        return _swag_members(start, source, seed, options)
     if options.kind == "dropout":
-        return [_masked(start, seed, options.members)]
+        return [_dropout_members(start, seed, options.members)]
     return [start]
 
 
 def _tune(network: Network, source: Source, seed: int, options: TrainOptions) -> Network:
-    """Train on from a common start with data of its own, at a third of the learning rate."""
-    steps, rate = max(options.steps // _TUNE, 1), options.learning_rate / 3
+    """Continue the training with other data, at a third of the learning rate."""
+    steps, rate = max(options.steps // _TUNE_DIVISOR, 1), options.learning_rate / 3
     return fit(network, source, seed, options, steps=steps, learning_rate=rate)
 
 
 def _snapshots(start: Network, source: Source, seed: int, options: TrainOptions) -> list[Network]:
-    """Cycle the learning rate and keep the network at the end of each cycle.
+    """Snapshot ensemble: cycle the learning rate and keep the network at the end of each cycle.
 
     Huang et al., arXiv:1704.00109.
     """
@@ -123,15 +131,17 @@ def _snapshots(start: Network, source: Source, seed: int, options: TrainOptions)
     return kept
 
 
-def _swag(start: Network, source: Source, seed: int, options: TrainOptions) -> list[Network]:
-    """Sample networks from a Gaussian through the weights that training passes by.
+def _swag_members(
+    start: Network, source: Source, seed: int, options: TrainOptions
+) -> list[Network]:
+    """Sample networks from a Gaussian fitted to the weights along the training (SWAG).
 
-    Maddox et al., arXiv:1902.02476, eq. 1: half of the covariance diagonal, half of low rank.
+    Maddox et al., arXiv:1902.02476, eq. 1: the covariance is half diagonal, half of low rank.
     """
     network = deepcopy(start)
     passed = [_weights(network)]
-    steps = max(options.steps // _TUNE, 1)
-    for k in range(_RANK + 1):
+    steps = max(options.steps // _TUNE_DIVISOR, 1)
+    for k in range(_SWAG_RANK + 1):
         fit(
             network, source, seed + 1 + k, options, steps=max(steps // 4, 1),
             learning_rate=options.learning_rate / 6,
@@ -159,13 +169,13 @@ def _set_weights(network: Network, flat: torch.Tensor) -> None:
 
 
 def _weights(network: Network) -> torch.Tensor:
-    # Channels-last weights have no flat view: each is laid out anew.
+    # Weights in channels-last layout have no flat view, so each is copied first.
     return torch.cat([p.detach().contiguous().reshape(-1) for p in network.parameters()])
 
 
 @torch.no_grad()
 def _renew_norms(network: Network, source: Source, seed: int, options: TrainOptions) -> Network:
-    """Measure the normalisation of a network whose weights were sampled."""
+    """Measure the batch normalisation of a network whose weights were sampled."""
     rng = np.random.default_rng(seed)
     norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     for norm in norms:
@@ -179,20 +189,20 @@ def _renew_norms(network: Network, source: Source, seed: int, options: TrainOpti
         images = [prepare(f, options)[0] for f in frames]
         network(torch.from_numpy(np.stack(images)[:, None]))
     for norm in norms:
-        norm.momentum = 0.1
+        norm.momentum = _NORM_MOMENTUM
     return network.eval()
 
 
-def _masked(start: Network, seed: int, members: int) -> Network:
-    """Monte-Carlo dropout with masks that are drawn once: one head a mask, on the same trunk.
+def _dropout_members(start: Network, seed: int, members: int) -> Network:
+    """Monte-Carlo dropout with fixed masks: one head per mask, on the same trunk.
 
-    Gal and Ghahramani, arXiv:1506.02142. What a mask drops of the trunk's channels is dropped from
-    the head's weights, so that the answer is the same on every run.
+    Gal and Ghahramani, arXiv:1506.02142. The dropped channels are set to zero in the weights of the
+    head, so that every run gives the same result.
     """
     generator = torch.Generator().manual_seed(seed)
     network = Network(start.classes, start.width, members)
     network.trunk.load_state_dict(start.trunk.state_dict())
-    old, new = _conv(start.hidden), _conv(network.hidden)
+    old, new = _convolution(start.hidden), _convolution(network.hidden)
     with torch.no_grad():
         for k in range(members):
             keep = torch.rand(start.width, generator=generator) >= _DROPOUT
@@ -208,7 +218,7 @@ def _masked(start: Network, seed: int, members: int) -> Network:
     return network.eval()
 
 
-def _conv(block: ConvNorm) -> torch.nn.Conv2d:
+def _convolution(block: ConvNorm) -> torch.nn.Conv2d:
     first = block[0]
     assert isinstance(first, torch.nn.Conv2d)  # ConvNorm is made so  # noqa: S101
     return first

@@ -1,8 +1,8 @@
-"""The network: one trunk and several members' heads on it, cheap enough for a live microscope.
+"""The network: one trunk with the heads of several members.
 
-The trunk works at twice the working pixel, where a probe is still sampled finely; the heads unfold
-their maps back to the working pixel.
-Members that share a trunk cost a head each: an ensemble is a few such networks.
+The trunk works at twice the working pixel, which still samples the probe finely and is four times
+cheaper. The heads return to the working pixel by a pixel shuffle. Members that share a trunk cost
+one head each; an ensemble consists of a few such networks.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-FOLD = 2  # working pixels along a side of a trunk pixel
-STRIDE = 4 * FOLD  # sides are padded to multiples of this
+# Layout of the network, see docs/decisions/0005-members-share-trunks.md.
+FOLD = 2  # edge of a trunk pixel, working pixels
+STRIDE = 4 * FOLD  # working pixels; sides of an input are multiples of it: two poolings after FOLD
 _HIDDEN = 16  # channels of a head
 _CONTEXT = 3  # residual blocks at the coarsest level
-_LEVELS = (1, 2, 3)  # widths of the trunk's levels in units of the first
+_LEVELS = (1, 2, 3)  # channels of the trunk's levels, in units of the finest level
+_START_BIAS = -3.0  # logit of the output before training: atoms cover 5 % of the pixels
 
 
 class ConvNorm(nn.Sequential):
-    """A convolution, batch normalisation and a rectifier; sides stay, or shrink by `stride`."""
+    """Convolution, batch normalisation and ReLU; the sides shrink by the factor `stride`."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> None:
         pad = (kernel - stride) // 2
@@ -33,14 +35,14 @@ class ConvNorm(nn.Sequential):
 
 
 class Trunk(nn.Module):
-    """Encoder and decoder with skips at three scales (after Ronneberger et al., arXiv:1505.04597).
+    """U-Net with three levels and additive skips (after Ronneberger et al., arXiv:1505.04597).
 
     Parameters
     ----------
     width
         Channels of the finest level.
     dropout
-        Share of the finest level's channels that are dropped in training.
+        Probability that training drops a channel of the finest level.
     """
 
     def __init__(self, width: int, dropout: float = 0.0) -> None:
@@ -49,7 +51,7 @@ class Trunk(nn.Module):
         self.down1 = nn.Sequential(ConvNorm(1, w1, 3 * FOLD, stride=FOLD), ConvNorm(w1, w1))
         self.down2 = nn.Sequential(ConvNorm(w1, w2), ConvNorm(w2, w2))
         self.bottom = ConvNorm(w2, w3)
-        # What lies one lattice constant away and farther is learned here, where it is cheap.
+        # The coarsest level sees beyond one lattice constant at a low cost.
         self.context = nn.ModuleList(
             [nn.Sequential(ConvNorm(w3, w3), ConvNorm(w3, w3)) for _ in range(_CONTEXT)]
         )
@@ -61,7 +63,7 @@ class Trunk(nn.Module):
         self.drop = nn.Dropout2d(dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Shape (batch, 1, row, col) to (batch, width, row / FOLD, col / FOLD)."""
+        """Map images (batch, 1, row, col) to features (batch, width, row / FOLD, col / FOLD)."""
         one = self.down1(x)
         two = self.down2(self.pool(one))
         three = self.bottom(self.pool(two))
@@ -74,18 +76,18 @@ class Trunk(nn.Module):
 
 
 class Network(nn.Module):
-    """A trunk with one head a member.
+    """A trunk with one head per member.
 
     Parameters
     ----------
     classes
-        Number of maps that each member gives.
+        Number of probability maps of each member.
     width
-        Channels of the trunk's finest level.
+        Channels of the finest level of the trunk.
     heads
-        Members on this trunk.
+        Number of members on this trunk.
     dropout
-        Passed to the trunk.
+        See `Trunk`.
     """
 
     def __init__(self, classes: int, width: int = 32, heads: int = 1, dropout: float = 0.0) -> None:
@@ -95,11 +97,10 @@ class Network(nn.Module):
         self.hidden = ConvNorm(width, _HIDDEN * heads)
         self.out = nn.Conv2d(_HIDDEN * heads, classes * FOLD**2 * heads, 1, groups=heads)
         self.unfold = nn.PixelShuffle(FOLD)
-        # Atoms' centres cover a few per cent of the pixels: start from there.
-        nn.init.constant_(self.out.bias, -3.0)  # type: ignore[arg-type]
+        nn.init.constant_(self.out.bias, _START_BIAS)  # type: ignore[arg-type]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits (batch, member, class, row, col) of images (batch, 1, row, col).
+        """Compute logits (batch, member, class, row, col) of images (batch, 1, row, col).
 
         Sides must be multiples of `STRIDE`.
         """
@@ -108,14 +109,14 @@ class Network(nn.Module):
 
 
 def with_heads(network: Network, keep: Sequence[int]) -> Network:
-    """Copy a network with some of its heads.
+    """Copy a network with a selection of its heads.
 
     Parameters
     ----------
     network
-        Left as it is.
+        Left unchanged.
     keep
-        Which heads, in this order; at least one.
+        Numbers of the heads, in the wanted order; at least one.
     """
     out = Network(network.classes, network.width, len(keep), network.dropout)
     out.trunk.load_state_dict(network.trunk.state_dict())
@@ -130,9 +131,9 @@ def with_heads(network: Network, keep: Sequence[int]) -> Network:
 
 
 def fused(network: Network) -> Network:
-    """Fold batch normalisation into the convolutions before it: same answers, less to compute.
+    """Fold batch normalisation into the convolutions: the same result at a lower cost.
 
-    Works in place, on a network in evaluation mode; it can't be trained afterwards.
+    Changes a network in evaluation mode in place; it cannot be trained afterwards.
     """
     for module in list(network.modules()):
         if isinstance(module, ConvNorm) and isinstance(module[1], nn.BatchNorm2d):

@@ -1,4 +1,4 @@
-"""Training: fresh simulated frames at every step, soft sub-pixel targets."""
+"""Training of a network: new simulated frames at every step, Gaussian targets."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ from adatom.learning.prepare import normalise, resample
 
 Source = Callable[[np.random.Generator], Sequence[LabelledFrame]]
 Kind = Literal["shared", "scratch", "baseline", "swag", "snapshot", "dropout"]
-# Foreign atoms and vacancies are rare: each class's map has this weight in the loss. A weight on a
-# whole class, atoms and emptiness alike, leaves its probabilities where they were.
+# Weight of the loss of every class but the host, because impurities and vacancies are rare. The
+# weight acts on all pixels of a class, so the probabilities remain unbiased.
 _RARE_WEIGHT = 3.0
-_DOUBT = 3.0  # around a doubtful place less is learned: this far, in widths of a target
-_SEEN = 0.75  # share of the frames that each head learns from; heads differ by it
+_DOUBT_RADIUS = 3.0  # radius around a doubtful place with less weight, in target widths
+_HEAD_SHARE = 0.75  # share of the frames that each head is trained on; makes the heads different
+_WEIGHT_DECAY = 1e-4  # of AdamW
+_MAX_GRADIENT = 1.0  # norm at which gradients are clipped
+_WARM_UP_STEPS = 300  # steps of rising learning rate, at most a tenth of the training
 
 
 class TrainOptions(BaseModel):
@@ -30,9 +33,9 @@ class TrainOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Kind = Field("shared", description="how members come to differ, see learning.kinds")
+    kind: Kind = Field("shared", description="how members are made different, see learning.kinds")
     members: int = Field(10, ge=1, description="members of the ensemble")
-    trunks: int = Field(2, ge=1, description="trunks that the members of a shared ensemble have")
+    trunks: int = Field(2, ge=1, description="trunks of a shared ensemble")
     steps: int = Field(8000, ge=1, description="optimiser steps of a network from scratch")
     batch: int = Field(8, ge=1, description="frames a step")
     side_px: int = Field(112, ge=32, description="edge of a training frame, working pixels")
@@ -45,7 +48,14 @@ class TrainOptions(BaseModel):
     )
 
     def at_scale(self, scale: float) -> TrainOptions:
-        """Give the same options for a material whose pattern is `scale` times graphene's."""
+        """Give the same options with all lengths multiplied by `scale`, see `Material.scale`.
+
+        Examples
+        --------
+        >>> from adatom.learning.train import TrainOptions
+        >>> TrainOptions().at_scale(2.0).working_pixel_size_A
+        0.4
+        """
         return self.model_copy(
             update={
                 "working_pixel_size_A": self.working_pixel_size_A * scale,
@@ -62,22 +72,22 @@ class TrainOptions(BaseModel):
 def targets(
     labelled: LabelledFrame, shape: tuple[int, int], working: Calibration, sigma_A: float
 ) -> NDArray[np.float32]:
-    """Soft targets: a Gaussian at every atom, peak one, or the probability of its class.
+    """Make the target maps: a Gaussian at every atom, whose peak is the probability of the class.
 
     Parameters
     ----------
     labelled
-        A frame and the positions and classes of its atoms.
+        Frame with the positions and classes of its atoms.
     shape
         Rows and columns of the targets.
     working
-        Their pixel size.
+        Pixel size of the targets.
     sigma_A
         Width of the Gaussians, Å.
 
     Returns
     -------
-    Targets, shape (class + 1, row, col), 0 to 1; the last is of empty lattice sites.
+    Targets, shape (class + 1, row, col), 0 to 1; the last map is that of the vacancies.
     """
     sigma = working.pixels(sigma_A)
     rc, empty = working.rc(labelled.xy), working.rc(labelled.vacancies_xy)
@@ -97,15 +107,15 @@ def targets(
 def prepare(
     labelled: LabelledFrame, options: TrainOptions
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Make the input, the targets and their weights of one labelled frame.
+    """Make the input, the targets and the pixel weights of one labelled frame.
 
     Parameters
     ----------
     labelled
-        Of any size; one smaller than `options.field_A` is mirrored at its far borders, where
-        nothing is learned.
+        Frame of any size. One smaller than `options.field_A` is mirrored at its far borders; the
+        mirrored pixels have no weight.
     options
-        Working scale, size and width of the targets.
+        Working pixel size, edge of the frame, width of the targets.
 
     Returns
     -------
@@ -116,7 +126,7 @@ def prepare(
     side = options.side_px // STRIDE * STRIDE
     image = resample(labelled.frame.data, labelled.frame.calibration, working)[:side, :side]
     image = normalise(image)
-    weight = _confidence(labelled, image.shape, working, options.target_sigma_A)
+    weight = _pixel_weights(labelled, image.shape, working, options.target_sigma_A)
     lacking = [(0, side - n) for n in image.shape]
     if any(after for _, after in lacking):
         image = np.pad(image, lacking, mode="symmetric")
@@ -124,14 +134,14 @@ def prepare(
     return image, targets(labelled, (side, side), working, options.target_sigma_A), weight
 
 
-def _confidence(
+def _pixel_weights(
     labelled: LabelledFrame, shape: tuple[int, ...], working: Calibration, sigma_A: float
 ) -> NDArray[np.float32]:
-    """Weight of every pixel: less around what is doubtful."""
+    """Give the weight of every pixel in the loss: one, less around doubtful places."""
     weight = np.ones(shape, dtype=np.float32)
-    reach = int(np.ceil(_DOUBT * working.pixels(sigma_A)))
-    for at, doubt in zip(working.rc(labelled.doubtful_xy), labelled.doubt, strict=True):
-        row, col = (round(float(v)) for v in at)
+    reach = int(np.ceil(_DOUBT_RADIUS * working.pixels(sigma_A)))
+    for place, doubt in zip(working.rc(labelled.doubtful_xy), labelled.doubt, strict=True):
+        row, col = (round(float(v)) for v in place)
         rows = slice(max(row - reach, 0), max(row + reach + 1, 0))
         cols = slice(max(col - reach, 0), max(col + reach + 1, 0))
         y, x = np.mgrid[rows, cols]
@@ -145,24 +155,26 @@ def _confidence(
 def _batch(
     source: Source,
     rng: np.random.Generator,
-    waiting: list[LabelledFrame],
+    queue: list[LabelledFrame],
     options: TrainOptions,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Draw a batch: inputs (frame, 1, row, col), targets (frame, 1, class, row, col), weights.
+    """Make a batch: inputs, targets and pixel weights in the shapes that `batch_loss` takes.
 
-    Frames that a draw gave beyond the batch stay in `waiting` for the next one.
+    `queue` keeps the frames that the source gave beyond this batch.
     """
-    while len(waiting) < options.batch:
-        waiting.extend(source(rng))
-    frames = [prepare(waiting.pop(0), options) for _ in range(options.batch)]
-    images, wanted, counted = (torch.from_numpy(np.stack(p)) for p in zip(*frames, strict=True))
-    return images[:, None], wanted[:, None], counted
+    while len(queue) < options.batch:
+        queue.extend(source(rng))
+    frames = [prepare(queue.pop(0), options) for _ in range(options.batch)]
+    images, target, pixel_weight = (
+        torch.from_numpy(np.stack(p)) for p in zip(*frames, strict=True)
+    )
+    return images[:, None], target[:, None], pixel_weight
 
 
 def _one_cycle(
     optimiser: torch.optim.Optimizer, learning_rate: float, steps: int
 ) -> torch.optim.lr_scheduler.OneCycleLR:
-    rising = min(0.1, 300 / steps)
+    rising = min(0.1, _WARM_UP_STEPS / steps)
     if abs(rising * steps - 1.0) < 0.01:  # the schedule divides by the length of its first phase
         rising *= 1.2
     return torch.optim.lr_scheduler.OneCycleLR(
@@ -180,22 +192,22 @@ def fit(
     learning_rate: float,
     progress: Callable[[int, float], None] | None = None,
 ) -> Network:
-    """Train a network, from where it stands, by one cycle of the learning rate.
+    """Train a network further, by one cycle of the learning rate (Smith, arXiv:1708.07120).
 
     Parameters
     ----------
     network
         Changed in place.
     source
-        Gives fresh labelled frames, at least `options.field_A` wide, one or a few at a time.
+        Source of labelled frames at least `options.field_A` wide, one or a few per call.
     seed
-        Seeds the data and the frames that each head sees.
+        Seed of the data and of the choice of frames for each head.
     options
         See `TrainOptions`.
     steps
         Optimiser steps.
     learning_rate
-        Its peak.
+        Peak learning rate.
     progress
         Called with the step and the running loss.
 
@@ -208,16 +220,18 @@ def fit(
     device = chosen_device()
     network.train().to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 1.4 x faster
-    optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-4)
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=learning_rate, weight_decay=_WEIGHT_DECAY
+    )
     schedule = _one_cycle(optimiser, learning_rate, steps)
     running = float("nan")
-    waiting: list[LabelledFrame] = []
+    queue: list[LabelledFrame] = []
     for step in range(steps):
-        x, y, counted = (t.to(device) for t in _batch(source, rng, waiting, options))
-        loss = _loss(network, x, y, counted)
+        x, y, pixel_weight = (t.to(device) for t in _batch(source, rng, queue, options))
+        loss = batch_loss(network, x, y, pixel_weight)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(network.parameters(), _MAX_GRADIENT)
         optimiser.step()
         schedule.step()
         value = float(loss.detach())
@@ -227,18 +241,34 @@ def fit(
     return network.cpu().eval()
 
 
-def _loss(
-    network: Network, x: torch.Tensor, y: torch.Tensor, counted: torch.Tensor
+def batch_loss(
+    network: Network, x: torch.Tensor, y: torch.Tensor, pixel_weight: torch.Tensor
 ) -> torch.Tensor:
-    """Cross-entropy of a batch as `_batch` gives it, over the frames that each head sees."""
+    """Compute the cross-entropy of a batch; each head is trained on a random share of the frames.
+
+    Parameters
+    ----------
+    network
+        Network in training mode, on the device of the batch.
+    x
+        Inputs, shape (frame, 1, row, col).
+    y
+        Targets, shape (frame, 1, class, row, col), 0 to 1.
+    pixel_weight
+        Weights of the pixels, shape (frame, row, col), 0 to 1.
+
+    Returns
+    -------
+    The mean over heads, frames, classes and pixels, a scalar.
+    """
     weight = torch.full((network.classes, 1, 1), _RARE_WEIGHT, device=x.device)
     weight[0] = 1.0
     logits = network(x.contiguous(memory_format=torch.channels_last))
     each = functional.binary_cross_entropy_with_logits(
         logits, y.expand_as(logits), reduction="none"
     )
-    each = (each * weight * counted[:, None, None]).mean(dim=(2, 3, 4))
-    # Drawn on the processor, whose generator is seeded: the same frames on any device.
-    seen = (torch.rand(each.shape) < _SEEN) if network.heads > 1 else torch.ones(each.shape)
-    seen = seen.to(x.device)
-    return (each * seen).sum() / seen.sum().clamp(min=1)
+    each = (each * weight * pixel_weight[:, None, None]).mean(dim=(2, 3, 4))
+    # Drawn on the processor, whose generator is seeded, so that every device uses the same frames.
+    used = (torch.rand(each.shape) < _HEAD_SHARE) if network.heads > 1 else torch.ones(each.shape)
+    used = used.to(x.device)
+    return (each * used).sum() / used.sum().clamp(min=1)

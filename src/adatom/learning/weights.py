@@ -1,4 +1,4 @@
-"""Ensembles on disk: safetensors and a model card in JSON; nothing is ever unpickled."""
+"""Ensembles, in memory and on disk (safetensors and a JSON model card; nothing is unpickled)."""
 
 from __future__ import annotations
 
@@ -18,24 +18,32 @@ from adatom.core import VACANCY, Calibration, Material, content_hash
 from adatom.errors import BadInput
 from adatom.learning.network import Network, fused, with_heads
 
-FORMAT = 4  # version of the layout of weights and card; others are refused
-SHIPPED = Path(__file__).parent / "shipped"
+FORMAT = 4  # version of the layout of weights and card; other versions are refused
+SHIPPED = Path(__file__).parent / "shipped"  # the ensembles of the package, one per material
+_SPOT_A = 0.25  # width of the target spots of cards that do not state it, Å
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ensemble:
-    """Trained networks and what is known of them.
+    """Trained networks with their model card.
 
     Parameters
     ----------
     networks
-        In evaluation mode; each has one member or several, its heads.
+        Networks in evaluation mode; each head of a network is a member.
     classes
-        What the maps show: chemical symbols, then `VACANCY`.
+        Class of each probability map: chemical symbols, then `VACANCY`.
     working
-        Pixel size at which they work.
+        Pixel size of the input and of the maps.
     card
-        The model card: data recipe, seeds, version, measured scores, calibration.
+        Model card: recipe of the training data, seeds, version, scores, calibration.
+
+    Examples
+    --------
+    >>> from adatom.learning.weights import load_shipped
+    >>> ensemble = load_shipped("graphene")
+    >>> ensemble.members, ensemble.species, ensemble.with_members([0, 7]).members
+    (10, ('C', 'Si'), 2)
     """
 
     networks: tuple[Network, ...]
@@ -47,7 +55,7 @@ class Ensemble:
     )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Send to other processes what they cannot make themselves."""
+        """Send everything but the fused copies to other processes."""
         return Ensemble, (self.networks, self.classes, self.working, self.card)
 
     @property
@@ -62,16 +70,21 @@ class Ensemble:
 
     @property
     def spot_A(self) -> float:
-        """Width of the spot that stands for one atom in the maps, Å."""
-        return float(self.card.get("training", {}).get("target_sigma_A", 0.25))
+        """Gaussian width of the spot of one atom in the maps, Å."""
+        return float(self.card.get("training", {}).get("target_sigma_A", _SPOT_A))
 
     def with_members(self, keep: Sequence[int]) -> Ensemble:
-        """Give an ensemble of some members, numbered through all networks, in their order.
+        """Give an ensemble of some members.
+
+        Parameters
+        ----------
+        keep
+            Numbers of the members, counted through all networks.
 
         Raises
         ------
         ValueError
-            If none is kept, or one that there is not.
+            If `keep` is empty or names a member that does not exist.
         """
         if not len(keep) or min(keep) < 0 or max(keep) >= self.members:
             raise ValueError(f"expected some of members 0 to {self.members - 1}, got {list(keep)}")
@@ -84,17 +97,17 @@ class Ensemble:
         return Ensemble(tuple(networks), self.classes, self.working, self.card)
 
     def blended(self, other: Ensemble, share: float) -> Ensemble:
-        """Give the weighted mean of the weights of this ensemble and one tuned from it.
+        """Average the network weights of this ensemble and of one that was trained further.
 
-        What tuning gained mostly stays, and what it forgot mostly comes back (Wortsman et al.,
-        CVPR 2022, 7959).
+        The average keeps most of the gain on new data and most of the performance on the old data
+        (Wortsman et al., CVPR 2022, 7959).
 
         Parameters
         ----------
         other
-            Of the same networks, trained on.
+            Ensemble of the same networks after further training.
         share
-            Its weight, 0 to 1.
+            Weight of `other` in the average, 0 to 1.
         """
         networks = []
         for own, new in zip(self.networks, other.networks, strict=True):
@@ -108,7 +121,7 @@ class Ensemble:
         return Ensemble(tuple(networks), self.classes, self.working, self.card)
 
     def fused_networks(self, device: torch.device) -> tuple[Network, ...]:
-        """Give the networks as they run fastest: normalisation folded in, channels last."""
+        """Give copies for fast prediction: batch normalisation folded in, channels last."""
         if device not in self._fused:
             copies = [fused(deepcopy(network).eval()).to(device) for network in self.networks]
             for copy in copies:
@@ -117,7 +130,7 @@ class Ensemble:
         return self._fused[device]
 
     def fingerprint(self) -> str:
-        """Hash of weights, calibration and novelty: part of the key of each step that uses them."""
+        """Hash the weights and the calibration; part of the ledger key of steps that use them."""
         parts = [t.numpy() for n in self.networks for t in n.state_dict().values()]
         return content_hash(
             *parts,
@@ -135,9 +148,9 @@ def save(ensemble: Ensemble, path: Path) -> None:
     Parameters
     ----------
     ensemble
-        What to write.
+        Ensemble to write.
     path
-        A ``.safetensors`` file; its directory is made.
+        ``.safetensors`` file; its directory is made.
     """
     tensors = {
         f"{i}.{name}": (t.half() if t.is_floating_point() else t).contiguous()
@@ -165,12 +178,12 @@ def load(path: Path) -> Ensemble:
     Parameters
     ----------
     path
-        A ``.safetensors`` file that `save` wrote, with its card beside it.
+        ``.safetensors`` file that `save` wrote, with its card beside it.
 
     Raises
     ------
     BadInput
-        If a file is missing, is no safetensors file, or the card does not fit it.
+        If a file is missing or broken, or if weights and card do not fit.
     """
     todo = "Name a .safetensors file made by `adatom train`, with its .json card beside it."
     try:
@@ -185,16 +198,18 @@ def load(path: Path) -> Ensemble:
             got=str(error),
             todo=todo,
         ) from error
-    return Ensemble(networks, card.classes, Calibration(card.working_pixel_size_A), _kept(card))
+    return Ensemble(
+        networks, card.classes, Calibration(card.working_pixel_size_A), _own_fields(card)
+    )
 
 
-def _kept(card: _Card) -> dict[str, Any]:
-    """What the card says beyond its shape, which `save` writes anew."""
+def _own_fields(card: _Card) -> dict[str, Any]:
+    """Give the fields of the card that `save` does not write from the networks."""
     return {k: v for k, v in (card.model_extra or {}).items() if k != "members"}
 
 
 class _Card(BaseModel):
-    """What a card must say; the rest of it is kept as it is."""
+    """Required fields of a card; all others are kept."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -206,26 +221,26 @@ class _Card(BaseModel):
 
 
 def _networks(card: _Card, tensors: dict[str, torch.Tensor]) -> tuple[Network, ...]:
-    """Build the networks; ValueError or RuntimeError where card and tensors don't fit."""
-    left = dict(tensors)
-    networks = tuple(_network(card, number, left) for number in range(len(card.heads)))
-    if left:
-        raise ValueError(f"tensors beyond the card's {len(card.heads)} networks: {min(left)}")
+    """Build the networks; ValueError or RuntimeError if card and tensors do not fit."""
+    rest = dict(tensors)
+    networks = tuple(_network(card, number, rest) for number in range(len(card.heads)))
+    if rest:
+        raise ValueError(f"tensors beyond the card's {len(card.heads)} networks: {min(rest)}")
     return networks
 
 
 def _network(card: _Card, number: int, tensors: dict[str, torch.Tensor]) -> Network:
-    """Build one network and take its tensors out of `tensors`; ValueError where they don't fit."""
+    """Build one network and remove its tensors from `tensors`; ValueError if they do not fit."""
     prefix = f"{number}."
     own = [name for name in tensors if name.startswith(prefix)]
     state = {name.removeprefix(prefix): tensors.pop(name) for name in own}
     state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     network = Network(len(card.classes), card.width, card.heads[number])
-    found = network.load_state_dict(state, strict=False)  # RuntimeError where shapes differ
-    lost = [k for k in found.missing_keys if not k.endswith("num_batches_tracked")]
-    if lost or found.unexpected_keys:
+    found = network.load_state_dict(state, strict=False)  # RuntimeError if shapes differ
+    missing = [k for k in found.missing_keys if not k.endswith("num_batches_tracked")]
+    if missing or found.unexpected_keys:
         raise ValueError(
-            f"network {number} without {lost[:3]} and with {found.unexpected_keys[:3]}"
+            f"network {number} without {missing[:3]} and with {found.unexpected_keys[:3]}"
         )
     return network.eval()
 
@@ -238,16 +253,16 @@ def load_for(
     Parameters
     ----------
     material
-        What the frames show.
+        Material that the frames show.
     path
-        The ensemble's ``.safetensors``; by default the one that ships for the material.
+        ``.safetensors`` file; by default the ensemble that ships for the material.
     called
-        How ``adatom train`` is told of the material; by default by its name.
+        Argument that names the material for ``adatom train``; by default its name.
 
     Raises
     ------
     BadInput
-        If none ships for the material, or the networks see other species.
+        If none ships for the material, or if the ensemble was trained for other species.
     """
     called = called or material.name
     ensemble = load_shipped(material.name, called=called) if path is None else load(path)
@@ -267,14 +282,14 @@ def load_shipped(material: str, *, called: str | None = None) -> Ensemble:
     Parameters
     ----------
     material
-        Its name.
+        Name of the material.
     called
-        How ``adatom train`` is told of the material; by default by its name.
+        Argument that names the material for ``adatom train``; by default its name.
 
     Raises
     ------
     BadInput
-        If none ships for it.
+        If none ships for the material.
     """
     path = SHIPPED / f"{material}.safetensors"
     if not path.exists():

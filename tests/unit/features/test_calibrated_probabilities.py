@@ -14,12 +14,13 @@ from adatom.features.calibration.calibrator import (
 )
 from adatom.features.calibration.occupancy import class_features, fit_exists, state_features
 from adatom.features.candidates.locate import Candidates, locate
-from adatom.features.find import FindOptions, _p_classes, find_candidates
+from adatom.features.find import FindOptions, find_candidates
 from adatom.features.refinement.fit import Optics, RefineOptions
 from adatom.features.refinement.image_model import Probe
 from adatom.features.refinement.noise import Noise
 from adatom.features.refinement.refine import Refined
 from adatom.features.scaled_lengths import material_in_units
+from adatom.features.sublattices import ordered
 from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.synthesize import random_labelled
 from adatom.learning import weights
@@ -95,6 +96,11 @@ def refined_of(candidates, amplitude, *, shift=(0.0, 0.0), sigma=0.02):
     )  # fmt: skip
 
 
+def p_impurity(calibrator, sites, refined):
+    """Probability of any class but the host, shape (site,)."""
+    return 1.0 - calibrator.p_classes(sites, refined)[:, 0]
+
+
 @pytest.mark.parametrize("which", ["shipped", "fitted"])
 def test_probabilities_are_probabilities_and_rise_with_the_evidence(which, request):
     calibrator: Calibrator = request.getfixturevalue(which)
@@ -105,13 +111,13 @@ def test_probabilities_are_probabilities_and_rise_with_the_evidence(which, reque
     assert p[0] < 0.2 < 0.9 < p[-1]
     assert (np.diff(p) > -0.01).all()
     two = candidates_of(ones, rising)
-    p = calibrator.p_foreign(two, refined_of(two, ones))
+    p = p_impurity(calibrator, two, refined_of(two, ones))
     assert 0 <= p.min() <= p.max() <= 1
     assert (np.diff(p) >= 0).all()
     assert p[0] < 0.01
     assert p[-1] > 10 * p[0]
     three = candidates_of(ones, 0.5 * ones)
-    bright = calibrator.p_foreign(three, refined_of(three, np.geomspace(0.5, 4.0, 50)))
+    bright = p_impurity(calibrator, three, refined_of(three, np.geomspace(0.5, 4.0, 50)))
     assert bright[-1] > bright[0]
     four = candidates_of(1 - rising, vacant=rising)
     p = calibrator.p_states(four, refined_of(four, 1 - rising))[1]
@@ -123,7 +129,7 @@ def test_probabilities_are_probabilities_and_rise_with_the_evidence(which, reque
     assert max(a + b for a, b in zip(*both, strict=True)) <= 1 + 1e-12
 
 
-def test_probabilities_are_what_they_say(observations, fitted):
+def test_probabilities_agree_with_the_shares_that_are_true(observations, fitted):
     p, right = [], []
     for o in observations:
         keep = inner(o.truth.frame, o.candidates.xy)
@@ -136,7 +142,7 @@ def test_probabilities_are_what_they_say(observations, fitted):
     assert np.median(p[~right]) < 0.3
 
 
-def test_sure_atoms_are_as_sure_as_they_are_right(observations, shipped):
+def test_most_atoms_of_a_clear_frame_are_almost_certain(observations, shipped):
     """A hundred atoms of a supercell are drawn: 0.998 each, and every fifth draw lacks one."""
     seen = observations[-1]  # the most counts
     keep = inner(seen.truth.frame, seen.candidates.xy, 1.5)
@@ -146,7 +152,7 @@ def test_sure_atoms_are_as_sure_as_they_are_right(observations, shipped):
     assert np.median(1 - p) < 3e-4
 
 
-def test_existence_is_bent_to_the_share_that_is_true():
+def test_existence_is_recalibrated_to_the_share_that_is_true():
     """Where the model says one in a hundred errs and none does, the table says so."""
     rng = np.random.default_rng(3)
     x = np.stack([np.ones(4000), np.repeat([4.6, -4.6], 2000)], axis=1)
@@ -158,10 +164,10 @@ def test_existence_is_bent_to_the_share_that_is_true():
     assert said[1] == pytest.approx(0.2, abs=0.08)
 
 
-def test_without_foreign_species_all_are_alike(fitted):
+def test_without_impurity_classes_all_sites_are_alike(fitted):
     only = candidates_of(np.linspace(0.2, 1.0, 9))
     only = replace(only, mass=only.mass[:, [0, 2]])
-    assert np.ptp(fitted.p_foreign(only, refined_of(only, np.ones(9)))) == 0
+    assert np.ptp(p_impurity(fitted, only, refined_of(only, np.ones(9)))) == 0
 
 
 def sites_of_classes(species, rng, *, brightness=(3.0, 2.0, 1.0)):
@@ -193,7 +199,6 @@ def test_each_of_several_classes_is_told_from_the_others():
     p = calibrator.p_classes(sites, refined)
     assert p.shape == (180, 3)
     np.testing.assert_allclose(p.sum(axis=1), 1.0)
-    np.testing.assert_allclose(calibrator.p_foreign(sites, refined), 1.0 - p[:, 0], atol=1e-12)
     assert (np.argmax(p, axis=1) == species).mean() > 0.9
     assert Calibrator.model_validate_json(calibrator.model_dump_json()) == calibrator
 
@@ -209,13 +214,13 @@ def test_a_class_that_no_sample_has_is_improbable():
     assert np.argmax(p, axis=1).max() == 0
 
 
-def test_with_one_foreign_class_its_row_is_a_logistic_model(shipped):
+def test_one_impurity_class_is_a_logistic_model(shipped):
     sites = candidates_of(np.ones(20), np.linspace(0.0, 1.0, 20))
     refined = refined_of(sites, np.linspace(0.5, 4.0, 20))
     (row,) = shipped.foreign
     logits = class_features(sites, refined) @ np.array(row)
     p = 1 / (1 + np.exp(-logits))
-    np.testing.assert_allclose(shipped.p_foreign(sites, refined), p, atol=1e-12)
+    np.testing.assert_allclose(p_impurity(shipped, sites, refined), p, atol=1e-12)
 
 
 def test_an_atom_is_compared_with_its_own_class():
@@ -251,7 +256,7 @@ def test_a_dim_atom_says_more_where_the_others_are_alike():
     assert none[:-2] == pytest.approx(-5.0, abs=0.1)
 
 
-def test_where_counts_are_few_both_voices_are_heard_in_their_own_measure():
+def test_at_few_counts_networks_and_counts_have_their_own_weights():
     amplitude = np.array([1.0, 0.9, 1.1, 1.0, 0.2, 1.0, 1.05, 0.95, 1.0, 1.0])
     c = candidates_of(np.linspace(0.2, 0.9, 10), vacant=0.3)
     r = refined_of(c, amplitude)
@@ -305,23 +310,21 @@ def test_sites_of_a_coarser_map_are_found_at_its_own_scale():
     np.testing.assert_allclose(coarse.scatter, 4 * fine.scatter)
 
 
-def test_find_names_columns_by_what_the_lattice_says_as_far_as_the_calibration_asks(fitted):
+def test_the_lattice_order_names_columns_that_the_networks_confuse(fitted):
     material = load_material("CdTe")
     alike = material_in_units(material, material.scale)
     k = np.arange(-8, 9)
     cells = np.stack(np.meshgrid(k, k, indexing="ij"), axis=-1).reshape(-1, 2)
     xy = np.concatenate([(cells + b) @ alike.cell() for b in alike.basis])
-    te = np.repeat([1.0, 0.0], len(cells))  # of the networks' opinion a little, and much noise
+    te = np.repeat([1.0, 0.0], len(cells))  # the networks' evidence is weak and noisy
     foreign = np.clip(
         0.45 - 0.1 * te + np.random.default_rng(0).normal(0, 0.1, len(te)), 0.05, 0.95
     )
     sites = replace(candidates_of(np.full(len(xy), 0.95), foreign), xy=xy)
     refined = refined_of(sites, np.ones(len(xy)))
-    p_exists = np.full(len(xy), 0.99)
     right = []
     for order in ((1.0, 0.0), (0.5, 20.0)):
-        calibrator = fitted.model_copy(update={"order": order})
-        p = _p_classes(sites, refined, p_exists, material, calibrator)
+        p = ordered(sites.xy, fitted.p_classes(sites, refined), alike, order)
         element, p = np.array(material.species)[p.argmax(axis=1)], p.max(axis=1)
         right.append(np.mean((element == "Te") == (te > 0)))
         assert 0 <= p.min() <= p.max() <= 1

@@ -1,5 +1,6 @@
-"""Networks run where the user says. Without a GPU, torch's `meta` device shows what strays."""
+"""Networks run on the chosen device; torch's `meta` device reveals tensors on any other."""
 
+import pickle
 from copy import deepcopy
 
 import numpy as np
@@ -10,9 +11,9 @@ from adatom.core import Calibration, Frame
 from adatom.errors import BadInput
 from adatom.learning import weights
 from adatom.learning.device import VARIABLE, chosen_device, describe_device
-from adatom.learning.ensemble import _members, predict
+from adatom.learning.ensemble import member_probabilities, predict
 from adatom.learning.network import Network
-from adatom.learning.train import _loss
+from adatom.learning.train import batch_loss
 
 META = torch.device("meta")
 
@@ -41,7 +42,7 @@ def test_maps_are_made_on_the_device_of_the_image():
     x = torch.empty(1, 1, 96, 64, device=META)
     networks = ensemble.fused_networks(META)
     assert {t.device for n in networks for t in (*n.parameters(), *n.buffers())} == {META}
-    maps = _members(networks, x)
+    maps = member_probabilities(networks, x)
     assert maps.device == META
     assert maps.shape == (ensemble.members, 3, 96, 64)
 
@@ -49,19 +50,20 @@ def test_maps_are_made_on_the_device_of_the_image():
 def test_the_loss_and_its_gradients_are_on_the_device_of_the_batch():
     network = Network(3, 32, 5).to(META).train()
     x, y = torch.empty(2, 1, 64, 64, device=META), torch.empty(2, 1, 3, 64, 64, device=META)
-    counted = torch.empty(2, 64, 64, device=META)
-    loss = _loss(network, x, y, counted)
+    pixel_weight = torch.empty(2, 64, 64, device=META)
+    loss = batch_loss(network, x, y, pixel_weight)
     loss.backward()
     assert loss.device == META
     assert all(p.grad is not None and p.grad.device == META for p in network.parameters())
     with pytest.raises(RuntimeError, match="device"):
-        _loss(network, x, y, torch.ones(2, 64, 64))
+        batch_loss(network, x, y, torch.ones(2, 64, 64))
 
 
-def test_another_process_gets_no_copies_that_run_here():
+def test_an_ensemble_is_sent_to_processes_without_its_fused_copies():
     ensemble = weights.load_shipped("graphene")
-    ensemble.fused_networks(META)
-    sent = deepcopy(ensemble)  # by the same way as to a process
-    assert not sent._fused
+    size = len(pickle.dumps(ensemble))
+    ensemble.fused_networks(torch.device("cpu"))
+    assert len(pickle.dumps(ensemble)) == size
+    sent = deepcopy(ensemble)  # by the same protocol
     assert sent.fingerprint() == ensemble.fingerprint()
     assert sent.members == ensemble.members

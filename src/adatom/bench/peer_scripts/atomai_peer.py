@@ -4,21 +4,21 @@
 # ///
 """AtomAI's deep ensemble on a directory of frames, for `adatom bench find --peers`.
 
-A script of its own, run by the interpreter of another environment: adatom is not importable here.
-AtomAI is used as its documentation recommends: `EnsembleTrainer` with the U-Net, members trained
-from scratch, `EnsemblePredictor`, and its `Locator` on the mean map. Where its conventions would
-cost it atoms that it did find, they are turned into ours:
+The script runs in another Python environment, where adatom is not installed. AtomAI is
+used as its documentation recommends: `EnsembleTrainer` with the U-Net, members trained from
+scratch, `EnsemblePredictor`, and its `Locator` on the mean map. Its conventions are converted
+where they would lose atoms that it found:
 
 - Each frame is scaled to 0..1 on its own; AtomAI scales a whole stack by its brightest pixel.
-- Frames are reflected at the bottom and the right to sides that are multiples of 8, and the map
-  is cut back to the frame.
-- `Locator` gives (row, column) and by default drops what is within 5 pixels of an edge: here x is
-  the column and nothing is dropped.
-- The label discs are drawn here, about the exact positions: AtomAI's own mask makers shift by a
+- Frames are reflected at the bottom and the right to sides that are multiples of 8; the map is
+  cropped to the frame.
+- `Locator` gives (row, column) and by default drops atoms within 5 pixels of an edge. Here x is the
+  column, and no atom is dropped.
+- The label discs are drawn here around the exact positions; AtomAI's own functions shift them by a
   pixel.
-- `ensemble_locate` keeps only atoms seen at least ten times, so none of fewer than ten members.
-  Here sigma is the same statistic, the scatter of the members' own `Locator` positions, about
-  the atoms of the mean map; null where fewer than two members saw the atom.
+- `ensemble_locate` keeps only atoms that were found at least ten times, so none of fewer than ten
+  members. Here sigma is the same statistic, the scatter of the members' `Locator` positions, around
+  the atoms of the mean map; null if fewer than two members found the atom.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
-# Every finder is timed on one core; this must be said before numpy is imported.
+# Every tool is timed on one core; the variables must be set before numpy is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
@@ -49,13 +49,13 @@ from scipy.spatial import cKDTree
 Array = NDArray[Any]
 
 ELEMENTS = ("C", "Si")
-BACKGROUND = len(ELEMENTS)  # AtomAI takes the last class for the background
+BACKGROUND = len(ELEMENTS)  # AtomAI uses the last class for the background
 CLASSES = len(ELEMENTS) + 1
 DISC_A = 0.4  # radius of a label: discs of neighbours 1.42 Å apart do not touch
-CROP = 256
-CROPS = 256  # different training crops, at most
-SAME_ATOM_A = 0.5
-WEIGHTS = "ensemble.pt"
+CROP = 256  # edge of a training crop, pixels
+CROPS = 256  # largest number of different training crops
+SAME_ATOM_A = 0.5  # largest distance between the positions of one atom by two members, Å
+WEIGHTS = "ensemble.pt"  # files of the kept ensemble
 ABOUT = "ensemble.json"
 
 
@@ -93,11 +93,11 @@ def main() -> None:
 
 
 def import_atomai() -> tuple[Any, Any]:
-    """Import torch and AtomAI, with an empty torchvision in place of the real one.
+    """Import torch and AtomAI, with an empty torchvision instead of the real one.
 
-    AtomAI asks torchvision only for backbones and picture grids that are not used here, and a
-    torchvision that does not match torch fails to import. Modules are named at run time because
-    they belong to another environment than adatom's.
+    AtomAI imports torchvision only for backbones and image grids that are not used here, and a
+    torchvision that does not match torch fails to import. The modules are imported at run time
+    because they are not installed in adatom's environment.
     """
     for name, members in {
         "torchvision": (),
@@ -119,11 +119,11 @@ def import_atomai() -> tuple[Any, Any]:
 def ensemble_of(
     args: argparse.Namespace, torch: Any, atomai: Any
 ) -> tuple[dict[int, Any], dict[str, Any]]:
-    """Read the ensemble that ``--model`` holds, or train one and leave it there.
+    """Read the ensemble in ``--model``, or train one and save it there.
 
     Returns
     -------
-    Weights of every member, and the time and the steps that they took.
+    Weights of every member, and the time and the number of steps of their training.
     """
     if args.model is not None and (args.model / ABOUT).exists():
         about = json.loads((args.model / ABOUT).read_text(encoding="utf-8"))
@@ -153,7 +153,7 @@ def ensemble_of(
 def training_crops(
     frames: list[tuple[Array, float, Array | None]], steps: int, batch: int
 ) -> tuple[Array, Array]:
-    """Cut crops at random, turned and mirrored at random; every second one about an Si, if any.
+    """Make random crops, rotated and mirrored at random; every second one contains an Si atom.
 
     Returns
     -------
@@ -218,7 +218,7 @@ def train(images: Array, labels: Array, args: argparse.Namespace, atomai: Any) -
             filename=str(Path(scratch) / "member"),
         )
         held = args.batch
-        # AtomAI looks at a test loss after every step and does nothing with it: a corner will do.
+        # AtomAI computes a test loss after every step but does not use it: a small set is enough.
         test = (slice(-held, None), slice(64), slice(64))
         _, weights = trainer.train_ensemble_from_scratch(
             images[:-held], labels[:-held], images[test], labels[test], n_models=args.members
@@ -261,7 +261,7 @@ def find(image: Array, px: float, predictor: Any, atomai: Any) -> dict[str, Any]
 
 
 def scatter(atoms: Array, members: list[Array], radius: float) -> Array:
-    """Spread of the members' positions about each atom, per axis; nan for fewer than two."""
+    """Scatter of the members' positions around each atom, per axis; NaN for fewer than two."""
     near = np.full((len(members), len(atoms), 2), np.nan)
     for i, found in enumerate(members):
         if len(found) and len(atoms):
@@ -296,7 +296,7 @@ def read_frames(folder: Path) -> list[tuple[Array, float, Array | None]]:
 
 
 def quiet() -> contextlib.redirect_stdout[io.StringIO]:
-    """Keep the progress that the peer prints away from our output."""
+    """Discard the progress output of the tool."""
     return contextlib.redirect_stdout(io.StringIO())
 
 

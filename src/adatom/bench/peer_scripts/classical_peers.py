@@ -4,11 +4,11 @@
 # ///
 """Atomap, trackpy and scikit-image's LoG on a directory of frames, for `adatom bench find --peers`.
 
-A script of its own, run by the interpreter of another environment: adatom is not importable here.
-No labels are used. Lengths in Å, chosen once for graphene, and the pixel size give each tool what
-it must be told; one rule decides, for all three, which of their candidates are atoms (`strong`).
-They know no elements, so another rule names the Si for all three (`elements`). Frames are
-reflected at the edges for the tools that drop what is near one.
+The script runs in another Python environment, where adatom is not installed. No labels are used.
+The parameters of each tool follow from lengths in Å, chosen once for graphene, and the pixel size.
+One rule decides for all three tools which candidates are atoms (`strong`). The tools know no
+elements, so a second rule names the Si for all three (`elements`). Frames are reflected at the
+edges for tools that drop atoms near an edge.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-# Every finder is timed on one core; this must be said before numpy is imported.
+# Every tool is timed on one core; the variables must be set before numpy is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
@@ -42,18 +42,18 @@ Locate = Callable[
     [Array, Array, float], Found
 ]  # of the raw frame, the flattened one, the Å of a px
 
-SMOOTH_A = 0.3  # a little less than a probe
-HOLLOW_A = 3.0  # wider than a hexagon, so that every window holds a hollow
-PEAKS_APART_A = 0.4  # along rows and columns, where strained neighbours come this close
-SPOTS_APART_A = 0.8
-DIAMETER_A = 1.3  # of a spot for trackpy
-BLOB_SIGMA_A = (0.4, 0.6)  # from 0.3 on, noise makes blobs at low doses
-ATOM_SHARE = 0.5
-SEEN = 6.0
-SI_CONTRAST = 2.0
-FIT_SECONDS = 30.0
-FIT_TRIAL = 20
-FEW = 10
+SMOOTH_A = 0.3  # Gaussian width of the smoothing, Å; a little less than a probe
+HOLLOW_A = 3.0  # window of the background, Å; wider than a hexagon, so that it contains a hollow
+PEAKS_APART_A = 0.4  # smallest distance along rows and columns, Å, also of strained neighbours
+SPOTS_APART_A = 0.8  # smallest distance of atoms for trackpy, Å; a bond is 1.42 Å
+DIAMETER_A = 1.3  # diameter of an atom for trackpy, Å
+BLOB_SIGMA_A = (0.4, 0.6)  # widths of the LoG, Å; at 0.3 noise makes blobs at low doses
+ATOM_SHARE = 0.5  # an atom has more than this share of the third quartile, see `strong`
+SEEN = 6.0  # standard deviations of the noise; lower heights are noise only, see `strong`
+SI_CONTRAST = 2.0  # height of Si over that of C; between 1 and the true ratio of about 4
+FIT_SECONDS = 30.0  # time limit for Atomap's fit of one frame, s
+FIT_TRIAL = 20  # atoms after which the time of the fit is estimated
+FEW = 10  # Atomap's lists of neighbours need more atoms than this
 
 
 def main() -> None:
@@ -112,7 +112,7 @@ def find(image: Array, px: float, locate: Locate) -> dict[str, Any]:
 
 
 def flattened(image: Array, px: float) -> Array:
-    """Smooth the frame and take off the level of the hollows around."""
+    """Smooth the frame and subtract the background, which is that of the hollows."""
     smooth = ndimage.gaussian_filter(image.astype(np.float64), SMOOTH_A / px)
     hollow = ndimage.minimum_filter(smooth, size=max(3, round(HOLLOW_A / px)))
     level = ndimage.gaussian_filter(hollow, HOLLOW_A / 2 / px)
@@ -123,9 +123,9 @@ def flattened(image: Array, px: float) -> Array:
 def strong(values: Array, heights: Array, noise: float) -> Array:
     """Decide which candidates are atoms: those above half the third quartile of `values`.
 
-    Most candidates are C atoms, so the third quartile is that of a C atom at any dose, and what
-    noise makes lies under half of it. Where the third quartile of the heights is not six times
-    the noise of a smoothed pixel, there is nothing but noise, and no candidate is an atom.
+    Most candidates are C atoms, so the third quartile is the value of a C atom at any dose; noise
+    peaks are below half of it. If the third quartile of the heights is less than six times the
+    noise of a smoothed pixel, the frame contains only noise, and no candidate is an atom.
     """
     if not len(values) or np.quantile(heights, 0.75) < SEEN * noise:
         return np.zeros(len(values), dtype=bool)
@@ -141,7 +141,7 @@ def noise_of(image: Array, px: float) -> float:
 
 
 def elements(xy: Array, flat: Array) -> list[str]:
-    """Call Si what is more than twice as high as the median atom."""
+    """Name every atom Si that is more than twice as high as the median atom."""
     if not len(xy):
         return []
     heights = at(flat, xy)
@@ -150,7 +150,7 @@ def elements(xy: Array, flat: Array) -> list[str]:
 
 
 def inside(xy: Array, shape: tuple[int, ...]) -> Array:
-    """Say which positions lie on a pixel of the frame."""
+    """Tell which positions lie on a pixel of the frame."""
     out: Array = np.all((xy >= -0.5) & (xy < (shape[1] - 0.5, shape[0] - 0.5)), axis=1)
     return out
 
@@ -162,7 +162,7 @@ def at(image: Array, xy: Array) -> Array:
 
 
 def make_atomap() -> Locate:
-    """Atomap as its guide has it: peaks, centre of mass, then a 2-D Gaussian for each atom."""
+    """Atomap as in its guide: peaks, centre of mass, then a 2-D Gaussian for each atom."""
     api = importlib.import_module("atomap.api")  # its parts import each other: this comes first
     finding = importlib.import_module("atomap.atom_finding_refining")
     hyperspy = importlib.import_module("hyperspy.api")
@@ -195,7 +195,7 @@ def make_atomap() -> Locate:
 
 
 def fit_gaussians(lattice: Any, image: Array) -> bool:
-    """Refine by Atomap's 2-D Gaussians; give up as soon as it is seen to take too long."""
+    """Refine by Atomap's 2-D Gaussians; False if the estimated time exceeds the limit."""
     began = time.perf_counter()
     atoms = lattice.atom_list
     for i, atom in enumerate(atoms):
@@ -246,7 +246,7 @@ def make_log() -> Locate:
 
 
 def parabola(image: Array, xy: Array) -> Array:
-    """Move whole pixels to the top of the parabola through their neighbours."""
+    """Refine pixel positions to the maximum of the parabola through their neighbours."""
     rows, cols = image.shape
     x = np.clip(xy[:, 0].astype(int), 1, cols - 2)
     y = np.clip(xy[:, 1].astype(int), 1, rows - 2)
@@ -269,7 +269,7 @@ def read_frames(folder: Path) -> list[tuple[Array, float]]:
 
 
 def quiet() -> contextlib.redirect_stdout[io.StringIO]:
-    """Keep the progress that the peers print away from our output."""
+    """Discard the progress output of the tools."""
     return contextlib.redirect_stdout(io.StringIO())
 
 
