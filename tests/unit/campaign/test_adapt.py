@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from adatom.analysis.frame import analyse_frame
 from adatom.campaign import adapt as adaptation
-from adatom.campaign.adapt import is_far
+from adatom.campaign.adapt import needs_adaptation
 from adatom.campaign.config import parse_config
 from adatom.campaign.pipeline import run_campaign
 from adatom.cli import main as cli
@@ -86,7 +86,7 @@ def once(monkeypatch):
         return wrapped
 
     monkeypatch.setattr(adaptation, "adapt", counted("adapt", adapt))
-    monkeypatch.setattr(adaptation, "is_far", counted("look", is_far))
+    monkeypatch.setattr(adaptation, "needs_adaptation", counted("look", needs_adaptation))
     return seen
 
 
@@ -231,9 +231,9 @@ def test_far_means_most_of_the_frames(square):
     ensemble = weights.load_shipped("graphene")
     shown = [Frame(d, Calibration(PIXEL_A)) for d in (square, *simulated_movie(2))]
     far, *near = (analyse_frame(frame, ensemble, GRAPHENE) for frame in shown)
-    assert is_far([far])
-    assert not is_far(near)
-    assert not is_far([*near, far])
+    assert needs_adaptation([far])
+    assert not needs_adaptation(near)
+    assert not needs_adaptation([*near, far])
 
 
 def test_noise_is_far_and_told_of_though_its_description_is_like_training(tmp_path):
@@ -242,7 +242,7 @@ def test_noise_is_far_and_told_of_though_its_description_is_like_training(tmp_pa
     frame = Frame(noise, Calibration(0.12))
     result = analyse_frame(frame, ensemble, GRAPHENE)
     assert not result.flags.is_out_of_distribution
-    assert is_far([result])
+    assert needs_adaptation([result])
     table = {"input": {"paths": (str(saved(tmp_path, noise[None])),), "pixel_size_A": 0.12},
              "adapt": "never"}  # fmt: skip
     done = run_campaign(parse_config(table, "test"), tmp_path / "out", only_find=True)

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 import adatom as ad
 from adatom.cli import main as cli
-from adatom.cli.options import SETTINGS, config_of, told_in_options
+from adatom.cli.options import SETTINGS, config_of, error_with_options
 from adatom.core import atoms, defects
 from adatom.errors import BadInput, StepFailed
 from adatom.simulation import Status, engine_status
@@ -158,7 +158,7 @@ def test_messages_name_options_on_the_command_line_and_arguments_in_python(tmp_p
     np.save(tmp_path / "a.npy", simulated_movie(1))
     with pytest.raises(BadInput, match="`pixel_size_A`") as refused:
         ad.find(tmp_path / "a.npy")
-    todo = told_in_options(refused.value)["to do"]
+    todo = error_with_options(refused.value)["to do"]
     assert "--pixel-size" in todo
     assert "pixel_size_A" not in todo
     with pytest.raises(BadInput, match="`material` grafene"):

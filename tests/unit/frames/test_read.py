@@ -773,11 +773,11 @@ def test_real_labels_lie_on_bright_spots(shared_data):
 def test_real_ser_frames_read_alone_as_the_reader_gives_them(shared_data):
     from rsciio.tia import file_reader
 
-    from adatom.frames.readers.vendor import _ser_loader
+    from adatom.frames.readers.vendor import ser_frame_loader
 
     path = shared_data / V / "SrTiO3_tia.ser"
     whole = file_reader(str(path))[0]["data"]
-    assert np.array_equal(_ser_loader(path, whole.dtype)(0), whole)
+    assert np.array_equal(ser_frame_loader(path, whole.dtype)(0), whole)
 
 
 @pytest.mark.realdata
@@ -829,7 +829,7 @@ def test_frames_that_are_kept_are_read_once_and_the_rest_each_time():
         return np.random.default_rng(i).random((32, 32)).astype(np.float32)
 
     movie = Movie(load, 3, (32, 32), Calibration(0.1), "made", "made")
-    kept = movie.kept(2 * 32 * 32 * 4)  # room for two
+    kept = movie.cached(2 * 32 * 32 * 4)  # room for two
     for _ in range(3):
         for i, frame in enumerate(kept):
             np.testing.assert_array_equal(frame.data, movie.load(i))
