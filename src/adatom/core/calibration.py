@@ -97,12 +97,6 @@ class Affine:
         """Undistorted positions (N, 2) in Å."""
         return np.asarray(xy, dtype=np.float64) @ self.array().T
 
-    def apply_covariance(self, cov: FloatArray) -> FloatArray:
-        """Covariances (N, 2, 2) in Å² after the map: ``M C Mᵀ``."""
-        m = self.array()
-        out: FloatArray = np.einsum("ij,njk,lk->nil", m, np.asarray(cov, dtype=np.float64), m)
-        return out
-
     def invert(self, xy: FloatArray) -> FloatArray:
         """Measured positions (N, 2) in Å of undistorted ones."""
         return np.asarray(xy, dtype=np.float64) @ np.linalg.inv(self.array()).T

@@ -49,16 +49,6 @@ def test_affine_and_its_inverse(entries, point):
     np.testing.assert_allclose(affine.invert(affine.apply(xy)), xy, atol=1e-8)
 
 
-def test_affine_carries_covariances_as_it_carries_points():
-    rng = np.random.default_rng(0)
-    cov = np.array([[0.04, 0.03], [0.03, 0.09]])
-    affine = Affine(((1.1, 0.2), (-0.1, 0.9)))
-    cloud = rng.multivariate_normal((0, 0), cov, 200_000)
-    np.testing.assert_allclose(
-        affine.apply_covariance(cov[None])[0], np.cov(affine.apply(cloud).T), rtol=0.02
-    )
-
-
 def test_strain_says_the_principal_stretches():
     c, s = np.cos(0.7), np.sin(0.7)
     turn = np.array([[c, -s], [s, c]])
