@@ -49,7 +49,7 @@ from adatom.instrument import TwinOptions
 from adatom.materials.library import load_material
 from adatom.parallel.processes import cores, local_processes
 from adatom.simulation import DynamicsOptions, RelaxOptions, dynamics, relax
-from adatom.structures import SupercellOptions, build_supercell, draw_structures
+from adatom.structures import SupercellOptions, build_supercell, sample_structures
 from adatom.training.adapt.options import AdaptOptions
 from adatom.training.adapt.rounds import Adapted
 from adatom.training.adapt.rounds import adapt as adapt_ensemble
@@ -357,7 +357,7 @@ def supercells(
     }
     rng = np.random.default_rng(checked_seed(seed))
     likeliest = build_supercell(own, lattice, extent, **common)
-    return [likeliest, *draw_structures(own, lattice, extent, count=draws, rng=rng, **common)]
+    return [likeliest, *sample_structures(own, lattice, extent, count=draws, rng=rng, **common)]
 
 
 def simulate(

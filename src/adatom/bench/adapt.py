@@ -26,8 +26,8 @@ from adatom.learning.weights import Ensemble
 from adatom.parallel.processes import cores
 from adatom.training.adapt.options import AdaptOptions
 from adatom.training.adapt.pseudo_labels import LabelChange, compare_labels, label_frame
-from adatom.training.adapt.rounds import Adapted, adapt, tune_on
-from adatom.training.scores import Tally, answer_of
+from adatom.training.adapt.rounds import Adapted, adapt, train_for
+from adatom.training.scores import Tally, result_of
 
 _SEED = 61_000_000
 _PIXELS = 256
@@ -152,10 +152,10 @@ def shift_rows(name: str, start: Ensemble, chosen: AdaptOptions, unseen: int) ->
     seconds = (time.perf_counter() - began) / max(len(done.rounds), 1)
     more = chosen.model_copy(update={"steps": chosen.steps * max(len(done.rounds), 1)})
     given = shift.conditions.pixel_size_A * shift.scale
-    best = tune_on(true_imaging(shift), GRAPHENE, start, more, pixel_size_A=given)
+    best = train_for(true_imaging(shift), GRAPHENE, start, more, pixel_size_A=given)
     tallies = [score(e, frames) for e in (start, done.ensemble, best)]
     change = compare_labels(*([_labels(e, f) for f in first] for e in (start, done.ensemble)))
-    after = Tally.of(tallies[1])
+    after = Tally.merged(tallies[1])
     return [*_gap_rows(name, tallies), *_adapted_rows(name, done, after, change, seconds)]
 
 
@@ -196,14 +196,14 @@ def score(ensemble: Ensemble, frames: Sequence[LabelledFrame]) -> list[Tally]:
     out = []
     for truth in frames:
         out.append(Tally())
-        out[-1].add(truth, answer_of(find_atoms(truth.frame, ensemble, GRAPHENE)))
+        out[-1].add(truth, result_of(find_atoms(truth.frame, ensemble, GRAPHENE)))
     return out
 
 
 def _gap_rows(name: str, tallies: list[list[Tally]]) -> list[Row]:
     rows = []
     for what in _KINDS:
-        before, after, best = (Tally.of(t).f1(what) for t in tallies)
+        before, after, best = (Tally.merged(t).f1(what) for t in tallies)
         gap, chance = best - before, _chance(tallies[0], tallies[1], what)
         text = f"{before:.4f} → {after:.4f} ± {chance:.4f} (true conditions {best:.4f})"
         if gap < _GAP:
@@ -229,8 +229,8 @@ def _chance(before: Sequence[Tally], after: Sequence[Tally], what: str) -> float
         return float("nan")
     left = np.array(
         [
-            Tally.of([*after[:i], *after[i + 1 :]]).f1(what)
-            - Tally.of([*before[:i], *before[i + 1 :]]).f1(what)
+            Tally.merged([*after[:i], *after[i + 1 :]]).f1(what)
+            - Tally.merged([*before[:i], *before[i + 1 :]]).f1(what)
             for i in range(n)
         ]
     )

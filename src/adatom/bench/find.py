@@ -22,7 +22,7 @@ from adatom.features.novelty.frame import Novelty
 from adatom.learning import weights
 from adatom.learning.device import use_threads
 from adatom.training.calibrate import held_out
-from adatom.training.scores import Tally, answer_of
+from adatom.training.scores import Tally, result_of
 
 _TARGETS: dict[str, tuple[float, ...]] = {
     "atom": (0.93, 0.995, 0.9998, 1.0, 1.0, 1.0),
@@ -82,7 +82,7 @@ def _set_rows(name: str, scenes: list[Scene], finder: Finder, options: Any, out:
                 found = finder(truth.frame)
                 began += time.perf_counter() - start
                 inside = ~np.isnan(bounds[i][:, 0])
-                tally.add(truth, answer_of(found), bounds[i][inside] / np.sqrt(dose))
+                tally.add(truth, result_of(found), bounds[i][inside] / np.sqrt(dose))
                 shots.append(truth)
         tallies.append(tally)
         seconds.append(began / len(shots))
@@ -181,7 +181,7 @@ def _shifted_rows(finder: Finder, count: int) -> list[Row]:
                 counts = dose or 2.5 / 3 * scene.pixel_size_A**2
                 truth = scene.frame(counts, 500 + i)
                 found = finder(truth.frame)
-                tally.add(truth, answer_of(found))
+                tally.add(truth, result_of(found))
                 distances.append(finder.novelty.distance(found.description))
         labels = np.concatenate([np.zeros(len(usual)), np.ones(len(distances))])
         score = np.nan_to_num(np.concatenate([usual, distances]), posinf=1e3)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from adatom.core import GRAPHENE, Frame, LabelledFrame
 from adatom.errors import StepFailed
 from adatom.frames.simulate.synthesize import random_labelled
-from adatom.training.scores import Answer, Tally
+from adatom.training.scores import Tally, ToolResult
 
 _SCRIPTS = Path(__file__).parent / "peer_scripts"
 _TOOLS = {
@@ -167,11 +167,11 @@ def run_tool(
     return json.loads(answer.read_text(encoding="utf-8"))
 
 
-def _answer(plain: dict[str, Any]) -> Answer:
+def _answer(plain: dict[str, Any]) -> ToolResult:
     xy = np.array(plain["xy_A"], dtype=np.float64).reshape(-1, 2)
     element = plain.get("element")
     sigma = plain.get("sigma_A")
     if sigma is not None:
         sigma = np.array(sigma, dtype=np.float64)
         sigma = np.repeat(sigma[:, None], 2, axis=1) if sigma.ndim == 1 else sigma
-    return Answer(xy, None if element is None else np.array(element, dtype=np.str_), sigma)
+    return ToolResult(xy, None if element is None else np.array(element, dtype=np.str_), sigma)

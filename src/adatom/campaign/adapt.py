@@ -1,12 +1,9 @@
-"""Adaptation inside a campaign, from the command line, and while frames keep coming."""
+"""Adaptation inside a campaign and from the command line."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +19,7 @@ from adatom.learning import weights
 from adatom.learning.weights import Ensemble
 from adatom.parallel.progress import Progress
 from adatom.store import file_hash, read_json, write_json
-from adatom.training.adapt.rounds import Adapted, adapt
+from adatom.training.adapt.rounds import adapt
 
 # Number of first frames that decide whether a campaign adapts. Three allow a majority, and their
 # analysis is kept for the campaign where it does not adapt.
@@ -172,61 +169,3 @@ def adapt_to_file(config: Config, path: Path, progress: Progress) -> dict[str, A
     )
     weights.save(done.ensemble, path)
     return done.ensemble.card
-
-
-class LiveEnsemble:
-    """The ensemble of an experiment that goes on: adapts beside it, and changes between frames.
-
-    Parameters
-    ----------
-    ensemble
-        What to start with.
-    material
-        What the frames show.
-    retrain
-        Gives an adapted ensemble from frames and the present one; `adapt` by default.
-    """
-
-    def __init__(
-        self,
-        ensemble: Ensemble,
-        material: Material,
-        retrain: Callable[[Sequence[Frame], Ensemble], Adapted] | None = None,
-    ) -> None:
-        self._lock = threading.Lock()
-        self._now = ensemble
-        self._retrain = retrain or partial(_retrain, material)
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="adapt")
-        self._job: Future[Adapted] | None = None
-
-    def current(self) -> Ensemble:
-        """Give the newest ensemble: ask once a frame, and use the answer for the whole of it.
-
-        Raises
-        ------
-        BadInput
-            If the frames given to `adapt_to` were refused; the ensemble stays as it was, and the
-            next call gives it.
-        """
-        with self._lock:
-            job = self._job
-            if job is not None and job.done():
-                self._job = None
-                self._now = job.result().ensemble
-            return self._now
-
-    def adapt_to(self, frames: Sequence[Frame]) -> bool:
-        """Begin to adapt in the background; False where an earlier adaptation still runs."""
-        with self._lock:
-            if self._job is not None:
-                return False
-            self._job = self._pool.submit(self._retrain, list(frames), self._now)
-            return True
-
-    def close(self) -> None:
-        """Wait for what runs and end the background thread."""
-        self._pool.shutdown(wait=True)
-
-
-def _retrain(material: Material, frames: Sequence[Frame], ensemble: Ensemble) -> Adapted:
-    return adapt(frames, material, ensemble)

@@ -85,7 +85,7 @@ def campaign_view(
         atoms=found.atoms,
         defects=found.defects,
         lattice=lattice_table(found.lattices, movie.calibration.pixel_size_A),
-        unlike_regions=found.unlike_regions,
+        ood_regions=found.unlike_regions,
         structures=structures,
         results=results,
         advice=advice,

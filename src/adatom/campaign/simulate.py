@@ -28,7 +28,7 @@ from adatom.store import (
     write_structures,
     write_table,
 )
-from adatom.structures import build_supercell, check_room, draw_structures
+from adatom.structures import build_supercell, check_room, sample_structures
 from adatom.structures.assemble import structure_name
 
 Simulate = Callable[[SimulationTask], SimulationResult]
@@ -198,7 +198,7 @@ def supercell_and_draws(
     atoms = found.atoms.of_frame(chosen.frame)
     rng = np.random.default_rng([config.seed, chosen.frame, zlib.crc32(chosen.name.encode())])
     likeliest = build_supercell(atoms, lattice, extent_xy_A, **common)  # type: ignore[arg-type]
-    draws = draw_structures(
+    draws = sample_structures(
         atoms,
         lattice,
         extent_xy_A,

@@ -1,4 +1,4 @@
-"""Feedback: what is worth knowing, and what to do next."""
+"""Feedback: score the uncertainty of defects and regions, and advise the next action."""
 
 from adatom.feedback.choose import AdviceOptions, advice_to_json, advise, choose_voltage
 from adatom.feedback.manipulate import Jump, ManipulateOptions, advise_jumps, plan_jump

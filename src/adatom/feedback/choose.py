@@ -1,4 +1,4 @@
-"""What to do next: which scan, at what dose and voltage, and which atom could be moved."""
+"""Advise the next action: a scan with its dose and voltage, or moving an atom."""
 
 from __future__ import annotations
 
@@ -27,38 +27,41 @@ from adatom.feedback.score import (
     score_disagreement,
 )
 
-A2_PER_BARN = 1e-8
+A2_PER_BARN = 1e-8  # Å² in one barn: 1 barn = 10⁻²⁸ m² by definition
 
 
 class AdviceOptions(BaseModel):
-    """What a scan may cost and when there is nothing left to ask."""
+    """Size, dose and damage limits of a scan, and the gain below which none is advised."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     score: ScoreOptions = Field(default_factory=ScoreOptions)
     manipulate: ManipulateOptions | None = Field(
-        default_factory=ManipulateOptions, description="how atoms may be moved; null for never"
+        default_factory=ManipulateOptions,
+        description="limits for moving atoms; null: never advise it",
     )
     field_of_view_A: float = Field(default=16.0, gt=0.0, description="edge of a scan, Å")
     pixels: int = Field(default=128, ge=16, description="pixels along an edge of a scan")
     min_more: float = Field(
-        default=1.0, gt=0.0, description="least dose of a scan, in multiples of the present frame's"
+        default=1.0,
+        gt=0.0,
+        description="smallest dose of a scan, in multiples of the present frame's",
     )
     max_more: float = Field(
         default=20.0, gt=0.0, description="largest dose of a scan, in multiples of the frame's"
     )
     max_damage_events: float = Field(
-        default=0.1, gt=0.0, description="knock-on events that one scan may be expected to cost"
+        default=0.1, gt=0.0, description="largest expected number of knock-on events in one scan"
     )
     min_gain_nats: float = Field(
-        default=0.1, ge=0.0, description="a scan that is expected to teach less is not advised"
+        default=0.1, ge=0.0, description="a scan with a smaller expected gain is not advised, nats"
     )
-    max_scans: int = Field(default=5, ge=1, description="most scans to advise")
+    max_scans: int = Field(default=5, ge=1, description="largest number of scans to advise")
 
 
 @dataclass(frozen=True, slots=True)
 class Voltage:
-    """A voltage and what a scan at it would cost.
+    """A voltage and the knock-on damage of a scan at it.
 
     Parameters
     ----------
@@ -69,7 +72,7 @@ class Voltage:
     dose_limit_per_A2
         Dose at which the allowed number of events is reached, e⁻/Å².
     allowed
-        Whether events + sd stay below what is allowed; False where the dose is not known.
+        Whether events + sd stay below the limit; False where the dose is not known.
     """
 
     kV: float
@@ -93,39 +96,40 @@ def advise(
     voltage_kV: float = 60.0,
     options: AdviceOptions | None = None,
 ) -> list[Advice]:
-    """Rank what the experiment could do next.
+    """Rank the possible next actions of the experiment.
 
-    Scans come first, the most is to be learned from the first; then the voltage for the first
-    scan, then ways to move an atom. Where nothing is worth a scan, the first advice is to stop.
+    Scans come first, by weighted expected gain. Then follow the voltage for the first scan and
+    ways to move an atom. If no scan is worth its dose, the first advice is to stop.
 
     Parameters
     ----------
     atoms, defects
         Of any number of frames, Å, measured axes.
     species
-        Number of elements that an atom may be.
+        Number of possible elements.
     frame_dose_per_A2
-        Electrons per Å² and frame. Where it is not known (frames that were normalised), doses
-        are NaN in the advice and given in its reason as multiples of the present frame's.
+        Electrons per Å² and frame. If it is not known (normalised frames), doses in the advice
+        are NaN, and its reason gives them as multiples of the present frame's dose.
     mutual_information
-        Shape (row, col), nats, mean over frames: where the networks disagree.
+        Shape (row, col), nats, mean over frames: the networks' disagreement.
     calibration
         Pixel size of that map.
     results
-        Simulations of the supercells, for the spread of the draws' energies.
+        Simulations of the supercells, for the spread of the samples' energies.
     damage
         Knock-on cross section per atom, mean and standard deviation in barn, by voltage in kV.
     latest_frame
-        The present; by default the last frame that has atoms.
+        The present frame; by default the last frame that has atoms.
     voltage_kV
-        Acceleration voltage of the frames: that of the next scan where no cross section is given.
+        Acceleration voltage of the frames, kV; scans use it where no cross section is given.
     options
         Limits.
 
     Raises
     ------
     BadInput
-        If there is a map without its pixel size, or a dose or cross section is not sensible.
+        If a map comes without its pixel size, a dose is not positive, or a cross section is
+        negative or not finite.
     """
     o = options or AdviceOptions()
     damage = damage or {}
@@ -161,11 +165,12 @@ def choose_voltage(
     dose_per_A2: float | None,
     max_events: float,
 ) -> list[Voltage]:
-    """Order voltages, the one to use first.
+    """Sort voltages, best first.
 
     The expected number of events is ``atoms * cross section * dose``, with 1 barn = 10⁻⁸ Å². The
-    highest voltage that keeps events plus their standard deviation below `max_events` is best
-    (resolution grows with it); without one, or without a dose, that with the fewest events.
+    highest voltage that keeps events plus their standard deviation below `max_events` is best,
+    because resolution improves with voltage. If there is none, or no dose is given, the voltage
+    with the fewest events is best.
 
     Parameters
     ----------
@@ -176,7 +181,14 @@ def choose_voltage(
     dose_per_A2
         Electrons per Å², or None where it is not known.
     max_events
-        Events that are allowed.
+        Largest allowed number of events.
+
+    Examples
+    --------
+    >>> damage = {60.0: (0.0, 0.0), 80.0: (0.002, 0.001), 100.0: (0.3, 0.1)}
+    >>> found = choose_voltage(damage, atoms=100, dose_per_A2=1e6, max_events=0.2)
+    >>> [(v.kV, round(v.events, 3), v.allowed) for v in found]
+    [(80.0, 0.002, True), (60.0, 0.0, True), (100.0, 0.3, False)]
     """
     found = []
     for kV, (mean, sd) in damage.items():
@@ -200,7 +212,7 @@ def choose_voltage(
 
 
 def advice_to_json(advice: Sequence[Advice]) -> list[dict[str, Any]]:
-    """Give advice as plain dictionaries for ``advice.json``; what is not known becomes null."""
+    """Convert advice to plain dictionaries for ``advice.json``; NaN and infinity become None."""
     plain = [{"rank": i + 1, **asdict(a)} for i, a in enumerate(advice)]
     return [_finite(p) for p in plain]
 
@@ -223,9 +235,10 @@ def _scan(
     voltage_kV: float,
     o: AdviceOptions,
 ) -> tuple[Advice, list[Voltage]]:
-    """Plan one scan: the dose that the worst position needs, within what damage allows."""
+    """Plan one scan: the dose that the least precise position needs, limited by damage."""
     wanted = o.score.wanted_sigma_A
-    # Variance goes with 1/dose: (sigma / wanted)² times the dose in all, less what there is.
+    # Variance is proportional to 1/dose: the total dose must be (sigma / wanted)² times the present
+    # one, of which the present frame is one part.
     more = (score.sigma_A / wanted) ** 2 - 1.0
     more = min(max(more, o.min_more), o.max_more)
     dose = None if frame_dose is None else more * frame_dose
@@ -261,12 +274,13 @@ def _scan(
 
 
 def _expected_gain(score: Score, more: float, wanted_A: float) -> tuple[float, float]:
-    """Mean and standard deviation of what a scan with `more` times the dose teaches, nats.
+    """Mean and standard deviation of the gain of a scan with `more` times the dose, nats.
 
-    Positions gain ``ln(1 + more) / 2`` an axis if counting noise alone limits them, nothing if it
-    does not: the standard deviation is that of an even spread over this range. Of existence,
-    element and disagreement a second look settles between nothing and all: the mean of an even
-    spread is a half, less in proportion where it has less dose than the first look.
+    Positions gain ``ln(1 + more) / 2`` per axis if counting noise alone limits them, and nothing
+    otherwise: the standard deviation is that of a uniform distribution over this range. A new scan
+    settles an unknown fraction of the uncertainty of existence, element and disagreement. The
+    fraction is taken as uniform between 0 and 1 (mean 1/2), and scaled down if the scan has less
+    dose than the first frame.
     """
     position = float(position_gain(score.position_variances_A2, more, wanted_A).sum())
     identity = score.nats - score.position_nats
@@ -300,7 +314,7 @@ def _scan_reason(
 
 
 def _voltage_advice(voltages: list[Voltage], o: AdviceOptions) -> Advice:
-    """Advise the voltage of the first scan; its gain is the probability that nothing is hit."""
+    """Advise the voltage of the first scan; the gain is the probability of no knock-on event."""
     best = voltages[0]
     limits = ", ".join(
         f"{v.dose_limit_per_A2:.2g} at {v.kV:g} kV" for v in sorted(voltages, key=lambda v: v.kV)
@@ -317,7 +331,7 @@ def _voltage_advice(voltages: list[Voltage], o: AdviceOptions) -> Advice:
             f"fewer than {o.max_damage_events:g} knock-on events ({best.events:.2g} ± "
             f"{best.events_sd:.2g}); the limits in e⁻/Å² are {limits}."
         )
-    safe = math.exp(-best.events)  # Poisson: no event
+    safe = math.exp(-best.events)  # Poisson probability of no event
     return Advice(
         action="set_voltage",
         reason=reason,
@@ -344,7 +358,7 @@ def _stop(scores: Sequence[Score], o: AdviceOptions) -> Advice:
 
 
 def _apart(scores: Sequence[Score], distance_A: float) -> list[Score]:
-    """Keep the best of those that one field of view would show together."""
+    """Of scores that fit into one field of view, keep the best."""
     kept: list[Score] = []
     for s in scores:
         if all(math.dist(s.xy_A, k.xy_A) >= distance_A for k in kept):
@@ -357,7 +371,7 @@ def _atoms_inside(atoms: AtomTable, score: Score, now: int, field_A: float) -> f
     here = atoms.of_frame(score.frame if score.frame >= 0 else now)
     near = np.all(np.abs(here.xy - np.asarray(score.xy_A)) <= field_A / 2.0, axis=1)
     p = here.column("p_exists")
-    # A field that reaches over the frame's border holds atoms there too: as dense as in the frame.
+    # A field that extends beyond the frame also has atoms there: assume the frame's density.
     area = float(np.prod(np.ptp(here.xy, axis=0))) if len(here) > 2 else 0.0
     even = float(p.sum()) / area * field_A**2 if area > field_A**2 / 4.0 else 0.0
     return max(float(p[near].sum()), even)

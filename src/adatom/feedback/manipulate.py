@@ -1,4 +1,4 @@
-"""Where to put the beam to move an atom, with its odds and its price."""
+"""Where to place the beam to move an atom, with the probability of a jump and the dose."""
 
 from __future__ import annotations
 
@@ -17,37 +17,38 @@ from adatom.core.defects import DefectTable
 ELECTRONS_PER_S_PER_PA = 1e-12 / 1.602176634e-19  # elementary charge, C: SI definition
 
 # Prior of Schwarzer et al. (Putting Dune), arXiv:2311.17894, for Si with three C neighbours at
-# 60 kV: a normal peak 0.85 bond lengths from the Si towards the neighbour, variance 0.1 squared
-# bond lengths per axis, at most ln 2 / 3 jumps a second.
-PEAK_BONDS = 0.85
-PEAK_VARIANCE_BONDS2 = 0.1
-MAX_RATE_PER_S = math.log(2.0) / 3.0
-PRIOR_VOLTAGE_KV = 60.0
-MOVABLE = Cluster.of(["Si"], ["C"] * 3)  # the defect that this prior is for
+# 60 kV. The jump rate is a Gaussian function of the beam position.
+PEAK_BONDS = 0.85  # bond lengths: distance of its peak from the Si towards the neighbour
+PEAK_VARIANCE_BONDS2 = 0.1  # squared bond lengths: its variance per axis
+MAX_RATE_PER_S = math.log(2.0) / 3.0  # 1/s: the rate at the peak (half of the atoms jump in 3 s)
+PRIOR_VOLTAGE_KV = 60.0  # kV: the voltage of these rates
+MOVABLE = Cluster.of(["Si"], ["C"] * 3)  # the kind of defect of these rates
 
 
 class ManipulateOptions(BaseModel):
-    """When and how to move a Si atom; the rates are a prior for 60 kV."""
+    """Limits for moving a Si atom; the jump rates are a prior for 60 kV."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     min_p_atom: float = Field(
-        default=0.9, gt=0.0, le=1.0, description="least p_exists x p_element of Si and neighbour"
+        default=0.9, gt=0.0, le=1.0, description="smallest p_exists x p_element of Si and neighbour"
     )
-    wanted_p: float = Field(default=0.8, gt=0.0, lt=1.0, description="odds of a jump to aim at")
-    max_dwell_s: float = Field(default=10.0, gt=0.0, description="longest stay of the beam, s")
+    wanted_p: float = Field(default=0.8, gt=0.0, lt=1.0, description="wanted probability of a jump")
+    max_dwell_s: float = Field(default=10.0, gt=0.0, description="longest dwell time, s")
     max_sigma_A: float = Field(
-        default=0.4, gt=0.0, description="largest uncertainty of the target that is acceptable, Å"
+        default=0.4, gt=0.0, description="largest acceptable standard deviation of the target, Å"
     )
     beam_sigma_A: float = Field(
-        default=0.2, ge=0.0, description="error of placing the beam, drift included, per axis, Å"
+        default=0.2,
+        ge=0.0,
+        description="error of the beam position, drift included, per axis, Å",
     )
     beam_current_pA: float = Field(default=50.0, gt=0.0, description="probe current, pA")
     rate_relative_sd: float = Field(
-        default=0.5, ge=0.0, description="how uncertain the prior's greatest rate is, relative"
+        default=0.5, ge=0.0, description="relative standard deviation of the prior's peak rate"
     )
     bond_range_A: tuple[float, float] = Field(
-        default=(1.2, 2.2), description="nearest and farthest that a bonded neighbour may lie, Å"
+        default=(1.2, 2.2), description="smallest and largest bond length to a neighbour, Å"
     )
 
 
@@ -58,15 +59,16 @@ class Jump:
     Parameters
     ----------
     target_xy_A
-        Where to put the beam, Å, measured axes.
+        Where to place the beam, Å, measured axes.
     sigma_A
-        Uncertainty of that place against the true one, per axis (root mean square), Å.
+        Standard deviation of that position from the true peak, per axis (root mean square), Å.
     rate_per_s
-        Expected rate of the jump.
+        Expected rate of the jump, 1/s.
     dwell_s
-        How long to stay.
+        Dwell time of the beam, s.
     probability
-        Of the jump to this neighbour within the dwell, existence and element of both included.
+        Probability of the jump to this neighbour within the dwell time, with the existence and
+        element of both atoms.
     probability_sd
         Its standard deviation.
     """
@@ -107,11 +109,20 @@ def plan_jump(
     neighbour_covariance
         Shape (neighbour, 2, 2), Å².
     which
-        Index of the neighbour to change places with.
+        Index of the neighbour to exchange places with.
     p_atoms
-        Probability that both atoms are there and are what they are called.
+        Probability that both atoms exist and have their named element.
     options
         Limits.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> neighbours = 1.42 * np.array([[1.0, 0.0], [-0.5, 0.866], [-0.5, -0.866]])
+    >>> covariance = np.eye(2) * 1e-4
+    >>> jump = plan_jump(np.zeros(2), covariance, neighbours, np.stack([covariance] * 3), 0)
+    >>> round(jump.target_xy_A[0], 3)
+    1.207
     """
     o = options or ManipulateOptions()
     bond = neighbours - si
@@ -134,10 +145,11 @@ def plan_jump(
     dwell = min(-math.log(1.0 - o.wanted_p) / total, o.max_dwell_s)
     jumped = -math.expm1(-total * dwell)
     p = rate / total * jumped
-    # First order: dP/dr for this rate, the others held.
+    # Propagate the rate's error to first order: dP/dr for this rate, the other rates fixed.
     slope = (1.0 - rate / total) * jumped / total + rate / total * dwell * (1.0 - jumped)
     rate_sd = math.sqrt(max(second - rate**2, 0.0) + (o.rate_relative_sd * rate) ** 2)
-    # Whether the atoms are what they seem is a yes or no: its variance is p² q (1 - q).
+    # Existence and element of the atoms are one binary variable of probability q = p_atoms, which
+    # adds the variance p² q (1 - q).
     sd = math.sqrt((p_atoms * slope * rate_sd) ** 2 + p**2 * p_atoms * (1.0 - p_atoms))
     return Jump(
         target_xy_A=(float(beam[0]), float(beam[1])),
@@ -156,17 +168,17 @@ def advise_jumps(
     latest_frame: int | None = None,
     options: ManipulateOptions | None = None,
 ) -> list[Advice]:
-    """Say where to put the beam to move each three-coordinated Si atom, best odds first.
+    """Advise where to place the beam to move each three-coordinated Si atom, most probable first.
 
-    Only defects of the kind `MOVABLE` (``Si1C3``) in the latest frame are targets. Nothing is
-    suggested where the atoms or the position of the target are too uncertain.
+    Only defects of the kind `MOVABLE` (``Si1C3``) in the latest frame are targets. Targets whose
+    atoms or position are too uncertain are left out.
 
     Parameters
     ----------
     atoms, defects
         Of any number of frames.
     latest_frame
-        The present; by default the last frame that has atoms.
+        The present frame; by default the last frame that has atoms.
     options
         Limits.
 
@@ -232,7 +244,7 @@ def _advise_one(
 
 
 def _mean_of_peak(shift: FloatArray, peak: FloatArray, offset: FloatArray) -> float:
-    """Mean of ``exp(-d S⁻¹ d / 2)`` over d normal around `shift` with covariance `offset`."""
+    """Mean of ``exp(-d S⁻¹ d / 2)`` for d normal with mean `shift` and covariance `offset`."""
     wide = peak + offset
     ratio = math.sqrt(float(np.linalg.det(peak) / np.linalg.det(wide)))
     return ratio * math.exp(-0.5 * float(shift @ np.linalg.solve(wide, shift)))

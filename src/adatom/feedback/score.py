@@ -1,4 +1,4 @@
-"""What is worth knowing: the uncertainty of every defect and region, in nats."""
+"""Score the uncertainty of every defect and region, in nats."""
 
 from __future__ import annotations
 
@@ -21,57 +21,62 @@ from adatom.core.defect_kind import DefectKind
 from adatom.core.defects import DefectTable
 from adatom.core.simulation import SimulationResult
 
-_NAME = re.compile(r"^(?P<kind>.+)-f\d+(-n\d+)?(-d\d+)?$")  # as structures names a supercell
+# The format of a structure's name, KIND-fFRAME[-nDEFECT][-dDRAW], see `structure_name`.
+_NAME = re.compile(r"^(?P<kind>.+)-f\d+(-n\d+)?(-d\d+)?$")
 
 
 class ScoreOptions(BaseModel):
-    """What counts as known well enough, and what makes a question matter."""
+    """The wanted precision, and the weights of age and energy."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     wanted_sigma_A: float = Field(
-        default=0.1, gt=0.0, description="standard deviation of a position that is enough, Å"
+        default=0.1, gt=0.0, description="wanted standard deviation of a position, Å"
     )
     radius_A: float = Field(default=3.0, gt=0.0, description="atoms this near belong to a region")
     memory_frames: float = Field(
-        default=10.0, gt=0.0, description="a defect's weight falls to 1/e after so many frames"
+        default=10.0, gt=0.0, description="number of frames after which a defect's weight is 1/e"
     )
     energy_scale_eV: float = Field(
-        default=0.5, gt=0.0, description="spread of the draws' energies that doubles the weight, eV"
+        default=0.5,
+        gt=0.0,
+        description="standard deviation of the samples' energies that doubles the weight, eV",
     )
     min_peak_nats: float = Field(
-        default=0.1, ge=0.0, description="least disagreement between members that makes a region"
+        default=0.1,
+        ge=0.0,
+        description="smallest mutual information of a region that is scored, nats",
     )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Score:
-    """How much is not known about one defect or region.
+    """The uncertainty of one defect or region.
 
     Parameters
     ----------
     kind
-        What the defect is; None for a region where the networks disagree.
+        Kind of the defect; None for a region where the networks disagree.
     frame, defect
-        Where it was last seen, and its number there; -1 for a region.
+        Frame in which it was last found, and its number there; -1 for a region.
     xy_A
-        Centre, Å, measured axes.
+        Centre, Å, in measured axes.
     existence_nats, element_nats
-        Entropy of the existence and of the element of its atoms, summed.
+        Entropies of the existence and of the element, summed over its atoms.
     position_nats
-        Information that is missing until every position has the wanted standard deviation.
+        Information needed to bring every position to the wanted standard deviation.
     disagreement_nats
-        Mutual information between members at its strongest point.
+        Mutual information of the ensemble at the region's peak.
     sigma_A
         Largest standard deviation of a position of its atoms, Å (0 without atoms).
     position_variances_A2
-        Shape (2 atoms,): principal variances of the positions, Å².
+        Shape (2 * atom,): principal variances of the positions, Å².
     energy_sd_eV
-        Spread of the energies of its relaxed draws, eV; NaN where not simulated.
+        Standard deviation of the energies of its relaxed samples, eV; NaN if not simulated.
     age_frames
-        Frames since it was last seen.
+        Frames since it was last found.
     weight
-        How much it matters: fades with age, grows with the spread of the energies.
+        Dimensionless; decreases with age and increases with the spread of the energies.
     """
 
     kind: DefectKind | None
@@ -90,21 +95,32 @@ class Score:
 
     @property
     def nats(self) -> float:
-        """Everything that is not known, nats.
+        """Total uncertainty, nats.
 
-        Disagreement between members is part of the existence entropy, so the larger counts.
+        The members' disagreement is part of the entropy of existence: the larger of the two counts.
         """
         identity = max(self.existence_nats + self.element_nats, self.disagreement_nats)
         return identity + self.position_nats
 
     @property
     def total(self) -> float:
-        """Weighted nats: the order in which to look."""
+        """Weighted uncertainty, nats; scores are ranked by it."""
         return self.weight * self.nats
 
 
 def existence_entropy(p: ArrayLike) -> FloatArray:
-    """Entropy of yes or no, nats: ``-p ln p - (1-p) ln(1-p)`` (Shannon 1948), same shape as p.
+    """Entropy of a binary variable, nats: ``-p ln p - (1-p) ln(1-p)``.
+
+    Source: Shannon, Bell Syst. Tech. J. 27, 379 (1948).
+
+    Parameters
+    ----------
+    p
+        Probabilities, any shape.
+
+    Returns
+    -------
+    Entropies, shape of `p`.
 
     Examples
     --------
@@ -116,14 +132,21 @@ def existence_entropy(p: ArrayLike) -> FloatArray:
 
 
 def element_entropy(p_element: ArrayLike, species: int) -> FloatArray:
-    """Entropy of the element, nats, where what is left is shared evenly by the other species.
+    """Entropy of the element, nats.
+
+    The other species share the remaining probability ``1 - p_element`` equally.
 
     Parameters
     ----------
     p_element
         Probability of the named element, shape (atom,).
     species
-        Number of elements that there may be.
+        Number of possible elements.
+
+    Examples
+    --------
+    >>> element_entropy([1.0, 0.5], 2).round(3)
+    array([0.   , 0.693])
     """
     q = np.clip(np.asarray(p_element, dtype=np.float64), 0.0, 1.0)
     if species < 2:
@@ -132,10 +155,22 @@ def element_entropy(p_element: ArrayLike, species: int) -> FloatArray:
 
 
 def missing_position_nats(variance_A2: ArrayLike, wanted_sigma_A: float) -> FloatArray:
-    """Information missing on an axis: ``ln(sigma / wanted)``, 0 where it is enough, nats.
+    """Information needed per axis to reach the wanted precision, nats: ``ln(sigma / wanted)``.
 
-    The difference of the entropies of two normal distributions (Cover and Thomas, Elements of
-    Information Theory, theorem 8.4.1).
+    It is 0 where the precision is reached. The formula is the difference of the entropies of two
+    normal distributions (Cover and Thomas, Elements of Information Theory, theorem 8.4.1).
+
+    Parameters
+    ----------
+    variance_A2
+        Variances, any shape, Å².
+    wanted_sigma_A
+        Wanted standard deviation, Å.
+
+    Examples
+    --------
+    >>> missing_position_nats([0.01, 0.04], wanted_sigma_A=0.1).round(3)
+    array([0.   , 0.693])
     """
     ratio = np.asarray(variance_A2, dtype=np.float64) / wanted_sigma_A**2
     out: FloatArray = 0.5 * np.log(np.maximum(ratio, 1.0))
@@ -143,10 +178,19 @@ def missing_position_nats(variance_A2: ArrayLike, wanted_sigma_A: float) -> Floa
 
 
 def position_gain(variance_A2: ArrayLike, more: float, wanted_sigma_A: float) -> FloatArray:
-    """Expected gain on an axis from `more` times the dose so far, nats: ``ln(1 + more) / 2``.
+    """Expected gain per axis from `more` times the present dose, nats: ``ln(1 + more) / 2``.
 
-    A position that counting noise limits has a variance that goes with 1/dose (the Cramér-Rao
-    bound of a spot, s²/N), and more than the wanted precision is worth nothing.
+    The variance of a position that is limited by counting noise is proportional to 1/dose (the
+    Cramér-Rao bound of a spot, s²/N). Precision beyond the wanted one is not counted.
+
+    Parameters
+    ----------
+    variance_A2
+        Present variances, any shape, Å².
+    more
+        Dose to add, in multiples of the present dose.
+    wanted_sigma_A
+        Wanted standard deviation, Å.
     """
     limit = missing_position_nats(variance_A2, wanted_sigma_A)
     out: FloatArray = np.minimum(limit, 0.5 * math.log1p(max(more, 0.0)))
@@ -154,10 +198,16 @@ def position_gain(variance_A2: ArrayLike, more: float, wanted_sigma_A: float) ->
 
 
 def energy_spread(results: Sequence[SimulationResult]) -> dict[str, float]:
-    """Spread of the energies of relaxed draws, eV, by the label of the kind of defect.
+    """Standard deviation of the energies of relaxed samples, eV, by label of the kind of defect.
 
-    Only draws of one composition and one engine are compared: total energies of structures with
-    other numbers of atoms differ by whole atoms. The widest such group counts.
+    Only samples of one composition and one engine are compared: total energies of structures with
+    different numbers of atoms differ by the energies of the additional atoms. Each kind gets the
+    largest value of its groups.
+
+    Parameters
+    ----------
+    results
+        Simulations of supercells; only finished relaxations are used.
     """
     groups: dict[tuple[str, str, str], list[float]] = defaultdict(list)
     for r in results:
@@ -182,20 +232,20 @@ def score_defects(
     latest_frame: int | None = None,
     options: ScoreOptions | None = None,
 ) -> list[Score]:
-    """Score every defect where it was last seen, most worth knowing first.
+    """Score every defect in the frame where it was last found, highest score first.
 
     Parameters
     ----------
     atoms, defects
         Of any number of frames; a track counts once, in its last frame.
     species
-        Number of elements that an atom may be.
+        Number of possible elements.
     results
-        Simulations of supercells drawn around the defects.
+        Simulations of the defects' supercells.
     latest_frame
-        The present; by default the last frame that has atoms.
+        The present frame; by default the last frame that has atoms.
     options
-        What is enough and what matters.
+        Wanted precision and weights.
 
     Raises
     ------
@@ -238,7 +288,7 @@ def _score_one(
     weight = math.exp(-age / options.memory_frames)
     weight *= 1.0 + (0.0 if math.isnan(energy_sd_eV) else energy_sd_eV / options.energy_scale_eV)
     atoms = float(existence_entropy(local.column("p_exists")).sum())
-    name = float(existence_entropy(row["p"]))  # an empty site has no atom to be unsure of
+    name = float(existence_entropy(row["p"]))  # a vacancy has no atom; its own p counts
     return Score(
         kind=DefectKind.parse(row["kind"]),
         frame=row["frame"],
@@ -263,10 +313,11 @@ def score_disagreement(
     frame: int = -1,
     options: ScoreOptions | None = None,
 ) -> list[Score]:
-    """Score the places where the networks disagree most, strongest first.
+    """Score the peaks of the networks' disagreement, highest first.
 
-    The value at a peak is the information of one yes-or-no question, is there an atom (Houlsby
-    et al., arXiv:1112.5745); neighbouring pixels ask the same question and do not add to it.
+    The value at a peak is the mutual information about one binary variable, the existence of an
+    atom (Houlsby et al., arXiv:1112.5745). Neighbouring pixels describe the same variable, so their
+    values are not added.
 
     Parameters
     ----------
@@ -275,9 +326,9 @@ def score_disagreement(
     calibration
         Pixel size of the map.
     frame
-        Frame that it belongs to, -1 for several.
+        Frame of the map; -1 for a mean over several.
     options
-        Least peak, and size of a region.
+        Smallest peak, and radius of a region.
     """
     options = options or ScoreOptions()
     size = max(3, 2 * round(calibration.pixels(options.radius_A)) + 1)

@@ -70,7 +70,7 @@ def predict_tiles(frame: Frame, ensemble: Ensemble) -> Iterator[Prediction]:
     image = normalise(image)
     whole = (image.shape[0], image.shape[1])
     device = chosen_device()
-    networks = ensemble.ready(device)
+    networks = ensemble.fused_networks(device)
     for rows, cols, inner in _tiles(whole):
         tile = image[rows, cols]
         grown = tuple(max(-(-n // STRIDE) * STRIDE, 4 * STRIDE) for n in tile.shape)

@@ -42,7 +42,9 @@ class Ensemble:
     classes: tuple[str, ...]
     working: Calibration
     card: dict[str, Any] = field(default_factory=dict)
-    _ready: dict[torch.device, tuple[Network, ...]] = field(default_factory=dict, repr=False)
+    _fused: dict[torch.device, tuple[Network, ...]] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Send to other processes what they cannot make themselves."""
@@ -105,14 +107,14 @@ class Ensemble:
             networks.append(network.eval())
         return Ensemble(tuple(networks), self.classes, self.working, self.card)
 
-    def ready(self, device: torch.device) -> tuple[Network, ...]:
+    def fused_networks(self, device: torch.device) -> tuple[Network, ...]:
         """Give the networks as they run fastest: normalisation folded in, channels last."""
-        if device not in self._ready:
+        if device not in self._fused:
             copies = [fused(deepcopy(network).eval()).to(device) for network in self.networks]
             for copy in copies:
                 copy.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            self._ready[device] = tuple(copies)
-        return self._ready[device]
+            self._fused[device] = tuple(copies)
+        return self._fused[device]
 
     def fingerprint(self) -> str:
         """Hash of weights, calibration and novelty: part of the key of each step that uses them."""

@@ -1,4 +1,4 @@
-"""Projection of a crystal along a zone axis: the two-dimensional cell and its columns."""
+"""Projection of a crystal along a zone axis: its two-dimensional cell and its atomic columns."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from ase.formula import Formula
 from adatom.core.arrays import FloatArray
 from adatom.errors import BadInput
 
-_MERGE_A = 0.35  # Å: atoms nearer than this in projection are one column, not resolved
-_REACH = 5  # largest coefficient of the combinations that are searched for lattice vectors
+# Å: atoms closer than this in projection are one column; STEM does not resolve them
+_MERGE_A = 0.35
+_REACH = 5  # largest coefficient, a count, in the combinations searched for short lattice vectors
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,7 +29,7 @@ class Projection:
     basis
         Fractional coordinates of the columns, shape (column, 2).
     labels
-        Label of each column: a symbol, or the formula of the atoms above each other.
+        Label of each column: the chemical symbol or formula of its atoms in one period.
     """
 
     cell: FloatArray
@@ -48,12 +49,23 @@ def project(atoms: Atoms, zone_axis: tuple[int, int, int]) -> Projection:
     atoms
         Periodic, with three lattice vectors.
     zone_axis
-        Lattice direction of the beam, in units of the lattice vectors.
+        Lattice direction of the beam, three integers in units of the lattice vectors.
+
+    Returns
+    -------
+    The smallest projected cell with its columns.
 
     Raises
     ------
     BadInput
-        If no short cell was found.
+        If the zone axis is zero, or its index is so high that no short cell was found.
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> seen = project(bulk("NaCl", "rocksalt", a=5.64, cubic=True), (0, 0, 1))
+    >>> abs(seen.cell).round(2).max(), seen.labels
+    (np.float64(2.82), ('NaCl',))
     """
     cell = np.asarray(atoms.cell[:], dtype=np.float64)
     if not any(zone_axis):
@@ -80,7 +92,7 @@ def _shortest_cell(vectors: FloatArray, area: float, zone_axis: tuple[int, int, 
 
 
 def _shortest_of(points: FloatArray, area: float, subject: str) -> FloatArray:
-    """Give the shortest lattice point and the shortest that spans the cell's area with it."""
+    """Find the shortest lattice vector, and the shortest that spans the cell's area with it."""
     length = np.linalg.norm(points, axis=1)
     points = points[np.argsort(length)]
     points = points[np.linalg.norm(points, axis=1) > 0.3]
@@ -98,7 +110,7 @@ def _shortest_of(points: FloatArray, area: float, subject: str) -> FloatArray:
 
 
 def _primitive(seen: Projection) -> Projection:
-    """Reduce to the smallest cell: a centred one would have reflections that do not exist."""
+    """Reduce to the primitive cell: a centred one would have reflections that do not exist."""
     shifts = [np.zeros(2)]
     for other, label in zip(seen.basis[1:], seen.labels[1:], strict=True):
         shift = other - seen.basis[0]
@@ -120,7 +132,7 @@ def _primitive(seen: Projection) -> Projection:
 
 
 def _repeats(seen: Projection, shift: FloatArray) -> bool:
-    """Tell whether a translation maps every column onto an equal one."""
+    """Tell whether a translation maps every column onto one with the same label."""
     for place, label in zip(seen.basis, seen.labels, strict=True):
         gaps = ((seen.basis - place - shift + 0.5) % 1.0 - 0.5) @ seen.cell
         near = np.linalg.norm(gaps, axis=1) < _MERGE_A
@@ -130,7 +142,7 @@ def _repeats(seen: Projection, shift: FloatArray) -> bool:
 
 
 def _columns(cell: FloatArray, fractional: FloatArray, symbols: list[str]) -> Projection:
-    """Merge atoms above each other into columns; the label holds the atoms of one period."""
+    """Merge atoms of one projected position into columns, labelled with the atoms of one period."""
     places: list[FloatArray] = []
     members: list[list[str]] = []
     for place, symbol in zip(fractional, symbols, strict=True):
@@ -144,7 +156,7 @@ def _columns(cell: FloatArray, fractional: FloatArray, symbols: list[str]) -> Pr
             places.append(place)
             members.append([symbol])
     labels = [Formula("".join(sorted(m))).format("metal") for m in members]
-    # The cell may hold several periods of each column: the label is that of one.
+    # The cell may hold several periods of each column: reduce the labels to one period.
     counts = [sum(Formula(label).count().values()) for label in labels]
     common = gcd(*counts)
     if common > 1:

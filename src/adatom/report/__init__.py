@@ -1,4 +1,4 @@
-"""Report: figures and the static page."""
+"""The report of a campaign: one static HTML page and its figures."""
 
 from adatom.report.picture import campaign_figure, write_picture
 from adatom.report.report import write_report

@@ -1,4 +1,4 @@
-"""The page's last sections: the advice, and how everything was made."""
+"""The last sections of the page: the advice, and how the results were made."""
 
 from __future__ import annotations
 
@@ -12,24 +12,27 @@ from adatom.report.markup import Html, duration, element, number, picture, table
 from adatom.report.sections import not_done, section
 from adatom.report.view import CampaignView
 
-_MOST_CARDS = 12
+_MOST_CARDS = 12  # advice shown, a count; the rest is in advice.json
+# Heading of every action.
 _ACTIONS = {
     "scan": "Scan a region",
     "place_beam": "Place the beam",
     "set_voltage": "Set the voltage",
     "stop": "Stop",
 }
+# Terms of the page and their definitions.
 _DEFINITIONS = {
     "Units": "Å, eV, fs or ps, K, electrons per Å². x runs right along columns, y down along "
     "rows; the origin is the centre of the first pixel. In supercells y points up.",
     "σ": "Standard deviation. A 2σ ellipse holds 86 % of a two-dimensional Gaussian.",
     "p": "Probability that an atom exists, or that a defect is there and is of its kind.",
-    "Ensemble": "Several networks trained apart. Their mean is the prediction, their standard "
-    "deviation the part of the uncertainty that more training data could remove.",
+    "Ensemble": "Several networks, trained independently. Their mean is the prediction, their "
+    "standard deviation the part of the uncertainty that more training data could remove.",
     "Draw": "One structure sampled from the positions' covariances and the elements' "
-    "probabilities. The spread over relaxed draws is what the image leaves open.",
+    "probabilities. The spread over relaxed draws is the uncertainty that the image leaves.",
     "Stretch": "Principal stretches minus one of the map from measured to undistorted positions.",
 }
+# Sources of the methods and of the colours.
 _REFERENCES = {
     "Ensembles": "B. Lakshminarayanan, A. Pritzel and C. Blundell, NeurIPS 30 (2017).",
     "Ensembles on microscope frames": "A. Ghosh, B. G. Sumpter, O. Dyck, S. V. Kalinin and "
@@ -44,7 +47,7 @@ _REFERENCES = {
 
 
 def advice(view: CampaignView) -> Html:
-    """Section 7: what to do next, best first."""
+    """Section 7: the advice, best first."""
     title = "Advice"
     if not view.advice:
         return section("advice", 7, title, not_done("There is none yet.", "adatom run FRAMES…"))

@@ -1,4 +1,4 @@
-"""Figures of defects: when they were there, of which kind, and where they went."""
+"""Figures of defects: their kinds over time, and their paths."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from matplotlib.patches import Patch, Rectangle
 from adatom.report.facts import Track
 from adatom.report.style import KINDS, LINE, MUTED, colour_of, new_figure, style, whole_numbers
 
-MOST_ROWS = 24
-_MOST_PATHS = 6
+MOST_ROWS = 24  # tracks in the timeline, a count; more would not fit on a screen
+_MOST_PATHS = 6  # tracks in the figure of paths, a count; more labels would overlap
 
 
 def kind_order(tracks: list[Track]) -> list[str]:
-    """Kinds by their summed probability, the greatest first."""
+    """Sort kinds by their summed probability, largest first."""
     weight: dict[str, float] = {}
     for track in tracks:
         for kind, p in zip(track.kinds, np.nan_to_num(track.p), strict=True):
@@ -26,7 +26,7 @@ def kind_order(tracks: list[Track]) -> list[str]:
 
 
 def timeline(tracks: list[Track], frame_count: int) -> Figure:
-    """Draw one row a track, one cell a frame: colour is the kind, opacity the probability."""
+    """Draw one row per track, one cell per frame: colour is the kind, opacity the probability."""
     rows = tracks[:MOST_ROWS]
     kinds = kind_order(tracks)
     last = max([frame_count - 1, *(int(t.frames.max()) for t in rows)])
@@ -39,7 +39,7 @@ def timeline(tracks: list[Track], frame_count: int) -> Figure:
                 to_rgba(colour_of(k, kinds, KINDS), float(np.clip(np.nan_to_num(p), 0.0, 1.0)))
                 for k, p in zip(track.kinds, track.p, strict=True)
             ]
-            # White beneath, so that the row's line does not shine through an unsure cell.
+            # A white layer below hides the row's line under transparent (improbable) cells.
             for layer in ("white", colours):
                 ax.add_collection(PatchCollection(cells, facecolors=layer, linewidths=0))
         ax.set_yticks(range(len(rows)), [t.label for t in rows])
@@ -56,7 +56,7 @@ def timeline(tracks: list[Track], frame_count: int) -> Figure:
 
 
 def paths(tracks: list[Track]) -> Figure:
-    """Draw where the longest tracks went, in the frame's axes, coloured by frame."""
+    """Draw the paths of the longest tracks in the frame's axes, coloured by frame."""
     chosen = [t for t in tracks if t.number is not None][:_MOST_PATHS]
     xy = np.concatenate([t.xy for t in chosen])
     first = min(int(t.frames.min()) for t in chosen)

@@ -1,4 +1,4 @@
-"""Numbers that the report derives: tracks, comparable energies, thermal averages."""
+"""Numbers that the report computes: tracks, comparable energies, thermal averages."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from adatom.core import AtomTable, DefectTable, SimulationResult, Structure
 from adatom.core.arrays import FloatArray
 from adatom.report.view import CampaignView
 
-UNCERTAIN_P = 0.9
-_LONGEST = 40
+UNCERTAIN_P = 0.9  # p_exists below which an atom is drawn dashed and counted as uncertain
+_LONGEST = 40  # characters of a name; longer ones are cut, so that labels fit
+# Control characters, which neither HTML nor fonts can show; tab and newline are allowed.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Digits to subscript digits, for formulas.
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
 def median_sigma(atoms: AtomTable) -> float:
-    """Median over the atoms of the position's standard deviation per axis, Å; NaN for no atoms.
+    """Median over the atoms of the position's standard deviation per axis, Å; NaN without atoms.
 
-    Per atom it is the root of half the trace of the covariance.
+    For one atom it is the square root of half the trace of its covariance.
     """
     if len(atoms) == 0:
         return math.nan
@@ -33,39 +35,39 @@ def median_sigma(atoms: AtomTable) -> float:
 
 
 def printable(text: str, most: int | None = None) -> str:
-    """Drop the control characters and lone surrogates of odd file names; cut to `most` characters.
+    """Remove control characters and replace lone surrogates; cut to `most` characters.
 
-    Neither HTML nor a font can show them.
+    File names may contain them, but neither HTML nor a font can show them.
     """
     clean = _CONTROL.sub("", str(text).encode("utf-8", "replace").decode("utf-8"))
     return clean if most is None or len(clean) <= most else clean[: most - 1] + "…"
 
 
 def formula(atoms: ase.Atoms) -> str:
-    """Composition in Hill's order with subscripts, such as C₁₀₉Si₃."""
+    """Composition in Hill order with subscripts, such as C₁₀₉Si₃."""
     return str(atoms.get_chemical_formula()).translate(_SUBSCRIPTS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Track:
-    """One defect through the frames.
+    """One defect followed through the frames.
 
     Parameters
     ----------
     number
-        Track number; None where the defects of this row were not linked.
+        Track number; None if the defects of this row were not linked.
     frames
         Shape (n,), ascending.
     kinds
-        Name in every one of these frames.
+        Name of the kind in each of these frames.
     p
         Shape (n,): probability of the defect and its kind.
     xy
         Shape (n, 2), Å.
     origin
-        How it came to be, in the table's words.
+        Origin of the defect, as in the table.
     p_beam
-        Probability that the beam made it; NaN where unknown.
+        Probability that the beam made it; NaN if unknown.
     """
 
     number: int | None
@@ -78,7 +80,7 @@ class Track:
 
     @property
     def main_kind(self) -> str:
-        """The kind with the most summed probability."""
+        """The kind with the largest summed probability."""
         weight: dict[str, float] = {}
         for kind, p in zip(self.kinds, self.p, strict=True):
             weight[kind] = weight.get(kind, 0.0) + (p if math.isfinite(p) else 0.0)
@@ -91,12 +93,12 @@ class Track:
 
     @property
     def label(self) -> str:
-        """What to call it."""
+        """Label in figures and tables."""
         return f"{self.main_kind}, not linked" if self.number is None else f"track {self.number}"
 
 
 def tracks(defects: DefectTable) -> list[Track]:
-    """Group defects by track, the longest and surest first; those without a track by kind."""
+    """Group defects by track, largest summed probability first; unlinked ones by kind."""
     table = defects.data.sort("frame")
     linked = table.filter(pl.col("track") >= 0)
     loose = table.filter((pl.col("track") < 0) | pl.col("track").is_null())
@@ -125,21 +127,21 @@ def _track(part: pl.DataFrame, number: int | None) -> Track:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EnergyRow:
-    """The relaxed energies of one defect's draws.
+    """The relaxed energies of one defect's samples.
 
     Parameters
     ----------
     label
-        Which defect.
+        Name of the defect.
     results
-        Its relaxations, in the order of their draws.
+        Its relaxations, in the order of their sample numbers.
     """
 
     label: str
     results: tuple[SimulationResult, ...]
 
     def energies(self, *, converged: bool = True) -> FloatArray:
-        """Finite energies, shape (draw,), eV; those of converged relaxations or of the others."""
+        """Finite energies, shape (sample,), eV: of the converged relaxations, or of the others."""
         chosen = [
             r.energy_eV
             for r in self.results
@@ -150,16 +152,16 @@ class EnergyRow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EnergyGroup:
-    """Energies that may be compared: one composition, one engine.
+    """Energies that may be compared: of one composition and one engine.
 
     Parameters
     ----------
     composition
-        Formula with subscripts, or the structure's name where the composition is not known.
+        Formula with subscripts, or the structure's name if the composition is not known.
     engine
         Engine with its version.
     rows
-        One a defect.
+        One row per defect.
     """
 
     composition: str
@@ -168,7 +170,7 @@ class EnergyGroup:
 
     @property
     def lowest_eV(self) -> float:
-        """Zero of the group: lowest converged energy, else lowest energy; NaN for none, eV."""
+        """Zero of the group, eV: lowest converged energy, else lowest energy; NaN if none."""
         for converged in (True, False):
             values = np.concatenate([r.energies(converged=converged) for r in self.rows])
             if len(values):
@@ -182,10 +184,10 @@ class EnergyGroup:
 
 
 def energy_groups(view: CampaignView) -> list[EnergyGroup]:
-    """Sort the relaxations into groups within which energies may be compared.
+    """Group the relaxations so that the energies within a group may be compared.
 
-    Total energies of different composition, or of different engines, have different zeros: their
-    difference means nothing without the chemical potentials, so they never share a group.
+    Total energies of different compositions or engines have different zeros. Their difference has
+    no meaning without chemical potentials, so they are never in one group.
     """
     groups: dict[tuple[str, str], dict[str, list[SimulationResult]]] = {}
     for result in view.results:
@@ -217,7 +219,7 @@ def defect_label(name: str, structure: Structure | None) -> str:
 
 
 def draw_label(draw: int) -> str:
-    """Name of a draw."""
+    """Label of a sample."""
     return "most probable" if draw < 0 else f"draw {draw}"
 
 
@@ -238,13 +240,13 @@ class ThermalRun:
     Parameters
     ----------
     result
-        What the engine answered.
+        The engine's result.
     label
-        Which defect.
+        Name of the defect.
     time_ps, temperature_K, energy_eV
         Shape (sample,).
     atoms
-        Number of atoms, 0 where it is not known.
+        Number of atoms; 0 if it is not known.
     """
 
     result: SimulationResult
@@ -255,14 +257,14 @@ class ThermalRun:
     atoms: int
 
     def second_half(self, series: FloatArray) -> tuple[float, float]:
-        """Mean and standard deviation over the second half; NaN where nothing is finite."""
+        """Mean and standard deviation over the second half; NaN if no value is finite."""
         part = series[len(series) // 2 :]
         part = part[np.isfinite(part)]
         return (float(part.mean()), float(part.std())) if len(part) else (math.nan, math.nan)
 
     @property
     def canonical_sd_K(self) -> float:
-        """Fluctuation that the canonical ensemble asks for, K: ``T sqrt(2 / 3N)``.
+        """Standard deviation of the temperature in the canonical ensemble, K: ``T sqrt(2 / 3N)``.
 
         Allen and Tildesley, Computer Simulation of Liquids (2nd ed., 2017), sec. 2.5: the kinetic
         energy of 3N degrees of freedom has a relative variance of 2/3N.
@@ -273,7 +275,7 @@ class ThermalRun:
 
 
 def thermal_runs(view: CampaignView) -> list[ThermalRun]:
-    """Collect the molecular dynamics runs, by temperature; series of unequal length are cut."""
+    """Collect the molecular dynamics runs, sorted by temperature; cut series to one length."""
     out = []
     for result in view.results:
         if result.task != "dynamics":
@@ -301,18 +303,18 @@ def thermal_runs(view: CampaignView) -> list[ThermalRun]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RelaxedDefect:
-    """One defect's supercell before and after, with all its relaxed draws.
+    """One defect's supercell before and after relaxation, with all its relaxed samples.
 
     Parameters
     ----------
     label
-        Which defect.
+        Name of the defect.
     built
         The supercell whose relaxation is shown.
     result
         The converged relaxation of lowest energy, else any with a geometry, else None.
     relaxed
-        Last geometries of every converged draw.
+        Last geometry of every converged sample.
     """
 
     label: str
@@ -322,12 +324,12 @@ class RelaxedDefect:
 
     @property
     def after(self) -> ase.Atoms | None:
-        """The relaxed geometry that is shown; None where nothing was relaxed."""
+        """The relaxed geometry that is shown; None if nothing was relaxed."""
         return self.result.trajectory[-1] if self.result else None
 
 
 def relaxed_defects(view: CampaignView) -> list[RelaxedDefect]:
-    """Choose for every defect what to show: its relaxation of lowest energy."""
+    """Choose the relaxation to show for every defect: the one of lowest energy."""
     members: dict[tuple[str, str], list[Structure]] = {}
     for structure in view.structures:
         label = defect_label(structure.name, structure)

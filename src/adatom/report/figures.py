@@ -1,4 +1,4 @@
-"""Figures of frames: the image, the atoms on it, the ensemble's maps, the lattice, the advice."""
+"""Figures of frames: image, atoms, maps of the ensemble, lattice, advice."""
 
 from __future__ import annotations
 
@@ -30,10 +30,12 @@ from adatom.report.style import (
 )
 from adatom.report.view import CampaignView, FrameMaps
 
-SMOOTHING_A, GAMMA = 0.35, 0.6
+SMOOTHING_A = 0.35  # Å: standard deviation of the smoothing, a little below that of an atom's spot
+GAMMA = 0.6  # exponent of the grey scale, chosen so that C shows beside Si
+# Å: radius of the ring round an atom, below half a C-C bond so that rings do not touch
 _RING_A = 0.42
-_LARGEST_PX = 400
-_MANY_ATOMS = 1200
+_LARGEST_PX = 400  # pixels: longest edge of an image in the page, about its size on the screen
+_MANY_ATOMS = 1200  # atoms; with more, rings are drawn as pixels to keep the page small
 
 
 def frame_image(frame: Frame) -> Figure:
@@ -51,7 +53,7 @@ def frame_atoms(
     elements: tuple[str, ...],
     boxes: Sequence[tuple[float, float, float, float]] = (),
 ) -> Figure:
-    """Draw the smoothed frame with a ring round every atom and its 2σ ellipse, true to scale.
+    """Draw the smoothed frame with a ring and the 2σ ellipse (to scale) of every atom.
 
     Parameters
     ----------
@@ -62,7 +64,7 @@ def frame_atoms(
     elements
         Order of the elements' colours.
     boxes
-        What to hatch: left, top, right and bottom of each, Å.
+        Areas to hatch: left, top, right and bottom of each, Å.
     """
     with style():
         figure, ax = _image_figure(frame.shape)
@@ -80,7 +82,7 @@ def frame_atoms(
 
 
 def map_mean(maps: FrameMaps, elements: tuple[str, ...]) -> Figure:
-    """Draw the mean probabilities, one colour an element, white where there is nothing."""
+    """Draw the mean probabilities, one colour per element on white."""
     with style():
         figure, ax = _image_figure(maps.mean.shape[1:], bar=True)
         draw_mean(ax, maps, elements)
@@ -89,7 +91,7 @@ def map_mean(maps: FrameMaps, elements: tuple[str, ...]) -> Figure:
 
 
 def map_std(maps: FrameMaps) -> Figure:
-    """Draw the standard deviation between the members: where the ensemble disagrees."""
+    """Draw the standard deviation between the members of the ensemble."""
     with style():
         figure, ax = _image_figure(maps.std.shape[1:], bar=True)
         draw_std(ax, maps)
@@ -98,11 +100,11 @@ def map_std(maps: FrameMaps) -> Figure:
 
 
 def draw_image(ax: Axes, frame: Frame, *, sigma_A: float) -> None:
-    """Put a frame behind everything else, smoothed by a Gaussian of `sigma_A` Å (0 for none)."""
+    """Draw a frame in the background, smoothed by a Gaussian of `sigma_A` Å (0: not smoothed)."""
     image = frame.data
     if sigma_A > 0:
         image = smooth(image, frame.calibration.pixels(sigma_A))
-    # A few foreign atoms outshine the host: on a straight grey scale its lattice is black.
+    # Bright impurity atoms set the grey scale: on a linear scale the host lattice would be black.
     gamma = GAMMA if sigma_A > 0 else 1.0
     ax.imshow(
         grey_levels(shrink(image, _LARGEST_PX), 0.5, 99.5, gamma=gamma),
@@ -121,12 +123,12 @@ def draw_atoms(ax: Axes, atoms: AtomTable, elements: tuple[str, ...]) -> None:
     ring_pt = 2.0 * _RING_A * width_pt / abs(x1 - x0)
     raster = len(atoms) > _MANY_ATOMS
     names, p = atoms.elements, atoms.column("p_exists")
-    ellipses = _two_sigma(atoms)
+    ellipses = two_sigma_ellipses(atoms)
     present = [e for e in elements if (names == e).any()]
     for element in present:
         colour = colour_of(element, elements)
-        for sure in (True, False):
-            chosen = (names == element) & ((p >= UNCERTAIN_P) == sure)
+        for certain in (True, False):
+            chosen = (names == element) & ((p >= UNCERTAIN_P) == certain)
             if not chosen.any():
                 continue
             ax.scatter(
@@ -135,8 +137,8 @@ def draw_atoms(ax: Axes, atoms: AtomTable, elements: tuple[str, ...]) -> None:
                 s=ring_pt**2,
                 facecolors="none",
                 edgecolors=colour,
-                linewidths=1.3 if sure else 1.5,
-                linestyles="-" if sure else (0, (2.0, 1.6)),
+                linewidths=1.3 if certain else 1.5,
+                linestyles="-" if certain else (0, (2.0, 1.6)),
                 rasterized=raster,
             )
         own = [ellipses[i] for i in np.flatnonzero(names == element)]
@@ -159,7 +161,7 @@ def draw_mean(ax: Axes, maps: FrameMaps, elements: tuple[str, ...]) -> None:
     for probability, name in zip(mean, maps.classes, strict=True):
         ink = 1.0 - np.array(to_rgb(colour_of(name, elements)))
         rgb -= probability[..., None] * ink
-    # 64 levels keep the page light; the eye sees no difference.
+    # 64 levels make the page smaller without a visible difference.
     rgb = np.round(np.clip(rgb, 0.0, 1.0) * 63.0) / 63.0
     shape = maps.mean.shape[1], maps.mean.shape[2]
     ax.imshow(rgb, extent=_extent(shape, maps.calibration))
@@ -169,7 +171,7 @@ def draw_mean(ax: Axes, maps: FrameMaps, elements: tuple[str, ...]) -> None:
 
 
 def draw_std(ax: Axes, maps: FrameMaps) -> None:
-    """Draw the root of the classes' summed variances, with its colour bar."""
+    """Draw the square root of the summed variances of the classes, with its colour bar."""
     std = np.sqrt(np.sum(shrink(maps.std, _LARGEST_PX).astype(np.float64) ** 2, axis=0))
     top = max(float(np.nanmax(std)), 1e-3)
     shape = maps.std.shape[1], maps.std.shape[2]
@@ -253,7 +255,7 @@ def lattice_over_frames(view: CampaignView) -> Figure:
 
 
 def advice_map(frame: Frame, advice: tuple[Advice, ...]) -> Figure:
-    """Draw where the advice points: boxes to scan, crosses for the beam, numbered by rank."""
+    """Draw the places of the advice: boxes to scan, crosses for the beam, numbered by rank."""
     with style():
         figure, ax = _image_figure(frame.shape)
         draw_image(ax, frame, sigma_A=SMOOTHING_A)
@@ -291,8 +293,11 @@ def advice_map(frame: Frame, advice: tuple[Advice, ...]) -> Figure:
     return figure
 
 
-def _two_sigma(atoms: AtomTable) -> list[Ellipse]:
-    """Ellipses that hold 86 % of a two-dimensional Gaussian: semi-axes twice the eigenvalues'."""
+def two_sigma_ellipses(atoms: AtomTable) -> list[Ellipse]:
+    """2σ ellipses of the positions, which hold 86 % of a two-dimensional Gaussian, one per atom.
+
+    The semi-axes are twice the square roots of the covariance's eigenvalues, Å.
+    """
     covariance = np.nan_to_num(atoms.covariance)
     values, vectors = np.linalg.eigh(covariance)
     axes = 2.0 * np.sqrt(np.maximum(values, 0.0))
@@ -304,7 +309,7 @@ def _two_sigma(atoms: AtomTable) -> list[Ellipse]:
 
 
 def _image_figure(shape: tuple[int, ...], *, bar: bool = False) -> tuple[Figure, Axes]:
-    """Make a figure whose one axes fits an image, with room above for a legend or colour bar."""
+    """Make a figure with one axes that fits an image, and room above for legend or colour bar."""
     aspect = shape[-2] / shape[-1]
     width = 5.6
     left, right, below, above = 0.62, 0.1, 0.5, 0.34 + 0.08 * bar
@@ -340,7 +345,7 @@ def _atom_legend(
 ) -> None:
     handles = [key(e, colour_of(e, elements), marker="o", fill="none", size=9) for e in present]
     if uncertain:
-        # A marker has no dashes: a dashed line says it as well.
+        # Markers cannot be dashed, so the legend shows a dashed line.
         handles.append(key("p < 0.9", MUTED, line="--"))
     handles.append(key("2σ ellipse", MUTED, marker="o", size=4.5))
     _legend_above(ax, handles)

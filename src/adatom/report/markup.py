@@ -1,4 +1,4 @@
-"""HTML that is balanced and escaped by construction: plain text can't become markup."""
+"""HTML elements with escaped content: plain text cannot become markup."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from adatom.report.facts import printable
 from adatom.report.style import svg_uri
 
-_VOID = frozenset({"img", "meta", "br", "col", "input"})
-_THIN = "\u202f"
+_VOID = frozenset({"img", "meta", "br", "col", "input"})  # elements without an end tag
+_THIN = "\u202f"  # narrow no-break space between thousands
 
 
 class Html(str):
-    """Text that is markup already; every other string is escaped when it is put into an element."""
+    """Text that is already markup; `element` and `join` escape every other string."""
 
     __slots__ = ()
 
@@ -29,9 +29,14 @@ def element(name: str, *children: str, **attributes: str | None) -> Html:
     name
         Tag.
     children
-        `Html` is taken as it is, any other string is escaped.
+        `Html` is inserted as it is, any other string is escaped.
     attributes
-        Escaped; a trailing underscore falls off (``class_``), None leaves the attribute out.
+        Escaped. A trailing underscore is dropped (``class_``), and None leaves the attribute out.
+
+    Examples
+    --------
+    >>> print(element("b", "1 < 2"), end="")
+    <b>1 &lt; 2</b>
     """
     pairs = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{html.escape(printable(value))}"'
@@ -44,12 +49,12 @@ def element(name: str, *children: str, **attributes: str | None) -> Html:
 
 
 def join(children: Iterable[str]) -> Html:
-    """Put pieces one after the other, escaping those that are plain text."""
+    """Concatenate pieces, escaping those that are plain text."""
     return Html("".join(c if isinstance(c, Html) else html.escape(printable(c)) for c in children))
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1) -> Html:
-    """Make a table whose first `words` columns are text and the others numbers, aligned right."""
+    """Make a table: the first `words` columns are text, the others numbers aligned right."""
     kinds = ["w" if n < words else "n" for n in range(len(head))]
     # A word joiner keeps a unit such as eV/Å on one line.
     head = [h.replace("/Å", "/\u2060Å") for h in head]
@@ -65,16 +70,27 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1)
 def picture(
     figure: Figure, alt: str, caption: str, *, wide: bool = False, pixels: bool = False
 ) -> Html:
-    """Put a figure into the page with what a reader who can't see it is told, and its caption.
+    """Put a figure into the page, with its alternative text and its caption.
 
-    `wide` for the whole width, `pixels` to show an image's pixels as squares.
+    Parameters
+    ----------
+    figure
+        The figure.
+    alt
+        Text for readers who cannot see the figure.
+    caption
+        Text below the figure.
+    wide
+        Use the whole width of the page.
+    pixels
+        Show the pixels of an image as squares.
     """
     image = element("img", src=svg_uri(figure, pixels=pixels), alt=alt)
     return element("figure", image, element("figcaption", caption), class_="wide" if wide else None)
 
 
 def number(value: float, digits: int = 2) -> str:
-    """Fixed-point number, with an en dash for what is not known and thin spaces in thousands."""
+    """Fixed-point number with thin spaces between thousands; an en dash if it is not finite."""
     if value is None or not math.isfinite(value):
         return "–"
     text = f"{value:,.{digits}f}".replace(",", _THIN)
@@ -82,7 +98,7 @@ def number(value: float, digits: int = 2) -> str:
 
 
 def count(n: int, noun: str, plural: str | None = None) -> str:
-    """Count of things: ``1 frame``, ``44 frames``."""
+    """Number with its noun: ``1 frame``, ``44 frames``."""
     return f"{number(n, 0)} {noun if n == 1 else plural or noun + 's'}"
 
 
@@ -92,7 +108,7 @@ def listing(items: Sequence[str]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a reader says them."""
+    """Duration in s, min or h."""
     if not math.isfinite(seconds):
         return "–"
     if seconds < 100:

@@ -1,4 +1,4 @@
-"""One wide picture of a campaign, for a README or a slide."""
+"""One wide figure of a campaign, for a README or a slide."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from adatom.report.view import CampaignView
 
 
 def campaign_figure(view: CampaignView) -> Figure:
-    """Draw the whole way in one row: frame with atoms, uncertainty, supercell, energies and heat.
+    """Draw one row: frame with atoms, uncertainty, supercell, energies, molecular dynamics.
 
-    A part that the campaign does not have says so.
+    The panel of a part that the campaign does not have says that it is missing.
     """
     with style(image__interpolation="bilinear"):
         figure = new_figure(16.0, 4.65)
@@ -45,7 +45,7 @@ def campaign_figure(view: CampaignView) -> Figure:
 
 
 def write_picture(view: CampaignView, path_png: str | Path) -> None:
-    """Write `campaign_figure` as a PNG of 2400 pixels' width."""
+    """Write `campaign_figure` as a PNG image, 2400 pixels wide."""
     figure = campaign_figure(view)
     with style():
         figure.savefig(path_png, format="png", dpi=150, metadata={"Software": None})

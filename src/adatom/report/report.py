@@ -1,4 +1,4 @@
-"""The report: one page that needs nothing but itself."""
+"""The report: one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from adatom.report import closing_sections, sections, simulation_sections
 from adatom.report.markup import Html, element, join
 from adatom.report.view import CampaignView
 
+# Anchor and link text of every section, in the order of the page.
 _CONTENTS = (
     ("found", "Found"),
     ("frames", "Frames"),
@@ -24,7 +25,7 @@ _CONTENTS = (
     ("advice", "Advice"),
     ("made", "How"),
 )
-# Without this script all frames stand one under the other, which is how they print as well.
+# Buttons that show one frame at a time. Without scripts, and in print, all frames are shown.
 _SCRIPT = """
 const box = document.querySelector('.frames');
 const all = box ? [...box.querySelectorAll('.frame')] : [];
@@ -53,8 +54,8 @@ if (all.length > 1) {
 def page(view: CampaignView) -> str:
     """Make the whole page as a string.
 
-    A content security policy forbids it to load anything or to run any script but its own, so
-    that a hostile file name can do no harm.
+    Its content security policy forbids loading anything and running any script but its own, so a
+    malicious file name can do no harm.
     """
     parts = (
         sections.found(view),
@@ -81,19 +82,19 @@ def page(view: CampaignView) -> str:
 
 
 def write_report(view: CampaignView, path: str | Path) -> None:
-    """Write the page to one file, whole or not at all.
+    """Write the page to one file, completely or not at all.
 
     Parameters
     ----------
     view
-        What the campaign has; every part may be empty.
+        The campaign; every part may be empty.
     path
-        File to write, such as ``report.html``; its folder must be there.
+        File to write, such as ``report.html``; its folder must exist.
 
     Raises
     ------
     BadInput
-        If there is no such folder.
+        If the folder does not exist.
     """
     target = Path(path)
     if not target.parent.is_dir():

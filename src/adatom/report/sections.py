@@ -1,4 +1,4 @@
-"""The page's sections on what was seen: summary, frames, defects."""
+"""The sections on the frames: summary, frames with atoms, defects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adatom.report.markup import Html, count, element, join, number, picture, ta
 from adatom.report.summary import all_warnings, key_numbers, sentences
 from adatom.report.view import CampaignView
 
-_MOST_TABLE_ROWS = 60
+_MOST_TABLE_ROWS = 60  # rows of the table of tracks, a count; the rest is in defects.parquet
 
 
 def section(anchor: str, place: int, title: str, *children: str) -> Html:
@@ -23,12 +23,12 @@ def section(anchor: str, place: int, title: str, *children: str) -> Html:
 
 
 def not_done(text: str, command: str) -> Html:
-    """Say what is missing and which command makes it."""
+    """Paragraph that names a missing result and the command that makes it."""
     return element("p", f"{text} ", element("code", command), " does it.", class_="missing")
 
 
 def found(view: CampaignView) -> Html:
-    """Section 1: what was found, key numbers and warnings first."""
+    """Section 1: warnings, findings and key numbers."""
     tiles = join(
         element("div", element("b", value), element("span", what))
         for value, what in key_numbers(view)
@@ -90,10 +90,10 @@ def frames(view: CampaignView) -> Html:
 def _one_frame(view: CampaignView, frame: Frame) -> Html:
     elements = view.element_order()
     atoms, maps = view.atoms.of_frame(frame.index), view.maps_of(frame.index)
-    unsure = int(np.sum(atoms.column("p_exists") < UNCERTAIN_P)) if len(atoms) else 0
+    uncertain = int(np.sum(atoms.column("p_exists") < UNCERTAIN_P)) if len(atoms) else 0
     sigma = number(median_sigma(atoms), 3)
-    boxes = view.unlike_regions.get(frame.index, ())
-    unlike = " Hatched: unlike anything the networks were trained on." if boxes else ""
+    boxes = view.ood_regions.get(frame.index, ())
+    hatched = " Hatched: out of the distribution of the training data." if boxes else ""
     overlay = picture(
         figures.frame_atoms(frame, atoms, elements, boxes),
         f"Frame {frame.index}, smoothed, with {len(atoms)} atoms marked",
@@ -101,7 +101,7 @@ def _one_frame(view: CampaignView, frame: Frame) -> Html:
         f"to the power {figures.GAMMA} so that the host shows beside brighter atoms. Rings mark "
         "elements and have no size of their own; filled ellipses are the 2σ region of each "
         f"position, true to scale (median σ {sigma} Å per axis). Dashed rings: existence "
-        f"probability below {UNCERTAIN_P} ({unsure} of {len(atoms)}).{unlike}",
+        f"probability below {UNCERTAIN_P} ({uncertain} of {len(atoms)}).{hatched}",
     )
     raw = picture(
         figures.frame_image(frame),
@@ -149,7 +149,7 @@ def _lattice_table(view: CampaignView) -> Html:
     ]
     head = (
         "Frame", "Pixel (Å)", "Scale x", "Scale y", "Principal stretch (%)", "Angle (°)",
-        "rms (Å)", "SimulatedLike (%)",
+        "rms (Å)", "Matched (%)",
     )  # fmt: skip
     title = element("h3", "Lattice of the shown frames")
     return join([title, table(head, rows)]) if rows else Html("")
@@ -200,7 +200,7 @@ def defects(view: CampaignView) -> Html:
 
 
 def _kinds_explained(rows: list[Track]) -> Html:
-    """Say in words what the names of the kinds mean, the most probable kinds first."""
+    """Paragraph that explains the names of the kinds, the most probable kinds first."""
     named = [(name, DefectKind.parse_or_none(name)) for name in defect_figures.kind_order(rows)]
     words = [f"{name}: {kind.describe()}" for name, kind in named if kind is not None]
     return element("p", "; ".join(words), class_="note")

@@ -1,4 +1,4 @@
-"""Figures of simulations: comparable energies, convergence, temperature and energy in time."""
+"""Figures of simulations: comparable energies, convergence, temperature and energy over time."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from adatom.report.style import (
     whole_numbers,
 )
 
-_MOST_ROWS = 14
-_MOST_KEYS = 7
+_MOST_ROWS = 14  # defects in the figure of energies, a count
+_MOST_KEYS = 7  # entries of a legend, a count
+# Colours of lines: Okabe and Ito, as in `style`, the darkest first.
 _LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
 
 
 def energies(group: EnergyGroup) -> Figure:
-    """Draw every draw's energy above the lowest of its group, with mean and standard deviation."""
+    """Draw the energy of every sample above the lowest of the group, with mean and sd."""
     rows = [r for r in group.rows if r.energies().size or r.energies(converged=False).size]
     rows, zero = rows[:_MOST_ROWS], group.lowest_eV
     with style():
@@ -73,7 +74,7 @@ def energies(group: EnergyGroup) -> Figure:
 
 
 def convergence(results: list[SimulationResult], quantity: str) -> Figure:
-    """Draw how the relaxations went, step by step, one line each.
+    """Draw the convergence of the relaxations over their steps, one line each.
 
     Parameters
     ----------
@@ -157,7 +158,7 @@ def traces(runs: list[ThermalRun], quantity: str) -> Figure:
 
 
 def thermostat(runs: list[ThermalRun]) -> Figure:
-    """Draw mean ± standard deviation of the temperature against the asked one."""
+    """Draw mean ± standard deviation of the temperature against the set temperature."""
     asked = sorted({r.result.temperature_K for r in runs})
     with style():
         figure = new_figure(3.4, 3.25)

@@ -1,4 +1,4 @@
-"""The page's sections on what was simulated: structures, energies, dynamics."""
+"""The sections on the simulations: structures, energies, dynamics."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from adatom.report.sections import not_done, section
 from adatom.report.structures_figures import bonds, heights, host_element, supercell
 from adatom.report.view import CampaignView
 
-_MOST_DEFECTS = 3
-_MOST_ROWS = 80
+_MOST_DEFECTS = 3  # defects whose supercells are drawn, a count; more would make the page large
+_MOST_ROWS = 80  # rows of the table of relaxations, a count; the rest is in simulations.parquet
 
 
 def structures(view: CampaignView) -> Html:
-    """Section 4: supercells before and after the relaxation, with the foreign atoms' bonds."""
+    """Section 4: supercells before and after the relaxation, with bonds of the impurity atoms."""
     title = "Structures"
     if not view.structures:
         missing = _not_simulated("No supercells were built yet.", view)
@@ -53,7 +53,7 @@ def _one_defect(view: CampaignView, defect: RelaxedDefect) -> Html:
             f"Supercell of {defect.label} as built, from above and from the side",
             f"As built ({which}): {formula(built)}, {count(len(built), 'atom')}. Dark dots: 2σ "
             "of the position taken from the frame, true to scale. Fill: height above the sheet; "
-            "foreign atoms have a rim in the colour of their element.",
+            "impurity atoms have a rim in the colour of their element.",
         )
     ]
     if after is None:
@@ -86,7 +86,7 @@ def _bond_table(defect: RelaxedDefect) -> Html:
     ]
     if not chosen:
         lengths = f"Its bonds are {number(d.min())} to {number(d.max())} Å long." if len(d) else ""
-        return element("p", f"This supercell has no foreign atoms with bonds. {lengths}")
+        return element("p", f"This supercell has no impurity atoms with bonds. {lengths}")
     z = heights(atoms)
     rows = []
     for n in chosen:
@@ -103,13 +103,13 @@ def _bond_table(defect: RelaxedDefect) -> Html:
         )
     draws = len(defect.relaxed)
     head = (
-        "Bond of a foreign atom", "As built (Å)", "Relaxed (Å)",
+        "Bond of an impurity atom", "As built (Å)", "Relaxed (Å)",
         f"{count(draws, 'relaxed draw')}: mean ± sd (Å)", "Height above the sheet (Å)",
     )  # fmt: skip
     note = element(
         "p",
         "Atoms are numbered as in the structure file. The standard deviation is between the "
-        "relaxed draws: what the position uncertainty leaves after the relaxation.",
+        "relaxed draws: the part of the position uncertainty that is left after the relaxation.",
         class_="note",
     )
     return join([table(head, rows), note])
@@ -130,7 +130,7 @@ def _distance(atoms: ase.Atoms, a: int, b: int) -> float:
 
 
 def energies(view: CampaignView) -> Html:
-    """Section 5: energies with their spread, and how the relaxations went."""
+    """Section 5: energies with their spread, and the convergence of the relaxations."""
     title = "Energies"
     groups = energy_groups(view)
     if not groups:
@@ -139,8 +139,8 @@ def energies(view: CampaignView) -> Html:
     parts: list[str] = [
         element(
             "p",
-            "Every draw is one structure from within the uncertainty of the frame, relaxed by "
-            "itself. Energies are given above the lowest of the same composition and engine: "
+            "Every draw is one structure sampled from the uncertainty of the frame and relaxed "
+            "independently. Energies are relative to the lowest of one composition and engine: "
             "total energies of different composition have no common zero and are never compared.",
         )
     ]
@@ -212,8 +212,8 @@ def dynamics(view: CampaignView) -> Html:
                 "div",
                 picture(
                     simulation_figures.traces(traced, "temperature"),
-                    "Temperature against time for each run, with the asked one dashed",
-                    "Instantaneous temperature; dashed: what the thermostat was asked for.",
+                    "Temperature against time for each run, with the set temperature dashed",
+                    "Instantaneous temperature; dashed: temperature of the thermostat.",
                 ),
                 picture(
                     simulation_figures.traces(traced, "energy"),
@@ -223,8 +223,8 @@ def dynamics(view: CampaignView) -> Html:
                 ),
                 picture(
                     simulation_figures.thermostat(traced),
-                    "Mean temperature with its standard deviation against the asked temperature",
-                    "Mean ± standard deviation over the second half of each run; dashed: as asked.",
+                    "Mean temperature with its standard deviation against the set temperature",
+                    "Mean ± standard deviation over the second half of each run; dashed: equality.",
                 ),
                 class_="grid three",
             )
@@ -255,7 +255,7 @@ def dynamics(view: CampaignView) -> Html:
         element(
             "p",
             "± is the standard deviation in time over the second half, not the error of the mean. "
-            "Canonical sd: T √(2/3N), what the canonical ensemble asks for.",
+            "Canonical sd: T √(2/3N), the value of the canonical ensemble.",
             class_="note",
         )
     )
@@ -263,7 +263,7 @@ def dynamics(view: CampaignView) -> Html:
 
 
 def _not_simulated(text: str, view: CampaignView) -> Html:
-    """Say what is missing, and which command makes it where one can."""
+    """Paragraph that names a missing result, and the command that makes it if there is one."""
     if not view.material.simulated_by:
         why = f"{text} No engine simulates {view.material.name}."
         return element("p", why, class_="missing")

@@ -1,4 +1,4 @@
-"""Figures of supercells: from above and from the side, before and after the relaxation."""
+"""Figures of supercells, from above and from the side."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 from adatom.core.arrays import FloatArray
 from adatom.report.style import INK, LINE, MUTED, colour_of, new_figure, style
 
+# Length of a drawn bond over the sum of the covalent radii, dimensionless: 1.75 Å for C-C, so that
+# only real bonds are drawn.
 _BOND_TOLERANCE = 1.15
-_RADIUS_A = 0.36
-_FOREIGN_A = 0.58
+_RADIUS_A = 0.36  # Å: drawn radius of a host atom; two of them leave half of a C-C bond visible
+_IMPURITY_A = 0.58  # Å: drawn radius of an impurity atom, wide enough for its symbol
 
 
 def host_element(atoms: ase.Atoms) -> str:
-    """Give the most frequent element."""
+    """The most frequent element."""
     names, counts = np.unique(atoms.get_chemical_symbols(), return_counts=True)
     return str(names[int(np.argmax(counts))])
 
@@ -31,7 +33,7 @@ def host_element(atoms: ase.Atoms) -> str:
 def heights(atoms: ase.Atoms) -> FloatArray:
     """Heights above the median of the host atoms, shape (atom,), Å.
 
-    A sheet that an engine folded through the cell's boundary along z is put together again.
+    A sheet that an engine wrapped at the cell boundary along z is unwrapped first.
     """
     host = np.array(atoms.get_chemical_symbols()) == host_element(atoms)
     z = atoms.positions[:, 2] - atoms.positions[host, 2][0]
@@ -43,7 +45,7 @@ def heights(atoms: ase.Atoms) -> FloatArray:
 
 
 def bonds(atoms: ase.Atoms) -> tuple[NDArray[np.int64], NDArray[np.int64], FloatArray, FloatArray]:
-    """Pairs nearer than 1.15 times the sum of their covalent radii, each in both directions.
+    """Pairs closer than 1.15 times the sum of their covalent radii, each in both directions.
 
     Radii: Cordero et al., Dalton Trans. 2008, 2832 (as in ASE).
 
@@ -63,7 +65,7 @@ def supercell(
     z_limit_A: float,
     sigma_A: FloatArray | None = None,
 ) -> Figure:
-    """Draw a supercell from above (filled by height) and from the side.
+    """Draw a supercell from above (fill colour: height) and from the side.
 
     Parameters
     ----------
@@ -72,9 +74,9 @@ def supercell(
     elements
         Order of the elements' colours.
     z_limit_A
-        Where the colours of the height end, Å.
+        Largest height of the colour scale, Å.
     sigma_A
-        Shape (atom, 3): where given, a dark 2σ disc on every atom, Å.
+        Standard deviations, shape (atom, 3), Å; if given, every atom gets a dark 2σ disc.
     """
     low, high = _bounds(atoms)
     span = high - low
@@ -114,7 +116,7 @@ def draw_top(
     z_limit_A: float,
     sigma_A: FloatArray | None = None,
 ) -> None:
-    """Draw a supercell from above: fill is the height, the rim of a foreign atom its element."""
+    """Draw a supercell from above; the fill shows the height, an impurity's rim its element."""
     low, high = _bounds(atoms)
     i, _, _, vector = bonds(atoms)
     start = atoms.positions[i, :2]
@@ -160,22 +162,22 @@ def _draw_atoms(
     z_limit_A: float,
     by_depth: bool = False,
 ) -> None:
-    """Draw discs, the nearest to the eye last, with symbols on the foreign ones."""
+    """Draw atoms as discs, the nearest to the viewer last, with symbols on impurity atoms."""
     z, host = heights(atoms), host_element(atoms)
     symbols = atoms.get_chemical_symbols()
     fills = ScalarMappable(Normalize(-z_limit_A, z_limit_A), cmap="PuOr_r").to_rgba(z)
     near = np.argsort(-atoms.positions[:, 1] if by_depth else z)
-    # Foreign atoms last: they are what the picture is about.
+    # Impurity atoms are drawn last, so that no host atom hides them.
     order = sorted(near, key=lambda n: symbols[n] != host)
     discs, faces, rims, widths = [], [], [], []
     for n in order:
-        foreign = symbols[n] != host
+        impurity = symbols[n] != host
         place = (float(atoms.positions[n, 0]), float(up[n]))
-        discs.append(Circle(place, _FOREIGN_A if foreign else _RADIUS_A))
+        discs.append(Circle(place, _IMPURITY_A if impurity else _RADIUS_A))
         faces.append(fills[n])
-        rims.append(to_rgba(colour_of(symbols[n], elements)) if foreign else to_rgba(INK, 0.8))
-        widths.append(2.0 if foreign else 0.6)
-        if foreign:
+        rims.append(to_rgba(colour_of(symbols[n], elements)) if impurity else to_rgba(INK, 0.8))
+        widths.append(2.0 if impurity else 0.6)
+        if impurity:
             ax.text(
                 *place,
                 symbols[n],
@@ -193,7 +195,7 @@ def _draw_atoms(
 
 
 def _bounds(atoms: ase.Atoms) -> tuple[FloatArray, FloatArray]:
-    """Lower and upper corner that hold the atoms and the cell, x and y in Å."""
+    """Lower and upper corner of a box round the atoms and the cell, x and y in Å."""
     corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) @ atoms.cell.array[:2, :2]
     points = np.concatenate([corners, atoms.positions[:, :2]])
     return points.min(axis=0) - 0.9, points.max(axis=0) + 0.9

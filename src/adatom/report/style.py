@@ -1,4 +1,4 @@
-"""One look for every figure: colours that colour-blind readers tell apart, and the SVG writer."""
+"""The style of all figures: colours that colour-blind readers can tell apart; the SVG writer."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
+# Colours of text, of secondary text, and of thin lines.
 INK, MUTED, LINE = "#1d2530", "#5b6673", "#d5dbe2"
-# Okabe and Ito, Color Universal Design (2008), without black and the pale yellow.
+# Okabe and Ito, Color Universal Design (2008), without black and yellow; PALETTE for elements,
+# KINDS for kinds of defects and for series.
 PALETTE = ("#56B4E9", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#0072B2")
 KINDS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-OTHER = "#8c96a3"
+OTHER = "#8c96a3"  # grey, where the palette has no colour left
 
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
@@ -49,11 +51,11 @@ _STYLE: Any = {
     "legend.fontsize": 8.5,
     "lines.linewidth": 1.3,
     "text.color": INK,
-    # Names come from files: a dollar sign is a dollar sign, not mathematics.
+    # Names come from files: a dollar sign must not start a formula.
     "text.parse_math": False,
     "svg.fonttype": "path",
     "svg.hashsalt": "adatom",
-    # The page scales images itself; the picture for a README asks for a smooth one.
+    # Browsers scale the images of the page; `campaign_figure` sets its own interpolation.
     "image.interpolation": "none",
     "savefig.facecolor": "white",
 }
@@ -72,14 +74,14 @@ def style(**changes: Any) -> AbstractContextManager[None]:
 
 
 def colour_of(name: str, names: Iterable[str], palette: tuple[str, ...] = PALETTE) -> str:
-    """Colour of a name by its place in a list; grey where the palette has run out."""
+    """Colour of a name by its position in a list; grey beyond the end of the palette."""
     order = list(names)
     place = order.index(name) if name in order else len(palette)
     return palette[place] if place < len(palette) else OTHER
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:
-    """Make an empty figure of a size in inches, without any global state."""
+    """Make an empty figure of a size in inches, without pyplot's global state."""
     figure = Figure(figsize=(width_in, height_in), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -94,7 +96,7 @@ def key(
     size: float = 6.5,
     line: Literal["", "-", "--"] = "",
 ) -> Line2D:
-    """Make one entry of a legend; `line` is a line style, empty for a mark alone."""
+    """Make one entry of a legend; `line` is a line style, empty for a marker alone."""
     return Line2D(
         [],
         [],
@@ -113,11 +115,11 @@ def whole_numbers(axis: Axis) -> None:
 
 
 def svg_uri(figure: Figure, *, pixels: bool = False) -> str:
-    """Write a figure as a ``data:`` address of an SVG picture, the same bytes for the same figure.
+    """Write a figure as a ``data:`` URI of an SVG image, the same bytes for the same figure.
 
-    Images inside keep their own pixels: the browser shows them as squares with `pixels`, smoothly
-    without. Coordinates are cut to 0.01 point; the document type, which names an outside address,
-    goes.
+    Images inside are not resampled: the browser shows their pixels as squares with `pixels`, and
+    smoothed without. Coordinates are cut to 0.01 point. The document type is removed, since it
+    names an external address.
     """
     out = io.StringIO()
     with style():
@@ -144,7 +146,7 @@ def smooth(image: ArrayLike, sigma_px: float) -> NDArray[np.float32]:
 def grey_levels(
     image: NDArray[np.float32], low: float, high: float, *, gamma: float = 1.0
 ) -> NDArray[np.float32]:
-    """Stretch an image (row, col) between two percentiles to 0..1 in 64 levels, for the eye.
+    """Stretch an image (row, col) between two percentiles to 0..1 in 64 levels, for display.
 
     The stretched values are raised to the power `gamma`.
     """
@@ -154,7 +156,7 @@ def grey_levels(
 
 
 def shrink(image: NDArray[np.float32], largest: int) -> NDArray[np.float32]:
-    """Average whole blocks of the last two axes until no edge is longer than `largest` pixels."""
+    """Average blocks of the last two axes so that no edge is longer than `largest` pixels."""
     factor = -(-max(image.shape[-2:]) // largest)
     if factor <= 1:
         return image
@@ -165,7 +167,7 @@ def shrink(image: NDArray[np.float32], largest: int) -> NDArray[np.float32]:
 
 
 def scale_bar(ax: Axes, width_A: float, *, dark_image: bool) -> None:
-    """Draw a bar of a round length, a fifth of the field of view or so, at the lower left."""
+    """Draw a scale bar at the lower left, of a round length near a fifth of the width."""
     goal = width_A / 5.0
     steps = [m * 10.0**e for e in range(-1, 4) for m in (1, 2, 5)]
     length = min(steps, key=lambda s: abs(np.log(s / goal)))

@@ -1,4 +1,4 @@
-"""What was found, in plain sentences, and what the reader has to be warned of."""
+"""The findings and the warnings of a campaign, in sentences."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from adatom.report.facts import (
 from adatom.report.markup import count, listing, number
 from adatom.report.view import CampaignView
 
-_MOST_GROUPS = 3
+_MOST_GROUPS = 3  # compositions with a sentence of their own, a count
 
 
 def sentences(view: CampaignView) -> list[str]:
-    """Say what the campaign found, step by step, what has not been done included."""
+    """Describe the result of every step of the campaign, missing ones included."""
     return [
         _atoms(view),
         _defects(view),
@@ -33,7 +33,7 @@ def sentences(view: CampaignView) -> list[str]:
 
 
 def key_numbers(view: CampaignView) -> list[tuple[str, str]]:
-    """Choose the few numbers that stand at the top: value and what it is."""
+    """The key numbers at the top of the page: value and description of each."""
     followed = [t for t in tracks(view.defects) if t.number is not None]
     sigma = median_sigma(view.atoms)
     spreads = [e.std(ddof=1) for e in _converged(view) if len(e) > 1]
@@ -52,7 +52,7 @@ def key_numbers(view: CampaignView) -> list[tuple[str, str]]:
 
 
 def all_warnings(view: CampaignView) -> list[str]:
-    """Give the campaign's warnings and those that follow from its numbers."""
+    """The campaign's own warnings, and those that follow from its numbers."""
     out = list(view.warnings)
     seen = view.atoms.frames
     if 0 < len(seen) < view.frame_count:

@@ -1,4 +1,4 @@
-"""What the report needs of a campaign, in nouns; every part may be empty."""
+"""The parts of a campaign that the report shows; every part may be empty."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from adatom.core import (
 )
 from adatom.errors import BadInput
 
+# Columns of `CampaignView.lattice`, explained there.
 LATTICE_SCHEMA = pl.Schema(
     {
         "frame": pl.Int32(),
@@ -39,7 +40,7 @@ LATTICE_SCHEMA = pl.Schema(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameMaps:
-    """What the ensemble says of one frame, summed up over its members.
+    """The ensemble's maps of one frame.
 
     Parameters
     ----------
@@ -79,16 +80,16 @@ class FrameMaps:
 
 @dataclass(frozen=True, slots=True)
 class StepSummary:
-    """How often a step ran and how long it took.
+    """Number of items and time of one step.
 
     Parameters
     ----------
     step
         Name of the step, such as ``find``.
     count
-        How many items it was done to.
+        Number of items that were processed.
     seconds
-        Wall time of all of them together.
+        Wall time of all items together, s.
     """
 
     step: str
@@ -105,13 +106,13 @@ class CampaignView:
     title
         Headline.
     source
-        File name or names.
+        File name or names of the movie.
     material
-        What the specimen is.
+        Material of the specimen.
     frame_count
-        Frames in the campaign, whether shown or not.
+        Number of frames in the campaign, shown or not.
     frames
-        The few frames to show.
+        The frames to show.
     maps
         Maps of the shown frames.
     atoms
@@ -119,16 +120,16 @@ class CampaignView:
     defects
         Defects of all frames, linked.
     lattice
-        One row a frame with the columns of ``LATTICE_SCHEMA``: pixel size in Å; factors from
+        One row per frame with the columns of ``LATTICE_SCHEMA``: pixel size in Å; factors from
         measured to true lengths along x and y; principal stretches minus one; direction of the
         first lattice vector in degrees; root-mean-square distance from the sites in Å; share of
-        matched atoms. Columns that are not given stay empty.
-    unlike_regions
-        By frame, boxes (left, top, right, bottom, Å) that lie beyond the networks' training.
+        matched atoms. Missing columns are filled with nulls.
+    ood_regions
+        By frame, boxes (left, top, right, bottom, Å) that are out of distribution.
     structures
-        Supercells: the most probable ones (draw -1) and the draws.
+        Supercells: the most probable ones (draw -1) and the samples.
     results
-        What the engines answered, with traces and trajectories.
+        Results of the engines, with traces and trajectories.
     advice
         Actions, best first.
     steps
@@ -138,9 +139,9 @@ class CampaignView:
     configuration
         The resolved configuration; may be nested.
     versions
-        Name of a program to its version.
+        Version by name of program.
     directory
-        What to call the campaign's directory in a command.
+        The campaign's directory, as shown in commands.
 
     Raises
     ------
@@ -157,7 +158,7 @@ class CampaignView:
     atoms: AtomTable = field(default_factory=AtomTable.empty)
     defects: DefectTable = field(default_factory=DefectTable.empty)
     lattice: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=LATTICE_SCHEMA))
-    unlike_regions: Mapping[int, Sequence[tuple[float, float, float, float]]] = field(
+    ood_regions: Mapping[int, Sequence[tuple[float, float, float, float]]] = field(
         default_factory=dict
     )
     structures: Sequence[Structure] = ()
@@ -180,11 +181,11 @@ class CampaignView:
             )
 
     def maps_of(self, frame: int) -> FrameMaps | None:
-        """Find the maps of a frame; None where there are none."""
+        """The maps of a frame; None if there are none."""
         return next((m for m in self.maps if m.frame == frame), None)
 
     def structure_of(self, result: SimulationResult) -> Structure | None:
-        """Find the supercell that a result belongs to: by name and draw, else by a unique name."""
+        """The supercell of a result, found by name and draw, else by name if that is unique."""
         named = [s for s in self.structures if s.name == result.structure]
         exact = [s for s in named if s.draw == result.draw]
         if exact:
@@ -192,7 +193,7 @@ class CampaignView:
         return named[0] if len(named) == 1 else None
 
     def element_order(self) -> tuple[str, ...]:
-        """Elements of the material first, in its order, then any others that were found."""
+        """Elements of the material in its order, then any others that were found."""
         known = self.material.species
         seen = set(self.atoms.elements.tolist())
         for structure in self.structures:

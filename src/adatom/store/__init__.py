@@ -1,8 +1,8 @@
 """Store: the campaign directory and its ledger; all persistence.
 
-Every output is written whole (a temporary file, synced, renamed), and only then does its record
-go into the ledger with a hash of it. A process killed at any instant loses at most the step that
-it was in.
+Every output is written completely (temporary file, sync, rename) before its record goes into the
+ledger, with a hash of the output. A process that is killed at any moment loses at most the step
+that was running.
 """
 
 from adatom.store.arrays import (

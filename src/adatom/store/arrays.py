@@ -12,8 +12,8 @@ from adatom.core.arrays import Image
 from adatom.store.atomic import file_hash
 from adatom.store.images import ImageArray, ImageLayout, load_image, open_or_build
 
-# Upper end of what each can be: a probability, the standard deviation of numbers between 0 and 1,
-# and the entropy of one yes or no, ln 2 nats.
+# Largest possible value of each map: a probability (1), the standard deviation of numbers between
+# 0 and 1 (0.5), and the entropy of a binary variable (ln 2 nats).
 _MAXIMUM = {"mean": 1.0, "std": 0.5, "entropy": math.log(2), "mutual_information": math.log(2)}
 MAPS = tuple(_MAXIMUM)
 
@@ -42,7 +42,7 @@ class FrameStore:
         return frames, rows, columns
 
     def write(self, frame: int, image: ArrayLike) -> str:
-        """Write one frame; doing so again changes nothing.
+        """Write one frame; writing it again replaces it.
 
         Parameters
         ----------
@@ -69,12 +69,12 @@ class FrameStore:
         Raises
         ------
         StepFailed
-            If it was not written yet or was damaged.
+            If it was not written yet or is damaged.
         """
         return self.image.read(frame)
 
     def hash(self, frame: int) -> str:
-        """Hash of the frame on the disk; empty where there is none."""
+        """Hash of the frame on the disk; empty if there is none."""
         return _hash_or_nothing(self.image.chunk(frame))
 
 
@@ -115,10 +115,10 @@ class MapStore:
         entropy: ArrayLike,
         mutual_information: ArrayLike,
     ) -> str:
-        """Write the maps of one frame; doing so again changes nothing.
+        """Write the maps of one frame; writing them again replaces them.
 
-        Kept as half precision: good to 5e-4 of a value (and 3e-8), for looking and for choosing;
-        no step should compute positions from them.
+        Values are stored in half precision (relative error 5e-4, absolute error 3e-8). That is
+        enough for display and for choosing regions; no step should compute positions from them.
 
         Parameters
         ----------
@@ -148,12 +148,12 @@ class MapStore:
         Raises
         ------
         StepFailed
-            If they were not written yet or were damaged.
+            If they were not written yet or are damaged.
         """
         return {name: image.read(frame) for name, image in self.images.items()}
 
     def hash(self, frame: int) -> str:
-        """Hash of the frame's maps on the disk; empty where one is missing."""
+        """Hash of the frame's maps on the disk; empty if one is missing."""
         return _hash_or_nothing(*(self.images[name].chunk(frame) for name in MAPS))
 
 
@@ -178,12 +178,12 @@ def open_frames(
     pixel_size_A
         Edge of one pixel, Å.
     replace
-        Remove a store of another shape or pixel size with all that is in it, instead of refusing.
+        Delete an existing store of another shape or pixel size instead of refusing it.
 
     Raises
     ------
     BadInput
-        If there is something else, or a store of another shape or pixel size.
+        If the path is not such a store, or a store of another shape or pixel size.
     StepFailed
         If the disk is full.
     """
@@ -215,12 +215,12 @@ def open_maps(
     pixel_size_A
         Edge of one of their pixels, Å.
     replace
-        Remove a store of another shape, pixel size or classes, instead of refusing.
+        Delete an existing store of another shape, pixel size or classes instead of refusing it.
 
     Raises
     ------
     BadInput
-        If there is something else, or a store of another shape, pixel size or classes.
+        If the path is not such a store, or a store of another shape, pixel size or classes.
     StepFailed
         If the disk is full.
     """
@@ -230,13 +230,13 @@ def open_maps(
         )
         for name, maximum in _MAXIMUM.items()
     }
-    # The root is no image of its own: viewers open the four groups in it.
+    # The root group holds no image itself: viewers open the four groups in it.
     root = {"ome": {"version": "0.5"}}
     return MapStore(open_or_build(Path(path), layouts, root, replace=replace))
 
 
 def load_frames(path: str | Path) -> FrameStore:
-    """Open ``frames.zarr`` only to read.
+    """Open ``frames.zarr`` for reading only.
 
     Raises
     ------
@@ -247,7 +247,7 @@ def load_frames(path: str | Path) -> FrameStore:
 
 
 def load_maps(path: str | Path) -> MapStore:
-    """Open ``maps.zarr`` only to read.
+    """Open ``maps.zarr`` for reading only.
 
     Raises
     ------

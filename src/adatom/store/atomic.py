@@ -1,8 +1,8 @@
-"""Every file of a campaign reaches the disk through here: whole, or not at all.
+"""Atomic writing: every file of a campaign is on the disk completely, or not at all.
 
 The order is always the same: a temporary file in the same directory, flush, ``fsync``,
-``os.replace``, ``fsync`` of the directory. A process killed at any instant leaves the old file or
-the new one under the name, never a part; what it leaves beside them is swept away by
+``os.replace``, ``fsync`` of the directory. After a kill at any moment, the name holds the complete
+old file or the complete new one. Temporary files that are left over are removed by
 `sweep_leftovers` when the campaign is opened again.
 """
 
@@ -20,8 +20,9 @@ from typing import BinaryIO
 
 from adatom.errors import AdatomError, BadInput, StepFailed
 
-TEMPORARY = ".adatom-tmp-"
-_ZARR_TEMPORARY = ".partial"  # how zarr's LocalStore names what it has not renamed yet
+TEMPORARY = ".adatom-tmp-"  # start of the names of temporary files; no output is named so
+_ZARR_TEMPORARY = ".partial"  # end of the names of the temporary files of zarr's LocalStore
+# Error numbers (POSIX errno) by what the user can do about them.
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _MISNAMED = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
@@ -30,17 +31,17 @@ _NO_DIRECTORY_SYNC = {errno.EINVAL, errno.ENOTSUP}
 
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn what the operating system says about a disk into adatom's errors.
+    """Convert errors of the operating system to adatom's errors.
 
     Parameters
     ----------
     path
-        What to name in the error.
+        Path to name in the error.
 
     Raises
     ------
     BadInput
-        If the place cannot be written or is not what its name says.
+        If the path may not be written, or cannot be a file or directory of this name.
     StepFailed
         If the disk is full or fails.
     """
@@ -84,21 +85,21 @@ def _explanation(path: Path, error: OSError) -> AdatomError:
 
 @contextlib.contextmanager
 def reading(path: Path, what: str) -> Iterator[None]:
-    """Turn a missing or damaged file into adatom's errors.
+    """Convert the errors of a missing or damaged file to adatom's errors.
 
     Parameters
     ----------
     path
         File that is being read.
     what
-        What it should be, such as ``parquet table``.
+        Kind of file, such as ``parquet table``.
 
     Raises
     ------
     BadInput
         If it is missing or may not be read.
     StepFailed
-        If it cannot be parsed: it was changed or torn from outside.
+        If it cannot be parsed: another program changed or truncated it.
     """
     try:
         yield
@@ -122,21 +123,21 @@ def reading(path: Path, what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Write a file that appears under its name whole, on the disk, or not at all.
+    """Write a file that appears under its name only when it is complete and on the disk.
 
     Parameters
     ----------
     path
-        Final name; its directory is made where it is missing.
+        Final name; its directory is made if it is missing.
 
     Yields
     ------
-    A binary file to write; it takes the name when the block ends without an error.
+    A binary file to write; it gets the final name when the block ends without an error.
 
     Raises
     ------
     BadInput
-        If the place cannot be written.
+        If the path cannot be written.
     StepFailed
         If the disk is full.
     """
@@ -157,25 +158,25 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def temporary_beside(path: Path) -> Path:
-    """Name a temporary on the same file system; a fixed length, so that long names still fit."""
+    """Name a temporary file in the same directory; of fixed length, so that long names fit too."""
     return path.with_name(TEMPORARY + uuid.uuid4().hex)
 
 
 def sync_file(path: Path) -> None:
     """Force a finished file's bytes to the disk."""
-    # Windows flushes only through a handle that may write.
+    # Windows flushes only through a writable handle.
     with path.open("r+b") as file:
         os.fsync(file.fileno())
 
 
 def sync_directory(path: Path) -> None:
-    """Force a directory's names to the disk, where the system can (Windows does it itself)."""
+    """Force a directory's entries to the disk (Windows does this itself)."""
     if os.name == "nt":
         return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
-    except OSError as error:  # some network file systems refuse; the rename still holds
+    except OSError as error:  # some network file systems refuse this; the rename is done anyway
         if error.errno not in _NO_DIRECTORY_SYNC:
             raise
     finally:
@@ -183,7 +184,7 @@ def sync_directory(path: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Take a directory away at once: renamed first, so that a kill leaves no half under its name.
+    """Delete a directory or file: it is renamed first, so that a kill leaves no partial directory.
 
     Raises
     ------
@@ -200,7 +201,7 @@ def remove_tree(path: Path) -> None:
 
 
 def sweep_leftovers(root: Path) -> int:
-    """Remove what killed writers left behind; only for the holder of the campaign's lock.
+    """Remove temporary files of killed writers; call it only while holding the campaign's lock.
 
     Parameters
     ----------
@@ -209,7 +210,7 @@ def sweep_leftovers(root: Path) -> int:
 
     Returns
     -------
-    How many temporary files and directories were removed.
+    Number of temporary files and directories that were removed.
     """
     removed = 0
     with explained(root):
@@ -228,14 +229,14 @@ def sweep_leftovers(root: Path) -> int:
 
 
 def file_hash(path: str | Path, *more: str | Path) -> str:
-    """Hash what lies on the disk, for the ``output`` of a ledger record.
+    """Hash files on the disk, for the ``output`` of a ledger record.
 
     Parameters
     ----------
     path
-        The file; its hash is the start of what ``sha256sum`` prints.
+        The file. The hash of one file is the start of what ``sha256sum`` prints.
     more
-        Further files of the same output; all of them then make one hash, in this order.
+        Further files of the same output; the hash then covers all of them, in this order.
 
     Returns
     -------
@@ -253,7 +254,7 @@ def file_hash(path: str | Path, *more: str | Path) -> str:
 
 
 def is_intact(output: str, *paths: str | Path) -> bool:
-    """Say whether the files are still what the ledger's ``output`` hash says.
+    """Tell whether the files still have the ``output`` hash of the ledger.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""One campaign is one directory: who may open it, and where everything in it lies."""
+"""The campaign directory: opening it, its configuration, and the paths of its files."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ from adatom.store.ledger import Ledger
 from adatom.store.lock import LOCK_NAME, DirectoryLock
 from adatom.store.tables import write_text
 
+# Version of the directory's layout; raise it when an old adatom cannot read a new one
 CAMPAIGN_SCHEMA = 1
-_CONFIG_NAME = "campaign.toml"
-_TABLE = "campaign"
-_DO_OVER = "Name another directory with -o."
+_CONFIG_NAME = "campaign.toml"  # file whose presence makes a directory a campaign
+_TABLE = "campaign"  # table of campaign.toml that adatom writes for itself
+_OTHER_DIRECTORY = "Name another directory with -o."
 
 
 class CampaignDirectory:
-    """An open campaign directory; make it with `open` or `existing`, and close it.
+    """An open campaign directory, made by `open` or `existing`; close it after use.
 
     Attributes
     ----------
     path
-        The directory, absolute (simulation engines change the working directory).
+        Absolute path (simulation engines change the working directory).
     config
-        The resolved configuration, without what was None.
+        The resolved configuration without the values that are None.
     fingerprint
         Hash of the input movie.
     source
-        What the movie was read from.
+        Files that the movie was read from.
     """
 
     def __init__(
@@ -64,18 +65,18 @@ class CampaignDirectory:
         *,
         source: Sequence[str] = (),
     ) -> CampaignDirectory:
-        """Create a campaign directory, or open it again to write.
+        """Create a campaign directory, or open an existing one for writing.
 
-        Another configuration for the same input is welcome: it replaces the old one, and the
-        ledger's keys take care of what must be done again.
+        A new configuration for the same input replaces the old one. The keys of the ledger hash
+        the options, so steps whose options changed run again.
 
         Parameters
         ----------
         path
-            Where; missing, empty, or a campaign of the same input.
+            Directory; missing, empty, or a campaign of the same input.
         config
             Full resolved configuration: nested tables of strings, numbers, booleans, lists, paths
-            and NumPy scalars. What is None is left out, for TOML has no such value.
+            and NumPy scalars. None values are left out, since TOML has no null.
         fingerprint
             Hash of the input movie.
         source
@@ -84,8 +85,8 @@ class CampaignDirectory:
         Raises
         ------
         BadInput
-            If the directory is foreign, belongs to other input data or a newer adatom, is being
-            written by another process, or cannot be written. Nothing in it was touched.
+            If the directory is not a campaign, belongs to other input data or a newer adatom, is
+            in use by another process, or cannot be written. Nothing in it is changed.
         StepFailed
             If the disk is full.
         """
@@ -94,12 +95,12 @@ class CampaignDirectory:
             raise ValueError(f"config: expected no table named {_TABLE!r}, which is adatom's own")
         root = Path(path).expanduser().absolute()
         with explained(root):
-            _refuse_foreign(root, fingerprint)
+            _refuse_others(root, fingerprint)
             root.mkdir(parents=True, exist_ok=True)
             lock = DirectoryLock(root)
             try:
-                # Once more under the lock: another process may have been first.
-                old = _refuse_foreign(root, fingerprint)
+                # Check again under the lock: another process may have created it meanwhile.
+                old = _refuse_others(root, fingerprint)
                 about = {
                     "schema": CAMPAIGN_SCHEMA,
                     "version": installed_version("adatom"),
@@ -117,20 +118,20 @@ class CampaignDirectory:
 
     @classmethod
     def existing(cls, path: str | Path, *, read_only: bool = False) -> CampaignDirectory:
-        """Open what is already a campaign, for ``resume`` and ``simulate``, or to ``show`` it.
+        """Open an existing campaign, for ``resume``, ``simulate`` and ``show``.
 
         Parameters
         ----------
         path
             The directory.
         read_only
-            Only look: takes no lock and changes nothing, so it works beside a running campaign.
+            Take no lock and change nothing; this works while the campaign runs.
 
         Raises
         ------
         BadInput
-            If it is no campaign (the message names what is missing), is from a newer adatom, or
-            is being written by another process.
+            If the directory is not a campaign (the message names what is missing), is from a
+            newer adatom, or is in use by another process.
         """
         root = Path(path).expanduser().absolute()
         with explained(root):
@@ -154,7 +155,7 @@ class CampaignDirectory:
         self.close()
 
     def close(self) -> None:
-        """Close the ledger and let the next writer in; closing twice is harmless."""
+        """Close the ledger and release the lock; closing twice is harmless."""
         if self._ledger is not None:
             self._ledger.close()
             self._ledger = None
@@ -162,7 +163,7 @@ class CampaignDirectory:
             self._lock.release()
 
     def write_config(self, config: Mapping[str, Any]) -> None:
-        """Replace the configuration in ``campaign.toml``; a file that would not change is left.
+        """Replace the configuration in ``campaign.toml``; write only if the text changes.
 
         Raises
         ------
@@ -197,7 +198,7 @@ class CampaignDirectory:
 
     @property
     def ledger_path(self) -> Path:
-        """Every step, in SQLite."""
+        """Every step, an SQLite database."""
         return self.path / "ledger.sqlite"
 
     @property
@@ -222,7 +223,7 @@ class CampaignDirectory:
 
     @property
     def structures(self) -> Path:
-        """Directory of the supercells and their draws."""
+        """Directory of the supercells and their random samples."""
         return self.path / "structures"
 
     @property
@@ -247,18 +248,21 @@ class CampaignDirectory:
 
     @property
     def parts(self) -> Path:
-        """Hidden directory of unjoined outputs: one file for every finished item of a step."""
+        """Hidden directory with one file for every finished item of a step, not joined yet."""
         return self.path / ".parts"
 
 
-def _refuse_foreign(root: Path, fingerprint: str) -> dict[str, Any] | None:
-    """Look, touch nothing: the campaign's own table, or None where there is no campaign yet."""
+def _refuse_others(root: Path, fingerprint: str) -> dict[str, Any] | None:
+    """Refuse a directory that is not this campaign; change nothing.
+
+    Returns the campaign's own table, or None if there is no campaign yet.
+    """
     if not root.exists():
         return None
     if not root.is_dir():
-        raise BadInput(str(root), expected="a directory", got="a file", todo=_DO_OVER)
+        raise BadInput(str(root), expected="a directory", got="a file", todo=_OTHER_DIRECTORY)
     if not (root / _CONFIG_NAME).exists():
-        # A process killed before it wrote the configuration leaves these, and nothing else.
+        # A process that is killed before it wrote the configuration leaves only these files.
         others = sorted(
             p.name
             for p in root.iterdir()
@@ -269,7 +273,7 @@ def _refuse_foreign(root: Path, fingerprint: str) -> dict[str, Any] | None:
                 str(root),
                 expected="a new or empty directory, or a campaign",
                 got=f"no {_CONFIG_NAME} but {len(others)} other entries ({', '.join(others[:3])})",
-                todo=_DO_OVER,
+                todo=_OTHER_DIRECTORY,
             )
         return None
     _, about = _read_config(root)
@@ -279,7 +283,7 @@ def _refuse_foreign(root: Path, fingerprint: str) -> dict[str, Any] | None:
             expected=f"a campaign of this input (fingerprint {fingerprint})",
             got=f"one of other input (fingerprint {about['fingerprint']}"
             + (f", from {', '.join(about['source'][:3])})" if about.get("source") else ")"),
-            todo=_DO_OVER,
+            todo=_OTHER_DIRECTORY,
         )
     return about
 

@@ -1,9 +1,9 @@
-"""OME-Zarr 0.5 images on zarr v3: their metadata, their making and one frame's chunk.
+"""OME-Zarr 0.5 images on zarr v3: creation, metadata, and reading and writing single frames.
 
-Writing a frame writes one chunk per image, which zarr puts under its name by a rename; it is then
-synced here, and its hash goes into the ledger's record, which comes after. A chunk also carries a
-CRC-32C, so plain readers notice a torn one too. A frame that was never written reads as NaN in
-other programs and is refused here.
+One frame is one chunk file per image. zarr writes it under a temporary name and renames it; then
+it is synced here, and then the ledger records its hash. Each chunk also has a CRC-32C checksum, so
+other readers notice a damaged one too. A frame that was never written reads as NaN in other
+programs; here reading it is an error.
 
 Specification: https://ngff.openmicroscopy.org/0.5/ (axes, multiscales, omero).
 """
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     import zarr
 
 _RESOLUTION = "0"  # name of the only resolution level
+# Display colours of the channels in viewers, hexadecimal RGB.
 _COLOURS = ("FFFFFF", "FF8800", "00AAFF", "66DD66", "FF66CC", "FFDD33")
+# Errors that zarr and the metadata of a file that is not ours can raise.
 _BROKEN = (
     AttributeError,
     FileNotFoundError,
@@ -49,16 +51,16 @@ _BROKEN = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageLayout:
-    """What an image in a store is to look like.
+    """The wanted shape and metadata of an image in a store.
 
     Parameters
     ----------
     shape
-        Frames first, then what is one chunk.
+        Number of frames, then the shape of one frame (one chunk).
     dtype
         ``float32`` or ``float16``.
     axes
-        One letter an axis: ``t``, ``c``, ``y``, ``x``.
+        One letter per axis: ``t``, ``c``, ``y``, ``x``.
     pixel_size_A
         Edge of one pixel, Å.
     classes
@@ -82,9 +84,9 @@ class ImageArray:
     Parameters
     ----------
     path
-        Its group.
+        Directory of its zarr group.
     array
-        Its array, frames first.
+        Its zarr array; the first axis is the frame.
     pixel_size_A
         Edge of one pixel, Å.
     classes
@@ -97,24 +99,24 @@ class ImageArray:
     classes: tuple[str, ...]
 
     def chunk(self, frame: int) -> Path:
-        """Give the file of one frame, whether it is there or not."""
+        """Path of the file of one frame, which need not exist."""
         zeros = ["0"] * (self.array.ndim - 1)
         return self.path.joinpath(_RESOLUTION, "c", str(frame), *zeros)
 
     def write(self, frame: int, data: ArrayLike) -> None:
-        """Put one frame on the disk; when this returns, it is there."""
+        """Write one frame; when this returns, it is on the disk."""
         values = np.asarray(data)
         if values.shape != self.array.shape[1:]:
             raise ValueError(f"expected shape {self.array.shape[1:]}, got {values.shape}")
         self._check(frame)
         with explained(self.path):
             self.array[frame] = values.astype(self.array.dtype)
-            # One sync, though the names above it are new too: journalling file systems take them
-            # along, and elsewhere a chunk that a power cut took is noticed by its hash.
+            # Syncing the file is enough on journalling file systems, which also write its new
+            # directory entries. On others, the hash shows a chunk that was lost in a power cut.
             sync_file(self.chunk(frame))
 
     def read(self, frame: int) -> NDArray[np.float32]:
-        """Read one frame; refuse one that was never written or is damaged."""
+        """Read one frame; a missing or damaged one raises StepFailed."""
         self._check(frame)
         if not self.chunk(frame).exists():
             raise StepFailed(
@@ -138,23 +140,23 @@ def open_or_build(
     *,
     replace: bool,
 ) -> dict[str, ImageArray]:
-    """Open a store of images to write, or make it.
+    """Open a store of images for writing, or create it.
 
     Parameters
     ----------
     path
         The store.
     layouts
-        Every image by the name of its group; ``""`` for one that is the store itself.
+        Layout of every image by the name of its group; ``""`` is the root group.
     attributes
-        Of the store itself, where that is no image.
+        Attributes of the root group.
     replace
-        Remove a store that differs, instead of refusing.
+        Delete an existing store that differs instead of refusing it.
 
     Raises
     ------
     BadInput
-        If there is something else.
+        If the path is not such a store, or a store that differs.
     StepFailed
         If the disk is full.
     """
@@ -163,7 +165,7 @@ def open_or_build(
             try:
                 _check_same(path, layouts)
             except BadInput:
-                # Never delete what is no zarr store, whoever asks.
+                # Never delete anything that is not a zarr store.
                 if not (replace and (path / "zarr.json").is_file()):
                     raise
                 remove_tree(path)
@@ -229,7 +231,7 @@ def _check_same(path: Path, layouts: Mapping[str, ImageLayout]) -> None:
 
 
 def _build(path: Path, layouts: Mapping[str, ImageLayout], attributes: dict[str, Any]) -> None:
-    """Make the whole empty store beside its place and rename it there: no half-made one is seen."""
+    """Create the empty store under a temporary name, then rename it: it appears complete."""
     import zarr
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -260,14 +262,17 @@ def _create_array(group: zarr.Group, layout: ImageLayout) -> None:
         chunks=(1, *layout.shape[1:]),
         dtype=layout.dtype,
         compressors=[ZstdCodec(level=3), Crc32cCodec()],
-        fill_value=math.nan,  # no black frame where none was written; every real chunk is kept
+        fill_value=math.nan,  # an unwritten frame reads as NaN; zarr does not skip a written chunk
         dimension_names=tuple(layout.axes),
     )
 
 
 def _ome_metadata(name: str, layout: ImageLayout) -> dict[str, Any]:
     kinds: dict[str, dict[str, str]] = {
-        "t": {"name": "t", "type": "time"},  # in frames: the time between them may be unknown
+        "t": {
+            "name": "t",
+            "type": "time",
+        },  # unit: frames, since the time between them may be unknown
         "c": {"name": "c", "type": "channel"},
         "y": {"name": "y", "type": "space", "unit": "angstrom"},
         "x": {"name": "x", "type": "space", "unit": "angstrom"},

@@ -1,7 +1,7 @@
-"""The ledger: every step of a campaign, in one SQLite table that anything can read.
+"""The ledger: every step of a campaign in one SQLite table, readable without adatom.
 
-A step's output is written first and its record committed after, so a record that says ``done``
-always has a whole output; ``output`` holds its hash, so one that was changed later is noticed.
+A step's output is written before its record is committed, so a record with status ``done`` always
+has a complete output. ``output`` holds its hash, which shows a file that was changed later.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ import polars as pl
 from adatom.core import Record
 from adatom.errors import AdatomError, BadInput, StepFailed
 
-LEDGER_SCHEMA = 1
-_BUSY_SECONDS = 10.0
-# Every column of the table ``steps`` of ``ledger.sqlite``, in the words of the reference pages.
+LEDGER_SCHEMA = 1  # version of the table; raise it when an old adatom cannot read a new ledger
+_BUSY_SECONDS = 10.0  # s: wait for another program's transaction, which takes milliseconds
+# Every column of the table ``steps`` of ``ledger.sqlite``; the reference page is made from it.
 LEDGER_COLUMNS = {
     "key": "Hash of inputs, options and version of adatom; primary key.",
     "step": "Name of the step, such as `find`.",
-    "item": "What it was done to, such as `frame 12`.",
+    "item": "What the step was applied to, such as `frame 12`.",
     "parents": "Keys of the steps whose results it used, a JSON list.",
     "status": "`running`, `done` or `failed`.",
     "seconds": "Wall time, s; null until done.",
     "seed": "Seed of its random generator; -1 for a step without one.",
     "version": "Version of adatom.",
-    "output": "Hash of what it wrote; empty until done.",
-    "error": "Why it failed; empty otherwise.",
+    "output": "Hash of its output; empty until done.",
+    "error": "Reason of the failure; empty otherwise.",
     "started": "UTC, ISO 8601.",
     "finished": "UTC, ISO 8601; null until done or failed.",
     "finished_no": "Order of finishing: clocks may go backwards.",
@@ -55,6 +55,7 @@ CREATE TABLE IF NOT EXISTS steps (
     finished_no INTEGER UNIQUE
 ) WITHOUT ROWID
 """
+# SQL of the ledger; `_NEXT` numbers the finished steps.
 _NEXT = "(SELECT coalesce(max(finished_no), 0) + 1 FROM steps)"
 _START = """
 INSERT INTO steps (key, step, item, parents, status, seed, version, started)
@@ -83,6 +84,7 @@ _INTERRUPT = """
 UPDATE steps SET status = 'failed', error = 'interrupted: the process ended before the step did'
 WHERE status = 'running'
 """
+# Columns of a `Record`, in the order of `_record`.
 _COLUMNS = "key, step, item, parents, seed, version, seconds, output"
 _SUMMARY = """
 SELECT step,
@@ -104,21 +106,21 @@ _SUMMARY_SCHEMA = pl.Schema(
 class Ledger:
     """Every step of one campaign; safe to share between the threads of one process.
 
-    Write-ahead logging lets a reader look on while the campaign runs. ``synchronous=FULL`` makes
-    each commit wait for the disk: the default of that mode survives a SIGKILL but may forget the
-    last steps in a power cut, and a step costs far more than the milliseconds of a sync.
+    Write-ahead logging lets other processes read while the campaign runs. ``synchronous=FULL``
+    makes each commit wait for the disk. The default of that mode survives a SIGKILL but can lose
+    the last steps in a power cut; a step takes far longer than the milliseconds of a sync.
 
     Parameters
     ----------
     path
-        The SQLite file; made where it is missing, unless `read_only`.
+        The SQLite file; created if it is missing, unless `read_only`.
     read_only
-        Only look.
+        Change nothing.
 
     Raises
     ------
     BadInput
-        If the file is no ledger, is from a newer adatom, or cannot be opened.
+        If the file is not a ledger, is from a newer adatom, or cannot be opened.
     """
 
     def __init__(self, path: str | Path, *, read_only: bool = False) -> None:
@@ -155,7 +157,9 @@ class Ledger:
                 return
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
-            if schema < LEDGER_SCHEMA:  # one transaction: a kill in here leaves an empty ledger
+            if (
+                schema < LEDGER_SCHEMA
+            ):  # one transaction: after a kill the table exists completely or not at all
                 self._connection.executescript(
                     f"BEGIN IMMEDIATE; {_TABLE}; PRAGMA user_version = {LEDGER_SCHEMA}; COMMIT;"
                 )
@@ -167,17 +171,18 @@ class Ledger:
         self.close()
 
     def close(self) -> None:
-        """Leave one plain file behind, without SQLite's side files; closing twice is harmless."""
+        """Close, and remove SQLite's log files; closing twice is harmless."""
         with self._lock:
             if not self._read_only:
-                # A reader may hold the log, and a full disk refuse; the file is whole either way.
+                # This fails while another process reads, or on a full disk; the ledger is complete
+                # either way.
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.execute("PRAGMA busy_timeout = 0")
                     self._connection.execute("PRAGMA journal_mode = DELETE")
             self._connection.close()
 
     def find(self, key: str) -> Record | None:
-        """Give the record of a finished step.
+        """Find the record of a finished step.
 
         Parameters
         ----------
@@ -186,7 +191,7 @@ class Ledger:
 
         Returns
         -------
-        The record; None where the step was never finished, failed, or was started again since.
+        The record; None if the step never finished, failed, or was started again since.
         """
         rows = self._query(f"SELECT {_COLUMNS} FROM steps WHERE key = ? AND status = 'done'", key)  # noqa: S608
         return _record(rows[0]) if rows else None
@@ -201,7 +206,7 @@ class Ledger:
         seed: int = -1,
         version: str = "",
     ) -> None:
-        """Note that a step begins; a finished one of this key counts as unfinished from now on.
+        """Record the start of a step; a finished step of this key becomes unfinished.
 
         Parameters
         ----------
@@ -227,7 +232,12 @@ class Ledger:
         )
 
     def finish(self, record: Record) -> None:
-        """Commit a finished step; when this returns, it is on the disk. Write the output first.
+        """Commit a finished step to the disk. Its output must be written before.
+
+        Parameters
+        ----------
+        record
+            The finished step.
 
         Raises
         ------
@@ -252,7 +262,14 @@ class Ledger:
         )
 
     def fail(self, key: str, message: str) -> None:
-        """Note why a running step failed; it will be tried again.
+        """Record the failure of a running step, which will be tried again.
+
+        Parameters
+        ----------
+        key
+            Key of the step.
+        message
+            Reason of the failure.
 
         Raises
         ------
@@ -265,27 +282,22 @@ class Ledger:
                 raise ValueError(f"expected a running step, got {key!r}, which is not running")
 
     def interrupt(self) -> None:
-        """Mark what a killed process left ``running`` as failed; for the only writer."""
+        """Mark every step that is ``running`` as failed; call it only while holding the lock."""
         self._query(_INTERRUPT)
 
     def records(self) -> list[Record]:
-        """List every finished step in the order of finishing."""
+        """List the finished steps in the order of finishing."""
         rows = self._query(
             f"SELECT {_COLUMNS} FROM steps WHERE status = 'done' ORDER BY finished_no"  # noqa: S608
         )
         return [_record(row) for row in rows]
 
-    def failures(self) -> list[tuple[str, str, str]]:
-        """List step, item and message of what failed last time and was not finished since."""
-        sql = "SELECT step, item, error FROM steps WHERE status = 'failed' ORDER BY finished_no"
-        return [(str(a), str(b), str(c)) for a, b, c in self._query(sql)]
-
     def summary(self) -> pl.DataFrame:
-        """Count the steps.
+        """Count the items of each step by status.
 
         Returns
         -------
-        One row a step: ``step, done, failed, running, seconds`` (s, of the finished ones).
+        One row per step: ``step, done, failed, running, seconds`` (s, summed over the finished).
         """
         return pl.DataFrame(self._query(_SUMMARY), schema=_SUMMARY_SCHEMA, orient="row")
 
@@ -298,7 +310,9 @@ class Ledger:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.ProgrammingError:  # a closed connection: our own mistake, not the user's
+        except (
+            sqlite3.ProgrammingError
+        ):  # a closed connection is an error of the caller, not of the user
             raise
         except sqlite3.DatabaseError as error:
             raise _explanation(self._path, error) from error

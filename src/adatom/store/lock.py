@@ -1,10 +1,11 @@
-"""One writer at a time in a campaign directory.
+"""A lock that allows one writer at a time in a campaign directory.
 
-The lock belongs to the operating system, so it is gone the moment its process is, however that
-died. On Unix it is a POSIX record lock and not ``flock``: a worker process that outlives a killed
-parent inherits the parent's open files, and with ``flock`` the lock too, and would keep
-``adatom resume`` out. Such a lock is dropped when *any* handle of its process on the file is
-closed, hence the register of what this process holds: it never opens its own lock file twice.
+The operating system holds the lock and releases it when the process ends for any reason. On Unix it
+is a POSIX record lock and not ``flock``. Worker processes inherit the open files of their parent,
+and with ``flock`` also the lock: a worker that outlives a killed parent would block
+``adatom resume``. A POSIX lock is released when the process closes *any* handle on the file.
+Therefore this module registers the directories that the process holds, and never opens a lock file
+twice.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from typing import BinaryIO
 from adatom.errors import BadInput
 from adatom.store.atomic import explained
 
-LOCK_NAME = ".adatom-lock"
-# Windows forbids reading a locked byte; far beyond the process number, that one stays readable.
+LOCK_NAME = ".adatom-lock"  # file in the campaign directory that is locked
+# Offset of the locked byte, bytes. Windows forbids reading a locked byte, so it lies far behind the
+# process number at the start of the file, which stays readable.
 _LOCKED_BYTE = 1 << 30
 
 _Identity = tuple[int, int]
@@ -31,7 +33,7 @@ _register = threading.Lock()
 
 
 class DirectoryLock:
-    """The right to write in one directory, held until `release` or the end of the process.
+    """The lock of one directory, held until `release` or the end of the process.
 
     Parameters
     ----------
@@ -41,7 +43,7 @@ class DirectoryLock:
     Raises
     ------
     BadInput
-        If another process (or this one) holds it, or the place cannot be written.
+        If another process (or this one) holds it, or the directory cannot be written.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -60,10 +62,10 @@ class DirectoryLock:
                     file.close()
                     raise
                 _held.add(identity)
-        self._release = weakref.finalize(self, _let_go, file, identity)
+        self._release = weakref.finalize(self, _close, file, identity)
 
     def release(self) -> None:
-        """Let the next writer in; doing so twice is harmless."""
+        """Release the lock; releasing twice is harmless."""
         self._release()
 
 
@@ -74,7 +76,7 @@ def _open(path: Path) -> BinaryIO:
 
 def _lock_or_refuse(file: BinaryIO, directory: Path) -> None:
     try:
-        free = _take(file)
+        free = _try_lock(file)
     except OSError as error:
         raise BadInput(
             str(directory),
@@ -92,7 +94,7 @@ def _lock_or_refuse(file: BinaryIO, directory: Path) -> None:
 if sys.platform == "win32":
     import msvcrt
 
-    def _take(file: BinaryIO) -> bool:
+    def _try_lock(file: BinaryIO) -> bool:
         file.seek(_LOCKED_BYTE)
         try:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
@@ -103,10 +105,10 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _take(file: BinaryIO) -> bool:
+    def _try_lock(file: BinaryIO) -> bool:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _LOCKED_BYTE)
-        except (BlockingIOError, PermissionError):  # POSIX allows either answer
+        except (BlockingIOError, PermissionError):  # POSIX allows both errors
             return False
         return True
 
@@ -117,7 +119,7 @@ def _sign(file: BinaryIO) -> None:
     file.write(f"{os.getpid()} {socket.gethostname() or 'localhost'}\n".encode())
 
 
-def _let_go(file: BinaryIO, identity: _Identity) -> None:
+def _close(file: BinaryIO, identity: _Identity) -> None:
     with contextlib.suppress(OSError):
         file.close()
     with _register:
@@ -127,7 +129,7 @@ def _let_go(file: BinaryIO, identity: _Identity) -> None:
 def _busy(directory: Path, got: str) -> BadInput:
     return BadInput(
         str(directory),
-        expected="a campaign directory that nobody is writing",
+        expected="a campaign directory that no process is writing",
         got=got,
         todo="Wait for it or stop it, or name another directory with -o.",
     )

@@ -1,4 +1,4 @@
-"""Simulation results: the table of all, and each one whole with its motion and traces."""
+"""Simulation results: the table of all, and one set of files each with trajectory and traces."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from adatom.store.tables import read_json, read_table, write_json, write_table
 
 _F, _S = pl.Float64(), pl.String()
 
-# Every column of ``simulations.parquet``; the reference pages are made from it.
+# Every column of ``simulations.parquet``; the reference page is made from it.
 RESULTS_COLUMNS = {
     "structure": Column(_S, "", "Name of the structure, as in `structures/*.extxyz`."),
     "draw": Column(pl.Int32(), "", "Number of the draw; -1 for the most probable structure."),
@@ -52,11 +52,12 @@ TRACE_COLUMNS = {
         "total_energy_eV": Column(_F, "eV", "Potential and kinetic energy."),
     },
 }
+# Fields of a result that may be NaN or infinite, and are then text in its JSON file.
 _FLOATS = ("temperature_K", "energy_eV", "energy_sd_eV", "seconds")
 
 
 def results_table(results: Iterable[SimulationResult]) -> pl.DataFrame:
-    """Tabulate results in the schema of ``simulations.parquet``, one row each.
+    """Make the table ``simulations.parquet``, one row per result.
 
     Parameters
     ----------
@@ -68,12 +69,12 @@ def results_table(results: Iterable[SimulationResult]) -> pl.DataFrame:
 
 
 def result_files(stem: str | Path) -> tuple[Path, Path, Path]:
-    """Name the three files of a result: motion, traces, and the scalars that seal both.
+    """Name the three files of a result: trajectory, traces, and scalars with the hashes of both.
 
     Parameters
     ----------
     stem
-        Path without an ending; dots in its name are kept.
+        Path without a suffix; dots in its name are kept.
     """
     stem = Path(stem)
     return (
@@ -84,17 +85,17 @@ def result_files(stem: str | Path) -> tuple[Path, Path, Path]:
 
 
 def write_result(stem: str | Path, result: SimulationResult) -> str:
-    """Keep a whole result beside `stem`: ``.extxyz``, ``.trace.parquet`` and ``.json``.
+    """Write a result to three files, `stem` with ``.extxyz``, ``.trace.parquet`` and ``.json``.
 
-    The JSON comes last and holds the hashes of the two others: until it is there, and while it
-    does not fit them, there is no result.
+    The JSON file is written last and holds the hashes of the other two. A result without it, or
+    with other hashes, counts as missing.
 
     Parameters
     ----------
     stem
-        Path without an ending, such as ``trajectories/Si3C6-f012-d02-300K``.
+        Path without a suffix, such as ``trajectories/Si3C6-f012-d02-300K``.
     result
-        What the engine gave.
+        The result of an engine.
 
     Returns
     -------
@@ -103,7 +104,7 @@ def write_result(stem: str | Path, result: SimulationResult) -> str:
     Raises
     ------
     BadInput
-        If the place cannot be written.
+        If the path cannot be written.
     StepFailed
         If the disk is full.
     """
@@ -113,7 +114,7 @@ def write_result(stem: str | Path, result: SimulationResult) -> str:
         for f in fields(result)
         if f.name not in ("trajectory", "trace")
     }
-    # JSON has no NaN, and null would not say which of NaN and the infinities it was.
+    # JSON has no NaN or infinity, and null could not tell them apart.
     content |= {name: _float_word(content[name]) for name in _FLOATS}
     content["trajectory"] = write_trajectory(motion, result.trajectory)
     content["trace"] = write_table(traces, _trace_table(result.trace))
@@ -122,14 +123,19 @@ def write_result(stem: str | Path, result: SimulationResult) -> str:
 
 
 def read_result(stem: str | Path) -> SimulationResult:
-    """Read what `write_result` kept.
+    """Read a result of `write_result`.
+
+    Parameters
+    ----------
+    stem
+        Path without a suffix.
 
     Raises
     ------
     BadInput
         If a file is missing.
     StepFailed
-        If the files do not belong together: one was changed, or a rewrite was cut short.
+        If the files do not belong together: one was changed, or a rewrite was interrupted.
     """
     motion, traces, seal = result_files(stem)
     content = read_json(seal)
@@ -153,7 +159,7 @@ def read_result(stem: str | Path) -> SimulationResult:
 
 
 def _trace_table(trace: dict[str, Any]) -> pl.DataFrame:
-    """One column a series; shorter ones end in nulls (NaN is a value and stays one)."""
+    """One column per series; shorter ones are padded with nulls (NaN is kept as a value)."""
     series = {k: pl.Series(k, np.asarray(v, dtype=np.float64)) for k, v in trace.items()}
     longest = max((len(s) for s in series.values()), default=0)
     return pl.DataFrame([s.extend_constant(None, longest - len(s)) for s in series.values()])

@@ -1,8 +1,8 @@
-"""Structures and trajectories as extended XYZ, which every viewer and ASE itself can open.
+"""Structures and trajectories as extended XYZ, which ASE and most viewers can open.
 
-ASE's own reader guesses types: a name ``007`` comes back as 7, ``5,7`` as an array, and a
-backslash or a newline breaks the line. What would not survive travels in one more entry of the
-comment line, ``adatom_info``, as JSON; ordinary files carry none.
+ASE's reader guesses types: it reads a name ``007`` as 7 and ``5,7`` as an array, and a backslash or
+a newline breaks the line. Values that would change are stored as JSON in one more entry of the
+comment line, ``adatom_info``. Files without such values do not have this entry.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict, per_config_p
 from adatom.core import Structure
 from adatom.store.atomic import atomic_file, file_hash, reading
 
-_EXTRA = "adatom_info"
-# Words of the format itself, and those that ASE's reader takes away into a calculator.
+_EXTRA = "adatom_info"  # key of that entry
+# Keys of the format itself, and keys that ASE's reader moves from ``info`` to a calculator.
 _RESERVED = {"lattice", "properties", "pbc", "virial", _EXTRA, *per_config_properties}
 
 
@@ -43,7 +43,7 @@ def write_structures(path: str | Path, structures: Iterable[Structure]) -> str:
     Raises
     ------
     BadInput
-        If the place cannot be written.
+        If the path cannot be written.
     StepFailed
         If the disk is full.
     TypeError
@@ -53,14 +53,14 @@ def write_structures(path: str | Path, structures: Iterable[Structure]) -> str:
 
 
 def read_structures(path: str | Path) -> list[Structure]:
-    """Read structures; other programs' files come as structures without a source.
+    """Read structures; those of other programs have no source frame.
 
     Raises
     ------
     BadInput
         If the file is missing.
     StepFailed
-        If it was damaged.
+        If it is damaged.
     """
     frames = read_trajectory(path)
     with reading(Path(path), "file of structures"):
@@ -84,7 +84,7 @@ def write_trajectory(path: str | Path, trajectory: Iterable[ase.Atoms]) -> str:
     Raises
     ------
     BadInput
-        If the place cannot be written.
+        If the path cannot be written.
     StepFailed
         If the disk is full.
     TypeError
@@ -107,7 +107,7 @@ def read_trajectory(path: str | Path) -> tuple[ase.Atoms, ...]:
     BadInput
         If the file is missing.
     StepFailed
-        If it was damaged.
+        If it is damaged.
     """
     path = Path(path)
     with reading(path, "extended XYZ file"):
@@ -126,7 +126,7 @@ def _guarded(atoms: ase.Atoms) -> ase.Atoms:
     out.calc = atoms.calc
     for key in lost:
         del out.info[key]
-    # ASE's reader takes every backslash for an escape, its writer adds none: double them.
+    # ASE's reader treats every backslash as an escape, but its writer escapes none: double them.
     out.info[_EXTRA] = json.dumps({k: _jsonable(v) for k, v in lost.items()}).replace("\\", "\\\\")
     return out
 
@@ -139,7 +139,7 @@ def _unguarded(atoms: ase.Atoms) -> ase.Atoms:
 
 
 def _survives(key: Any, value: Any) -> bool:
-    """Whether ASE's writer and reader give the same entry back."""
+    """Tell whether ASE's writer and reader return the same entry."""
     if not isinstance(key, str) or key.lower() in _RESERVED or not key.isprintable():
         return False
     if isinstance(value, str) and not value.isprintable():  # a line break, above all
@@ -147,7 +147,7 @@ def _survives(key: Any, value: Any) -> bool:
     if isinstance(value, np.ndarray) and value.size < 2:
         return False
     try:
-        # Between two others: an empty value or a trailing = swallows what follows it.
+        # Test it between two entries: an empty value or a trailing = swallows the next one.
         line = key_val_dict_to_str({"before": 1, key: value, "after": 2})
         back = key_val_str_to_dict(line)
     except (ValueError, TypeError, AttributeError):

@@ -1,4 +1,4 @@
-"""Tables, JSON and text, each written whole or not at all."""
+"""Parquet tables, JSON and text files, each written completely or not at all."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def write_table(path: str | Path, table: pl.DataFrame) -> str:
     Raises
     ------
     BadInput
-        If the place cannot be written.
+        If the path cannot be written.
     StepFailed
         If the disk is full.
     """
-    # Through memory: polars would hide a full disk in an error of its own.
+    # Write to memory first: polars would replace the error of a full disk by its own.
     content = io.BytesIO()
     table.write_parquet(content, compression="zstd")
     with atomic_file(Path(path)) as file:
@@ -63,12 +63,12 @@ def read_table(path: str | Path) -> pl.DataFrame:
     BadInput
         If the file is missing.
     StepFailed
-        If it was damaged.
+        If it is damaged.
     """
     path = Path(path)
     with reading(path, "parquet table"):
-        # From memory: a mapped file could not be replaced on Windows, and a path with [ ] in it
-        # would be taken for a pattern.
+        # Read to memory first: Windows cannot replace a mapped file, and polars treats a path with
+        # [ ] as a pattern.
         return pl.read_parquet(io.BytesIO(path.read_bytes()))
 
 
@@ -82,7 +82,7 @@ def write_text(path: str | Path, text: str) -> str:
     Raises
     ------
     BadInput
-        If the place cannot be written.
+        If the path cannot be written.
     StepFailed
         If the disk is full.
     """
@@ -99,7 +99,7 @@ def read_text(path: str | Path) -> str:
     BadInput
         If the file is missing.
     StepFailed
-        If it was damaged.
+        If it is damaged.
     """
     path = Path(path)
     with reading(path, "UTF-8 text"):
@@ -107,7 +107,7 @@ def read_text(path: str | Path) -> str:
 
 
 def write_json(path: str | Path, value: Any) -> str:
-    """Write JSON that every parser takes.
+    """Write strictly valid JSON.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def write_json(path: str | Path, value: Any) -> str:
         The file.
     value
         Nested dictionaries, lists, tuples, dataclasses, NumPy arrays and scalars, paths, strings
-        and numbers. NaN and the infinities become null, which JSON has no other word for.
+        and numbers. NaN and the infinities, which JSON does not have, become null.
 
     Returns
     -------
@@ -124,9 +124,9 @@ def write_json(path: str | Path, value: Any) -> str:
     Raises
     ------
     TypeError
-        If something else is in `value`.
+        If `value` contains anything else.
     BadInput
-        If the place cannot be written.
+        If the path cannot be written.
     StepFailed
         If the disk is full.
     """
@@ -142,7 +142,7 @@ def read_json(path: str | Path) -> Any:
     BadInput
         If the file is missing.
     StepFailed
-        If it was damaged.
+        If it is damaged.
     """
     path = Path(path)
     with reading(path, "JSON file"):

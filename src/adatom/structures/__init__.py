@@ -1,12 +1,12 @@
-"""Structures: supercells, draws from the uncertainty, and what a structure is made of."""
+"""Supercells, random samples of them, and the bonds in a structure."""
 
 from adatom.structures.assemble import structure_name
-from adatom.structures.sample import draw_structures
+from adatom.structures.sample import sample_structures
 from adatom.structures.scene import SupercellOptions
 from adatom.structures.supercell import build_supercell, check_room, pristine_supercell
 from adatom.structures.verify import (
     CoordinationReport,
-    ForeignAtom,
+    ImpurityAtom,
     bonds,
     coordination_report,
     fingerprint,
@@ -15,15 +15,15 @@ from adatom.structures.verify import (
 
 __all__ = [
     "CoordinationReport",
-    "ForeignAtom",
+    "ImpurityAtom",
     "SupercellOptions",
     "bonds",
     "build_supercell",
     "check_room",
     "coordination_report",
-    "draw_structures",
     "fingerprint",
     "pristine_supercell",
     "same_structure",
+    "sample_structures",
     "structure_name",
 ]

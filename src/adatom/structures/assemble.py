@@ -1,4 +1,4 @@
-"""Chosen atoms into the box, perfect crystal into the rest."""
+"""Put observed atoms into the supercell and fill the rest with perfect crystal."""
 
 from __future__ import annotations
 
@@ -15,12 +15,23 @@ from adatom.core.defect_kind import Adatom, DefectKind
 from adatom.core.structure import Structure
 from adatom.structures.scene import Observed, Scene, SupercellOptions
 
-FILLED = -1  # source_atom of a site that the perfect lattice filled in
-_FILL_P = 0.5  # an atom that was seen (p >= 0.5) wins over one that was only assumed
+FILLED = -1  # source_atom (an index) of an atom that was filled in from the perfect lattice
+# Probability given to filled-in atoms. It equals the default of `SupercellOptions.min_p_exists`:
+# an observed atom is at least as probable and therefore wins a clash.
+_FILL_P = 0.5
 
 
 def structure_name(kind: str, frame: int, defect: int, draw: int) -> str:
-    """Name a structure, for people and file systems.
+    """Name a structure so that the name is readable and valid in a file system.
+
+    Parameters
+    ----------
+    kind
+        Name of the defect; characters that are unsafe in file names become ``_``.
+    frame, defect
+        Numbers of the frame and of the defect in it.
+    draw
+        Number of the random sample; -1 for the most probable structure.
 
     Examples
     --------
@@ -28,7 +39,7 @@ def structure_name(kind: str, frame: int, defect: int, draw: int) -> str:
     ('Si3C6-f012-d02', 'rings_5-7-f003-n01')
     """
     name = f"{re.sub(r'[^A-Za-z0-9.+-]', '_', kind)}-f{frame:03d}"
-    if defect > 0:  # a second defect of one kind in one frame needs a name of its own
+    if defect > 0:  # keeps two defects of one kind in one frame apart
         name += f"-n{defect:02d}"
     return name if draw < 0 else f"{name}-d{draw:02d}"
 
@@ -43,33 +54,34 @@ def assemble(
     draw: int,
     options: SupercellOptions,
 ) -> tuple[Structure, int]:
-    """Put chosen atoms into the box and fill the rest with perfect crystal.
+    """Put observed atoms into the box and fill the rest with perfect crystal.
 
     Parameters
     ----------
     scene
-        The defect.
+        The defect and its box.
     observed
-        The atoms that exist, as they were seen or drawn.
+        The atoms that exist: the probable ones, or one random sample.
     kind, frame, defect, draw
-        Identity of the structure.
+        Name of the defect, frame, number of the defect in it, number of the sample (-1: none).
     options
         Sizes and limits.
 
     Returns
     -------
-    The structure, and how many atoms were left out because they came too near to a more probable
-    one.
+    The structure, and the number of atoms left out because a more probable atom was too near.
     """
     box, radius = scene.box, options.defect_radius_A
     site_in = np.linalg.norm(box.sites - scene.center, axis=1) <= radius
     atom_in = np.linalg.norm(observed.xy - scene.center, axis=1) <= radius
     site_of, atom_of = _match(box.sites, observed.xy, options.match_A)
-    # The site decides for the atom that sits on it; an atom on no site decides for itself.
+    # An atom assigned to a site is kept if the site lies within the radius; any other atom is kept
+    # if the atom itself does.
     keep_atom = np.where(site_of >= 0, site_in[site_of], atom_in)
     fill = ~site_in | (~scene.trusted & (atom_of < 0))
     n = int(fill.sum())
-    # Only an ad-atom may lie over others: any two finds so near are otherwise rivals for one atom.
+    # Only an ad-atom may overlap other atoms in projection. In other defects, two detections that
+    # close are two candidates for one atom.
     lifted = (site_of < 0) & isinstance(DefectKind.parse_or_none(kind), Adatom)
     high = np.copysign(np.maximum(np.abs(observed.z), options.ad_atom_height_A), observed.z)
     seen = replace(observed, z=np.where(lifted, high, observed.z)).take(keep_atom)
@@ -81,8 +93,8 @@ def assemble(
     source = np.concatenate([seen.number, np.full(n, FILLED, dtype=np.int64)])
     sigma = np.full((len(xy), 3), scene.lattice.rms_A)
     sigma[: len(seen), :2] = np.sqrt(np.diagonal(seen.covariance, axis1=1, axis2=2))
-    foreign = layer | ~np.isin(elements, scene.lattice.material.site_species)
-    sigma[:, 2] = np.where(foreign, options.sigma_z_foreign_A, options.sigma_z_host_A)
+    impurity = layer | ~np.isin(elements, scene.lattice.material.site_species)
+    sigma[:, 2] = np.where(impurity, options.sigma_z_foreign_A, options.sigma_z_host_A)
     keep = _without_clashes(xy, layer, probability, box.edges_A, options.min_distance_A)
     structure = Structure(
         atoms=to_atoms(xy[keep], z[keep], elements[keep], box.edges_A, options),
@@ -101,11 +113,14 @@ def assemble(
 def _match(
     sites: FloatArray, xy: FloatArray, limit_A: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Give every atom at most one site and back: site of each atom, atom of each site, -1 none."""
+    """Assign atoms to sites one to one: site of each atom, atom of each site; -1 where none.
+
+    The assignment minimises the sum of squared distances.
+    """
     site_of = np.full(len(xy), -1, dtype=np.int64)
     atom_of = np.full(len(sites), -1, dtype=np.int64)
     square = np.sum((xy[:, None] - sites[None]) ** 2, axis=2)
-    # Beyond the limit every pair costs the same, so a far atom never displaces a near one.
+    # All pairs beyond the limit cost the same, so a far atom cannot displace a near one.
     rows, columns = linear_sum_assignment(np.minimum(square, limit_A**2))
     near = square[rows, columns] < limit_A**2
     site_of[rows[near]], atom_of[columns[near]] = columns[near], rows[near]
@@ -119,7 +134,10 @@ def _without_clashes(
     edges_A: FloatArray,
     min_distance_A: float,
 ) -> NDArray[np.bool_]:
-    """Mark the atoms to keep, shape (N,): the more probable of any two that come too near."""
+    """Mark the atoms to keep, shape (N,): of two that are too close, the more probable one.
+
+    Only atoms of one layer clash. Distances follow the minimum image convention in the plane.
+    """
     d = xy[:, None] - xy[None]
     d -= edges_A * np.round(d / edges_A)
     near = (np.hypot(d[..., 0], d[..., 1]) < min_distance_A) & (layer[:, None] == layer[None])
@@ -141,7 +159,11 @@ def to_atoms(
     edges_A: FloatArray,
     options: SupercellOptions,
 ) -> ase.Atoms:
-    """Periodic in z too: every engine then sees the same thing, with vacuum between the sheets."""
+    """Make `ase.Atoms` from positions (N, 2) in cell axes and heights (N,), Å.
+
+    The cell is periodic in z too, with vacuum between the sheets, so that every engine computes
+    the same system.
+    """
     height = options.cell_height_A
     positions = np.column_stack([xy + edges_A / 2.0, z + height / 2.0])
     atoms = ase.Atoms(

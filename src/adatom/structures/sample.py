@@ -1,4 +1,4 @@
-"""Structures drawn from the uncertainty of the atoms: existence, element, position, side."""
+"""Random samples of a supercell: existence, element, position and height of its atoms."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from adatom.structures.assemble import assemble
 from adatom.structures.scene import Observed, Scene, SupercellOptions
 from adatom.structures.supercell import prepare
 
-_MAX_TRIES = 50
+_MAX_TRIES = 50  # attempts per sample, a count; it only bounds the time where atoms always clash
 
 
-def draw_structures(
+def sample_structures(
     atoms: AtomTable,
     lattice: Lattice,
     extent_xy_A: tuple[float, float],
@@ -31,28 +31,30 @@ def draw_structures(
     rng: np.random.Generator,
     options: SupercellOptions | None = None,
 ) -> list[Structure]:
-    """Draw structures from what is known of one defect's atoms.
+    """Sample structures from the probabilities of one defect's atoms.
 
-    In every draw each observed atom exists with ``p_exists``, is of its element with
-    ``p_element`` (else of another of the material's species, by equal share), lies at a position
-    from its 2x2 covariance, and a foreign atom lies above or below the sheet with even odds. A
-    draw in which two atoms come nearer than `options.min_distance_A` is impossible and drawn
-    anew, so that two rival finds of one atom never both exist.
+    In every sample, each observed atom exists with probability ``p_exists``. It has its named
+    element with probability ``p_element``, else one of the material's other species with equal
+    probability. Its position is sampled from its 2x2 covariance. An impurity atom lies above or
+    below the sheet with probability 1/2 each. A sample in which two atoms are closer than
+    `options.min_distance_A` is rejected and repeated, so that two candidates for one atom never
+    both exist.
 
     Parameters
     ----------
     atoms, lattice, extent_xy_A, center_xy_A, kind, frame, defect, options
         As for `build_supercell`, which gives the most probable structure (draw -1).
     count
-        Number of draws.
+        Number of samples.
     rng
-        Source of randomness; the same seed gives the same draws.
+        Source of randomness; the same seed gives the same samples.
 
     Returns
     -------
     list of Structure
-        Draws 0 to ``count - 1``. ``atoms.info["rejected"]`` counts the impossible draws before
-        each; ``atoms.info["left_out"]`` the atoms left out where 50 tries gave no possible one.
+        Samples with ``draw`` 0 to ``count - 1``. ``atoms.info["rejected"]`` counts the samples
+        rejected before each; ``atoms.info["left_out"]`` counts the atoms left out where 50
+        attempts all had clashing atoms.
 
     Raises
     ------
@@ -74,7 +76,7 @@ def draw_structures(
             rejected += 1
             structure, left_out = assemble(
                 scene,
-                _draw_atoms(scene, rng, options),
+                _sample_atoms(scene, rng, options),
                 kind=kind,
                 frame=frame,
                 defect=defect,
@@ -87,8 +89,8 @@ def draw_structures(
     return drawn
 
 
-def _draw_atoms(scene: Scene, rng: np.random.Generator, options: SupercellOptions) -> Observed:
-    """One draw of the atoms near the defect, in cell axes."""
+def _sample_atoms(scene: Scene, rng: np.random.Generator, options: SupercellOptions) -> Observed:
+    """Sample the atoms near the defect once, in cell axes."""
     seen, material = scene.observed, scene.lattice.material
     n = len(seen)
     exists = rng.random(n) < seen.p_exists
@@ -98,16 +100,16 @@ def _draw_atoms(scene: Scene, rng: np.random.Generator, options: SupercellOption
         if others:
             elements[i] = others[int(rng.integers(len(others)))]
     xy = seen.xy + np.einsum("nij,nj->ni", _root(seen.covariance), rng.standard_normal((n, 2)))
-    foreign = ~np.isin(elements, material.site_species)
+    impurity = ~np.isin(elements, material.site_species)
     side = np.where(rng.random(n) < 0.5, -1.0, 1.0)
     wave = rng.standard_normal(n)
     high = np.abs(options.foreign_height_A + options.sigma_z_foreign_A * wave)
-    z = np.where(foreign, side * high, options.sigma_z_host_A * wave)
+    z = np.where(impurity, side * high, options.sigma_z_host_A * wave)
     return replace(seen, xy=xy, z=z, elements=elements).take(exists)
 
 
 def _root(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Symmetric square root of covariances (N, 2, 2); a rounding error below zero counts as 0."""
+    """Symmetric square root of covariances (N, 2, 2); eigenvalues below 0 (rounding) count as 0."""
     values, vectors = np.linalg.eigh(covariance)
     out: NDArray[np.float64] = np.einsum(
         "nij,nj,nkj->nik", vectors, np.sqrt(np.maximum(values, 0.0)), vectors

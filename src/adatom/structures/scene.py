@@ -1,4 +1,4 @@
-"""What lies near one defect: the periodic box, the atoms that were seen, and what is trusted."""
+"""The surroundings of one defect: periodic box, observed atoms, and sites inside the frame."""
 
 from __future__ import annotations
 
@@ -25,28 +25,34 @@ class SupercellOptions(BaseModel):
         description="observed atoms are kept within this distance of the defect, Å",
     )
     border_A: float = Field(
-        default=1.0, ge=0.0, description="nearer to the frame's border no site counts as empty, Å"
+        default=1.0,
+        ge=0.0,
+        description="a site nearer than this to the frame's border is never a vacancy, Å",
     )
     match_A: float = Field(
-        default=0.7, gt=0.0, description="farthest that an atom lies from its site, Å"
+        default=0.7, gt=0.0, description="largest distance of an atom from its site, Å"
     )
     min_distance_A: float = Field(
-        default=0.9, gt=0.0, description="nearest that two atoms may come, Å"
+        default=0.9, gt=0.0, description="smallest allowed distance of two atoms, Å"
     )
     min_p_exists: float = Field(
         default=0.5,
         gt=0.0,
         le=1.0,
-        description="atoms below this are left out of the probable structure",
+        description="atoms below this are left out of the most probable structure",
     )
     foreign_height_A: float = Field(
-        default=1.0, ge=0.0, description="foreign atoms start this high, Å"
+        default=1.0, ge=0.0, description="starting height of impurity atoms above the sheet, Å"
     )
     ad_atom_height_A: float = Field(
-        default=1.5, gt=0.0, description="an atom on no site of an ad-atom defect starts so high, Å"
+        default=1.5, gt=0.0, description="starting height of an ad-atom above the sheet, Å"
     )
-    sigma_z_foreign_A: float = Field(default=0.3, ge=0.0, description="spread of their height, Å")
-    sigma_z_host_A: float = Field(default=0.05, ge=0.0, description="buckling of the sheet, Å")
+    sigma_z_foreign_A: float = Field(
+        default=0.3, ge=0.0, description="standard deviation of the height of impurity atoms, Å"
+    )
+    sigma_z_host_A: float = Field(
+        default=0.05, ge=0.0, description="standard deviation of the height of host atoms, Å"
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,12 +64,12 @@ class Box:
     edges_A
         Shape (2,): edges, Å, along the first lattice vector and across it.
     sites
-        Shape (site, 2): perfect positions in cell axes from the central site, Å, within half an
-        edge of it.
+        Shape (site, 2): positions of the perfect crystal relative to the central site, in cell
+        axes, Å, within half an edge.
     species
         Chemical symbol of every site.
     to_cell
-        Shape (2, 2): ``cell = to_cell @ undistorted``, the rotation and the one flip of y.
+        Shape (2, 2): ``cell = to_cell @ undistorted``, the rotation and the flip of y.
     anchor_xy_A
         The central site in undistorted image axes, Å.
     """
@@ -75,19 +81,19 @@ class Box:
     anchor_xy_A: FloatArray
 
     def from_image(self, undistorted_xy: FloatArray) -> FloatArray:
-        """Cell axes from the anchor, y up, of undistorted image positions (N, 2), Å."""
+        """Convert undistorted image positions (N, 2), Å, to cell axes (anchor at 0, y up)."""
         out: FloatArray = (undistorted_xy - self.anchor_xy_A) @ self.to_cell.T
         return out
 
     def to_image(self, cell_xy: FloatArray) -> FloatArray:
-        """Undistorted image positions of cell positions (N, 2), Å."""
+        """Convert positions in cell axes (N, 2), Å, to undistorted image positions."""
         out: FloatArray = cell_xy @ self.to_cell + self.anchor_xy_A  # to_cell is orthogonal
         return out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Observed:
-    """The atoms near one defect, in cell axes: what a supercell is built from, or drawn from.
+    """The observed atoms near one defect, in cell axes.
 
     Parameters
     ----------
@@ -96,7 +102,7 @@ class Observed:
     covariance
         Shape (atom, 2, 2), Å², in the same axes.
     z
-        Shape (atom,): height over the sheet, Å.
+        Shape (atom,): height above the sheet, Å.
     elements
         Shape (atom,): chemical symbols.
     p_exists, p_element
@@ -131,7 +137,7 @@ class Observed:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
-    """One defect, ready to be turned into supercells.
+    """One defect with everything that a supercell of it needs.
 
     Parameters
     ----------
@@ -140,11 +146,11 @@ class Scene:
     box
         The periodic box around the defect.
     observed
-        Every atom of the frame near the defect, improbable ones too.
+        Every atom of the frame near the defect, also those with a low ``p_exists``.
     center
         Shape (2,): the defect's centre in cell axes, Å.
     trusted
-        Shape (site,): True where the site lies well inside the frame.
+        Shape (site,): True where the site lies inside the frame by more than ``border_A``.
     """
 
     lattice: Lattice

@@ -1,8 +1,9 @@
-"""From one frame's atoms to a periodic supercell around one defect.
+"""Build a periodic supercell around one defect from one frame's atoms.
 
-The only place where image axes (x right, y down) become a right-handed cell (y up, z towards the
-reader). Near the defect the atoms are those that were seen; away from it the crystal is perfect,
-so that supercells of different frames are comparable and a missed atom far away costs no energy.
+This is the only place where image axes (x right, y down) become a right-handed cell (y up, z
+towards the reader). Near the defect the atoms are the observed ones. Away from it the crystal is
+perfect, so that supercells of different frames are comparable, and so that a missed atom far from
+the defect does not change the energy.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from adatom.errors import BadInput
 from adatom.structures.assemble import FILLED, assemble, to_atoms
 from adatom.structures.scene import Box, Observed, Scene, SupercellOptions
 
-_REACH_A = 3.0  # atoms and sites this far outside the defect take part in the matching
+# Å: atoms up to this far outside the defect radius are matched to sites too (about two bonds of
+# graphene), so that the assignment at the edge of the radius does not depend on where it is cut.
+_REACH_A = 3.0
 
 
 def build_supercell(
@@ -39,19 +42,19 @@ def build_supercell(
 ) -> Structure:
     """Build the most probable periodic supercell around one defect.
 
-    Within `options.defect_radius_A` of the centre the atoms are those that were observed, at
-    their undistorted positions, and a site well inside the frame without an atom is a vacancy.
-    Everywhere else the crystal is perfect. Foreign atoms start above the sheet: one projection
-    cannot tell the side (the draws try both).
+    Within `options.defect_radius_A` of the centre the atoms are the observed ones, at their
+    undistorted positions. A site there without an atom is a vacancy if it lies inside the frame by
+    more than `options.border_A`. Everywhere else the crystal is perfect. Impurity atoms start above
+    the sheet: one projection does not show the side (`sample_structures` tries both).
 
     Parameters
     ----------
     atoms
         Atoms of one frame, Å, measured axes.
     lattice
-        The perfect crystal as it lies in that frame.
+        The perfect crystal with its position, rotation and distortion in that frame.
     extent_xy_A
-        Far corner of the frame, Å (`Calibration.extent_xy`).
+        Position of the frame's last pixel, Å (`Calibration.extent_xy`).
     center_xy_A
         Centre of the defect, Å, measured axes.
     kind
@@ -69,8 +72,8 @@ def build_supercell(
     Raises
     ------
     BadInput
-        If the atoms are of another frame or of several, none was seen near the defect, the centre
-        is not finite, the defect is too wide for the box, or the crystal has no rectangular cell.
+        If the atoms are not all of this frame, none lies near the defect, the centre is not finite,
+        the defect is too wide for the box, or the crystal has no rectangular supercell.
     """
     options = options or SupercellOptions()
     scene = prepare(atoms, lattice, extent_xy_A, center_xy_A=center_xy_A, frame=frame,
@@ -83,12 +86,25 @@ def build_supercell(
 
 
 def pristine_supercell(material: Material, options: SupercellOptions | None = None) -> Structure:
-    """Build the perfect crystal in the same box, the reference for energies.
+    """Build the perfect crystal in a box of the same size, the reference for energies.
+
+    Parameters
+    ----------
+    material
+        The crystal.
+    options
+        Size of the box.
 
     Raises
     ------
     BadInput
-        If the crystal has no rectangular cell.
+        If the crystal has no rectangular supercell.
+
+    Examples
+    --------
+    >>> from adatom.core import GRAPHENE
+    >>> pristine_supercell(GRAPHENE).atoms.get_chemical_formula()
+    'C112'
     """
     options = options or SupercellOptions()
     edges, sites, species = _rectangle(material, options.min_width_A, anchor=0)
@@ -115,7 +131,7 @@ def prepare(
     frame: int,
     options: SupercellOptions,
 ) -> Scene:
-    """Lay the box around a defect and bring the atoms near it into cell axes.
+    """Place the box around a defect and convert the atoms near it to cell axes.
 
     Parameters and errors are those of `build_supercell`.
     """
@@ -153,7 +169,7 @@ def prepare(
 
 
 def check_room(material: Material, options: SupercellOptions) -> None:
-    """Refuse a defect so wide that it would meet its own periodic image.
+    """Refuse a defect that is too wide for its box: it would touch its own periodic image.
 
     Parameters
     ----------
@@ -165,7 +181,7 @@ def check_room(material: Material, options: SupercellOptions) -> None:
     Raises
     ------
     BadInput
-        If the observed radius does not fit into the cell.
+        If the defect radius does not fit into the box.
     """
     edges, _, _ = _rectangle(material, options.min_width_A, anchor=0)
     widest = float(edges.min()) / 2.0 - material.bond_length_A
@@ -185,22 +201,22 @@ def _box_around(lattice: Lattice, middle: FloatArray, options: SupercellOptions)
     )
     check_room(lattice.material, options)
     c, s = math.cos(lattice.angle_rad), math.sin(lattice.angle_rad)
-    turn_back = np.array([[c, s], [-s, c]])  # by -angle, in image axes
-    flip = np.diag([1.0, -1.0])  # rows run down, the cell's y runs up: the one flip
-    return Box(edges, sites, species, flip @ turn_back, lattice.site_xy(index)[0])
+    rotation = np.array([[c, s], [-s, c]])  # by -angle, in image axes
+    flip = np.diag([1.0, -1.0])  # image rows run down, the cell's y axis points up
+    return Box(edges, sites, species, flip @ rotation, lattice.site_xy(index)[0])
 
 
 def _rectangle(
     material: Material, min_width_A: float, anchor: int
 ) -> tuple[FloatArray, FloatArray, tuple[str, ...]]:
-    """Find the smallest wide enough rectangular supercell: edges (2,), sites (N, 2), species.
+    """Find the smallest rectangular supercell wide enough: edges (2,), sites (N, 2), species.
 
-    Sites are in cell axes (y up), from site `anchor` of the basis, within half an edge of it.
+    Sites are in cell axes (y up), relative to site `anchor` of the basis, within half an edge.
     """
     cell = material.cell()
     across = _perpendicular(material)
     step = float(np.linalg.norm(across @ cell))
-    # In a Γ-only calculation a zigzag repeat divisible by 3 folds the Dirac point K onto Γ.
+    # In a calculation at Γ alone, a zigzag repeat divisible by 3 folds the Dirac point K onto Γ.
     n = math.ceil(min_width_A / material.lattice_constant_A - 1e-9)
     n += int(n % 3 == 0)
     m = math.ceil(min_width_A / step - 1e-9)
@@ -222,7 +238,7 @@ def _rectangle(
 
 
 def _perpendicular(material: Material) -> NDArray[np.int64]:
-    """Shortest lattice translation across the first vector, as two integers."""
+    """Shortest lattice translation at right angles to the first vector, as two integers."""
     cell = material.cell()
     found = [
         (float(np.linalg.norm(np.array(t) @ cell)), t)
@@ -244,11 +260,11 @@ def _observe(atoms: AtomTable, lattice: Lattice, box: Box, options: SupercellOpt
     jacobian = _local_map(lattice, measured)
     total = np.einsum("ij,njk->nik", box.to_cell, jacobian)
     elements = atoms.elements
-    foreign = ~np.isin(elements, lattice.material.site_species)
+    impurity = ~np.isin(elements, lattice.material.site_species)
     return Observed(
         xy=box.from_image(lattice.undistort(measured)),
         covariance=np.einsum("nij,njk,nlk->nil", total, atoms.covariance, total),
-        z=np.where(foreign, options.foreign_height_A, 0.0),
+        z=np.where(impurity, options.foreign_height_A, 0.0),
         elements=elements,
         p_exists=atoms.column("p_exists"),
         p_element=atoms.column("p_element"),

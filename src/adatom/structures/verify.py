@@ -1,4 +1,4 @@
-"""What a structure is made of: bonds, coordination, and whether two structures are the same."""
+"""Bonds and coordination of a structure, and a test whether two structures are the same."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from numpy.typing import NDArray
 
 from adatom.core.structure import Structure
 
-_BOND_SCALE = 1.2  # bonded: nearer than this times the sum of the covalent radii
-_LONGEST_RING = 12  # longer cycles run around the periodic box and say nothing
-_PLANAR_A = 0.3  # an atom nearer than this to the sheet lies in it
-_ROUNDS = 6  # of the Weisfeiler-Lehman hash: it sees six bonds far
+# Bond length over the sum of the covalent radii below which two atoms are bonded, dimensionless:
+# 1.82 Å for C-C lies between a stretched bond (1.6 Å) and second neighbours in graphene (2.46 Å).
+_BOND_SCALE = 1.2
+_LONGEST_RING = 12  # atoms; longer cycles of a 16 Å box run around its periodic boundary
+_PLANAR_A = 0.3  # Å; nearer to the sheet than this an atom counts as in it (buckling: 0.05 Å)
+_ROUNDS = 6  # iterations of the Weisfeiler-Lehman hash: it compares surroundings six bonds wide
 
 
 @dataclass(frozen=True, slots=True)
-class ForeignAtom:
-    """An atom that is not of the host element, and what surrounds it.
+class ImpurityAtom:
+    """An atom that is not of the host element, and its neighbours.
 
     Parameters
     ----------
     index
-        Its number in the structure.
+        Its index in the structure.
     element
         Chemical symbol.
     neighbours
@@ -36,7 +38,7 @@ class ForeignAtom:
     bond_lengths_A
         Ascending, Å.
     height_A
-        Height over the sheet (the median of the host atoms), Å.
+        Height above the sheet (the median of the host atoms), Å.
     """
 
     index: int
@@ -55,22 +57,22 @@ class CoordinationReport:
     formula
         Stoichiometric formula, such as ``C109Si3``.
     composition
-        Atoms of every element.
+        Number of atoms of every element.
     bond_lengths_A
         Every bond length by pair of elements, such as ``C-Si``, ascending, Å.
     coordination
         Number of atoms by element and number of neighbours.
-    foreign
+    impurities
         Every atom that is not of the most common element.
     shortest_A
-        Shortest distance of any two atoms, Å; infinite where none is nearer than 5 Å.
+        Shortest distance of any two atoms, Å; infinite if none is below 5 Å.
     """
 
     formula: str
     composition: dict[str, int]
     bond_lengths_A: dict[str, tuple[float, ...]]
     coordination: dict[str, dict[int, int]]
-    foreign: tuple[ForeignAtom, ...]
+    impurities: tuple[ImpurityAtom, ...]
     shortest_A: float
 
 
@@ -87,18 +89,25 @@ def bonds(atoms: ase.Atoms) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
 
     Returns
     -------
-    Pairs, shape (bond, 2), lower number first; and their lengths, shape (bond,), Å.
+    Pairs of indices, shape (bond, 2), lower index first; and their lengths, shape (bond,), Å.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> pairs, lengths = bonds(molecule("H2O"))
+    >>> pairs.tolist(), lengths.round(2).tolist()
+    ([[0, 1], [0, 2]], [0.97, 0.97])
     """
     radii = covalent_radii[atoms.numbers] * _BOND_SCALE
     i, j, d, shift = neighbor_list("ijdS", atoms, list(radii))
-    # Every bond comes twice; of an atom with its own image keep one direction too.
+    # The list has every bond in both directions: keep one, also of an atom with its own image.
     first = (i < j) | ((i == j) & np.array([tuple(s) > (0, 0, 0) for s in shift], dtype=bool))
     pairs = np.stack([i[first], j[first]], axis=1).astype(np.int64)
     return pairs, np.asarray(d[first], dtype=np.float64)
 
 
 def coordination_report(structure: Structure | ase.Atoms) -> CoordinationReport:
-    """Report bonds, coordination and foreign atoms of a structure.
+    """Report bonds, coordination and impurity atoms of a structure.
 
     Parameters
     ----------
@@ -120,8 +129,8 @@ def coordination_report(structure: Structure | ase.Atoms) -> CoordinationReport:
         count[len(near)] = count.get(len(near), 0) + 1
     heights = _heights(atoms)
     host = _host(symbols)
-    foreign = tuple(
-        ForeignAtom(
+    impurities = tuple(
+        ImpurityAtom(
             i,
             symbol,
             _formula(Counter(s for s, _ in near)),
@@ -137,18 +146,29 @@ def coordination_report(structure: Structure | ase.Atoms) -> CoordinationReport:
         composition=dict(sorted(Counter(symbols).items())),
         bond_lengths_A={k: tuple(sorted(v)) for k, v in sorted(by_pair.items())},
         coordination=coordination,
-        foreign=foreign,
+        impurities=impurities,
         shortest_A=float(close.min()) if len(close) else float("inf"),
     )
 
 
 def fingerprint(structure: Structure | ase.Atoms) -> str:
-    """Hash what a structure is: composition, bonds, rings, and the side of its foreign atoms.
+    """Hash a structure by its composition, bonds, rings, and the side of its impurity atoms.
 
-    Rotated, shifted, renumbered and mirrored copies have one fingerprint, and so have draws that
-    relax into one minimum. The hash is that of Weisfeiler and Lehman over the bond graph
-    (Shervashidze et al., J. Mach. Learn. Res. 12, 2539 (2011)); it cannot tell two networks of
-    three-coordinated atoms apart, so every atom starts with the sizes of the rings at it.
+    Rotated, shifted, renumbered and mirrored copies have the same fingerprint, and so have samples
+    that relax into the same minimum. It is the Weisfeiler-Lehman hash of the bond graph
+    (Shervashidze et al., J. Mach. Learn. Res. 12, 2539 (2011)). That hash alone cannot distinguish
+    networks in which every atom has three neighbours, so the initial label of every atom holds the
+    sizes of its rings.
+
+    Parameters
+    ----------
+    structure
+        A structure, or plain `ase.Atoms`.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits.
     """
     atoms = _atoms(structure)
     symbols = atoms.get_chemical_symbols()
@@ -160,7 +180,7 @@ def fingerprint(structure: Structure | ase.Atoms) -> str:
     heights = _heights(atoms)
     side = np.where(np.abs(heights) > _PLANAR_A, np.sign(heights), 0.0).astype(int)
     hashes = []
-    for face in (1, -1):  # a sheet seen from below is the same sheet
+    for face in (1, -1):  # a sheet turned upside down is the same sheet
         for i, symbol in enumerate(symbols):
             over = face * int(side[i]) if symbol != host else 0
             graph.nodes[i]["label"] = f"{symbol} {over} {rings[i]}"
@@ -170,7 +190,7 @@ def fingerprint(structure: Structure | ase.Atoms) -> str:
 
 
 def same_structure(a: Structure | ase.Atoms, b: Structure | ase.Atoms) -> bool:
-    """Say whether two structures have the same atoms, bonds, rings and sides."""
+    """Tell whether two structures have the same `fingerprint`."""
     return fingerprint(a) == fingerprint(b)
 
 
@@ -187,12 +207,12 @@ def _formula(count: Counter[str]) -> str:
 
 
 def _heights(atoms: ase.Atoms) -> NDArray[np.float64]:
-    """Height over the sheet, shape (atom,), Å, whatever the sheet's place in the cell."""
+    """Height above the sheet, shape (atom,), Å, also where the sheet crosses the cell boundary."""
     z = atoms.positions[:, 2].astype(np.float64)
     host = np.array(atoms.get_chemical_symbols()) == _host(atoms.get_chemical_symbols())
     period = float(atoms.cell[2, 2])
     if atoms.pbc[2] and period > 0:
-        # The circular mean finds the sheet even where it crosses the cell's face.
+        # A circular mean gives the sheet's height even where it crosses the cell boundary.
         phase = np.exp(2j * np.pi * z[host] / period).sum()
         z = z - float(np.angle(phase)) * period / (2 * np.pi)
         z -= period * np.round(z / period)

@@ -1,4 +1,4 @@
-"""Held-out frames with truth: calibrate an ensemble on some, measure it on others."""
+"""Calibration of an ensemble on simulated held-out frames, and its scores on others."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adatom.analysis.frame import find_atoms
-from adatom.core import LabelledFrame, Material
+from adatom.core import AtomTable, LabelledFrame, Material
 from adatom.core.arrays import FloatArray
 from adatom.features.calibration.calibrator import MATCH_A, Observation, fit_calibrator, match_truth
 from adatom.features.find import FindOptions, describe_frame, find_candidates
@@ -25,34 +26,53 @@ from adatom.learning.device import use_threads
 from adatom.learning.ensemble import predict_tiles
 from adatom.learning.weights import Ensemble
 from adatom.parallel.processes import local_processes
+from adatom.training.scores import expected_calibration_error
 
-Descriptions = list[tuple[FloatArray, Regions]]  # of frames, and of their regions
-_Compared = list[tuple[float, dict[str, Any]]]  # a frame's dose, and how it compares
+Descriptions = list[tuple[FloatArray, Regions]]  # description of each frame and of its regions
+_Compared = list[tuple[float, dict[str, Any]]]  # dose of each frame, counts per Å²; its comparison
 _FIELD_A = 28.0  # edge of a held-out frame, Å at graphene's scale: about 300 atoms
-_BLANK = 12  # one held-out frame in this many shows no specimen
-_BORDER_A = (
-    1.0  # atoms nearer to the border, Å, are cut by it: they count as neither right nor wrong
-)
+_BLANK = 12  # one held-out frame in this many shows no specimen: vacuum occurs in experiments
+_BORDER_A = 1.0  # Å; atoms nearer to the border are cut by it: neither right nor wrong
+_MIN_SITES = 6  # frames with fewer candidates have no statistics of their own to calibrate on
+_DOSE_EDGES = (0.0, 40.0, 300.0, 2000.0, np.inf)  # counts per Å² between which scores are reported
+_HELD_OUT_SEED = 7_000_000  # far above the seeds of training, so that no frame is shared
 
 
 def held_out(material: Material, seed: int, count: int) -> list[LabelledFrame]:
-    """Simulate frames that training never saw: their seeds lie far above those of any member.
+    """Simulate frames that no member was trained on.
 
-    Two of three show a whole sheet with point defects and no disturbance but noise, like most
-    frames that people keep. The others have every disturbance that training has. One in twelve
-    shows no specimen, so that the calibration includes such frames.
+    Two of three frames show a whole crystal with point defects and no disturbance but noise, like
+    most frames that people keep. The others have every disturbance of the training. One frame in
+    twelve shows no specimen.
+
+    Parameters
+    ----------
+    material
+        Material that the frames show; `UNIVERSAL` draws another material for each frame.
+    seed
+        Seed of the set.
+    count
+        Number of frames.
+
+    Examples
+    --------
+    >>> from adatom.core import GRAPHENE
+    >>> from adatom.training.calibrate import held_out
+    >>> (labelled,) = held_out(GRAPHENE, seed=0, count=1)
+    >>> labelled.classes, labelled.xy.shape[1]
+    (('C', 'Si'), 2)
     """
     return [_held_out(material, seed, i) for i in range(count)]
 
 
 def _held_out(material: Material, seed: int, i: int) -> LabelledFrame:
-    rng = np.random.default_rng([7_000_000, seed, i])
+    rng = np.random.default_rng([_HELD_OUT_SEED, seed, i])
     shown = random_material(rng) if material == UNIVERSAL else material
-    conditions, usual = Conditions.random(rng, shown), i % 3 > 0
-    if usual:
+    conditions, undisturbed = Conditions.random(rng, shown), i % 3 > 0
+    if undisturbed:
         conditions = conditions.undisturbed()
     labelled = random_labelled(
-        shown, rng, field_A=_FIELD_A * shown.scale, conditions=conditions, whole=usual,
+        shown, rng, field_A=_FIELD_A * shown.scale, conditions=conditions, whole=undisturbed,
         empty=i % _BLANK == _BLANK - 1,
     )  # fmt: skip
     return nameless(labelled, shown.scale) if material == UNIVERSAL else labelled
@@ -67,26 +87,26 @@ def calibrate_ensemble(
     workers: int = 1,
     options: FindOptions | None = None,
 ) -> Ensemble:
-    """Fit the ensemble's calibration on held-out frames, measure it on a third as many others.
+    """Fit the calibration of an ensemble on held-out frames; score it on a third as many others.
 
     Parameters
     ----------
     ensemble
-        Trained.
+        Trained ensemble.
     material
-        What it was trained for.
+        Material that it was trained for.
     seed
-        Of the frames.
+        Seed of the held-out frames.
     frames
-        How many to fit on.
+        Number of frames to fit on.
     workers
-        Processes that look at them; 1 for none but this.
+        Number of processes; 1 stays in this process.
     options
-        How atoms are found: the probabilities hold for these options alone.
+        How atoms are found. The calibrated probabilities hold for these options only.
 
     Returns
     -------
-    The same networks with ``calibration``, its ``options`` and ``scores`` in the card.
+    The same networks; the card has ``calibration``, its ``options`` and ``scores``.
     """
     parts = [p.tolist() for p in np.array_split(np.arange(frames), 4 * workers)]
     options = options or FindOptions()
@@ -94,54 +114,56 @@ def calibrate_ensemble(
     observations: list[Observation] = []
     descriptions: Descriptions = []
     with local_processes(workers) as pool:
-        for some, more in pool.map(job, parts) if workers > 1 else map(job, parts):
-            observations += some
-            descriptions += more
+        for observed, described in pool.map(job, parts) if workers > 1 else map(job, parts):
+            observations += observed
+            descriptions += described
         fitted = with_calibration(ensemble, material, observations, descriptions, options)
         measured = partial(_measure_held_out, fitted, material, options, seed + 1)
         parts = [p.tolist() for p in np.array_split(np.arange(frames // 3), 4 * workers)]
         found = pool.map(measured, parts) if workers > 1 else map(measured, parts)
         compared = [one for part in found for one in part]
-    return replace(fitted, card={**fitted.card, "scores": _bands(compared)})
+    return replace(fitted, card={**fitted.card, "scores": _scores_by_dose(compared)})
 
 
 def _observe_held_out(
     ensemble: Ensemble, material: Material, options: FindOptions, seed: int, which: list[int]
 ) -> tuple[list[Observation], Descriptions]:
     use_threads(1)
-    return observe(ensemble, material, (_held_out(material, seed, i) for i in which), options)
+    return collect_observations(
+        ensemble, material, (_held_out(material, seed, i) for i in which), options
+    )
 
 
 def _measure_held_out(
     ensemble: Ensemble, material: Material, options: FindOptions, seed: int, which: list[int]
 ) -> _Compared:
     use_threads(1)
-    return _compared(ensemble, material, (_held_out(material, seed, i) for i in which), options)
+    return _compare(ensemble, material, (_held_out(material, seed, i) for i in which), options)
 
 
-def observe(
+def collect_observations(
     ensemble: Ensemble,
     material: Material,
     frames: Iterable[LabelledFrame],
     options: FindOptions,
 ) -> tuple[list[Observation], Descriptions]:
-    """Find atoms in frames whose truth is known, before calibration.
+    """Find the candidates of frames whose truth is known, before calibration.
 
     Parameters
     ----------
     ensemble
-        Trained; needs no calibration.
+        Trained ensemble; needs no calibration.
     material
-        What the frames show.
+        Material that the frames show.
     frames
-        With their labels.
+        Frames with their true atoms.
     options
         How atoms are found.
 
     Returns
     -------
-    Candidates with their fit and truth, for `fit_calibrator`; and the descriptions of the frames,
-    for `fit_novelty`.
+    Candidates with their fit and truth, for `fit_calibrator`; and the descriptions of frames and
+    regions, for `fit_novelty` and `fit_regions`.
     """
     scale = material.scale
     observations: list[Observation] = []
@@ -149,7 +171,7 @@ def observe(
     for labelled in frames:
         tiles = predict_tiles(labelled.frame, ensemble)
         candidates, refined = find_candidates(labelled.frame, tiles, material, options)
-        if len(candidates.xy) > 5:
+        if len(candidates.xy) >= _MIN_SITES:
             truth = truth_in_units(labelled, scale)
             observations.append(Observation(candidates, refined, truth))
         if len(labelled.xy):
@@ -165,14 +187,25 @@ def with_calibration(
     descriptions: Descriptions,
     options: FindOptions,
 ) -> Ensemble:
-    """Fit calibration and novelty to what `observe` saw with the same options.
+    """Fit the calibration and the out-of-distribution score of an ensemble.
+
+    Parameters
+    ----------
+    ensemble
+        Trained ensemble.
+    material
+        Material that the frames show.
+    observations, descriptions
+        Results of `collect_observations` with the same `options`.
+    options
+        How atoms are found.
 
     Returns
     -------
-    The same networks; the card has both, and the options that they hold for.
+    The same networks; the card has both fits and the options that they hold for.
     """
-    alike = material_in_units(material, material.scale)
-    calibrator = fit_calibrator(observations, options.refine, alike)
+    scaled = material_in_units(material, material.scale)
+    calibrator = fit_calibrator(observations, options.refine, scaled)
     card = {
         **ensemble.card,
         "options": options.model_dump(),
@@ -183,74 +216,105 @@ def with_calibration(
     return replace(ensemble, card=card)
 
 
-def _compared(
+def _compare(
     ensemble: Ensemble,
     material: Material,
     frames: Iterable[LabelledFrame],
     options: FindOptions,
 ) -> _Compared:
-    parts = []
-    for labelled in frames:
-        table = find_atoms(labelled.frame, ensemble, material, options).atoms
-        # As calibration does: the radius goes with the pattern.
-        compared = _compare(labelled, table, MATCH_A * material.scale)
-        parts.append((_dose(labelled), compared))
-    return parts
+    return [
+        (
+            _dose(labelled),
+            compare_with_truth(
+                labelled, find_atoms(labelled.frame, ensemble, material, options).atoms, material
+            ),
+        )
+        for labelled in frames
+    ]
 
 
-def _bands(parts: _Compared) -> dict[str, Any]:
+def _scores_by_dose(parts: _Compared) -> dict[str, Any]:
     """Score an ensemble against truth, by dose.
 
     Returns
     -------
-    One table: counts per Å² from and to, F1 of atoms and of foreign atoms, share of the found
-    atoms whose class is right, root-mean-square error per axis in Å, share of errors within one and
-    two standard deviations, and the expected calibration error of ``p_exists`` over all doses.
+    Number of frames; one row per dose range with the range in counts per Å², F1 of atoms and of
+    impurity atoms, the share of found atoms with the right element, the root-mean-square error per
+    axis in Å, and the shares of errors within one and two standard deviations; and the expected
+    calibration error of ``p_exists`` over all doses.
     """
     rows = []
-    for low, high in pairwise((0.0, 40.0, 300.0, 2000.0, np.inf)):
+    for low, high in pairwise(_DOSE_EDGES):
         inside = [part for dose, part in parts if low <= dose < high]
         if inside:
             joined = {k: np.concatenate([p[k] for p in inside]) for k in inside[0]}
             rows.append({"counts_per_A2": [low, float(min(high, 1e9))], **_scores(joined)})
     exists = np.concatenate([p["p_exists"] for _, p in parts])
     right = np.concatenate([p["right"] for _, p in parts])
-    return {"frames": len(parts), "bands": rows, "ece_p_exists": _ece(exists, right)}
+    return {
+        "frames": len(parts),
+        "bands": rows,
+        "ece_p_exists": expected_calibration_error(exists, right),
+    }
 
 
 def _dose(labelled: LabelledFrame) -> float:
-    """Counts per Å² of a frame: its mean over the area of a pixel."""
+    """Dose of a frame in counts per Å²: its mean over the area of a pixel."""
     px = labelled.frame.calibration.pixel_size_A
     return float(np.mean(labelled.frame.data)) / px**2
 
 
-def _compare(labelled: LabelledFrame, table: Any, within_A: float) -> dict[str, Any]:
+def compare_with_truth(
+    labelled: LabelledFrame, table: AtomTable, material: Material
+) -> dict[str, NDArray[Any]]:
+    """Compare found atoms with the true ones of their frame, away from its border.
+
+    A found atom is right if it lies within `MATCH_A` at graphene's scale of a true one, matched one
+    to one; for other materials the distance scales with `Material.scale`, as in the calibration.
+
+    Parameters
+    ----------
+    labelled
+        Frame with its true atoms.
+    table
+        Atoms that were found in it.
+    material
+        Material that the frame shows.
+
+    Returns
+    -------
+    Booleans: ``true`` (of the true atoms, those found), ``predicted`` (of the likely atoms, those
+    that are right), both again for impurity atoms as ``true_impurity`` and
+    ``predicted_impurity``, ``named`` (of the right atoms, those with the right element), ``right``
+    (of all atoms in the table). Floats: ``p_exists`` of all atoms in the table; ``error`` in Å and
+    ``z`` in standard deviations, of both axes of the right and likely atoms.
+    """
     w, h = labelled.frame.calibration.extent_xy(labelled.frame.shape)
 
     def inner(xy: Any) -> Any:
         return np.all((xy > _BORDER_A) & (xy < np.array([w, h]) - _BORDER_A), axis=1)
 
-    match = match_truth(table.xy, labelled.xy, within_A)
+    match = match_truth(table.xy, labelled.xy, MATCH_A * material.scale)
     keep = inner(table.xy)
-    sure = table.column("p_exists") > 0.5
+    likely = table.is_likely
     right = match >= 0
     truth_inner = inner(labelled.xy)
     found = np.zeros(len(labelled.xy), dtype=bool)
-    found[match[right & sure]] = True
-    foreign = table.elements != labelled.classes[0]
-    true_foreign = np.zeros(len(match), dtype=bool)
-    true_foreign[right] = labelled.species[match[right]] > 0
-    good = right & sure & keep
+    found[match[right & likely]] = True
+    impurity = table.elements != labelled.classes[0]
+    true_impurity = np.zeros(len(match), dtype=bool)
+    true_impurity[right] = labelled.species[match[right]] > 0
+    good = right & likely & keep
     error = table.xy[good] - labelled.xy[match[good]]
     names = np.array(labelled.classes)[labelled.species[match[good]]]
     sigma = table.data.select("sigma_x_A", "sigma_y_A").to_numpy()[good]
-    found_foreign = np.zeros(len(labelled.xy), dtype=bool)
-    found_foreign[match[right & sure & foreign]] = True
+    found_impurity = np.zeros(len(labelled.xy), dtype=bool)
+    found_impurity[match[right & likely & impurity]] = True
     return {
         "true": found[truth_inner],
-        "predicted": right[keep & sure],
-        "true_foreign": found_foreign[truth_inner & (labelled.species > 0)],
-        "predicted_foreign": true_foreign[keep & sure & foreign],
+        "predicted": right[keep & likely],
+        "true_impurity": found_impurity[truth_inner & (labelled.species > 0)],
+        "predicted_impurity": true_impurity[keep & likely & impurity],
         "named": table.elements[good] == names,
         "error": error.ravel(),
         "z": (error / sigma).ravel(),
@@ -263,7 +327,7 @@ def _scores(joined: dict[str, Any]) -> dict[str, float]:
     z = np.abs(joined["z"])
     return {
         "f1": _f1(joined["true"], joined["predicted"]),
-        "f1_foreign": _f1(joined["true_foreign"], joined["predicted_foreign"]),
+        "f1_foreign": _f1(joined["true_impurity"], joined["predicted_impurity"]),
         "class_right": float(np.mean(joined["named"])) if len(joined["named"]) else 1.0,
         "rmse_A": float(np.sqrt(np.mean(joined["error"] ** 2))),
         "within_1_sigma": float(np.mean(z < 1)),
@@ -275,13 +339,3 @@ def _f1(true: Any, predicted: Any) -> float:
     recall = float(np.mean(true)) if len(true) else 1.0
     precision = float(np.mean(predicted)) if len(predicted) else 1.0
     return 2 * recall * precision / max(recall + precision, 1e-12)
-
-
-def _ece(p: Any, right: Any, bins: int = 15) -> float:
-    which = np.minimum((p * bins).astype(int), bins - 1)
-    total = 0.0
-    for b in range(bins):
-        mine = which == b
-        if mine.any():
-            total += mine.mean() * abs(float(p[mine].mean()) - float(right[mine].mean()))
-    return float(total)

@@ -1,4 +1,4 @@
-"""Make an ensemble: simulated frames from `frames`, networks from `learning`, one core a member."""
+"""Training of an ensemble on simulated frames, one process per network."""
 
 from __future__ import annotations
 
@@ -28,21 +28,31 @@ from adatom.parallel.progress import Progress
 from adatom.training.calibrate import calibrate_ensemble
 from adatom.version import __version__
 
-# Whose trunks a training starts from, by material: graphene's start from scratch, the universal
-# ones from graphene's, all others from the universal ones.
+# Ensemble whose trunks a training starts from, by material: graphene starts from scratch, the
+# universal ensemble from graphene, every other material from the universal ensemble.
 _START = {"graphene": "scratch", UNIVERSAL.name: "graphene"}
-# Default number of optimiser steps: from scratch, of the universal trunks from graphene's, and of
-# any other material from the universal ones.
-_SCRATCH_STEPS, _UNIVERSAL_STEPS, _TUNE_STEPS = 8000, 4500, 1000
+# Default number of optimiser steps and peak learning rate by the start. 8000 steps from scratch
+# take about 50 minutes on two cores (docs/benchmarks/ensemble.md); trained trunks need fewer.
+_STEPS = {"scratch": 8000, "graphene": 4500}
+_RATES = {"scratch": 3e-3, "graphene": 2e-3}
+# The same for a start from the universal ensemble: about ten minutes.
+_TUNE_STEPS, _TUNE_RATE = 1000, 1.5e-3
+_LOG_INTERVAL = 50  # optimiser steps between two lines of ADATOM_TRAIN_LOG
 
 
 def parse_options(**given: Any) -> TrainOptions:
-    """Read training options that a user gave.
+    """Validate training options that a user gave.
 
     Raises
     ------
     BadInput
-        If one is not among those there are; the message names them.
+        If an option does not exist or its value is not allowed; the message names the allowed ones.
+
+    Examples
+    --------
+    >>> from adatom.training.train import parse_options
+    >>> parse_options(members=4, kind="scratch").members
+    4
     """
     try:
         return TrainOptions.model_validate(given)
@@ -59,16 +69,37 @@ def parse_options(**given: Any) -> TrainOptions:
 def train_options(
     material_name: str, *, steps: int | None, start: str | None, **given: Any
 ) -> TrainOptions:
-    """Fill in what the user left open: most materials need a tenth of a training from scratch.
+    """Complete the training options of a material.
+
+    Most materials start from the universal ensemble and need a tenth of the steps of a training
+    from scratch.
+
+    Parameters
+    ----------
+    material_name
+        Name of the material or path of its file.
+    steps
+        Optimiser steps of each network; None for the default of the start.
+    start
+        Ensemble whose trunks to start from, or ``scratch``; None for the default of the material.
+    **given
+        Other fields of `TrainOptions`.
 
     Raises
     ------
     BadInput
-        If an option is not among those there are.
+        If an option does not exist or its value is not allowed.
+
+    Examples
+    --------
+    >>> from adatom.training.train import train_options
+    >>> train_options("graphene", steps=None, start=None).steps
+    8000
+    >>> train_options("MoS2", steps=None, start=None).steps
+    1000
     """
     chosen = start or _START.get(material_name.strip().lower(), UNIVERSAL.name)
-    usual = {"scratch": _SCRATCH_STEPS, "graphene": _UNIVERSAL_STEPS}.get(chosen, _TUNE_STEPS)
-    rate = {"scratch": 3e-3, "graphene": 2e-3}.get(chosen, 1.5e-3)
+    usual, rate = _STEPS.get(chosen, _TUNE_STEPS), _RATES.get(chosen, _TUNE_RATE)
     return parse_options(steps=steps or usual, start=chosen, learning_rate=rate, **given)
 
 
@@ -86,21 +117,26 @@ def train_ensemble(
     Parameters
     ----------
     material
-        What the frames show.
+        Material that the frames show.
     seed
         Seed of the first network; the others count up from it.
     options
-        Kind of the ensemble, number of members, length of training.
+        See `TrainOptions`; lengths are those for graphene's scale.
     workers
-        Processes at a time; the number of cores by default.
+        Number of processes; by default the number of cores.
     keep
-        Directory for finished networks; those found there are not trained again.
+        Directory for finished networks; networks found there are not trained again.
     progress
-        Called with the number of networks finished and of all.
+        Called with the number of finished networks and of all networks.
+
+    Raises
+    ------
+    BadInput
+        If the trunks that `options.start` names do not fit.
     """
     options = (options or TrainOptions()).at_scale(material.scale)
     trunks = _trunks(options)
-    kept, total, done = _Kept(keep, material, options), count_jobs(options), 0
+    stored, total, done = _FinishedNetworks(keep, material, options), count_jobs(options), 0
 
     def finished() -> None:
         nonlocal done
@@ -111,17 +147,19 @@ def train_ensemble(
     with local_processes(workers or cores()) as pool:
         starts = {
             f"start{seed + i}": partial(
-                _start, material, seed + i, count, options, trunks[i % len(trunks)]
+                _train_start, material, seed + i, count, options, trunks[i % len(trunks)]
             )
             for i, count in enumerate(heads_of(options))
         }
-        networks = _run(pool, starts, kept, finished)
+        networks = _run(pool, starts, stored, finished)
         members = {
-            f"{options.kind}{seed}-{i}": partial(_member, material, networks[0], seed, i, options)
+            f"{options.kind}{seed}-{i}": partial(
+                _train_member, material, networks[0], seed, i, options
+            )
             for i in range(total - len(starts))
         }
         if members:
-            networks = _run(pool, members, kept, finished)
+            networks = _run(pool, members, stored, finished)
     return weights.Ensemble(
         tuple(networks),
         (*material.species, VACANCY),
@@ -140,14 +178,14 @@ def train_ensemble(
 
 
 def count_jobs(options: TrainOptions) -> int:
-    """Count what is trained on its own: networks from scratch, then what makes members of one."""
+    """Count the training jobs: the start networks, then the jobs that make members of one."""
     after = {"shared": 0, "scratch": 0, "baseline": options.members}
     return len(heads_of(options)) + after.get(options.kind, 1)
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
-    """Finished networks on disk, so that an interrupted training goes on with the missing ones."""
+class _FinishedNetworks:
+    """Finished networks on disk: an interrupted training continues with the missing ones."""
 
     folder: Path | None
     material: Material
@@ -175,14 +213,14 @@ class _Kept:
 def _run(
     pool: Executor,
     jobs: Mapping[str, Callable[[], list[Network]]],
-    kept: _Kept,
+    stored: _FinishedNetworks,
     finished: Callable[[], None],
 ) -> list[Network]:
-    """Run what is not kept yet; gives the networks in the order of the jobs."""
+    """Run the jobs whose networks are not stored yet; give all networks in the order of jobs."""
     found: dict[str, list[Network]] = {}
     waiting = {}
     for name, job in jobs.items():
-        before = kept.load(name)
+        before = stored.load(name)
         if before is None:
             waiting[pool.submit(job)] = name
         else:
@@ -191,13 +229,13 @@ def _run(
     for done in as_completed(waiting):
         name = waiting[done]
         found[name] = done.result()
-        kept.save(name, found[name])
+        stored.save(name, found[name])
         finished()
     return [network for name in jobs for network in found[name]]
 
 
 def _trunks(options: TrainOptions) -> list[Trunk | None]:
-    """Trunks to start from; one None for training from scratch."""
+    """Load the trunks to start from; a single None means training from scratch."""
     if options.start == "scratch":
         return [None]
     path = Path(options.start)
@@ -212,22 +250,22 @@ def _trunks(options: TrainOptions) -> list[Trunk | None]:
     return [network.trunk for network in found.networks]
 
 
-def _start(
+def _train_start(
     material: Material, seed: int, heads: int, options: TrainOptions, trunk: Trunk | None
 ) -> list[Network]:
-    """Train one network in a process of its own, on one thread."""
+    """Train one start network on one thread; runs in a worker process."""
     use_threads(1)
     log = os.environ.get("ADATOM_TRAIN_LOG")
-    note = partial(_log, Path(log), seed) if log else None
+    note = partial(_log_loss, Path(log), seed) if log else None
     classes = len(material.species) + 1
     source = _source(material, options)
     return [train_start(source, classes, seed, heads, options, note, trunk)]
 
 
-def _member(
+def _train_member(
     material: Material, start: Network, seed: int, member: int, options: TrainOptions
 ) -> list[Network]:
-    """Make members of one network in a process of its own, on one thread."""
+    """Make members of one network on one thread; runs in a worker process."""
     use_threads(1)
     return diversify(start, _source(material, options), seed, options, member)
 
@@ -238,8 +276,8 @@ def _source(material: Material, options: TrainOptions) -> Any:
     return partial(random_pair, material, field_A=options.field_A)
 
 
-def _log(path: Path, seed: int, step: int, loss: float) -> None:
-    if step % 50 == 0:
+def _log_loss(path: Path, seed: int, step: int, loss: float) -> None:
+    if step % _LOG_INTERVAL == 0:
         with path.open("a", encoding="utf-8") as file:
             file.write(f"{seed}\t{step}\t{loss:.5f}\n")
 
@@ -255,12 +293,32 @@ def train_to_file(
 ) -> dict[str, Any]:
     """Train, calibrate and measure an ensemble and write it with its card.
 
-    Finished members wait beside `path` until all are there, so that an interrupted training
-    carries on with the missing ones.
+    Finished networks are kept beside `path` until all are trained, so that an interrupted training
+    continues with the missing ones.
+
+    Parameters
+    ----------
+    material_name
+        Name of the material or path of its file.
+    path
+        ``.safetensors`` file to write; the card is written beside it.
+    options
+        See `train_options`.
+    seed
+        Seed of the first network.
+    progress
+        Receives the progress of the steps ``train`` and ``calibrate``.
+    zone_axis
+        Beam direction for a structure file, Miller indices.
 
     Returns
     -------
     The model card.
+
+    Raises
+    ------
+    BadInput
+        If the material, its file or the start cannot be used.
     """
     material = (
         UNIVERSAL if material_name == UNIVERSAL.name else load_material(material_name, zone_axis)

@@ -17,7 +17,7 @@ from adatom.errors import BadInput
 from adatom.features.calibration.calibrator import match_truth
 from adatom.frames.simulate.specimen import Specimen
 from adatom.learning import weights
-from adatom.training.scores import Answer, Tally, f1_within
+from adatom.training.scores import Tally, ToolResult, f1_within
 
 NONE = np.zeros((0, 2))
 IMAGE = np.random.default_rng(0).poisson(5.0, (101, 101)).astype(np.float32)
@@ -27,7 +27,7 @@ TRUTH = LabelledFrame(FRAME, ATOMS, np.array([0, 0, 0, 0, 1]), ("C", "Si"), np.a
 
 
 def answer(xy, **more):
-    return Answer(np.asarray(xy, dtype=float).reshape(-1, 2), **more)
+    return ToolResult(np.asarray(xy, dtype=float).reshape(-1, 2), **more)
 
 
 # ---------------------------------------------------------------- scores
@@ -273,7 +273,7 @@ def tally_of(f1):
     tally = Tally()
     hundred = round(100 * f1)
     for counts, value in (
-        (tally.right, hundred), (tally.said, 100), (tally.found, hundred), (tally.true, 100),
+        (tally.correct, hundred), (tally.detected, 100), (tally.found, hundred), (tally.true, 100),
     ):  # fmt: skip
         counts.update(dict.fromkeys(("atom", "vacancy", "Si"), value))
     return tally

@@ -81,11 +81,11 @@ def test_dark_pixels_tell_the_dose_in_any_unit():
     assert estimate_faint(exported, GRAPHENE) == imaging
 
 
-def test_more_counts_are_told_from_fewer():
+def test_more_counts_give_a_higher_estimate():
     doses = [estimate_faint([faint(1, counts=c)], GRAPHENE).counts.value for c in (0.01, 0.02, 0.1)]
     assert doses[1] / doses[0] == pytest.approx(2.0, rel=0.25)
     assert doses[2] / doses[0] == pytest.approx(10.0, rel=0.25)
 
 
-def test_a_bright_frame_has_no_such_conditions():
+def test_a_bright_frame_gives_no_conditions_of_faint_frames():
     assert estimate_faint([faint(2), faint(1, counts=5.0)], GRAPHENE) is None

@@ -39,7 +39,7 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch, name):
 def test_maps_are_made_on_the_device_of_the_image():
     ensemble = weights.load_shipped("graphene")
     x = torch.empty(1, 1, 96, 64, device=META)
-    networks = ensemble.ready(META)
+    networks = ensemble.fused_networks(META)
     assert {t.device for n in networks for t in (*n.parameters(), *n.buffers())} == {META}
     maps = _members(networks, x)
     assert maps.device == META
@@ -60,8 +60,8 @@ def test_the_loss_and_its_gradients_are_on_the_device_of_the_batch():
 
 def test_another_process_gets_no_copies_that_run_here():
     ensemble = weights.load_shipped("graphene")
-    ensemble.ready(META)
+    ensemble.fused_networks(META)
     sent = deepcopy(ensemble)  # by the same way as to a process
-    assert not sent._ready
+    assert not sent._fused
     assert sent.fingerprint() == ensemble.fingerprint()
     assert sent.members == ensemble.members

@@ -44,7 +44,7 @@ def shipped():
 @pytest.fixture(scope="module")
 def one(shipped):
     """The first of the shipped networks, with its members."""
-    return replace(shipped, networks=shipped.networks[:1], _ready={})
+    return replace(shipped, networks=shipped.networks[:1])
 
 
 @pytest.fixture(scope="module")
@@ -389,7 +389,7 @@ def test_a_frame_is_judged_by_itself(one, frame):
 
 def test_the_order_of_networks_changes_nothing(shipped, frame):
     forward = predict(frame, shipped)
-    backward = predict(frame, replace(shipped, networks=shipped.networks[::-1], _ready={}))
+    backward = predict(frame, replace(shipped, networks=shipped.networks[::-1]))
     assert not np.array_equal(forward.probabilities, backward.probabilities)
     for a, b in (
         (forward.mean(), backward.mean()),

@@ -178,7 +178,7 @@ def test_atoms_over_each_other_are_counted_as_they_are_in_one_period():
 
 
 @pytest.mark.parametrize("axis", [(1, 1, 0), (0, 0, 1), (1, 1, 1)])
-def test_the_length_of_the_axis_says_nothing_and_the_ends_of_a_column_neither(axis):
+def test_the_length_of_the_axis_and_the_ends_of_a_column_change_nothing(axis):
     one = project(CDTE, axis)
     for other in (tuple(2 * i for i in axis), tuple(-i for i in axis)):
         seen = project(CDTE, other)
@@ -186,7 +186,7 @@ def test_the_length_of_the_axis_says_nothing_and_the_ends_of_a_column_neither(ax
         assert np.linalg.det(seen.cell) == pytest.approx(np.linalg.det(one.cell))
 
 
-def test_the_view_is_the_one_against_the_beam_and_not_its_mirror_image():
+def test_the_projection_is_seen_against_the_beam_and_not_mirrored():
     """ScoredFrame with the axis towards the eye; from Fe to its nearest Ni to its nearest Pt."""
 
     def turn(points, kinds):

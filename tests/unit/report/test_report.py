@@ -1,4 +1,4 @@
-"""The report: right for any campaign, whole in one file, harmless whatever the names are."""
+"""The report: its sections, numbers and warnings, and safety against malicious names."""
 
 from __future__ import annotations
 
@@ -9,22 +9,11 @@ from html.parser import HTMLParser
 from urllib.parse import unquote
 from xml.etree import ElementTree as ET
 
-import ase.build
 import numpy as np
 import polars as pl
 import pytest
 
-from adatom.core import (
-    GRAPHENE,
-    Advice,
-    AtomTable,
-    Calibration,
-    DefectTable,
-    Frame,
-    ScanRequest,
-    SimulationResult,
-    Structure,
-)
+from adatom.core import GRAPHENE, Advice, Calibration, DefectTable, SimulationResult
 from adatom.errors import BadInput
 from adatom.report import (
     CampaignView,
@@ -32,13 +21,19 @@ from adatom.report import (
     StepSummary,
     campaign_figure,
     facts,
-    figures,
-    markup,
-    structures_figures,
-    style,
     summary,
     write_picture,
     write_report,
+)
+from views import (
+    heated,
+    lattice_xy,
+    make_defects,
+    make_frame,
+    make_maps,
+    make_structure,
+    make_view,
+    relaxed,
 )
 
 SECTIONS = (
@@ -87,126 +82,6 @@ class Page(HTMLParser):
         return re.sub(r"\s+", " ", " ".join(self.words)).replace("\u202f", " ")
 
 
-def lattice_xy() -> np.ndarray:
-    sheet = ase.build.graphene(formula="C2", size=(6, 5, 1), vacuum=5.0)
-    xy = sheet.positions[:, :2]
-    return xy - xy.min(axis=0) + 0.8
-
-
-def make_frame(index: int, xy: np.ndarray, bright: int, source: str = "movie.tif") -> Frame:
-    rng = np.random.default_rng(index)
-    n, cal = 96, Calibration(0.16)
-    grid = np.arange(n) * cal.pixel_size_A
-    gx = np.exp(-((grid - xy[:, :1]) ** 2) / (2 * 0.3**2))
-    gy = np.exp(-((grid - xy[:, 1:]) ** 2) / (2 * 0.3**2))
-    amplitude = np.ones(len(xy))
-    amplitude[bright] = 4.0
-    image = (gy * amplitude[:, None]).T @ gx
-    return Frame(rng.poisson(image * 3 + 0.5).astype(np.float32), cal, index, source)
-
-
-def make_atoms(index: int, xy: np.ndarray, bright: int, element: str = "Si") -> AtomTable:
-    n = len(xy)
-    covariance = np.tile(np.array([[0.01, 0.004], [0.004, 0.006]]), (n, 1, 1))
-    names = ["C"] * n
-    names[bright] = element
-    p = np.full(n, 0.99)
-    p[:3] = 0.5
-    return AtomTable.build(
-        frame=index, xy=xy, covariance=covariance, p_exists=p, element=names,
-        p_element=p, votes=p, amplitude=np.ones(n),
-    )  # fmt: skip
-
-
-def make_maps(index: int) -> FrameMaps:
-    rng = np.random.default_rng(index)
-    mean = rng.random((2, 64, 64)).astype(np.float32) ** 4
-    return FrameMaps(index, ("C", "Si"), mean, 0.1 * mean, Calibration(0.24))
-
-
-def make_structure(name: str, draw: int, *, silicon: int = 1, kind: str = "Si1C3") -> Structure:
-    atoms = ase.build.graphene(formula="C2", size=(4, 4, 1), vacuum=6.0)
-    atoms.set_pbc(True)
-    symbols = atoms.get_chemical_symbols()
-    symbols[10 : 10 + silicon] = ["Si"] * silicon
-    atoms.set_chemical_symbols(symbols)
-    n = len(atoms)
-    return Structure(
-        atoms=atoms, name=name, kind=kind, frame=0, defect=0, draw=draw,
-        source_atom=np.arange(n), sigma_A=np.full((n, 3), 0.05), fixed=np.zeros(n, dtype=bool),
-    )  # fmt: skip
-
-
-def relaxed(structure: Structure, energy: float, status: str = "done") -> SimulationResult:
-    after = structure.to_ase()
-    after.positions[10, 2] += 0.8
-    steps = np.arange(12.0)
-    trace = {"step": steps, "energy_eV": energy + 2 * np.exp(-steps), "fmax_eV_A": np.exp(-steps)}
-    failed = status.startswith("failed")
-    return SimulationResult(
-        structure=structure.name, draw=structure.draw, engine="gfn1-xtb 0.4", task="relax",
-        temperature_K=0.0, energy_eV=energy, energy_sd_eV=math.nan, status=status, seconds=3.0,
-        trajectory=() if failed else (structure.to_ase(), after), trace={} if failed else trace,
-    )  # fmt: skip
-
-
-def heated(structure: Structure, kelvin: float, held: float | None = None) -> SimulationResult:
-    rng = np.random.default_rng(int(kelvin))
-    time = np.arange(0.0, 2000.0, 10.0)
-    trace = {
-        "time_fs": time,
-        "temperature_K": rng.normal(held or kelvin, 0.14 * kelvin, len(time)),
-        "energy_eV": rng.normal(-200.0, 0.2, len(time)),
-    }
-    return SimulationResult(
-        structure=structure.name, draw=-1, engine="lammps 2025", task="dynamics",
-        temperature_K=kelvin, energy_eV=-200.0, energy_sd_eV=0.2, status="done", seconds=1.5,
-        trajectory=(structure.to_ase(),), trace=trace,
-    )  # fmt: skip
-
-
-def make_defects(frames: int, *, linked: bool = True) -> DefectTable:
-    rows = [
-        {
-            "frame": f, "defect": 0, "kind": "Si1C3" if f < 4 else "Si1C4", "x_A": 5.0 + 0.2 * f,
-            "y_A": 6.0, "p": 0.6 + 0.05 * f, "atoms": [1, 2], "track": 0 if linked else -1,
-            "first_frame": 0, "origin": "first seen", "p_beam_induced": None,
-        }
-        for f in range(frames)
-    ]  # fmt: skip
-    return DefectTable(pl.DataFrame(rows))
-
-
-def make_view(**changes) -> CampaignView:
-    xy = lattice_xy()
-    n = 6
-    draws = [make_structure("Si1C3-f000", d) for d in range(-1, 4)]
-    results = [relaxed(s, -100.0 + 0.1 * k) for k, s in enumerate(draws)]
-    advice = [
-        Advice("scan", "Look again here.", 3.0, "nats", 0.5, 1e6,
-               scan=ScanRequest((6.0, 6.0), 5.0, 64, 1e4)),
-        Advice("place_beam", "Move it.", 0.3, "probability", 0.1, 2e9,
-               target_xy_A=(5.0, 5.0), dwell_s=2.0, voltage_kV=60.0),
-    ]  # fmt: skip
-    parts = {
-        "title": "A silicon atom in graphene", "source": "movie.tif", "material": GRAPHENE,
-        "frame_count": n, "frames": [make_frame(f, xy, 30) for f in (0, 3)],
-        "maps": [make_maps(0)],
-        "atoms": AtomTable.concat(make_atoms(f, xy, 30) for f in range(n)),
-        "defects": make_defects(n),
-        "lattice": pl.DataFrame({
-            "frame": range(n), "pixel_size_A": [0.16] * n, "strain_1": [0.02] * n,
-            "strain_2": [-0.01] * n, "rms_A": [0.08] * n, "matched": [0.95] * n,
-        }),
-        "structures": draws,
-        "results": [*results, heated(draws[0], 300.0), heated(draws[0], 900.0)],
-        "advice": advice, "steps": [StepSummary("find", n, 12.5)],
-        "warnings": ["The scale is 2 % off the lattice."],
-        "configuration": {"seed": 7, "simulation": {"draws": 4}}, "versions": {"adatom": "0.1.0"},
-    }  # fmt: skip
-    return CampaignView(**(parts | changes))
-
-
 @pytest.fixture(scope="module")
 def full(tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "report.html"
@@ -220,14 +95,14 @@ def render(tmp_path, view: CampaignView) -> Page:
     return Page((tmp_path / "report.html").read_text(encoding="utf-8"))
 
 
-def test_has_every_section_and_stays_small(full):
+def test_the_page_has_every_section_and_stays_small(full):
     text, page = full
     assert tuple(i for i in page.ids if i in SECTIONS) == SECTIONS
     assert len(set(page.ids)) == len(page.ids)
     assert len(text.encode()) < 3_000_000
 
 
-def test_loads_nothing_from_outside(full):
+def test_the_page_loads_nothing_from_outside(full):
     text, page = full
     assert "http://" not in text
     assert "https://" not in text
@@ -243,12 +118,19 @@ def test_loads_nothing_from_outside(full):
 
 def test_every_picture_has_alt_text_and_a_caption(full):
     _, page = full
-    assert len(page.images) >= 15
+    # Four of each shown frame with maps, two of the other, and thirteen of the rest.
+    assert len(page.images) == 4 + 2 + 13
     assert all(len(image["alt"]) > 15 for image in page.images)
     assert page.count["figure"] == page.count["figcaption"] == len(page.images)
 
 
-def test_says_in_words_what_was_found(full):
+def test_the_table_of_lattices_has_the_rms_and_the_share_of_matched_atoms(full):
+    _, page = full
+    assert "rms (Å) Matched (%) 0 0.1600" in page.text
+    assert "0.080 95" in page.text
+
+
+def test_the_findings_are_told_in_sentences(full):
     _, page = full
     assert "In 6 frames of graphene, 360 atoms were found (354 C and 6 Si; 60 a frame)" in page.text
     assert "5.0 % of them exist with a probability below 0.9" in page.text
@@ -260,7 +142,7 @@ def test_says_in_words_what_was_found(full):
     assert "The scale is 2 % off the lattice." in page.text
 
 
-def test_same_view_gives_the_same_bytes_and_no_other_file(tmp_path):
+def test_the_same_view_gives_the_same_bytes_and_no_other_file(tmp_path):
     xy = lattice_xy()
     for name in ("one.html", "two.html"):
         view = make_view(frames=[make_frame(0, xy, 30)], structures=(), results=(), advice=())
@@ -269,7 +151,7 @@ def test_same_view_gives_the_same_bytes_and_no_other_file(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["one.html", "two.html"]
 
 
-def test_empty_campaign_says_what_has_not_been_done(tmp_path):
+def test_the_page_of_an_empty_campaign_names_the_missing_steps(tmp_path):
     page = render(tmp_path, CampaignView("Nothing", "a.tif", GRAPHENE, 3, directory="run-7"))
     assert tuple(i for i in page.ids if i in SECTIONS) == SECTIONS
     assert "3 frames of graphene; no atoms have been found yet." in page.text
@@ -277,7 +159,7 @@ def test_empty_campaign_says_what_has_not_been_done(tmp_path):
     assert page.images == []
 
 
-def test_find_only_campaign(tmp_path):
+def test_a_campaign_without_simulations_makes_a_page(tmp_path):
     view = make_view(
         maps=(), defects=make_defects(6, linked=False), structures=(), results=(), advice=(),
         lattice=pl.DataFrame(), warnings=(), steps=(), configuration={}, versions={},
@@ -300,7 +182,7 @@ def test_a_material_without_an_engine_asks_for_no_simulation(tmp_path):
     assert "adatom simulate" not in page.text
 
 
-def test_hostile_names_stay_text(tmp_path):
+def test_malicious_names_stay_text(tmp_path):
     structure = make_structure(HOSTILE, 0, kind=HOSTILE)
     defects = make_defects(3).data.with_columns(
         pl.lit("<b>$x").alias("kind"), pl.lit("<i>").alias("origin")
@@ -348,7 +230,7 @@ def test_only_converged_energies_set_zero_mean_and_spread():
     assert shown.result is results[0]
 
 
-def test_nothing_finite_still_makes_a_page(tmp_path):
+def test_a_campaign_without_finite_values_makes_a_page(tmp_path):
     draws = [make_structure("A", d) for d in range(2)]
     results = [relaxed(draws[0], math.nan), relaxed(draws[1], math.nan, "failed: no memory")]
     empty = SimulationResult("A", -1, "lammps", "dynamics", 300.0, math.nan, math.nan,
@@ -362,7 +244,7 @@ def test_nothing_finite_still_makes_a_page(tmp_path):
     assert not re.search(r"\bnan\b", page.text.lower())
 
 
-def test_dynamics_far_from_its_temperature_is_warned_of():
+def test_dynamics_far_from_its_temperature_gives_a_warning():
     structure = make_structure("A", -1)
     good = make_view(structures=[structure], results=[heated(structure, 300.0)], warnings=())
     bad = make_view(structures=[structure], results=[heated(structure, 300.0, 480.0)], warnings=())
@@ -372,74 +254,7 @@ def test_dynamics_far_from_its_temperature_is_warned_of():
     assert run.canonical_sd_K == pytest.approx(300 * math.sqrt(2 / (3 * 32)))
 
 
-def test_two_sigma_ellipse_is_true_to_scale():
-    a, b, angle = 0.3, 0.1, 0.5
-    c, s = math.cos(angle), math.sin(angle)
-    turn = np.array([[c, -s], [s, c]])
-    covariance = (turn @ np.diag([a**2, b**2]) @ turn.T)[None]
-    table = AtomTable.build(
-        frame=0, xy=np.array([[4.0, 7.0]]), covariance=covariance, p_exists=[1.0],
-        element=["C"], p_element=[1.0], votes=[1.0], amplitude=[1.0],
-    )  # fmt: skip
-    (ellipse,) = figures._two_sigma(table)
-    points = ellipse.get_patch_transform().transform(ellipse.get_path().vertices)
-    distance = np.hypot(*(points - (4.0, 7.0)).T)
-    assert distance.max() == pytest.approx(2 * a, rel=0.01)
-    far = points[np.argmax(distance)] - (4.0, 7.0)
-    assert abs(far @ (c, s)) == pytest.approx(2 * a, rel=0.01)
-
-
-def test_rings_and_images_share_the_pixels_origin():
-    frame = make_frame(0, lattice_xy(), 30)
-    figure = figures.frame_atoms(frame, make_atoms(0, lattice_xy(), 30), ("C", "Si"))
-    ax = figure.axes[0]
-    left, right, bottom, top = ax.images[0].get_extent()
-    assert (left, top) == pytest.approx((-0.08, -0.08))
-    assert (right, bottom) == pytest.approx((96 * 0.16 - 0.08,) * 2)
-    dashes = [c.get_linestyle()[0][1] for c in ax.collections if len(c.get_offsets()) == 3]
-    assert dashes
-    assert dashes[0] is not None
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("x (Å)", "y (Å)")
-
-
-def test_sheet_folded_through_the_boundary_is_flat():
-    folded = make_structure("A", 0).to_ase()
-    height = folded.cell.array[2, 2]
-    folded.positions[:, 2] = np.where(np.arange(len(folded)) % 2, 0.01, height - 0.01)
-    folded.positions[10, 2] = 0.8
-    z = structures_figures.heights(folded)
-    assert z[10] == pytest.approx(0.8, abs=0.03)
-    assert np.abs(np.delete(z, 10)).max() < 0.03
-
-
-def test_large_frames_and_many_atoms_stay_light():
-    rng = np.random.default_rng(0)
-    frame = Frame(rng.random((1024, 1024), dtype=np.float32), Calibration(0.1))
-    xy = rng.uniform(0, 102, (4000, 2))
-    figure = figures.frame_atoms(frame, make_atoms(0, xy, 5), ("C", "Si"))
-    assert len(style.svg_uri(figure)) < 1_500_000
-
-
-def test_blocks_are_averaged_and_levels_are_stretched():
-    image = np.arange(64, dtype=np.float32).reshape(8, 8)
-    small = style.shrink(image, 4)
-    assert small.shape == (4, 4)
-    assert small[0, 0] == image[:2, :2].mean()
-    assert style.shrink(image, 8) is image
-    grey = style.grey_levels(image, 0.0, 100.0)
-    assert (grey.min(), grey.max()) == (0.0, 1.0)
-
-
-def test_markup_escapes_text_and_keeps_markup():
-    inner = markup.element("b", "1 < 2 & 3")
-    outer = markup.element("p", inner, "<i>", title='"')
-    assert outer == '<p title="&quot;"><b>1 &lt; 2 &amp; 3</b>\n&lt;i&gt;</p>\n'
-    assert markup.number(-12700.5, 1) == "−12\u202f700.5"
-    assert markup.number(math.nan) == "–"
-    assert markup.listing(["a", "b", "c"]) == "a, b and c"
-
-
-def test_picture_is_wide_and_says_what_is_missing(tmp_path):
+def test_the_campaign_figure_is_wide_and_names_missing_parts(tmp_path):
     write_picture(make_view(), tmp_path / "full.png")
     header = (tmp_path / "full.png").read_bytes()[:24]
     assert header.startswith(b"\x89PNG")
@@ -449,7 +264,7 @@ def test_picture_is_wide_and_says_what_is_missing(tmp_path):
     assert {"no supercell yet", "no energies yet", "no dynamics yet"} <= said
 
 
-def test_bad_parts_are_refused(tmp_path):
+def test_maps_of_wrong_shape_and_bad_tables_are_refused(tmp_path):
     with pytest.raises(BadInput, match="one map a class"):
         FrameMaps(0, ("C",), np.zeros((2, 8, 8)), np.zeros((2, 8, 8)), Calibration(0.1))
     with pytest.raises(BadInput, match="column 'frame'"):

@@ -1,1 +1,1 @@
-"""The lattice of a frame: by its spectrum, and by its atoms."""
+"""The lattice of a frame, from its power spectrum and from its atoms."""

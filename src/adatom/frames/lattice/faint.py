@@ -1,6 +1,7 @@
-"""Frames so faint that no atom of them is sure: their lattice, and how they were taken.
+"""Lattice and imaging conditions of frames that are too faint to show single atoms.
 
-Half an electron an atom shows no atom, and yet a frame of five hundred has its reflections.
+With half an electron per atom no atom is visible, but the power spectrum of a frame of five hundred
+atoms still has the lattice's reflections.
 """
 
 from __future__ import annotations
@@ -15,33 +16,38 @@ from adatom.core.arrays import FloatArray
 from adatom.frames.lattice.spectrum import first_ring
 from adatom.frames.simulate.conditions import PROBE_SIGMA_A
 
-_DARK = 0.35  # share of the pixels without a count: with fewer the frame is not faint
-_STRAIN = 0.05  # of a scan: how far from their place reflections are looked for
-_PADDED = 2  # times the frame's side, so that no reflection falls between two frequencies
-_TAIL = (0.15, 2.5)  # usual share and width of a probe's tail
-_BACKGROUND = (0.15, 0.12)  # usual, in units of a host atom's peak, and its spread
+# Smallest fraction of pixels without a count in a faint frame, dimensionless: about 1 count/pixel.
+_DARK = 0.35
+# Largest relative change of scale of the search for reflections: the distortion of a scan.
+_STRAIN = 0.05
+_PADDED = 2  # zero-padding, in frame sides, so that no reflection falls between two frequencies
+# Fraction and relative width of the probe's tail: defaults of `Conditions`, dimensionless.
+_TAIL = (0.15, 2.5)
+# Usual background and its standard deviation, in units of a host atom's peak.
+_BACKGROUND = (0.15, 0.12)
 
 
 def lattice_evidence(frames: Sequence[Frame], material: Material) -> float:
-    """How strongly the spectra of faint frames speak for a lattice of known scale.
+    """Evidence of a lattice of known scale in the power spectra of faint frames.
 
-    The noise of counts is white: the power at any frequency over its mean is exponentially
-    distributed. Of the first ring of reflections the median counts, at the angle and scale where it
-    is largest, so that neither one bright reflection nor another crystal's pair makes a ring; its
-    chance in noise is that of the middle one of as many exponential variables (the beta
-    distribution of order statistics), times the number of places looked at. Frames may be turned
-    against each other; their chances are joined by Fisher's method.
+    Counting noise is white: the power at a frequency divided by its mean is exponentially
+    distributed. The statistic is the median power of the first ring of reflections, at the angle
+    and scale where it is largest. A median is not raised by one bright reflection, nor by two that
+    another crystal has there. Its probability in noise is that of the median of exponential
+    variables (order statistics), times the number of angles and scales searched (Bonferroni
+    correction). Frames may be rotated against each other: their probabilities are combined by
+    Fisher's method.
 
     Parameters
     ----------
     frames
-        Of one pixel size.
+        Frames of one pixel size.
     material
-        With a lattice.
+        A material with a lattice.
 
     Returns
     -------
-    Decimal logarithm of one over the chance that noise alone shows as much: 6 is one in a million.
+    Negative decimal logarithm of the p-value for noise alone: 6 means one in a million.
     """
     ring = first_ring(material)
     logs = [_log_chance(f, ring) for f in frames]
@@ -50,7 +56,7 @@ def lattice_evidence(frames: Sequence[Frame], material: Material) -> float:
 
 
 def _log_chance(frame: Frame, ring: FloatArray) -> float:
-    """Natural logarithm of the chance that noise has such a ring anywhere it is looked for."""
+    """Natural logarithm of the probability that noise alone has such a ring in the search range."""
     px = frame.calibration.pixel_size_A
     side = _PADDED * max(frame.shape)
     spectrum = np.fft.fft2(frame.data - frame.data.mean(), s=(side, side))
@@ -69,30 +75,31 @@ def _log_chance(frame: Frame, ring: FloatArray) -> float:
     at = middle + scales[:, None, None, None] * np.stack([row, col])
     values = ndimage.map_coordinates(power, at.transpose(1, 0, 2, 3), order=1)
     n = len(ring)
-    third = (n + 1) // 2  # the middle one; of an even number the lower
-    best = float(np.sort(values, axis=-1)[..., n - third].max())
-    # At least `third` of n exceed it, each with the chance exp(-best).
-    chance = stats.binom.logsf(third - 1, n, np.exp(-best))
+    rank = (n + 1) // 2  # the median, counted from the largest; the upper one if n is even
+    best = float(np.sort(values, axis=-1)[..., n - rank].max())
+    # At least `rank` of n values are this large, each with probability exp(-best) in noise.
+    chance = stats.binom.logsf(rank - 1, n, np.exp(-best))
     return float(min(chance + np.log(angles.size * scales.size), 0.0))
 
 
 def estimate_faint(frames: Sequence[Frame], material: Material) -> Imaging | None:
-    """Conditions of faint frames: the dose by their dark pixels, the rest as it usually is.
+    """Imaging conditions of faint frames: the dose from dark pixels, the rest from training.
 
-    A pixel is dark with the chance ``exp(-λ)``: the share of dark ones gives the mean counts λ,
-    whatever unit the file has. What of it are atoms and what is background, and how wide the probe
-    is, only training's range of conditions says, and so do the standard deviations.
+    A pixel has no count with probability ``exp(-λ)``, so the fraction of such pixels gives the mean
+    counts λ per pixel in any unit of the file. The frames do not show the probe width, nor which
+    part of the counts is background: these values, and their standard deviations, are those of the
+    range of conditions in training.
 
     Parameters
     ----------
     frames
-        Of one pixel size, counts in any unit.
+        Frames of one pixel size, counts in any unit.
     material
-        With a lattice.
+        A material with a lattice.
 
     Returns
     -------
-    Conditions; None where too few pixels are dark to tell.
+    Conditions; None if the frames are not faint.
     """
     dark = np.array([float(np.mean(f.data == f.data.min())) for f in frames])
     if (dark < _DARK).any():
@@ -104,10 +111,12 @@ def estimate_faint(frames: Sequence[Frame], material: Material) -> Imaging | Non
     number = {s: k for k, s in enumerate(material.species)}
     columns = material.brightness()[[number[s] for s in material.site_species]]
     share, width = _TAIL
-    per_peak = 2 * np.pi * sigma**2 / (1.0 - share + share / width**2)  # Å² under a peak of one
+    per_peak = (
+        2 * np.pi * sigma**2 / (1.0 - share + share / width**2)
+    )  # integral of a spot of peak 1, Å²
     atoms = float(columns.mean()) * per_peak / material.site_area_A2
     counts = mean / (atoms + _BACKGROUND[0])
-    doubt = np.hypot(2 * sigma_sd / sigma * atoms, _BACKGROUND[1]) / (atoms + _BACKGROUND[0])
+    relative_sd = np.hypot(2 * sigma_sd / sigma * atoms, _BACKGROUND[1]) / (atoms + _BACKGROUND[0])
     none = Estimate(0.0, 0.0)
     return Imaging(
         pixel_size_A=Estimate(px, 0.01 * px),
@@ -115,7 +124,7 @@ def estimate_faint(frames: Sequence[Frame], material: Material) -> Imaging | Non
         probe_angle_rad=Estimate(np.pi / 2, np.pi / 12**0.5),
         tail_fraction=Estimate(share, 0.1),
         tail_width=Estimate(width, 0.4),
-        counts=Estimate(counts, float(doubt) * counts),
+        counts=Estimate(counts, float(relative_sd) * counts),
         background=Estimate(*_BACKGROUND),
         background_variation=none,
         background_length_A=Estimate(5.5 * material.scale, 2.0 * material.scale),

@@ -20,11 +20,11 @@ def fit_lattice(
 ) -> Lattice | None:
     """Fit the crystal and the scan's distortion to atoms.
 
-    The lattice vectors come from the pair distances, the origin from the structure factor; then
+    The lattice vectors come from the pair distances, the origin from the structure factor. Then
     atoms are assigned to sites from the middle of the frame outwards, and the map from measured to
-    undistorted positions (affine and quadratic) is refitted at every radius, so that a drift of
-    half a bond across the frame does not lead the assignment astray. Defects are outvoted: only
-    atoms within a third of a bond of their site take part.
+    undistorted positions (affine and quadratic) is refitted at every radius. In this way a drift of
+    half a bond across the frame does not cause wrong assignments. Only atoms within a third of a
+    bond of their site are used, so that defects have little weight.
 
     Parameters
     ----------
@@ -33,14 +33,25 @@ def fit_lattice(
     material
         The crystal.
     weights
-        Shape (atom,): inverse variances, say; equal by default.
+        Weights such as inverse variances, shape (atom,); equal by default.
     others_xy
-        Positions of atoms of the crystal's other species, shape (atom, 2), Å. The host's sites
-        alone often look the same after a turn that the whole crystal does not.
+        Positions of atoms of the crystal's other species, shape (atom, 2), Å. The host's sublattice
+        often has rotational symmetries that the whole crystal does not have; these atoms decide
+        between the orientations.
 
     Returns
     -------
-    The lattice, or None where fewer than a dozen atoms or no common direction was found.
+    The lattice, or None for fewer than a dozen atoms or without a common direction.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from adatom.core import GRAPHENE
+    >>> from adatom.frames.simulate.specimen import lattice_points
+    >>> xy = lattice_points(GRAPHENE, (20.0, 20.0), 0.0, angle_rad=0.2)
+    >>> lattice = fit_lattice(xy, GRAPHENE)
+    >>> round(float(np.degrees(lattice.angle_rad)) % 60, 2), lattice.rms_A < 1e-6
+    (11.46, True)
     """
     if len(xy) < 12 or not material.has_lattice:
         return None
@@ -61,11 +72,11 @@ def fit_lattice(
         radius = min(radius * 1.2, float(distance.max()))
     for _ in range(3):
         lattice = _refit(xy, weight, lattice, bend=len(xy) > 60)
-    return lattice if others_xy is None else _turned_right(lattice, others_xy)
+    return lattice if others_xy is None else _best_orientation(lattice, others_xy)
 
 
-def _turned_right(lattice: Lattice, others_xy: FloatArray) -> Lattice:
-    """Of the turns that leave the host's sites where they are, take the one that suits the rest."""
+def _best_orientation(lattice: Lattice, others_xy: FloatArray) -> Lattice:
+    """Of the rotations that map the host sublattice onto itself, choose the best for the rest."""
     material = lattice.material
     sites, basis = material.site_species, np.asarray(material.basis)
     host = np.array([s == material.host for s in sites])
@@ -77,10 +88,10 @@ def _turned_right(lattice: Lattice, others_xy: FloatArray) -> Lattice:
     )  # fmt: skip
     best, chosen = -1.0, lattice
     for turn in np.radians(np.arange(0, 360, 30)):
-        turned = replace(lattice, angle_rad=lattice.angle_rad + float(turn))
+        rotated = replace(lattice, angle_rad=lattice.angle_rad + float(turn))
         for k in np.flatnonzero(host):
-            start = places[0] - basis[k] @ turned.vectors()
-            tried = replace(turned, origin_xy_A=(float(start[0]), float(start[1])))
+            start = places[0] - basis[k] @ rotated.vectors()
+            tried = replace(rotated, origin_xy_A=(float(start[0]), float(start[1])))
             index, offset = tried.nearest_site(places)
             near = np.linalg.norm(offset, axis=1) < 0.1 * material.bond_length_A
             if not (near & host[index[:, 2]]).all():
@@ -94,7 +105,7 @@ def _turned_right(lattice: Lattice, others_xy: FloatArray) -> Lattice:
 
 
 def _pair_vectors(xy: FloatArray, material: Material) -> FloatArray | None:
-    """Two measured lattice vectors (rows, Å) from the differences between atoms."""
+    """Two lattice vectors (rows, Å, measured axes) from the differences of atom positions."""
     a = material.lattice_constant_A
     pairs = cKDTree(xy).query_pairs(1.15 * a, output_type="ndarray")
     d = xy[pairs[:, 1]] - xy[pairs[:, 0]]
@@ -105,7 +116,7 @@ def _pair_vectors(xy: FloatArray, material: Material) -> FloatArray | None:
     cell = material.cell()
     opening = float(np.arccos(cell[0] @ cell[1] / np.prod(np.linalg.norm(cell, axis=1))))
     if not _is_regular(cell, opening):
-        return _turned_cell(xy, cell)
+        return _rotated_cell(xy, cell)
     fold = round(2 * np.pi / opening)
     angle = np.arctan2(d[:, 1], d[:, 0])
     mean = np.exp(1j * fold * angle).mean()
@@ -124,14 +135,14 @@ def _pair_vectors(xy: FloatArray, material: Material) -> FloatArray | None:
 
 
 def _is_regular(cell: FloatArray, opening: float) -> bool:
-    """Tell whether equal vectors stand at 60 or 90 degrees, so that all directions are alike."""
+    """Tell whether the vectors have equal lengths and an angle of 60 or 90 degrees."""
     first, second = (float(n) for n in np.linalg.norm(cell, axis=1))
     off = min(abs(opening - np.pi / 3), abs(opening - np.pi / 2))
     return abs(first / second - 1) < 0.02 and off < np.radians(2)
 
 
-def _turned_cell(xy: FloatArray, cell: FloatArray) -> FloatArray | None:
-    """Turn the cell until its vectors are differences of most atoms; then measure them."""
+def _rotated_cell(xy: FloatArray, cell: FloatArray) -> FloatArray | None:
+    """Find the rotation at which most differences of atoms are cell vectors; then measure them."""
     reach = float(np.linalg.norm(cell, axis=1).max())
     pairs = cKDTree(xy).query_pairs(1.2 * reach, output_type="ndarray")
     d = xy[pairs[:, 1]] - xy[pairs[:, 0]]
@@ -140,11 +151,11 @@ def _turned_cell(xy: FloatArray, cell: FloatArray) -> FloatArray | None:
     best, vectors = 0.0, cell
     for angle in np.arange(0.0, 2 * np.pi, np.radians(1.5)):
         c, s = np.cos(angle), np.sin(angle)
-        turned = cell @ np.array([[c, s], [-s, c]])
-        gap = np.linalg.norm(d[:, None] - turned, axis=2)
+        rotated = cell @ np.array([[c, s], [-s, c]])
+        gap = np.linalg.norm(d[:, None] - rotated, axis=2)
         score = float(np.exp(-0.5 * (gap / width) ** 2).sum(axis=0).min())
         if score > best:
-            best, vectors = score, turned
+            best, vectors = score, rotated
     near = np.linalg.norm(d[:, None] - vectors, axis=2) < 2 * width
     if near.sum(axis=0).min() < max(3, 0.1 * len(xy)):
         return None
@@ -154,7 +165,7 @@ def _turned_cell(xy: FloatArray, cell: FloatArray) -> FloatArray | None:
 def _first_guess(
     xy: FloatArray, center: FloatArray, vectors: FloatArray, material: Material
 ) -> Lattice:
-    """Affine from the measured vectors, origin from the phases of two reflections."""
+    """First lattice: affine map from the measured vectors, origin from two reflections' phases."""
     forward = np.linalg.solve(material.cell(), vectors).T  # measured = forward @ ideal
     u, s, vt = np.linalg.svd(forward)
     rotation = u @ vt
@@ -176,7 +187,7 @@ def _first_guess(
 
 
 def _refit(xy: FloatArray, weight: FloatArray, lattice: Lattice, *, bend: bool) -> Lattice:
-    """Assign atoms to sites and fit the map from measured to ideal positions again."""
+    """Assign atoms to sites and refit the map from measured to ideal positions (least squares)."""
     material = lattice.material
     index, offset = lattice.nearest_site(lattice.undistort(xy))
     miss = np.linalg.norm(offset, axis=1)

@@ -1,4 +1,4 @@
-"""The pixel size of a frame by its lattice's reflections, before any atom is found."""
+"""The pixel size of a frame from the reflections of its lattice, before any atom is found."""
 
 from __future__ import annotations
 
@@ -12,25 +12,28 @@ from scipy import ndimage
 from adatom.core import Material
 from adatom.core.arrays import FloatArray
 
-_LOG_STEP = 0.006  # of scale and of spatial frequency
-_ANGLE_STEP = np.pi / 240
-_LOWEST_K = 0.004  # cycles per pixel
-_USUAL_ERROR = 0.12  # of a file's pixel size, relative
-_DOUBLE = 0.4  # by so much a scale farther off must fit better, in mean logarithms of power
-TRUSTED_CONTRAST = 6.5  # noise alone reaches 5, seldom 6
+_LOG_STEP = 0.006  # step of the logarithms of scale and spatial frequency: 0.6 %
+_ANGLE_STEP = np.pi / 240  # rad: 0.75 degrees
+_LOWEST_K = 0.004  # cycles per pixel: start of the grid, below the first ring at 0.02 Å pixels
+_USUAL_ERROR = 0.12  # relative error of a file's pixel size that costs no penalty
+# Penalty of a scale that differs from the file's by more than _USUAL_ERROR, in units of the score
+# (mean logarithm of the whitened power).
+_FAR_PENALTY = 0.4
+# Contrast from which the estimate is trusted, standard deviations: noise alone reaches 5, rarely 6.
+TRUSTED_CONTRAST = 6.5
 
 
 @dataclass(frozen=True, slots=True)
 class ScaleEstimate:
-    """Pixel size by the lattice's reflections.
+    """Pixel size from the reflections of the lattice.
 
     Parameters
     ----------
     pixel_size_A
         Å.
     contrast
-        How far the best fit stands out from all other scales and rotations, in standard
-        deviations of theirs.
+        Score of the best fit above the median over all scales and rotations, in robust standard
+        deviations.
     angle_rad
         Direction of the first reflection.
     """
@@ -49,8 +52,8 @@ def estimate_scale(
 ) -> ScaleEstimate:
     """Find the pixel size at which the material's reflections fit the frames' power spectrum.
 
-    The spectra of all frames are averaged, whitened by their radial median, and searched over
-    scale and rotation for the first two rings of reflections together, so that one ring is not
+    The spectra of all frames are averaged and whitened by their radial median. The search over
+    scale and rotation uses the first two rings of reflections together, so that one ring is not
     mistaken for the other.
 
     Parameters
@@ -60,13 +63,13 @@ def estimate_scale(
     material
         The crystal.
     expected_A
-        The file's pixel size; between two equally good answers the nearer one wins.
+        Pixel size in the file, Å; of two equally good fits the nearer one wins.
     limits_A
-        Smallest and largest pixel size looked for, Å.
+        Smallest and largest pixel size of the search, Å.
 
     Returns
     -------
-    The best fit; its contrast says how far to trust it.
+    The best fit; trust it if its contrast reaches `TRUSTED_CONTRAST`.
     """
     polar = _polar_spectrum(images)
     reflections, rings = _reflections(material)
@@ -76,7 +79,7 @@ def estimate_scale(
     scales = np.arange(
         int(np.log(limits_A[0]) / _LOG_STEP), int(np.log(limits_A[1]) / _LOG_STEP) + 1
     )
-    # log k = log |g| + log pixel size: a scale is a shift, a rotation a roll.
+    # log k = log |g| + log pixel size: a change of scale is a shift of rows, a rotation a roll.
     log_k0 = round(np.log(_LOWEST_K) / _LOG_STEP)
     row = scales[:, None] + shift[None, :] - log_k0
     usable = (row >= 0) & (row < polar.shape[0])
@@ -87,15 +90,15 @@ def estimate_scale(
     score /= weight.sum()
     score[~usable[:, rings == 0].all(axis=1)] = -np.inf
     plain = score
-    # The further rings of a clean sheet lie as its first two do, and outshine them where the probe
-    # is fine: a whole ring inside the first one speaks against a scale.
-    score = score - _inside(polar, row[:, rings == 0], turn[rings == 0])
+    # The outer rings have the same pattern as the first two and can be brighter with a fine probe.
+    # A complete ring inside the assumed first one is evidence against a scale.
+    score = score - _ring_inside(polar, row[:, rings == 0], turn[rings == 0])
     if expected_A is not None:
         distance = np.abs(scales * _LOG_STEP - np.log(expected_A))
-        # Of a square lattice the rings at 1, sqrt(2) and 2 look alike, and which of them are
-        # bright depends on the columns: then the file is right, if it is right to a tenth or so.
+        # The rings of a square lattice at 1, sqrt(2) and 2 have the same pattern, and the columns
+        # decide which of them are bright. The scale nearest to the file's is then preferred.
         apart = np.clip((distance - _USUAL_ERROR) / 0.1, 0.0, 1.0)
-        score = score - (0.03 * distance + _DOUBLE * apart)[:, None]
+        score = score - (0.03 * distance + _FAR_PENALTY * apart)[:, None]
     best_scale, best_angle = np.unravel_index(int(np.argmax(score)), score.shape)
     coarse = float(np.exp(scales[best_scale] * _LOG_STEP))
     angle = float(best_angle * _ANGLE_STEP)
@@ -105,12 +108,12 @@ def estimate_scale(
     return ScaleEstimate(_sharpen(images, reflections[rings == 0], coarse, angle), contrast, angle)
 
 
-def _inside(polar: FloatArray, row: NDArray[np.int64], turn: NDArray[np.int64]) -> FloatArray:
-    """Give what stands out where a crystal sqrt(3) or 2 times larger would have its reflections.
+def _ring_inside(polar: FloatArray, row: NDArray[np.int64], turn: NDArray[np.int64]) -> FloatArray:
+    """Score of a ring of reflections at frequencies lower than the first ring by sqrt(3) or 2.
 
-    A scale too large by that factor takes reflections farther out for the first ring, and finds the
-    true first ring in these places, which the crystal leaves empty. The weakest of the ring counts,
-    so that noise in one place is no ring.
+    At a scale that is too large by such a factor, an outer ring is taken for the first one. The
+    true first ring then lies here, where the assumed crystal has no reflections. The score is that
+    of the weakest reflection, so that noise at one place is not a ring.
     """
     worst = np.zeros((len(row), polar.shape[1]))
     for factor, angle in ((3.0**0.5, np.pi / 6), (2.0, 0.0)):
@@ -140,9 +143,9 @@ def _spectrum(images: Sequence[NDArray[np.float32]]) -> FloatArray:
 def _polar_spectrum(images: Sequence[NDArray[np.float32]]) -> FloatArray:
     """Logarithm of the whitened power spectrum on a grid of log k and angle (half a turn).
 
-    Each row is divided by its median over angles, so that only what stands out in direction
-    counts; then a maximum over a few per cent and degrees lets each reflection be found near its
-    place, as a distorted scan leaves it.
+    Each row is divided by its median over angles, so that only the dependence on direction remains.
+    A maximum filter over a few per cent and degrees then tolerates the shifts of reflections in a
+    distorted scan.
     """
     power = _spectrum(images)
     middle = power.shape[0] // 2
@@ -154,10 +157,10 @@ def _polar_spectrum(images: Sequence[NDArray[np.float32]]) -> FloatArray:
         smooth, [middle + radius * np.sin(angle), middle + radius * np.cos(angle)], order=1
     )
     polar /= np.maximum(np.median(polar, axis=1, keepdims=True), 1e-30)
-    polar[radius[:, 0] < 7.0] = 1.0  # closer to the middle than two periods a frame: shading
+    polar[radius[:, 0] < 7.0] = 1.0  # below two periods per frame there is only shading
     polar = ndimage.maximum_filter(polar, size=(9, 5), mode=("nearest", "wrap"))
-    # No single reflection, however bright, may make up for ones that are missing; and the maximum
-    # over more bins, as far reflections have, is higher in noise too: compare within the row.
+    # Clipping keeps one bright reflection from replacing missing ones. The maximum of noise is
+    # larger at high frequencies, where it is over more bins: subtract the median of each row.
     out: FloatArray = np.log(np.clip(polar, 0.5, 300.0))
     return out - np.median(out, axis=1, keepdims=True)
 
@@ -165,13 +168,13 @@ def _polar_spectrum(images: Sequence[NDArray[np.float32]]) -> FloatArray:
 def _sharpen(
     images: Sequence[NDArray[np.float32]], reflections: FloatArray, coarse_A: float, angle: float
 ) -> float:
-    """Pixel size from the centres of mass of the first ring's peaks: their mean area scale."""
+    """Pixel size from the centres of mass of the first ring's peaks (root of the area's scale)."""
     power = _spectrum(images)
     n = power.shape[0]
     c, s = np.cos(angle), np.sin(angle)
-    turned = reflections @ np.array([[c, s], [-s, c]])
-    seen = np.empty_like(turned)
-    for k, g in enumerate(turned):
+    rotated = reflections @ np.array([[c, s], [-s, c]])
+    seen = np.empty_like(rotated)
+    for k, g in enumerate(rotated):
         col, row = n / 2 + g * coarse_A * n
         half = max(int(0.06 * np.linalg.norm(g) * coarse_A * n), 3)
         r0, c0 = round(row) - half, round(col) - half
@@ -180,12 +183,12 @@ def _sharpen(
         y, x = np.indices(part.shape)
         total = max(float(part.sum()), 1e-30)
         seen[k] = (c0 + (x * part).sum() / total - n / 2, r0 + (y * part).sum() / total - n / 2)
-    linear, *_ = np.linalg.lstsq(turned, seen / n, rcond=None)
+    linear, *_ = np.linalg.lstsq(rotated, seen / n, rcond=None)
     return float(np.sqrt(abs(np.linalg.det(linear))))
 
 
 def _reflections(material: Material) -> tuple[FloatArray, NDArray[np.int64]]:
-    """Half of the first two rings of reflections (each has its opposite), 1/Å, and their ring."""
+    """Half of the first two rings of reflections, one of each pair ±g, 1/Å; ring number of each."""
     reciprocal = np.linalg.inv(material.cell()).T
     h, k = np.meshgrid(np.arange(-3, 4), np.arange(-3, 4), indexing="ij")
     index = np.stack([h.ravel(), k.ravel()], axis=1)
@@ -201,7 +204,20 @@ def _reflections(material: Material) -> tuple[FloatArray, NDArray[np.int64]]:
 
 
 def first_ring(material: Material) -> FloatArray:
-    """Half of a first ring of reflections (each has its opposite), shape (reflection, 2), 1/Å."""
+    """Half of the first ring of reflections, one of each pair ±g, shape (reflection, 2), 1/Å.
+
+    Parameters
+    ----------
+    material
+        A material with a lattice.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from adatom.core import GRAPHENE
+    >>> np.linalg.norm(first_ring(GRAPHENE), axis=1).round(4)  # 1 / 2.13 Å
+    array([0.4694, 0.4694, 0.4694])
+    """
     reflections, rings = _reflections(material)
     out: FloatArray = reflections[rings == 0]
     return out

@@ -1,4 +1,4 @@
-"""How a frame is taken: pixel, probe, dose, noise, background, scan; and the training range."""
+"""Imaging conditions: pixel, probe, dose, noise, background, scan; and their training range."""
 
 from __future__ import annotations
 
@@ -9,47 +9,48 @@ import numpy as np
 from adatom.core import GRAPHENE, Material
 from adatom.frames.simulate.probe import Optics
 
-# The range that networks are trained on; `features.novelty` flags what lies beyond it.
-PIXEL_A = (0.065, 0.22)
-COUNTS_PER_A2 = (2.5, 10_000.0)
-PROBE_SIGMA_A = (0.3, 0.56)
+# The training range of the networks for graphene, smallest and largest value;
+# `features.novelty` flags frames outside of it.
+PIXEL_A = (0.065, 0.22)  # Å: pixel size
+COUNTS_PER_A2 = (2.5, 10_000.0)  # counts per Å² at the peak of an isolated host atom
+PROBE_SIGMA_A = (0.3, 0.56)  # Å: standard deviation of the spot of one atom
 
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """How a frame is taken.
+    """Imaging conditions of a frame.
 
     Parameters
     ----------
     pixel_size_A
-        Å.
+        Edge of a pixel, Å.
     probe_sigma_A
-        Gaussian width of the spot of one atom along its two axes, Å (probe, source and vibration).
-        With `optics` it is the width of what blurs the wave-optical probe: source and vibration.
+        Standard deviations of the Gaussian spot of one atom along its two axes, Å (probe, source
+        and vibration). With `optics`, only of the blur by source and vibration.
     probe_angle_rad
-        Direction of the first axis (two-fold astigmatism).
+        Direction of the first axis (two-fold astigmatism), rad, from x towards y.
     tail_fraction
-        Share of the intensity in a second Gaussian, `tail_width` times wider.
+        Fraction of the intensity in a second Gaussian, the tail.
     tail_width
-        Dimensionless.
+        Width of the tail over that of the spot, dimensionless.
     optics
         A wave-optical probe in place of a Gaussian one.
     counts
         Detected counts at the peak of an isolated host atom.
     background
-        Constant level in units of that peak.
+        Constant background, in units of that peak.
     slow_background
-        Amplitude of smooth random variation (support, thick contamination), same unit.
+        Amplitude of a smooth random background (support, thick contamination), same unit.
     slow_length_A
         Its length scale, Å.
     contamination
-        Share of the field under amorphous contamination, which is lumpy like atoms are.
+        Fraction of the field under amorphous contamination, which is rough on the scale of atoms.
     contamination_level
         Its mean intensity, in units of a host atom's peak.
     support
         Mean intensity of an amorphous support under the atoms, same unit.
     support_speckle
-        Relative standard deviation that its atoms leave in it.
+        Relative standard deviation of its intensity by its atoms.
     support_hills
         Relative standard deviation of its thickness, which varies over `slow_length_A`.
     jitter_A
@@ -63,7 +64,7 @@ class Conditions:
     contrast_exponent
         Intensity goes with Z to this power.
     blur_px
-        Smoothing after detection (exported or filtered frames), pixels.
+        Standard deviation of smoothing after detection (exported or filtered frames), pixels.
     """
 
     pixel_size_A: float = 0.1
@@ -96,7 +97,7 @@ class Conditions:
         return self.counts / self.pixel_size_A**2
 
     def undisturbed(self) -> Conditions:
-        """Give the same probe, dose and pixel without all that can go wrong besides noise."""
+        """Same probe, dose, pixel size and constant background, without further disturbances."""
         return replace(
             self,
             slow_background=0.0,
@@ -110,18 +111,18 @@ class Conditions:
 
     @classmethod
     def random(cls, rng: np.random.Generator, material: Material = GRAPHENE) -> Conditions:
-        """Draw conditions as wide as instruments and operators are; the training range.
+        """Sample conditions from the training range.
 
         Parameters
         ----------
         rng
             Source of randomness.
         material
-            Pixels, and the widest probe, grow with what its image shows (`Material.scale`).
+            Pixel sizes and the largest probe width are multiplied by its `Material.scale`.
         """
         scale = material.scale
         pixel_size_A = scale * _log_uniform(rng, *PIXEL_A)
-        # Counts per area and not per pixel decide what can be seen: draw those.
+        # The visibility of atoms depends on counts per area, not per pixel: sample these.
         counts_per_A2 = _log_uniform(rng, *COUNTS_PER_A2) / scale**2
         stretch = 1.0 + abs(rng.normal(0.0, 0.08))
         low, high = material.probe_sigma_A or (PROBE_SIGMA_A[0], PROBE_SIGMA_A[1] * scale)
@@ -156,10 +157,10 @@ class Conditions:
 
 
 def _besides(drawn: Conditions, material: Material, rng: np.random.Generator) -> Conditions:
-    """Draw what lies under atoms on a support; make what is in lengths fit the material."""
+    """Sample the support of dispersed atoms; scale all lengths to the material."""
     s = material.scale
     if material.has_support:
-        # Single Pt atoms on real carbon stand a seventh of its intensity above it.
+        # Real frames of single Pt atoms on carbon have a peak of 1/7 of the carbon's intensity.
         support = _log_uniform(rng, 0.3, 20.0)
         return replace(
             drawn,
@@ -177,12 +178,14 @@ def _besides(drawn: Conditions, material: Material, rng: np.random.Generator) ->
 
 
 def speckle_of(support: float, rng: np.random.Generator) -> float:
-    """Draw the relative speckle of a support: of n atoms under the probe it goes with 1 / sqrt(n).
+    """Sample the relative speckle of a support.
+
+    With n atoms under the probe it is proportional to 1 / sqrt(n) (Poisson statistics).
 
     Parameters
     ----------
     support
-        Its intensity, in units of a host atom's peak.
+        Intensity of the support, in units of a host atom's peak.
     rng
         Source of randomness.
     """
@@ -190,7 +193,7 @@ def speckle_of(support: float, rng: np.random.Generator) -> float:
 
 
 def _random_optics(rng: np.random.Generator) -> Optics:
-    """Aberrations left over on a corrected microscope that somebody has focused."""
+    """Sample residual aberrations of an aberration-corrected, focused microscope."""
     return Optics(
         voltage_kV=float(rng.choice([60.0, 80.0, 100.0])),
         semiangle_mrad=rng.uniform(25.0, 36.0),

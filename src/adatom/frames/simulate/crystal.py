@@ -1,4 +1,4 @@
-"""Random specimens of any material: columns with their brightness, boundaries, point defects."""
+"""Random specimens of any material: columns with brightness, grain boundaries, point defects."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from adatom.frames.simulate.specimen import (
     random_specimen,
 )
 
-_VACANT = 3.0  # usual number of vacancies in a field of 22 Å by graphene's bond
-_GRAPHENE_LIKE = 2  # species: the host and one foreign element
-_POLYTYPE = 0.35  # share of the grains that are not of the usual arrangement
-_BARE = np.zeros((0, 2))
+_VACANT = 3.0  # mean number of vacancies in a field of 22 Å, scaled to the material by its bond
+_GRAPHENE_LIKE = 2  # number of species of a graphene-like material: the host and one impurity
+_POLYTYPE = 0.35  # fraction of the grains with another arrangement than the material's first
+_NO_POSITIONS = np.zeros((0, 2))  # no vacancies, or no ad-atoms
 
 
 def draw_specimen(
@@ -33,25 +33,33 @@ def draw_specimen(
     whole: bool = False,
     density_A2: float | None = None,
 ) -> Specimen:
-    """Draw a specimen of whatever form a material has.
+    """Sample a specimen of a material of any form.
 
     Parameters
     ----------
     material
-        What to draw; honeycombs of one element have defects of their own.
+        The material; honeycombs of one element are made by `random_specimen`.
     extent_xy_A
         Width and height of the field of view, Å.
     rng
         Source of randomness.
     whole
-        One crystal with point defects alone: no boundary, hole or edge.
+        Make one crystal with point defects only: no grain boundary, hole or edge.
     density_A2
-        Of dispersed atoms: how many to an Å², about; any by default.
+        Approximate number of dispersed atoms per Å²; random by default.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from adatom.core import GRAPHENE
+    >>> specimen = draw_specimen(GRAPHENE, (20.0, 20.0), np.random.default_rng(0), whole=True)
+    >>> specimen.xy.shape == (len(specimen.species), 2)
+    True
     """
     if not material.has_lattice:
         return dispersed_atoms(material, extent_xy_A, rng, density_A2)
-    alone = set(material.site_species) == {material.host} and material.host != ANY
-    if alone and material.coordination == 3 and len(material.species) <= _GRAPHENE_LIKE:
+    one_element = set(material.site_species) == {material.host} and material.host != ANY
+    if one_element and material.coordination == 3 and len(material.species) <= _GRAPHENE_LIKE:
         return random_specimen(material, extent_xy_A, rng, whole=whole)
     return random_crystal(material, extent_xy_A, rng, whole=whole)
 
@@ -63,27 +71,28 @@ def random_crystal(
     *,
     whole: bool = False,
 ) -> Specimen:
-    """Draw a crystal: any rotation, strain, boundary, hole or edge, thickness, point defects.
+    """Sample a crystal with rotation, strain, grain boundary, hole or edge, and point defects.
 
     Parameters
     ----------
     material
-        With a lattice; species that stand on no site are what may replace one, or lie on top.
+        A material with a lattice. Its species without a site are impurities: they replace atoms of
+        sites or are ad-atoms.
     extent_xy_A
-        Width and height of the field of view, Å; columns reach beyond it.
+        Width and height of the field of view, Å; columns extend beyond it.
     rng
         Source of randomness.
     whole
-        One crystal with point defects alone: no boundary, hole or edge.
+        Make one crystal with point defects only: no grain boundary, hole or edge.
     """
     margin = (MARGIN_A + 2.0) * material.scale
     angle = rng.uniform(0, 2 * np.pi)
     xy, species, grain = _grain(material, extent_xy_A, margin, angle, rng)
     brightness = grain
     if rng.random() < 0.3 and not whole:
-        turned = angle if rng.random() < 0.4 else rng.uniform(0, 2 * np.pi)
+        other_angle = angle if rng.random() < 0.4 else rng.uniform(0, 2 * np.pi)
         other = _grain(
-            material, extent_xy_A, margin, turned, rng, mirrored=bool(rng.random() < 0.5)
+            material, extent_xy_A, margin, other_angle, rng, mirrored=bool(rng.random() < 0.5)
         )
         xy, species, brightness = _joined(
             material, (xy, species, brightness), other, extent_xy_A, rng
@@ -103,14 +112,28 @@ def dispersed_atoms(
     rng: np.random.Generator,
     density_A2: float | None = None,
 ) -> Specimen:
-    """Draw single atoms, pairs and clusters on a support; brightness varies with height."""
+    """Sample single atoms, pairs and clusters on a support; their brightness varies.
+
+    Parameters
+    ----------
+    material
+        A material without a lattice.
+    extent_xy_A
+        Width and height of the field of view, Å; atoms extend beyond it.
+    rng
+        Source of randomness.
+    density_A2
+        Approximate number of atoms per Å²; random by default.
+    """
     w, h = extent_xy_A
     margin = MARGIN_A * material.scale
     low, high = np.array([-margin, -margin]), np.array([w + margin, h + margin])
     area = float(np.prod(high - low))
     density = np.exp(rng.uniform(np.log(4e-4), np.log(0.015)))
     if density_A2 is not None:
-        density = 0.6 * density_A2 * np.exp(rng.normal(0.0, 0.4))  # clusters add to the seeds
+        density = (
+            0.6 * density_A2 * np.exp(rng.normal(0.0, 0.4))
+        )  # of the seeds: clusters add atoms
     seeds = rng.uniform(low, high, (rng.poisson(density * area), 2))
     parts = [seeds]
     for seed in seeds[rng.random(len(seeds)) < rng.uniform(0.0, 0.4)]:
@@ -121,7 +144,7 @@ def dispersed_atoms(
     xy = np.delete(xy, np.unique(pairs[:, 1]) if len(pairs) else [], axis=0)
     kinds = rng.choice(len(material.species), len(xy))
     brightness = np.exp(rng.normal(0.0, rng.uniform(0.05, 0.3), len(xy)))
-    return Specimen(xy, kinds.astype(np.int64), _BARE, brightness)
+    return Specimen(xy, kinds.astype(np.int64), _NO_POSITIONS, brightness)
 
 
 def _grain(
@@ -133,10 +156,10 @@ def _grain(
     *,
     mirrored: bool = False,
 ) -> tuple[FloatArray, NDArray[np.int64], FloatArray]:
-    """One grain's columns: positions, species, brightness. A site of a grain has one brightness.
+    """Columns of one grain: positions, species, brightness.
 
-    Stacking and tilt change how bright a column is from grain to grain; a nameless column may be
-    anything.
+    All columns of one site of the basis have the same brightness in a grain. It differs from grain
+    to grain by stacking and tilt. Columns without a name have a brightness from a wide range.
     """
     arrangements = material.arrangements()
     if len(arrangements) > 1 and rng.random() < _POLYTYPE:
@@ -152,7 +175,7 @@ def _grain(
         if rng.random() < 0.3:
             factor[:] = 1.0
     else:
-        # Overlapping layers, tilt and focus: a site's brightness is never quite its formula's.
+        # Overlapping layers, tilt and focus change the brightness that follows from the formula.
         spread = 0.3 if rng.random() < 0.25 else 0.06
         factor = np.exp(rng.normal(0.0, spread, len(material.basis)))
     return points, species, factor[site]
@@ -165,7 +188,7 @@ def _joined(
     extent: tuple[float, float],
     rng: np.random.Generator,
 ) -> tuple[FloatArray, NDArray[np.int64], FloatArray]:
-    """Put two grains side by side along a line, without columns that would touch."""
+    """Join two grains along a line; of columns that would overlap, remove one."""
     normal = rng.uniform(0, 2 * np.pi)
     n = np.array([np.cos(normal), np.sin(normal)])
     through = np.asarray(extent) * rng.uniform(0.2, 0.8, 2)
@@ -181,7 +204,7 @@ def _joined(
 
 
 def _thickness(xy: FloatArray, extent: tuple[float, float], rng: np.random.Generator) -> FloatArray:
-    """Brightness by thickness: a wedge."""
+    """Factor of brightness of a wedge, whose thickness changes linearly."""
     slope = rng.normal(0.0, 0.25, 2)
     out: FloatArray = np.clip(1.0 + (xy / np.asarray(extent) - 0.5) @ slope, 0.3, 2.0)
     return out
@@ -197,7 +220,7 @@ def _defects(
     *,
     whole: bool,
 ) -> Specimen:
-    """Empty some sites, put other species on some, lay ad-atoms on top, then shake it all."""
+    """Make vacancies, substitutions and ad-atoms, then add random displacements."""
     unit = material.bond_length_A
     tree = cKDTree(points)
     room = extent[0] * extent[1] / (22.0 * unit / 1.42) ** 2
@@ -209,18 +232,18 @@ def _defects(
         if near and rng.random() < 0.15:
             present[rng.choice(near)] = False
     hosts = {s for each in material.arrangements() for s in each.site_species}
-    foreign = [k for k, s in enumerate(material.species) if s not in hosts]
-    others = foreign or list(range(len(material.species)))
+    impurities = [k for k, s in enumerate(material.species) if s not in hosts]
+    others = impurities or list(range(len(material.species)))
     chosen = rng.permutation(len(points))[: rng.poisson(rng.uniform(0.0, 3.0) * room)]
     if len(material.species) > 1 and rng.random() < 0.75:
         kinds[chosen] = rng.choice(others, len(chosen))
         bright[chosen] = np.median(bright)
-    if foreign and rng.random() < 0.15:  # an alloy: a tenth to a half of one species' sites
+    if impurities and rng.random() < 0.15:  # an alloy: 10 to 50 % of the sites of one species
         which = int(rng.choice(np.unique(species)))
         mixed = (species == which) & (rng.random(len(points)) < rng.uniform(0.1, 0.5))
-        kinds[mixed] = rng.choice(foreign)
-    extra = _BARE
-    if rng.random() < 0.15:  # ad-atoms, anywhere between the columns
+        kinds[mixed] = rng.choice(impurities)
+    extra = _NO_POSITIONS
+    if rng.random() < 0.15:  # ad-atoms between the columns
         at = points[rng.integers(len(points), size=1 + rng.poisson(0.5))]
         extra = at + rng.normal(0.0, 0.4 * unit, at.shape)
         extra = extra[tree.query(extra)[0] > 0.45 * unit]

@@ -1,17 +1,18 @@
-"""Multislice images as an independent truth: abTEM's PRISM, which training never sees.
+"""Multislice images with abTEM's PRISM: independent test images that are not used in training.
 
-Training images are convolutions (`synthesize`). These are not: the electrons are waves, scattered
-by the atoms' potential and counted on an annulus (Kirkland, Advanced Computing in Electron
+Training images are convolutions (`synthesize`). Here the electrons are waves that are scattered
+by the atoms' potential and detected on an annulus (Kirkland, Advanced Computing in Electron
 Microscopy (2010), chapter 5; Ophus, Advanced Structural and Chemical Imaging 3, 13 (2017)).
 
-Three things are done here rather than by abTEM, for the sake of the last thousandth of an ångström:
+Three things are done here instead of by abTEM, so that positions are exact to 0.001 Å:
 
 - The potential is summed in Fourier space with exact phases. abTEM puts atoms on its grid by linear
-  interpolation, which makes their brightness depend by up to a quarter on where between the grid
-  points they lie; this sum: 0.3 %.
-- The probe visits as few places as carry all there is to see. With a probe of wave numbers up to
-  k, the image is a Fourier series up to 2 k (Black and Linfoot, Proc. R. Soc. A 239, 522 (1957)):
-  the coarse scan of the periodic cell gives the series, and the series any pixel grid, exactly.
+  interpolation; their brightness then depends on their position between the grid points by up to
+  25 %. With this sum it is 0.3 %.
+- The probe scans a coarse grid that determines the image completely. With a probe of wave numbers
+  up to k, the image is a Fourier series up to 2 k (Black and Linfoot, Proc. R. Soc. A 239, 522
+  (1957)). The coarse scan of the periodic cell gives the series, which is then evaluated on the
+  pixel grid.
 - The source size and the vibration of the atoms are Gaussian factors on that series.
 """
 
@@ -40,14 +41,14 @@ from adatom.frames.simulate.sheet import graphene_sheet
 from adatom.frames.simulate.specimen import Specimen
 
 ComplexArray = NDArray[np.complex128]
-_REVISION = 1  # raise it when the same options give another image
-_DEPTH_A = 2.0  # cell height of a sheet: one slice
-_GAP_A = 4.0  # vacuum between a sheet and its periodic images, Å
+_REVISION = 1  # part of the cache's keys; raise it when the same options give another image
+_DEPTH_A = 2.0  # Å: height of the cell of a sheet, one slice
+_GAP_A = 4.0  # Å: vacuum between a sheet and its periodic images
 
 
 @dataclass(frozen=True, slots=True)
 class PrismOptions:
-    """The microscope and how finely it is computed.
+    """The microscope, and the precision of the computation.
 
     Parameters
     ----------
@@ -56,31 +57,31 @@ class PrismOptions:
     semiangle_mrad
         Convergence semi-angle of the probe.
     defocus_A
-        Å, positive for underfocus.
+        Defocus, Å, positive for underfocus.
     astigmatism_A
         Two-fold astigmatism, Å.
     astigmatism_angle_rad
-        Its direction, from x towards y (downwards).
+        Its direction, from x towards y (downwards), rad.
     threefold_A
         Three-fold astigmatism, Å.
     threefold_angle_rad
-        Its direction.
+        Its direction, rad.
     spherical_A
         Third-order spherical aberration, Å.
     inner_mrad, outer_mrad
-        The annular detector.
+        Inner and outer angle of the annular detector.
     source_sigma_A
-        Width of the Gaussian that the finite source spreads the image with, Å.
+        Standard deviation of the Gaussian blur by the finite source, Å.
     vibration_sigma_A
-        Root mean square displacement of an atom along one axis, Å. Atoms that scatter
-        incoherently are spread by it as by the source.
+        Root mean square displacement of an atom along one axis, Å. For incoherent scattering it
+        blurs the image like the source.
     frozen_phonons
-        Configurations of displaced atoms to average over; 0 spreads the image instead.
+        Number of configurations of displaced atoms to average over; 0: blur the image instead.
     phonon_seed
         Seed of the displacements.
     window_A
-        Edge of the smallest field that one probe may be computed in, Å; sets PRISM's
-        interpolation. At 10 Å the error is under 1 % of a carbon peak.
+        Smallest edge of the field in which one probe is computed, Å; sets PRISM's interpolation.
+        At 10 Å the error is under 1 % of a carbon peak.
     slice_A
         Largest thickness of a slice, Å.
     """
@@ -116,20 +117,20 @@ class PrismOptions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PrismTruth:
-    """A multislice image without noise, and what it is an image of.
+    """A multislice image without noise, and its specimen.
 
     Parameters
     ----------
     image
         Shape (row, col); 1 at the centre of a carbon atom that has all its neighbours (median).
     pixel_size_A
-        Å.
+        Edge of a pixel, Å.
     specimen
-        Every atom, also those outside the image.
+        All atoms, also those outside the image.
     options
         The microscope.
     height
-        Share of the beam at such a carbon atom: the unit of `image`.
+        Fraction of the beam detected at such a carbon atom: the unit of `image`.
     """
 
     image: FloatArray
@@ -140,19 +141,19 @@ class PrismTruth:
 
 
 def atoms_of(specimen: Specimen, material: Material = GRAPHENE) -> Atoms:
-    """Put a specimen into a cell that it fills but for a gap of vacuum around it.
+    """Convert a specimen to periodic atoms in a cell with a gap of vacuum around them.
 
     Parameters
     ----------
     specimen
-        Where the atoms are.
+        Positions and species of the atoms.
     material
-        Gives their species.
+        Defines the species.
 
     Returns
     -------
-    Periodic atoms at half the height of the cell. Their x and y are those of the specimen, y down,
-    and some may be negative.
+    Periodic atoms at half the height of the cell. Their x and y are those of the specimen (y down)
+    and may be negative.
     """
     size = np.ptp(specimen.xy, axis=0) + _GAP_A
     z = np.full((len(specimen.xy), 1), _DEPTH_A / 2)
@@ -164,7 +165,7 @@ def atoms_of(specimen: Specimen, material: Material = GRAPHENE) -> Atoms:
 def prism_image(
     atoms: Atoms, shape: tuple[int, int], pixel_size_A: float, options: PrismOptions
 ) -> FloatArray:
-    """Take an annular dark-field image of atoms, without noise.
+    """Simulate an annular dark-field image of atoms, without noise.
 
     Parameters
     ----------
@@ -173,13 +174,13 @@ def prism_image(
     shape
         Rows and columns.
     pixel_size_A
-        Å; the centre of pixel (0, 0) lies at x = y = 0 of the atoms.
+        Edge of a pixel, Å; the centre of pixel (0, 0) lies at x = y = 0 of the atoms.
     options
         The microscope.
 
     Returns
     -------
-    Share of the beam that hits the detector, shape (row, col).
+    Fraction of the beam that hits the detector, shape (row, col).
 
     Raises
     ------
@@ -195,20 +196,20 @@ def prism_image(
             "atoms",
             expected="an orthorhombic cell along x, y and z",
             got=f"cell vectors {np.round(atoms.cell.array, 3).tolist()} Å",
-            todo="Put them into such a cell, with vacuum around what is not periodic.",
+            todo="Put them into such a cell, with vacuum along directions that are not periodic.",
         )
-    thermal = [atoms]
+    configurations = [atoms]
     spread = np.hypot(options.source_sigma_A, options.vibration_sigma_A)
     if options.frozen_phonons > 0:
         rng = np.random.default_rng(options.phonon_seed)
-        thermal = [_shaken(atoms, options, rng) for _ in range(options.frozen_phonons)]
+        configurations = [_displaced(atoms, options, rng) for _ in range(options.frozen_phonons)]
         spread = options.source_sigma_A
-    scans = [_coarse_scan(abtem, frozen, options) for frozen in thermal]
+    scans = [_coarse_scan(abtem, frozen, options) for frozen in configurations]
     series = fft.fft2(np.mean(scans, axis=0)) / scans[0].size
     kx, ky = (_frequencies(n, side) for n, side in zip(series.shape, size[:2], strict=True))
     series *= np.exp(-2 * (np.pi * spread) ** 2 * (kx[:, None] ** 2 + ky[None, :] ** 2))
     x, y = (np.arange(n, dtype=np.float64) * pixel_size_A for n in (shape[1], shape[0]))
-    # abTEM's arrays are [x, y]; here they become (row, col), and nowhere else.
+    # abTEM's arrays are [x, y]; only here they become (row, col).
     out: FloatArray = (_waves(y, ky) @ series.T @ _waves(x, kx).T).real
     return out
 
@@ -221,7 +222,7 @@ def prism_set(
     cache: Path | None = None,
     pixel_range_A: tuple[float, float] = (0.11, 0.19),
 ) -> list[PrismTruth]:
-    """Make graphene images with defects, each at another scale and with another probe.
+    """Simulate graphene images with defects, each with its own pixel size and probe.
 
     Parameters
     ----------
@@ -232,20 +233,20 @@ def prism_set(
     pixels
         Rows and columns.
     cache
-        Directory in which finished images are kept for the next time.
+        Directory for finished images; None: no cache.
     pixel_range_A
-        Smallest and largest pixel size, Å; the others lie evenly between them.
+        Smallest and largest pixel size, Å; the others are evenly spaced between them.
 
     Returns
     -------
-    The images and their truth.
+    The images and their ground truth.
 
     Raises
     ------
     EngineMissing
         If abTEM is not installed.
     BadInput
-        If the field is too small to have an undisturbed carbon atom in it.
+        If the field has no carbon atom without a defect nearby.
     """
     out = []
     spawned = np.random.default_rng(seed).spawn(count)
@@ -271,27 +272,27 @@ def prism_set(
 def prism_spot(
     pixels: int, pixel_size_A: float, options: PrismOptions, *, cache: Path | None = None
 ) -> FloatArray:
-    """Take the image of one carbon atom: what a multislice set's probe is.
+    """Simulate the image of one carbon atom: the spot of a multislice set.
 
     Parameters
     ----------
     pixels
         Rows and columns, odd; the atom is in the middle.
     pixel_size_A
-        Å.
+        Edge of a pixel, Å.
     options
         The microscope.
     cache
-        Directory in which finished images are kept for the next time.
+        Directory for finished images; None: no cache.
 
     Returns
     -------
-    Share of the beam that hits the detector, shape (row, col).
+    Fraction of the beam that hits the detector, shape (row, col).
     """
     middle = (pixels - 1) / 2 * pixel_size_A
     lone = Specimen(np.array([[middle, middle]]), np.zeros(1, dtype=np.int64), np.zeros((0, 2)))
     atoms = atoms_of(lone)
-    # A lone atom fills no cell: without vacuum as wide as the image, its neighbours are its images.
+    # The cell must be as wide as the image, else it would show the atom's periodic images.
     side = (pixels - 1) * pixel_size_A + _GAP_A
     atoms.set_cell((side, side, _DEPTH_A))
     return _cached_image(atoms, (pixels, pixels), pixel_size_A, options, cache)
@@ -310,15 +311,15 @@ def _load_abtem() -> Any:
 
 
 def _coarse_scan(abtem: Any, atoms: Atoms, options: PrismOptions) -> FloatArray:
-    """Scan the cell as coarsely as its Fourier series allows; [x, y], as abTEM has it."""
-    potential, factors = _potential(abtem, atoms, options)
+    """Scan the cell with the fewest points that its Fourier series needs; array [x, y]."""
+    potential, factors = scattering_potential(atoms, options)
     with (
         abtem.config.set(
             {"diagnostics.progress_bar": False, "fftw.planning_effort": "FFTW_ESTIMATE"}
         ),
         warnings.catch_warnings(),
     ):
-        warnings.simplefilter("ignore")  # about grids given twice, and about dask
+        warnings.simplefilter("ignore")  # abTEM warns about grids given twice, and about dask
         matrix = abtem.SMatrix(
             semiangle_cutoff=options.semiangle_mrad,
             energy=1e3 * options.energy_kV,
@@ -335,16 +336,34 @@ def _coarse_scan(abtem: Any, atoms: Atoms, options: PrismOptions) -> FloatArray:
                 aberration_coefficients=options.aberrations(),
             ),
             detectors=abtem.AnnularDetector(options.inner_mrad, options.outer_mrad),
-            max_batch_reduction=64,  # neighbouring probes; more of them share less of a window
+            max_batch_reduction=64,  # probes per batch, neighbours; they share a window
         )
     return np.asarray(measured.array, dtype=np.float64)
 
 
-def _potential(abtem: Any, atoms: Atoms, options: PrismOptions) -> tuple[Any, tuple[int, int]]:
-    """Sum Lobato's atomic potentials slice by slice, exactly; and PRISM's interpolation."""
+def scattering_potential(atoms: Atoms, options: PrismOptions) -> tuple[Any, tuple[int, int]]:
+    """Sum Lobato's atomic potentials slice by slice, in Fourier space with exact phases.
+
+    Parameters
+    ----------
+    atoms
+        Periodic in an orthorhombic cell.
+    options
+        The microscope; its detector sets the sampling.
+
+    Returns
+    -------
+    An `abtem.PotentialArray`, and PRISM's interpolation factors along x and y.
+
+    Raises
+    ------
+    EngineMissing
+        If abTEM is not installed.
+    """
+    abtem = _load_abtem()
     width, height, depth = (float(side) for side in np.diag(atoms.cell.array))
     wavelength = abtem.core.energy.energy2wavelength(1e3 * options.energy_kV)
-    # abTEM keeps two thirds of the wave numbers (no aliasing); the detector must lie within.
+    # abTEM keeps 2/3 of the wave numbers (against aliasing); the detector must lie within these.
     step = wavelength / (3e-3 * options.outer_mrad) * 0.97
     fx, fy = (max(int(side / options.window_A), 1) for side in (width, height))
     nx = fx * fft.next_fast_len(int(np.ceil(width / step / fx)))
@@ -377,14 +396,14 @@ def _frequencies(n: int, side_A: float) -> FloatArray:
     return np.asarray(fft.fftfreq(n, side_A / n), dtype=np.float64)
 
 
-def _shaken(atoms: Atoms, options: PrismOptions, rng: np.random.Generator) -> Atoms:
+def _displaced(atoms: Atoms, options: PrismOptions, rng: np.random.Generator) -> Atoms:
     out: Atoms = atoms.copy()
     out.positions += rng.normal(0.0, options.vibration_sigma_A, out.positions.shape)
     return out
 
 
 def _random_options(rng: np.random.Generator) -> PrismOptions:
-    """Draw a well, but not perfectly, tuned microscope."""
+    """Sample a well-tuned microscope with small residual aberrations."""
     return replace(
         PrismOptions(),
         defocus_A=rng.normal(0.0, 8.0),
@@ -403,7 +422,7 @@ def _cached_image(
     options: PrismOptions,
     cache: Path | None,
 ) -> FloatArray:
-    """Look the image up by the content of all that it depends on, or compute it."""
+    """Read the image from the cache, keyed by the hash of all its inputs, or compute it."""
     if cache is None:
         return prism_image(atoms, shape, pixel_size_A, options)
     _load_abtem()
@@ -424,7 +443,7 @@ def _cached_image(
 
 
 def _surrounded(specimen: Specimen, extent_xy_A: tuple[float, float]) -> NDArray[np.bool_]:
-    """Carbon atoms inside the field with three carbon neighbours and no silicon near."""
+    """Mark carbon atoms in the field with three carbon neighbours and no Si within 3 Å."""
     xy, carbon = specimen.xy, specimen.species == 0
     neighbours = cKDTree(xy[carbon]).query_ball_point(xy, 1.25 * GRAPHENE.bond_length_A)
     whole = np.array([len(n) == 4 for n in neighbours])

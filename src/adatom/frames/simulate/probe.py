@@ -1,8 +1,8 @@
-"""The probe: how it spreads the point of an atom over the image, as a transfer function.
+"""The probe: its transfer function, which spreads the point of an atom over the image.
 
-Images are incoherent (annular dark field): intensity is the specimen convolved with the probe, a
-product in Fourier space. A Gaussian with a tail is quick; the wave-optical probe has the rings and
-the three-fold stars that aberrations make.
+Images are incoherent (annular dark field): the intensity is the specimen convolved with the probe,
+a product in Fourier space. A Gaussian with a tail is fast to compute. The wave-optical probe also
+has the rings and three-fold stars of aberrations.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from scipy import ndimage
 
 from adatom.core.arrays import FloatArray
 
-_CORE_A = 0.5  # width of the Gaussian that finds the core: a usual spot's, squared
-_NEWTON = 4  # steps from the nearest pixel to the peak
-_GRID = 128  # of the pupil's plane; the probe is computed in a box of about 45 Å
+_CORE_A = 0.5  # Å: width of the Gaussian correlated with the probe to find its core; a usual spot's
+_NEWTON = 4  # Newton steps from the nearest pixel to the peak, which converge quadratically
+_GRID = 128  # grid points per axis of the pupil plane: the probe's box is then about 45 Å wide
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +81,22 @@ def gaussian_transfer(
     angle_rad: float,
     smallest_A: float,
 ) -> FloatArray:
-    """Transfer of a Gaussian, less that of a round one of `smallest_A` that was drawn already.
+    """Transfer function of a Gaussian, divided by that of a round one of width `smallest_A`.
+
+    The narrow round Gaussian is the one with which atoms were rendered already.
 
     Parameters
     ----------
     k_xy
-        Frequencies along x and y, 1/Å, that broadcast to the image's spectrum.
+        Frequencies along x and y, 1/Å, which broadcast to the spectrum's shape.
     sigma_A, angle_rad
-        Widths along two axes, Å, and the first axis' direction.
+        Standard deviations along two axes, Å, and the direction of the first axis, rad.
     smallest_A
         Width already in the image, Å.
 
     Returns
     -------
-    One at frequency zero.
+    Transfer function, 1 at frequency zero.
     """
     kx, ky = k_xy
     c, s = np.cos(angle_rad), np.sin(angle_rad)
@@ -113,15 +115,15 @@ def optics_transfer(k_xy: tuple[FloatArray, FloatArray], optics: Optics) -> NDAr
     Parameters
     ----------
     k_xy
-        Frequencies along x and y, 1/Å, that broadcast to the image's spectrum.
+        Frequencies along x and y, 1/Å, which broadcast to the spectrum's shape.
     optics
         The probe.
 
     Returns
     -------
-    One at frequency zero; complex where the probe is not symmetric. Its core lies at the origin:
-    where nothing but the image is known, an atom is where the core is, and not where the centre of
-    mass of a comatic tail would put it.
+    Transfer function, 1 at frequency zero, complex if the probe is not symmetric. The core of the
+    probe lies at the origin: in an image, the position of an atom is that of the core of its spot,
+    not that of a centre of mass that is shifted by the tail of coma.
     """
     table, step = _optics_table(optics)
     kx, ky = k_xy
@@ -135,7 +137,7 @@ def optics_transfer(k_xy: tuple[FloatArray, FloatArray], optics: Optics) -> NDAr
 
 @lru_cache(maxsize=8)
 def _optics_table(optics: Optics) -> tuple[NDArray[np.complex128], float]:
-    """The transfer function on a grid of frequencies, zero in its middle, and the grid's step."""
+    """Transfer function on a grid of frequencies (zero in the middle), and the grid step, 1/Å."""
     wavelength = optics.wavelength_A
     cut = optics.semiangle_mrad * 1e-3 / wavelength
     step = 2.1 * 2 * cut / _GRID  # the autocorrelation reaches to twice the cut
@@ -149,7 +151,7 @@ def _optics_table(optics: Optics) -> tuple[NDArray[np.complex128], float]:
         + theta**3 / 3 * optics.star_A * _wave(phi, 3, optics.star_rad)
         + theta**4 / 4 * optics.spherical_A
     )
-    # A soft edge of a grid step, else the few pixels of the aperture's rim would show.
+    # The aperture's edge is one grid step wide, to avoid the artefacts of a pixelated edge.
     soft = np.clip(0.5 + (cut - theta / wavelength) / step, 0.0, 1.0)
     pupil = soft * np.exp(-2j * np.pi / wavelength * phase)
     probe = np.abs(np.fft.ifft2(np.fft.ifftshift(pupil))) ** 2
@@ -160,12 +162,12 @@ def _optics_table(optics: Optics) -> tuple[NDArray[np.complex128], float]:
 
 
 def _core(transfer: NDArray[np.complex128], k: FloatArray) -> FloatArray:
-    """Where the core of a probe is, y and x, Å: the peak of its correlation with a Gaussian.
+    """Position of the core of a probe, y and x, Å: the peak of its correlation with a Gaussian.
 
     Parameters
     ----------
     transfer
-        Of the probe, zero frequency in the middle.
+        Transfer function of the probe, zero frequency in the middle.
     k
         Frequencies along both axes, 1/Å.
     """

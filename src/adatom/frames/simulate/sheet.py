@@ -1,7 +1,7 @@
-"""Graphene sheets with the defects that are rare but matter, each apart from the others.
+"""Graphene sheets with well-separated point defects, for multislice benchmarks.
 
-`specimen.random_specimen` draws what networks are trained on; these sheets are for tests, so the
-two share no code but the lattice.
+`specimen.random_specimen` makes the specimens of the training. These sheets test the networks, so
+the two share no code but the lattice.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from adatom.core import GRAPHENE
 from adatom.core.arrays import FloatArray
 from adatom.frames.simulate.specimen import Specimen, lattice_points
 
-_REACH_A = 3.5  # how far a sheet reaches beyond the field of view, Å
-_APART_A = 6.0  # shortest distance between two defects, Å
-_SILICON_BOND_A = 1.6  # three-fold Si over graphene, projected: Zhou et al., PRL 109, 206803 (2012)
+_REACH_A = 3.5  # Å: margin of the sheet round the field of view, wider than a spot
+_APART_A = 6.0  # Å: smallest distance of two defects, so that they share no neighbour
+# Å: projected bond of three-fold Si in graphene: Zhou et al., PRL 109, 206803 (2012)
+_SILICON_BOND_A = 1.6
 
 
 def graphene_sheet(
@@ -31,7 +32,7 @@ def graphene_sheet(
     strain: float = 0.01,
     disorder_A: float = 0.02,
 ) -> Specimen:
-    """Draw a flat graphene sheet with defects that lie apart from each other and from the edges.
+    """Sample a flat graphene sheet whose defects are apart from each other and from the edges.
 
     Parameters
     ----------
@@ -40,15 +41,16 @@ def graphene_sheet(
     rng
         Source of randomness.
     vacancies
-        Single vacancies; every other one, on average, has two of its three atoms drawn together.
+        Number of single vacancies; half of them (at random) are reconstructed: two of the three
+        neighbours move together.
     divacancies
-        Pairs of neighbouring vacancies, closed to two pentagons.
+        Number of divacancies, reconstructed to two pentagons.
     silicon
-        Si atoms on a carbon site (three-fold).
+        Number of Si atoms on a carbon site (three-fold).
     fourfold
-        Si atoms in a divacancy (four-fold).
+        Number of Si atoms in a divacancy (four-fold).
     angle_rad
-        Direction of the first lattice vector, from x towards y (downwards); any by default.
+        Direction of the first lattice vector, from x towards y (downwards), rad; random by default.
     strain
         Standard deviation of stretches and shears.
     disorder_A
@@ -56,8 +58,8 @@ def graphene_sheet(
 
     Returns
     -------
-    Atoms (species 0 is C, 1 is Si) and vacancies. Fewer defects than asked for, the last kinds
-    first, where there is no room for them 6 Å apart.
+    Atoms (species 0 is C, 1 is Si) and vacancies. If there is no room for all defects 6 Å apart,
+    some are left out: vacancies first, then Si, divacancies, four-fold Si.
     """
     angle = rng.uniform(0, 2 * np.pi) if angle_rad is None else angle_rad
     shift = rng.uniform(-1.3, 1.3, 2)
@@ -78,7 +80,7 @@ def graphene_sheet(
 def _put_defects(
     points: FloatArray, extent: tuple[float, float], kinds: list[str], rng: np.random.Generator
 ) -> tuple[FloatArray, NDArray[np.int64], list[int], FloatArray]:
-    """Give moved sites, their species (-1: no atom), the vacant ones, and Si between sites."""
+    """Place the defects: moved sites, species (-1: no atom), vacant sites, and Si between sites."""
     xy, species = points.copy(), np.zeros(len(points), dtype=np.int64)
     tree = cKDTree(points)
     vacant: list[int] = []
@@ -102,7 +104,7 @@ def _put_defects(
             species[site] = -1
             vacant.append(site)
             if rng.random() < 0.5:
-                _draw_together(xy, near[0], near[1], 0.15)
+                _move_together(xy, near[0], near[1], 0.15)
             continue
         other = int(near[0])
         species[[site, other]] = -1
@@ -110,9 +112,9 @@ def _put_defects(
             extra.append((points[site] + points[other]) / 2)
             continue
         vacant += [site, other]
-        _draw_together(xy, near[1], near[2], 0.25)
+        _move_together(xy, near[1], near[2], 0.25)
         across = [s for s in tree.query(points[other], k=4)[1][1:] if s != site]
-        _draw_together(xy, across[0], across[1], 0.25)
+        _move_together(xy, across[0], across[1], 0.25)
     return xy, species, vacant, np.array(extra, dtype=np.float64).reshape(-1, 2)
 
 
@@ -120,8 +122,8 @@ def _apart(point: FloatArray, taken: list[FloatArray]) -> bool:
     return all(float(np.linalg.norm(point - t)) >= _APART_A for t in taken)
 
 
-def _draw_together(xy: FloatArray, i: int, j: int, by_A: float) -> None:
-    """Move two atoms towards each other, each by so much (a bond forms across a vacancy)."""
+def _move_together(xy: FloatArray, i: int, j: int, by_A: float) -> None:
+    """Move two atoms towards each other, each by `by_A` Å (a bond forms across a vacancy)."""
     d = xy[j] - xy[i]
     step = by_A * d / np.linalg.norm(d)
     xy[i] += step

@@ -1,4 +1,4 @@
-"""Random specimens with exact truth: sheets with the defects that a beam and a chemist leave."""
+"""Random sheets with known atoms: rotation, strain, grain boundaries, holes, point defects."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from scipy.spatial import cKDTree
 from adatom.core import Material
 from adatom.core.arrays import FloatArray
 
-MARGIN_A = 3.0  # how far specimens reach beyond the field of view
-# Shortest projected distances, Å: a heavy atom may lean over a neighbour, two hosts may not.
-_HOSTS_A, _PAIR_A = 1.22, 2.05  # two hosts; two foreign atoms
-# A foreign atom, above the sheet or in it, holds its neighbours off as far as that, projected.
-_FOREIGN_A = (1.42, 1.72)
-EMPTY_A = 0.7  # a site with an atom this near is not empty, Å
-_BARE = 0.4  # share of the empty sites around which atoms stay where they are
+MARGIN_A = 3.0  # Å: specimens extend this far beyond the field of view, for the tails of spots
+# Smallest projected distance, Å, of two host atoms and of two impurity atoms.
+_HOSTS_A, _PAIR_A = 1.22, 2.05
+# Range of the smallest projected distance, Å, of an impurity atom, above the sheet or in it, from
+# its host neighbours.
+_IMPURITY_A = (1.42, 1.72)
+EMPTY_A = 0.7  # Å: a site with an atom closer than this is not a vacancy; half a C-C bond
+_UNRECONSTRUCTED = 0.4  # fraction of the vacancies whose neighbours do not move together
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,13 +28,13 @@ class Specimen:
     Parameters
     ----------
     xy
-        Shape (atom, 2), Å, x right and y down; may reach beyond the field of view.
+        Positions, shape (atom, 2), Å, x right and y down; may lie beyond the field of view.
     species
-        Shape (atom,), index into the material's species.
+        Index into the material's species, shape (atom,).
     vacancies_xy
-        Shape (vacancy, 2), Å: sites left empty.
+        Positions of the vacant sites, shape (vacancy, 2), Å.
     brightness
-        Factor on each atom's intensity beyond that of its species, shape (atom,); one by default.
+        Factor on the intensity of each atom's species, shape (atom,); 1 by default.
     """
 
     xy: FloatArray
@@ -45,14 +46,14 @@ class Specimen:
 def lattice_points(
     material: Material, extent_xy_A: tuple[float, float], margin_A: float, angle_rad: float
 ) -> FloatArray:
-    """Sites of the perfect crystal: the positions alone of `lattice_sites`."""
+    """Positions of the sites of the perfect crystal, without their numbers; see `lattice_sites`."""
     return lattice_sites(material, extent_xy_A, margin_A, angle_rad)[0]
 
 
 def lattice_sites(
     material: Material, extent_xy_A: tuple[float, float], margin_A: float, angle_rad: float
 ) -> tuple[FloatArray, NDArray[np.int64]]:
-    """Sites of the perfect crystal over a rectangle and a margin around it.
+    """Sites of the perfect crystal in a rectangle with a margin.
 
     Parameters
     ----------
@@ -61,13 +62,20 @@ def lattice_sites(
     extent_xy_A
         Width and height of the rectangle, Å; a lattice point lies in its middle.
     margin_A
-        How far the sites reach beyond it, Å.
+        Width of the margin, Å.
     angle_rad
-        Direction of the first lattice vector, from x towards y (downwards).
+        Direction of the first lattice vector, from x towards y (downwards), rad.
 
     Returns
     -------
-    Positions, shape (site, 2), x and y in Å; and the number of each in the basis, shape (site,).
+    Positions, shape (site, 2), x and y in Å; and the index of each in the basis, shape (site,).
+
+    Examples
+    --------
+    >>> from adatom.core import GRAPHENE
+    >>> xy, number = lattice_sites(GRAPHENE, (10.0, 10.0), 0.0, angle_rad=0.1)
+    >>> len(xy), sorted(set(number.tolist()))
+    (36, [0, 1])
     """
     w, h = extent_xy_A
     c, s = np.cos(angle_rad), np.sin(angle_rad)
@@ -90,18 +98,18 @@ def random_specimen(
     *,
     whole: bool = False,
 ) -> Specimen:
-    """Draw a sheet: any rotation, strain, grain boundary, hole, edge, vacancies, foreign atoms.
+    """Sample a sheet with rotation, strain, grain boundary, hole, edge, vacancies, impurities.
 
     Parameters
     ----------
     material
-        A sheet whose second species (if any) is the foreign one.
+        A sheet whose second species (if any) is the impurity.
     extent_xy_A
-        Width and height of the field of view, Å; atoms reach 3 Å beyond it.
+        Width and height of the field of view, Å; atoms extend 3 Å beyond it.
     rng
         Source of randomness.
     whole
-        One sheet with point defects alone: no grain boundary, hole or edge.
+        Make one sheet with point defects only: no grain boundary, hole or edge.
     """
     margin = MARGIN_A
     points = distort(
@@ -117,8 +125,8 @@ def random_specimen(
     if rng.random() < 0.06 and not whole:
         points = points[_edge(points, extent_xy_A, rng)]
     xy, species, vacancies = _defects(material, points, rng)
-    # Static disorder; what else moves atoms in an image differs from line to line. Real frames of
-    # graphene show 0 to 0.037 Å beyond what their counts explain.
+    # Static disorder, Å. Real frames of graphene show 0 to 0.037 Å beyond counting noise. Shifts of
+    # scan lines are added in the imaging.
     disorder = rng.uniform(0.0, 0.04) if whole else abs(rng.normal(0.0, 0.04))
     moved = xy + rng.normal(0.0, disorder, xy.shape)
     return Specimen(moved, species, vacancies)
@@ -127,7 +135,17 @@ def random_specimen(
 def distort(
     points: FloatArray, extent: tuple[float, float], rng: np.random.Generator
 ) -> FloatArray:
-    """Stretch and shear by a few per cent, bend a little: what scan coils and drift do."""
+    """Apply a random affine and quadratic distortion, as scan coils and drift cause it.
+
+    Parameters
+    ----------
+    points
+        Positions, shape (point, 2), Å.
+    extent
+        Width and height of the field of view, Å; its centre stays fixed.
+    rng
+        Source of randomness.
+    """
     center = np.asarray(extent) / 2
     d = points - center
     matrix = np.eye(2) + rng.normal(0.0, 0.02, (2, 2))
@@ -159,7 +177,7 @@ def _grain_boundary(
 def cut(
     points: FloatArray, extent: tuple[float, float], rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Tell which points are left by a hole, or by an edge."""
+    """Mark the points that remain, shape (point,), after cutting a random hole or edge."""
     return (_hole if rng.random() < 0.6 else _edge)(points, extent, rng)
 
 
@@ -174,7 +192,7 @@ def _hole(
 def _edge(
     points: FloatArray, extent: tuple[float, float], rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Cut the sheet along a straight line through the field."""
+    """Mark the points on one side of a random straight line through the field."""
     direction = rng.uniform(0, 2 * np.pi)
     normal = np.array([np.cos(direction), np.sin(direction)])
     keep: NDArray[np.bool_] = (points - np.asarray(extent) * rng.uniform(0.2, 0.8, 2)) @ normal > 0
@@ -184,28 +202,28 @@ def _edge(
 def _defects(
     material: Material, points: FloatArray, rng: np.random.Generator
 ) -> tuple[FloatArray, NDArray[np.int64], FloatArray]:
-    """Take atoms out and put foreign ones in, then push what came too close apart."""
+    """Make vacancies and impurity defects, then push apart atoms that are too close."""
     tree = cKDTree(points)
     present = np.ones(len(points), dtype=bool)
     species = np.zeros(len(points), dtype=np.int64)
     extra: list[FloatArray] = []
     vacant: list[int] = []
 
-    def star(site: int, reach: float) -> NDArray[np.int64]:
+    def neighbours_of(site: int, reach: float) -> NDArray[np.int64]:
         near = tree.query_ball_point(points[site], reach)
         return np.array([i for i in near if i != site], dtype=np.int64)
 
     bond = 1.25 * material.bond_length_A
     for _ in range(rng.poisson(rng.uniform(0.0, 7.0))):
         site = int(rng.integers(len(points)))
-        gone = [site, *rng.permutation(star(site, bond))[: rng.choice([0, 0, 0, 1, 1, 3])]]
+        gone = [site, *rng.permutation(neighbours_of(site, bond))[: rng.choice([0, 0, 0, 1, 1, 3])]]
         vacant += [int(g) for g in gone]
     present[vacant] = False
 
-    foreign = len(material.species) > 1 and rng.random() < 0.7
-    for _ in range(rng.integers(1, 6) if foreign else 0):
+    impure = len(material.species) > 1 and rng.random() < 0.7
+    for _ in range(rng.integers(1, 6) if impure else 0):
         site = int(rng.integers(len(points)))
-        neighbours = star(site, bond)
+        neighbours = neighbours_of(site, bond)
         kind = rng.choice(["on", "between", "pair", "trimer"], p=[0.55, 0.2, 0.12, 0.13])
         if kind == "on" or len(neighbours) < 3:
             present[site], species[site] = True, 1
@@ -218,29 +236,29 @@ def _defects(
         else:
             present[site] = False
             present[neighbours[:3]], species[neighbours[:3]] = True, 1
-    if foreign and rng.random() < 0.15:  # an ad-atom, anywhere
+    if impure and rng.random() < 0.15:  # an ad-atom at any position
         extra.append(points[int(rng.integers(len(points)))] + rng.normal(0.0, 0.7, 2))
     empty = [v for v in dict.fromkeys(vacant) if not present[v]]
     sites, points = points, points.copy()
     for site in empty:
-        around = star(site, bond)
+        around = neighbours_of(site, bond)
         _reconstruct(points, rng.permutation(around[present[around]]), rng)
     xy = np.concatenate([points[present], *[e[None] for e in extra]], axis=0)
     kinds = np.concatenate([species[present], np.ones(len(extra), dtype=np.int64)])
-    xy = _push_apart(xy, kinds, rng.uniform(*_FOREIGN_A))
-    # A site may have been emptied twice, filled again, or have an ad-atom on it.
+    xy = _push_apart(xy, kinds, rng.uniform(*_IMPURITY_A))
+    # A vacancy may have been made twice, filled again, or covered by an ad-atom.
     vacancies = sites[empty]
     return xy, kinds, vacancies[cKDTree(xy).query(vacancies)[0] > EMPTY_A]
 
 
 def _reconstruct(points: FloatArray, around: NDArray[np.int64], rng: np.random.Generator) -> None:
-    """Draw two of the atoms around an empty site together, in place; or none of them.
+    """Reconstruct a vacancy, in place: move two of its neighbours together, or none.
 
-    A bond forms across a vacancy: of three neighbours two come nearer, here by 0.1 to 0.5 Å, and
-    of a divacancy both pairs (Banhart et al., ACS Nano 5, 26 (2011)). Under the beam it changes
-    places.
+    A bond forms across a vacancy: two of the three neighbours become closer, here by 0.1 to 0.5 Å.
+    In a divacancy both pairs do (Banhart et al., ACS Nano 5, 26 (2011)). Under the beam the bond
+    switches between the neighbours.
     """
-    if len(around) < 2 or rng.random() < _BARE:
+    if len(around) < 2 or rng.random() < _UNRECONSTRUCTED:
         return
     i, j = around[:2]
     step = rng.uniform(0.05, 0.25) * (points[j] - points[i]) / np.linalg.norm(points[j] - points[i])
@@ -249,9 +267,9 @@ def _reconstruct(points: FloatArray, around: NDArray[np.int64], rng: np.random.G
 
 
 def _push_apart(
-    xy: FloatArray, species: NDArray[np.int64], foreign_A: float, rounds: int = 12
+    xy: FloatArray, species: NDArray[np.int64], impurity_A: float, rounds: int = 12
 ) -> FloatArray:
-    """Move pairs that are closer than chemistry allows; a light stand-in for a relaxation."""
+    """Move apart pairs that are closer than bonds allow; a fast approximation of a relaxation."""
     xy = xy.copy()
     for _ in range(rounds):
         pairs = cKDTree(xy).query_pairs(_PAIR_A, output_type="ndarray")
@@ -259,7 +277,7 @@ def _push_apart(
             break
         i, j = pairs[:, 0], pairs[:, 1]
         a, b = np.minimum(species[i], 1), np.minimum(species[j], 1)
-        limit = np.array([_HOSTS_A, foreign_A, _PAIR_A])[a + b]
+        limit = np.array([_HOSTS_A, impurity_A, _PAIR_A])[a + b]
         d = xy[j] - xy[i]
         r = np.maximum(np.linalg.norm(d, axis=1), 1e-6)
         push = (0.25 * np.maximum(limit - r, 0.0) / r)[:, None] * d

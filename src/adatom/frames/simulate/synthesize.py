@@ -1,4 +1,4 @@
-"""From a specimen to a labelled frame: probe, dose, noise, jitter, background.
+"""Simulate a labelled frame of a specimen: probe, dose, noise, jitter, background.
 
 The image is incoherent (annular dark field): each atom is one spot of intensity Zⁿ, n about 1.64,
 convolved with the probe (Krivanek et al., Nature 464, 571 (2010)).
@@ -20,14 +20,16 @@ from adatom.frames.simulate.crystal import draw_specimen
 from adatom.frames.simulate.probe import gaussian_transfer, optics_transfer
 from adatom.frames.simulate.specimen import MARGIN_A, Specimen
 
-NOTHING = Specimen(np.zeros((0, 2)), np.zeros(0, dtype=np.int64), np.zeros((0, 2)))
-_CORE_A = 0.22  # width of the exactly rendered spot; the rest of the probe is convolved on top
+NOTHING = Specimen(np.zeros((0, 2)), np.zeros(0, dtype=np.int64), np.zeros((0, 2)))  # no atoms
+# Å: width of the spots that are rendered at exact positions, narrower than any probe; a convolution
+# widens them to the probe.
+_CORE_A = 0.22
 
 
 def spots(
     shape: tuple[int, int], rc: FloatArray, amplitude: FloatArray, sigma_px: float
 ) -> FloatArray:
-    """Sum of Gaussian spots, exactly: a product of two thin matrices.
+    """Sum of Gaussian spots at sub-pixel positions, as a product of two matrices.
 
     Parameters
     ----------
@@ -38,7 +40,7 @@ def spots(
     amplitude
         Peak heights, shape (atom,).
     sigma_px
-        Width in pixels.
+        Standard deviation, pixels.
 
     Returns
     -------
@@ -50,7 +52,7 @@ def spots(
     >>> float(spots((3, 5), np.array([[1.0, 2.0]]), np.array([7.0]), 0.5)[1, 2])
     7.0
     """
-    # Single precision from here: an error of 1e-7 of a peak, in half the time.
+    # Single precision takes half the time; its error is 1e-7 of a peak.
     rows = (np.arange(shape[0])[None, :] - rc[:, :1]).astype(np.float32)
     cols = (np.arange(shape[1])[None, :] - rc[:, 1:]).astype(np.float32)
     scale = np.float32(-0.5 / sigma_px**2)
@@ -66,20 +68,20 @@ def expected_image(
     conditions: Conditions,
     rng: np.random.Generator,
 ) -> FloatArray:
-    """Expected counts before noise.
+    """Expected counts of a specimen, before noise.
 
     Parameters
     ----------
     specimen
-        What lies under the beam.
+        The atoms.
     shape
         Rows and columns.
     material
-        Gives species and their atomic numbers.
+        Defines the species and their brightness.
     conditions
         Probe, dose, background, jitter.
     rng
-        Draws only the background and the jitter.
+        Source of the background and the jitter.
 
     Returns
     -------
@@ -118,22 +120,22 @@ def image_specimen(
     index: int = 0,
     source: str = "simulated",
 ) -> LabelledFrame:
-    """Take a noisy frame of a specimen.
+    """Simulate a noisy frame of a specimen.
 
     Parameters
     ----------
     specimen
-        What lies under the beam.
+        The atoms.
     shape
         Rows and columns.
     material
-        Gives species and contrast.
+        Defines the species and their brightness.
     conditions
         Probe, dose, noise.
     rng
         Source of all noise.
     index, source
-        Passed to the frame.
+        Number and source of the frame.
 
     Returns
     -------
@@ -152,26 +154,26 @@ def random_labelled(
     empty: bool = False,
     whole: bool = False,
 ) -> LabelledFrame:
-    """Draw a random specimen and take a frame of it.
+    """Sample a random specimen and simulate a frame of it.
 
     Parameters
     ----------
     material
-        The sheet.
+        The material.
     rng
         Source of the specimen, the conditions and the noise.
     field_A
         Edge of the square field, Å, rounded up to whole pixels.
     conditions
-        Drawn from the training range by default.
+        Sampled from the training range by default.
     empty
-        Take the frame beside the specimen: background and noise alone.
+        Leave out the specimen: background and noise only.
     whole
         Passed to `draw_specimen`.
 
     Returns
     -------
-    The frame (counts) and its truth.
+    The frame (counts) and its ground truth.
     """
     chosen = conditions or Conditions.random(rng, material)
     n = int(np.ceil(field_A / chosen.pixel_size_A)) + 1
@@ -185,22 +187,22 @@ def random_labelled(
 def random_pair(
     material: Material, rng: np.random.Generator, *, field_A: float, empty_share: float = 0.03
 ) -> list[LabelledFrame]:
-    """Take two frames of one random specimen at unrelated doses, for training.
+    """Simulate two frames of one random specimen at independent doses, for training.
 
     Parameters
     ----------
     material
-        The sheet.
+        The material.
     rng
         Source of the specimen, the conditions and the noise.
     field_A
         Edge of the square field, Å, rounded up to whole pixels.
     empty_share
-        Share of the pairs that show background and noise alone.
+        Fraction of the pairs with background and noise only.
 
     Returns
     -------
-    Two frames with the same truth; the second costs only its noise.
+    Two frames with the same ground truth; only the noise of the second is computed anew.
     """
     first = Conditions.random(rng, material)
     second = Conditions.random(rng, material)
@@ -220,24 +222,25 @@ def image_twice(
     conditions: tuple[Conditions, Conditions],
     rng: np.random.Generator,
 ) -> list[LabelledFrame]:
-    """Take two frames of a specimen that differ in nothing but counts and read noise.
+    """Simulate two frames of a specimen that differ only in counts and read noise.
 
     Parameters
     ----------
     specimen
-        What lies under the beam.
+        The atoms.
     shape
         Rows and columns.
     material
-        Gives species and contrast.
+        Defines the species and their brightness.
     conditions
-        Of the first, and of the second, of which only counts and read noise are taken.
+        Conditions of the first and of the second frame; only the counts and the read noise of the
+        second are used.
     rng
         Source of all noise.
 
     Returns
     -------
-    Two frames with the same truth; the second costs only its noise.
+    Two frames with the same ground truth; only the noise of the second is computed anew.
     """
     first, second = conditions
     expected = expected_image(specimen, shape, material, first, rng)
@@ -258,14 +261,14 @@ def _detect(
     index: int = 0,
     source: str = "simulated",
 ) -> LabelledFrame:
-    """Add the noise of detection to expected counts (row, col), and the truth inside the field."""
+    """Add detection noise to expected counts (row, col), and the ground truth in the field."""
     shape = (expected.shape[0], expected.shape[1])
     counts = rng.poisson(expected).astype(float)
     if conditions.read_noise > 0:
         counts += rng.normal(0.0, conditions.read_noise, shape)
     if conditions.blur_px > 0:
         counts = ndimage.gaussian_filter(counts, conditions.blur_px)
-    if counts.min() == counts.max():  # not one electron arrived: still a frame, not an error
+    if counts.min() == counts.max():  # no electron was detected; `Frame` refuses a constant image
         counts[0, 0] += 1.0
     calibration = Calibration(conditions.pixel_size_A)
     w, h = calibration.extent_xy(shape)
@@ -292,18 +295,18 @@ def image_request(
     *,
     index: int,
 ) -> Frame:
-    """Take the frame that a `ScanRequest` asks for.
+    """Simulate the frame of a `ScanRequest`.
 
     Parameters
     ----------
     xy
-        Atoms in the specimen's axes, shape (atom, 2), Å.
+        Positions of the atoms in the specimen's axes, shape (atom, 2), Å.
     species
-        Shape (atom,), index into the material's species.
+        Index into the material's species, shape (atom,).
     material
-        Gives species and contrast.
+        Defines the species and their brightness.
     request
-        Where, how wide and how fine; its dose is not used, `conditions` has the counts.
+        Centre, field of view and pixels; its dose is not used, since `conditions` has the counts.
     conditions
         Probe, counts, noise; the pixel size must be that of the request.
     rng
@@ -324,7 +327,7 @@ def image_request(
 
 
 def _convolve_probe(image: FloatArray, conditions: Conditions) -> FloatArray:
-    """Widen the core spot to the probe, in Fourier space; a lone host atom peaks at 1."""
+    """Widen the core spots to the probe, in Fourier space; an isolated host atom has peak 1."""
     px = conditions.pixel_size_A
     ky = fft.fftfreq(image.shape[0], px)[:, None]
     kx = fft.rfftfreq(image.shape[1], px)[None, :]
@@ -343,7 +346,7 @@ def _convolve_probe(image: FloatArray, conditions: Conditions) -> FloatArray:
 
 
 def _fly_back(xy: FloatArray, conditions: Conditions) -> FloatArray:
-    """Shift what lies at the start of the lines: the scan has not settled there."""
+    """Shift positions at the start of the scan lines, where the scan has not settled yet."""
     if conditions.fly_back_A == 0:
         return xy
     settle = np.exp(-np.maximum(xy[:, 0], 0.0) / conditions.fly_back_length_A)
@@ -361,13 +364,13 @@ def _row_shifts(rows: int, conditions: Conditions, rng: np.random.Generator) -> 
 def _contamination(
     shape: tuple[int, int], conditions: Conditions, rng: np.random.Generator
 ) -> FloatArray:
-    """Amorphous patches: host-like atoms at random, in hills that cover a share of the field."""
+    """Amorphous patches: random host-like atoms that cover a fraction of the field."""
     px = conditions.pixel_size_A
     density = 0.6  # atoms per Å²
     count = int(density * shape[0] * shape[1] * px**2)
     rc = rng.uniform(0, 1, (count, 2)) * np.asarray(shape)
     lumps = spots(shape, rc, rng.exponential(1.0, count), _CORE_A / px)
-    # Their probe spreads each over about 2π·0.42² Å²: this makes the patches' mean level one.
+    # A usual probe spreads each over about 2π·0.42² Å²: the mean level of the patches becomes 1.
     lumps /= density * 2 * np.pi * 0.42**2
     hills = _hills(shape, 4.0 / px, rng)
     low, high = np.quantile(hills[::4, ::4], [1 - conditions.contamination, 1.0])
@@ -379,9 +382,10 @@ def _contamination(
 def _support(
     shape: tuple[int, int], conditions: Conditions, rng: np.random.Generator
 ) -> FloatArray:
-    """Amorphous support: thickness in hills, and the speckle of its many atoms under the probe.
+    """Amorphous support: varying thickness, and speckle from its many atoms under the probe.
 
-    Carbon is lumpy at more than one length: half of the speckle is wider than a spot.
+    Carbon has structure on more than one length scale: a random part of the speckle is wider than a
+    spot.
     """
     fine = _convolve_probe(rng.normal(size=shape), conditions)
     width = 1.8 * float(np.mean(conditions.probe_sigma_A)) / conditions.pixel_size_A
@@ -401,14 +405,14 @@ def _support(
 def _slow_background(
     shape: tuple[int, int], conditions: Conditions, rng: np.random.Generator
 ) -> FloatArray:
-    """Smooth random hills, from zero up."""
+    """Smooth random background with minimum 0."""
     hills = _hills(shape, conditions.slow_length_A / conditions.pixel_size_A, rng)
     out: FloatArray = conditions.slow_background * (hills - hills.min())
     return out
 
 
 def _hills(shape: tuple[int, int], length_px: float, rng: np.random.Generator) -> FloatArray:
-    """Smooth noise of unit spread; made on a coarse grid, since nothing in it is sharp."""
+    """Smooth noise of standard deviation 1, made on a coarse grid and interpolated."""
     step = max(int(length_px / 3), 1)
     coarse = rng.normal(size=(shape[0] // step + 4, shape[1] // step + 4))
     coarse = ndimage.gaussian_filter(coarse, 3.0, mode="wrap")

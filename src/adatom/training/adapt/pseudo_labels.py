@@ -1,4 +1,4 @@
-"""Labels that an ensemble gives to real frames, and training frames cut from them."""
+"""Pseudo-labels: what an ensemble finds in real frames, as labels to train on."""
 
 from __future__ import annotations
 
@@ -16,81 +16,86 @@ from adatom.features.calibration.calibrator import match_truth
 from adatom.features.find import FoundAtoms
 from adatom.features.refinement.refine import Optics
 
-_LABEL = 0.9  # atoms and empty sites surer than this are labels
-_NAMED = 0.8  # below it an atom is there, but what it is stays open: its classes share the label
-_SEEN = 5.0  # standard deviations of its own intensity: such an atom is no fancy of a network
-_LEAST = 0.3  # of p_exists, that the counts may speak up for
-_DOUBTED = 0.05  # empty sites less likely than this are no site at all
-_SMOOTH_PX = 1.5
+# All but the last are probabilities or ratios without unit. Of calibrated probabilities above 0.9,
+# fewer than one label in ten is wrong.
+_LABEL_P = 0.9  # p_exists of atoms and p_empty of vacancies above which they become labels
+_ELEMENT_P = 0.8  # p_element below which the label is shared by the classes
+# An atom with a lower p_exists becomes a label too if its fitted amplitude is this many of its
+# standard deviations above zero (Rose criterion: 5) and p_exists is above `_VISIBLE_P`.
+_VISIBLE_SD = 5.0
+_VISIBLE_P = 0.3
+_OPEN_SITE_P = 0.05  # p_empty below which a site counts as occupied
+_MIN_DOUBT = 0.01  # smaller doubts are ignored: they change a weight by less than 1 %
+_SMOOTH_PX = 1.5  # Gaussian width, pixels, of the local mean signal that sets the noise level
 
 
 def label_frame(frame: Frame, found: FoundAtoms, material: Material) -> LabelledFrame:
-    """Make labels of what was found, with doubt where the ensemble has any.
+    """Turn the atoms and vacancies that were found into labels.
 
-    Where a lattice's columns are nearly alike, most atoms are surely there and none surely named:
-    each class is taught the probability that it has.
+    Atoms and vacancies with a high probability become labels. The remaining probability becomes a
+    doubt, which lowers the weight of the place in the loss. An atom whose element is uncertain is
+    labelled with the probability of each class.
 
-    An atom that the networks doubt because it is unlike the lattice, but that the counts show
-    (its fitted intensity is five standard deviations from nothing), is a label all the same: the
-    iterative training must not erase what is new.
+    An atom with a low ``p_exists`` whose fitted amplitude is significant becomes a label too. Such
+    atoms are often defects; without this rule the iterative training would remove them.
 
     Parameters
     ----------
     frame
-        A real frame.
+        Real frame.
     found
-        What a calibrated ensemble found there.
+        Atoms and vacancies that a calibrated ensemble found in it.
     material
-        Its species number the labels.
+        Gives the order of the species.
     """
     table = found.atoms
     p, p_kind = table.column("p_exists"), table.column("p_element")
     number = {s: k for k, s in enumerate(material.species)}
     kinds = np.array([number[e] for e in table.elements], dtype=np.int64)
     nearest = _nearest(table.xy, found.candidates.xy)
-    seen = found.refined.amplitude / np.maximum(found.refined.amplitude_sd, 1e-12)
-    shown = (p > _LEAST) & (seen[nearest] > _SEEN) if len(p) else np.zeros(0, dtype=bool)
-    label = (p > _LABEL) | (shown & (p_kind > _NAMED))
-    sure_of_kind = np.where(p_kind > _NAMED, p_kind, 1.0)
-    empty = found.p_empty > _LABEL
-    open_sites = ~empty & (found.p_empty > _DOUBTED)
+    snr = found.refined.amplitude / np.maximum(found.refined.amplitude_sd, 1e-12)
+    visible = (p > _VISIBLE_P) & (snr[nearest] > _VISIBLE_SD) if len(p) else np.zeros(0, dtype=bool)
+    label = (p > _LABEL_P) | (visible & (p_kind > _ELEMENT_P))
+    p_named = np.where(p_kind > _ELEMENT_P, p_kind, 1.0)
+    empty = found.p_empty > _LABEL_P
+    open_sites = ~empty & (found.p_empty > _OPEN_SITE_P)
     doubt = np.concatenate(
         [
-            np.where(label, 2.0 * (1.0 - np.maximum(p, _LABEL) * sure_of_kind), 1.0),
+            np.where(label, 2.0 * (1.0 - np.maximum(p, _LABEL_P) * p_named), 1.0),
             2.0 * (1.0 - found.p_empty[empty]),
             np.ones(int(open_sites.sum())),
         ]
     )
-    where = np.concatenate([table.xy, found.vacancies_xy[empty], found.vacancies_xy[open_sites]])
-    some = doubt > 0.01
-    named = (p_kind > _NAMED)[label, None]
-    taught = np.where(named, np.eye(len(material.species))[kinds[label]], found.p_classes[label])
+    places = np.concatenate([table.xy, found.vacancies_xy[empty], found.vacancies_xy[open_sites]])
+    uncertain = doubt > _MIN_DOUBT
+    named = (p_kind > _ELEMENT_P)[label, None]
+    p_species = np.where(named, np.eye(len(material.species))[kinds[label]], found.p_classes[label])
     return LabelledFrame(
         frame,
         table.xy[label],
         kinds[label],
         material.species,
         found.vacancies_xy[empty],
-        where[some],
-        np.clip(doubt[some], 0.0, 1.0),
-        taught,
+        places[uncertain],
+        np.clip(doubt[uncertain], 0.0, 1.0),
+        p_species,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class LabelChange:
-    """What a round changed in the labels.
+    """Difference between the labels of two rounds.
 
     Parameters
     ----------
     kept, added, dropped
-        Labels that stayed, came and went.
+        Number of labels in both rounds, only in the second, only in the first.
     drift_px
-        Length of the mean displacement of those that stayed, in pixels of the frame: what creeps.
+        Length of the mean displacement of the kept labels, pixels of the frame: a systematic shift.
     scatter_px
-        Median distance by which they moved; at few counts mostly chance.
+        Median distance by which the kept labels moved, pixels; at low dose mostly noise.
     renamed
-        Labels of those that stayed whose species changed, where it was no open question.
+        Number of kept labels with another species, where both rounds had a single species.
     """
 
     kept: int
@@ -102,13 +107,19 @@ class LabelChange:
 
     @property
     def share(self) -> float:
-        """Changed labels over all."""
+        """Changed labels over all labels of both rounds."""
         changed = self.added + self.dropped + self.renamed
         return changed / max(self.kept + self.added, 1)
 
 
 def compare_labels(before: Sequence[LabelledFrame], after: Sequence[LabelledFrame]) -> LabelChange:
-    """Compare the labels of the same frames before and after a round."""
+    """Compare the labels of the same frames before and after a round.
+
+    Raises
+    ------
+    ValueError
+        If the two sequences differ in length.
+    """
     kept = added = dropped = renamed = 0
     shifts = []
     for old, new in zip(before, after, strict=True):
@@ -118,7 +129,9 @@ def compare_labels(before: Sequence[LabelledFrame], after: Sequence[LabelledFram
         added += int((~same).sum())
         dropped += len(old.xy) - int(same.sum())
         other = new.species[same] != old.species[match[same]]
-        renamed += int((other & _named(new)[same] & _named(old)[match[same]]).sum())
+        renamed += int(
+            (other & _has_one_species(new)[same] & _has_one_species(old)[match[same]]).sum()
+        )
         px = new.frame.calibration.pixel_size_A
         shifts.append((new.xy[same] - old.xy[match[same]]) / px)
     every = np.concatenate(shifts) if kept else np.zeros((1, 2))
@@ -127,19 +140,21 @@ def compare_labels(before: Sequence[LabelledFrame], after: Sequence[LabelledFram
     return LabelChange(kept, added, dropped, drift, scatter, renamed)
 
 
-def _named(labelled: LabelledFrame) -> NDArray[np.bool_]:
-    """Tell which atoms have one species, shape (atom,)."""
+def _has_one_species(labelled: LabelledFrame) -> NDArray[np.bool_]:
+    """Whether each atom has a single possible species, shape (atom,)."""
     p = labelled.p_species
     return np.ones(len(labelled.xy), dtype=bool) if p is None else p.max(axis=1, initial=0.0) == 1.0
 
 
-def cut_out(labelled: LabelledFrame, field_A: float, rng: np.random.Generator) -> LabelledFrame:
-    """Cut a square at random out of a labelled frame, and turn and mirror it at random.
+def random_crop(labelled: LabelledFrame, field_A: float, rng: np.random.Generator) -> LabelledFrame:
+    """Crop a random square of a labelled frame; rotate it by quarter turns and mirror it at random.
+
+    A crop without contrast, which may occur at very low dose, is replaced by the whole frame.
 
     Parameters
     ----------
     labelled
-        Of any size; one smaller than the field is used whole.
+        Frame of any size; along a side shorter than the field it is used whole.
     field_A
         Edge of the square, Å.
     rng
@@ -152,12 +167,12 @@ def cut_out(labelled: LabelledFrame, field_A: float, rng: np.random.Generator) -
     top = int(rng.integers(frame.shape[0] - rows + 1))
     left = int(rng.integers(frame.shape[1] - cols + 1))
     data = frame.data[top : top + rows, left : left + cols]
-    if float(data.min()) == float(data.max()):  # not one electron in it: the frame shows more
+    if float(data.min()) == float(data.max()):  # not one count in the crop
         rows, cols = frame.shape
         top, left, data = 0, 0, frame.data
     turns, flip = int(rng.integers(4)), bool(rng.random() < 0.5)
 
-    def move(xy: FloatArray) -> FloatArray:
+    def transform(xy: FloatArray) -> FloatArray:
         out = xy - np.array([left, top]) * px
         h, w = rows, cols
         for _ in range(turns):  # as numpy.rot90: (row, col) to (w - 1 - col, row)
@@ -172,27 +187,29 @@ def cut_out(labelled: LabelledFrame, field_A: float, rng: np.random.Generator) -
     return replace(
         labelled,
         frame=Frame(np.ascontiguousarray(image), Calibration(px), frame.index, frame.source),
-        xy=move(labelled.xy),
-        vacancies_xy=move(labelled.vacancies_xy),
-        doubtful_xy=move(labelled.doubtful_xy),
+        xy=transform(labelled.xy),
+        vacancies_xy=transform(labelled.vacancies_xy),
+        doubtful_xy=transform(labelled.doubtful_xy),
     )
 
 
 def with_fewer_counts(
     frame: Frame, optics: Optics, factor: float, rng: np.random.Generator
 ) -> Frame:
-    """Add the noise that a frame would have had with fewer counts.
+    """Add noise so that a frame looks as if it had been taken with fewer counts.
+
+    The variance of the noise rises by the factor ``1 / factor``, at the same mean signal.
 
     Parameters
     ----------
     frame
-        The image, any linear unit.
+        Image in any linear unit.
     optics
-        With its noise, as refinement learned it, of pixels that may be binned.
+        Fitted probe and noise of the frame; its pixels may be binned.
     factor
-        Counts over those that it has, 0 to 1.
+        New counts over present counts, 0 to 1.
     rng
-        Source of the noise.
+        Source of randomness.
     """
     signal = ndimage.gaussian_filter(frame.data, _SMOOTH_PX)
     bins = max(round(optics.pixel_size_A / frame.calibration.pixel_size_A), 1)

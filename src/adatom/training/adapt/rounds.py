@@ -1,10 +1,10 @@
 """Iterative training: an ensemble retrains itself on the first frames of an experiment.
 
-Ghosh, Sumpter, Dyck, Kalinin and Ziatdinov, npj Comput. Mater. 7, 100 (2021), with a guard in the
-place of the person who picked the networks there: each round's members are scored by what a
-material must look like, its labels come from those that are free of artefacts, and it is taken
-back where it finds less in simulated frames, under the conditions of the experiment, whose truth
-is known.
+After Ghosh, Sumpter, Dyck, Kalinin and Ziatdinov, npj Comput. Mater. 7, 100 (2021), where a person
+picked the good networks. Here each round (1) scores the members by the structure of the material,
+(2) makes pseudo-labels with the members that are free of artefacts, (3) trains all members on these
+labels and on simulated frames under the conditions of the experiment, and (4) validates the result
+on simulated frames with known truth. A round that fails the validation is undone.
 """
 
 from __future__ import annotations
@@ -22,50 +22,50 @@ from adatom.errors import BadInput
 from adatom.features.conditions.estimate import estimate_imaging
 from adatom.features.find import FindOptions
 from adatom.features.member_scores import MemberScore, choose_members, mean_scores
-from adatom.frames.lattice.faint import estimate_faint, lattice_evidence
-from adatom.frames.lattice.spectrum import TRUSTED_CONTRAST, estimate_scale
 from adatom.learning.weights import Ensemble
 from adatom.parallel.processes import cores, local_processes
 from adatom.parallel.progress import Progress, Silent
+from adatom.training.adapt.checks import (
+    faint_conditions,
+    passes_validation,
+    require_material,
+)
 from adatom.training.adapt.options import AdaptOptions
 from adatom.training.adapt.pseudo_labels import LabelChange, compare_labels, label_frame
-from adatom.training.adapt.simulated_like import SimulatedLike
-from adatom.training.adapt.work import (
-    KINDS,
+from adatom.training.adapt.runner import (
     RealFrames,
     RoundRunner,
     ScoredFrame,
-    change_taken,
-    density,
+    atom_density,
+    blending_weight,
 )
+from adatom.training.adapt.simulated_like import SimulatedLike
 
-_SCALE_OFF = 0.08  # of the pixel size, by the spectrum: farther off it is another lattice
-_LIKE, _ON_SITE = 0.4, 0.5  # shares: of right neighbours, of atoms on a site
-_FEW_SURE = 0.4  # of the lattice's sites
-_LITTLE_FEWER = 2.0  # of counts that are hardly enough, training goes down to half
-_EVIDENCE = 4.0  # for a lattice in faint frames: noise shows as much once in ten thousand times
+# Largest factor by which counts are reduced in the training for faint frames: their counts are
+# hardly enough already.
+_FAINT_REDUCTION = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one round did.
+    """Record of one round.
 
     Parameters
     ----------
     number
-        From 1.
+        Number of the round, from 1.
     members
-        Scores of all members, before this round's training.
+        Scores of all members before the training of this round.
     kept, dropped
-        Members whose labels were used; and why each other one was not.
+        Members that made the pseudo-labels; the other members, each with the reason.
     labels
-        Change of the labels against the round before; all are new in the first.
+        Change of the labels since the previous round; in the first round all are new.
     before, after
-        F1 of the guard's atoms, vacancies and foreign atoms, before and after training.
+        Validation scores before and after the training, see `RoundRunner.validate`.
     accepted
-        Whether the guard let it pass; if not, the ensemble is that of the round before.
+        Whether the round passed the validation; if not, it is undone.
     seconds
-        Wall time.
+        Wall time, s.
     """
 
     number: int
@@ -81,19 +81,19 @@ class Round:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Adapted:
-    """An adapted ensemble and how it came to be.
+    """An adapted ensemble and the record of its rounds.
 
     Parameters
     ----------
     ensemble
-        The best that the guard let pass; its card tells the rounds.
+        Ensemble after the last round that passed the validation; its card has the rounds.
     rounds
-        What each did.
+        Record of each round.
     imaging
-        Conditions of the frames, by the last round.
+        Conditions of the frames, as estimated in the last round.
     detection_limit
-        Lowest counts at a host atom's peak at which F1 of atoms reaches 0.95 under these
-        conditions, before and after.
+        Lowest counts at the peak of a host atom at which F1 of atoms reaches 0.95 under these
+        conditions, before and after the adaptation.
     """
 
     ensemble: Ensemble
@@ -103,7 +103,7 @@ class Adapted:
 
     @property
     def changed(self) -> bool:
-        """Whether any round passed its validation: if not, the weights are as they were."""
+        """Whether any round passed the validation; if not, the weights are unchanged."""
         return any(r.accepted for r in self.rounds)
 
 
@@ -118,31 +118,31 @@ def adapt(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Adapted:
-    """Adapt an ensemble to an experiment by its first frames, without a label.
+    """Adapt an ensemble to an experiment on its first frames, without manual labels.
 
     Parameters
     ----------
     frames
-        First frames of the experiment, of one scale.
+        First frames of the experiment, all of one pixel size.
     material
-        What they show.
+        Material that they show.
     ensemble
-        Calibrated; left as it is.
+        Calibrated ensemble; left unchanged.
     options
         See `AdaptOptions`.
     find_options
-        How atoms are found, here and with the adapted ensemble; it is calibrated for them.
+        How atoms are found; the adapted ensemble is calibrated for these options.
     seed
         Seed of the training and of the simulated frames.
     workers
-        Processes at a time; the number of cores by default.
+        Number of processes; by default the number of cores.
     progress
-        Told of every round.
+        Receives the progress of the step ``rounds``.
 
     Raises
     ------
     BadInput
-        If the ensemble sees other species, or no frame shows enough atoms to learn from.
+        If the ensemble was trained for other species, or if the frames do not show the material.
     """
     options, progress = options or AdaptOptions(), progress or Silent()
     if ensemble.species != material.species:
@@ -161,13 +161,13 @@ def adapt(
     with local_processes(workers or cores()) as pool:
         given = first[0].calibration.pixel_size_A
         find = find_options or FindOptions()
-        work = RoundRunner(pool, material, options, given, seed, find)
-        out = _rounds(work, first, ensemble, progress)
+        runner = RoundRunner(pool, material, options, given, seed, find)
+        out = run_rounds(runner, first, ensemble, progress)
     progress.finish("rounds")
     return out
 
 
-def tune_on(
+def train_for(
     imaging: Imaging,
     material: Material,
     ensemble: Ensemble,
@@ -176,83 +176,104 @@ def tune_on(
     pixel_size_A: float | None = None,
     seed: int = 0,
 ) -> Ensemble:
-    """Train and calibrate an ensemble for known conditions, on simulated frames alone.
+    """Train and calibrate an ensemble for known conditions, on simulated frames only.
 
     Parameters
     ----------
     imaging
-        The conditions.
+        Conditions of the frames.
     material
-        What the frames will show.
+        Material that the frames will show.
     ensemble
-        What to start from; left as it is.
+        Ensemble to start from; left unchanged.
     options
-        Steps, learning rate, calibration.
+        Steps, learning rate and number of calibration frames.
     pixel_size_A
-        As it will be given, Å; by default the true one.
+        Pixel size that the user will give, Å; by default the true one.
     seed
         Seed of the training and of the simulated frames.
     """
     options = options or AdaptOptions()
     with local_processes(cores()) as pool:
         given = pixel_size_A or imaging.pixel_size_A.value
-        work = RoundRunner(pool, material, options, given, seed)
-        matched = work.matched(imaging)
-        tuned = work.tune(ensemble, matched, 0, change_taken(work.validate(ensemble, imaging, 0)))
-        return work.calibrate(tuned, matched, 0)
+        runner = RoundRunner(pool, material, options, given, seed)
+        simulated = runner.simulated_like(imaging)
+        weight = blending_weight(runner.validate(ensemble, imaging, 0))
+        tuned = runner.train(ensemble, simulated, 0, weight)
+        return runner.calibrate(tuned, simulated, 0)
 
 
-def _rounds(work: RoundRunner, frames: list[Frame], start: Ensemble, progress: Progress) -> Adapted:
-    options, best = work.options, start
-    seen = work.see(frames, best)
-    if _faint(seen, work.material) is None:
-        _refuse_other(seen, work.material)
+def run_rounds(
+    runner: RoundRunner, frames: list[Frame], start: Ensemble, progress: Progress
+) -> Adapted:
+    """Run the rounds of an adaptation.
+
+    Parameters
+    ----------
+    runner
+        Does the steps of a round.
+    frames
+        First frames of the experiment.
+    start
+        Calibrated ensemble; left unchanged.
+    progress
+        Receives the progress of the step ``rounds``.
+
+    Raises
+    ------
+    BadInput
+        If the frames do not show the material.
+    """
+    options, best = runner.options, start
+    scored = runner.analyse(frames, best)
+    if faint_conditions(scored, runner.material) is None:
+        require_material(scored, runner.material)
     rounds: list[Round] = []
     labels: list[LabelledFrame] = []
     for number in range(1, options.rounds + 1):
-        began = time.perf_counter()
-        lesson = _training_set(work, frames, seen, best, labels)
-        settled = bool(labels) and lesson.change.share < options.settled
-        labels, imaging = lesson.labels, lesson.imaging
+        started = time.perf_counter()
+        training = _training_set(runner, frames, scored, best, labels)
+        settled = bool(labels) and training.change.share < options.settled
+        labels, imaging = training.labels, training.imaging
         if settled:
             break
-        work = replace(work, density_A2=lesson.density_A2)
-        before = work.validate(best, imaging, number)
-        tuned = work.tune(best, lesson.source, number, change_taken(before))
-        tuned = work.calibrate(tuned, lesson.matched, number)
-        after = work.validate(tuned, imaging, number)
-        accepted = _passes(before, after, options.tolerance)
+        runner = replace(runner, density_A2=training.density_A2)
+        before = runner.validate(best, imaging, number)
+        tuned = runner.train(best, training.source, number, blending_weight(before))
+        tuned = runner.calibrate(tuned, training.simulated, number)
+        after = runner.validate(tuned, imaging, number)
+        accepted = passes_validation(before, after, options.tolerance)
         rounds.append(
             Round(
-                number, lesson.scores, lesson.kept, lesson.dropped, lesson.change, before, after,
-                accepted, time.perf_counter() - began,
+                number, training.scores, training.kept, training.dropped, training.change,
+                before, after, accepted, time.perf_counter() - started,
             )
         )  # fmt: skip
         progress.advance("rounds")
         if not accepted:
             break
         best = tuned
-        seen = work.see(frames, best)
-    limit = work.detection_limit(start, imaging), work.detection_limit(best, imaging)
-    story = {
+        scored = runner.analyse(frames, best)
+    limit = runner.detection_limit(start, imaging), runner.detection_limit(best, imaging)
+    record = {
         "adapted": {
-            "rounds": [_plain(r) for r in rounds],
+            "rounds": [_round_record(r) for r in rounds],
             "imaging": asdict(imaging),
             "detection_limit_counts": [v if np.isfinite(v) else None for v in limit],
             "options": options.model_dump(),
-            "seed": work.seed,
+            "seed": runner.seed,
         }
     }
-    card = {**best.card, **story}
+    card = {**best.card, **record}
     return Adapted(replace(best, card=card), rounds, imaging, limit)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _TrainingSet:
-    """What a round learns from, and what was made of the frames for it."""
+    """Source of the training frames of a round, and what it was made from."""
 
     source: RealFrames | SimulatedLike
-    matched: SimulatedLike
+    simulated: SimulatedLike
     imaging: Imaging
     labels: list[LabelledFrame]
     change: LabelChange
@@ -263,78 +284,37 @@ class _TrainingSet:
 
 
 def _training_set(
-    work: RoundRunner,
+    runner: RoundRunner,
     frames: list[Frame],
-    seen: list[ScoredFrame],
+    scored: list[ScoredFrame],
     best: Ensemble,
     labels: list[LabelledFrame],
 ) -> _TrainingSet:
-    """Label the frames and simulate others like them; of faint ones simulate only."""
-    scores = mean_scores([s.scores for s in seen])
-    faint = _faint(seen, work.material)
-    if faint is not None:  # nobody can make labels of them, nor tell good members from bad
-        matched = work.matched(faint, fewer=_LITTLE_FEWER)
+    """Make pseudo-labels and a source of simulated frames; of faint frames the latter only."""
+    scores = mean_scores([s.scores for s in scored])
+    faint = faint_conditions(scored, runner.material)
+    if faint is not None:  # no labels, and no score of the members
+        simulated = runner.simulated_like(faint, fewer=_FAINT_REDUCTION)
         every = list(range(best.members))
         change = compare_labels([], [])
-        return _TrainingSet(matched, matched, faint, [], change, scores, every, {})
+        return _TrainingSet(simulated, simulated, faint, [], change, scores, every, {})
     kept, dropped = choose_members(scores)
-    own = seen if not dropped else work.see(frames, best.with_members(kept), scored=False)
-    imaging = _imaging(own, work.material)
-    fresh = [label_frame(s.frame, s.found, work.material) for s in own]
-    change = compare_labels(labels or [_without(f) for f in fresh], fresh)
-    found = density(own, work.material)
-    matched = replace(work, density_A2=found).matched(imaging)
-    optics = tuple(s.found.refined.optics for s in own)
-    source = RealFrames(tuple(fresh), optics, work.options, matched)
-    return _TrainingSet(source, matched, imaging, fresh, change, scores, kept, dropped, found)
+    analysed = (
+        scored if not dropped else runner.analyse(frames, best.with_members(kept), scored=False)
+    )
+    imaging = _estimate_imaging(analysed, runner.material)
+    new_labels = [label_frame(s.frame, s.found, runner.material) for s in analysed]
+    change = compare_labels(labels or [_without_labels(f) for f in new_labels], new_labels)
+    density = atom_density(analysed, runner.material)
+    simulated = replace(runner, density_A2=density).simulated_like(imaging)
+    optics = tuple(s.found.refined.optics for s in analysed)
+    source = RealFrames(tuple(new_labels), optics, runner.options, simulated)
+    return _TrainingSet(
+        source, simulated, imaging, new_labels, change, scores, kept, dropped, density
+    )
 
 
-def _faint(seen: Sequence[ScoredFrame], material: Material) -> Imaging | None:
-    """Conditions of frames that show the lattice but no sure atoms; None for any others.
-
-    Of such frames nobody can make labels. Networks learn to see them from simulated ones.
-    """
-    if not material.has_lattice:
-        return None
-    frames = [s.frame for s in seen]
-    areas = [np.prod(f.calibration.extent_xy(f.shape)) for f in frames]
-    sure = sum(int((s.found.atoms.column("p_exists") > 0.5).sum()) for s in seen)
-    if sure * material.site_area_A2 > _FEW_SURE * sum(areas):
-        return None
-    imaging = estimate_faint(frames, material)
-    if imaging is None or lattice_evidence(frames, material) < _EVIDENCE:
-        return None
-    return imaging
-
-
-def _refuse_other(seen: Sequence[ScoredFrame], material: Material) -> None:
-    """Refuse frames that do not show the material: networks would learn to see it everywhere."""
-    if not material.has_lattice:
-        return
-    best = max(np.nan_to_num(s.coordination) for part in seen for s in part.scores)
-    on_sites = [part.lattice is not None and part.lattice.matched > _ON_SITE for part in seen]
-    ordered = any(on_sites) or _has_reflections(seen, material)
-    if best < _LIKE or not ordered:
-        raise BadInput(
-            "the first frames",
-            expected=f"atoms that stand as in {material.name}: its lattice, and at least "
-            f"{100 * _LIKE:.0f} % with {material.coordination} neighbours",
-            got=f"{100 * best:.0f} % with so many in the best frame, "
-            + ("on its lattice" if ordered else "and no lattice"),
-            todo="Check `material` and `pixel_size_A`; a bilayer, another crystal or noise cannot "
-            "be learned as this one.",
-        )
-
-
-def _has_reflections(seen: Sequence[ScoredFrame], material: Material) -> bool:
-    """Whether the frames' spectrum has the lattice, where single atoms are too faint to fit one."""
-    px = seen[0].frame.calibration.pixel_size_A
-    found = estimate_scale([s.frame.data for s in seen], material, expected_A=px)
-    near = abs(found.pixel_size_A / px - 1.0) < _SCALE_OFF
-    return near and found.contrast >= TRUSTED_CONTRAST
-
-
-def _plain(done: Round) -> dict[str, Any]:
+def _round_record(done: Round) -> dict[str, Any]:
     plain = asdict(done)
     plain["dropped"] = {str(m): why for m, why in done.dropped.items()}
     plain["members"] = [
@@ -343,23 +323,13 @@ def _plain(done: Round) -> dict[str, Any]:
     return plain
 
 
-def _without(labelled: LabelledFrame) -> LabelledFrame:
+def _without_labels(labelled: LabelledFrame) -> LabelledFrame:
     none = np.zeros((0, 2))
     return replace(labelled, xy=none, species=np.zeros(0, dtype=np.int64), vacancies_xy=none)
 
 
-def _imaging(seen: Sequence[ScoredFrame], material: Material) -> Imaging:
+def _estimate_imaging(scored: Sequence[ScoredFrame], material: Material) -> Imaging:
     return estimate_imaging(
-        [s.frame for s in seen], [s.found for s in seen], material,
-        lattices=[s.lattice for s in seen],
+        [s.frame for s in scored], [s.found for s in scored], material,
+        lattices=[s.lattice for s in scored],
     )  # fmt: skip
-
-
-def _passes(before: dict[str, float], after: dict[str, float], tolerance: float) -> bool:
-    """Whether nothing got worse by more than the guard's few sites make likely."""
-    for kind in KINDS:
-        count = max(before[f"{kind} sites"], 1.0)
-        chance = 1.5 * np.sqrt(max(before[kind] * (1 - before[kind]), 0.5 / count) / count)
-        if after[kind] < before[kind] - max(tolerance, float(chance)):
-            return False
-    return True

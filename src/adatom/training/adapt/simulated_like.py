@@ -1,4 +1,4 @@
-"""Simulated frames like the ones seen: what the iterative training learns from, besides those."""
+"""Simulated training frames under the conditions that were estimated from an experiment."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ from adatom.frames.simulate.crystal import draw_specimen
 from adatom.frames.simulate.specimen import Specimen
 from adatom.frames.simulate.synthesize import NOTHING, image_specimen, image_twice, random_pair
 
-# Conditions differ from frame to frame of an experiment, and an estimate is not the truth: what is
-# drawn spreads at least so far, in parts of the value.
-_LEAST = 0.06
-_LEAST_COUNTS = 0.25
-_HILLS = 2.5  # a slow background rises from its lowest place, so far below its mean
-_CONTAMINATED = 0.25  # share of the frames with contamination: no estimate says where it will be
-_WIDE = 0.15  # share of the frames under any of the training's conditions
+# Conditions vary between the frames of an experiment, and the estimate has an error. Sampled
+# conditions therefore have at least this relative standard deviation: of any quantity, of counts.
+_MIN_SPREAD = 0.06
+_MIN_COUNTS_SPREAD = 0.25
+# `Conditions` adds the slow background above its lowest value, which lies about this many of its
+# standard deviations below its mean.
+_BACKGROUND_DEPTH = 2.5
+# Share of the frames with contamination: the first frames do not show where it will appear later.
+_CONTAMINATED_SHARE = 0.25
+# Share of the frames under any of the conditions of the first training, against forgetting.
+_TRAINING_SHARE = 0.15
+_MIN_SHARE = 0.3  # of the estimated value: no sampled condition is lower
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +34,20 @@ class SimulatedLike:
     Parameters
     ----------
     material
-        What they show.
+        Material that the frames show.
     imaging
         Conditions estimated from the experiment's frames.
     field_A
         Edge of the square field, Å.
     scale
-        The frames' pixel size as given over the one that their lattice shows: networks see what
-        they are given, and must learn it at that scale.
-    wide
-        Share of the frames under any of the training's conditions, so that nothing is forgotten.
+        Pixel size as given by the user over pixel size by the lattice. Networks work at the given
+        scale, so they are trained at it.
+    training_share
+        Share of the frames under any of the conditions of the first training.
     density_A2
-        Of dispersed atoms, as found: how likely an atom is in any place depends on it.
+        Density of dispersed atoms in the experiment, atoms per Å²; None for a crystal.
     fewer
-        Largest factor by which the counts of some are fewer than those seen.
+        Largest factor by which the counts of a frame are reduced.
     contaminated
         Share of the frames of a crystal that have contamination.
     """
@@ -51,48 +56,48 @@ class SimulatedLike:
     imaging: Imaging
     field_A: float
     scale: float = 1.0
-    wide: float = _WIDE
+    training_share: float = _TRAINING_SHARE
     fewer: float = 1.0
     density_A2: float | None = None
-    contaminated: float = _CONTAMINATED
+    contaminated: float = _CONTAMINATED_SHARE
 
     def __call__(self, rng: np.random.Generator) -> list[LabelledFrame]:
-        """Draw two labelled frames of one specimen at different counts, for training."""
-        if rng.random() < self.wide:
+        """Simulate two labelled frames of one specimen at different counts, for training."""
+        if rng.random() < self.training_share:
             return random_pair(self.material, rng, field_A=self.field_A)
-        like = conditions_like(self.imaging, self.material, rng, self.contaminated)
-        both = (self._fainter(like, rng), self._fainter(like, rng))
-        specimen, shape = self._specimen(like, rng, density_A2=self.density_A2)
+        conditions = conditions_like(self.imaging, self.material, rng, self.contaminated)
+        both = (self._with_fewer_counts(conditions, rng), self._with_fewer_counts(conditions, rng))
+        specimen, shape = self._specimen(conditions, rng, density_A2=self.density_A2)
         frames = image_twice(specimen, shape, self.material, both, rng)
-        return [_as_given(f, self.scale) for f in frames]
+        return [_at_given_scale(f, self.scale) for f in frames]
 
     def frame(
         self, rng: np.random.Generator, *, whole: bool = False, empty: bool = False
     ) -> LabelledFrame:
-        """Draw one labelled frame.
+        """Simulate one labelled frame.
 
         Parameters
         ----------
         rng
             Source of randomness.
         whole
-            One crystal with point defects alone.
+            Show one crystal that fills the field, with point defects only.
         empty
             Nothing but background and noise.
         """
-        usual = bool(rng.random() < self.wide)
-        if usual:
+        as_in_training = bool(rng.random() < self.training_share)
+        if as_in_training:
             conditions = Conditions.random(rng, self.material)
         else:
             conditions = conditions_like(self.imaging, self.material, rng, self.contaminated)
-            conditions = self._fainter(conditions, rng)
-        density = None if usual else self.density_A2
+            conditions = self._with_fewer_counts(conditions, rng)
+        density = None if as_in_training else self.density_A2
         specimen, shape = self._specimen(conditions, rng, whole=whole, density_A2=density)
         specimen = NOTHING if empty else specimen
         shown = image_specimen(specimen, shape, self.material, conditions, rng)
-        return shown if usual else _as_given(shown, self.scale)
+        return shown if as_in_training else _at_given_scale(shown, self.scale)
 
-    def _fainter(self, conditions: Conditions, rng: np.random.Generator) -> Conditions:
+    def _with_fewer_counts(self, conditions: Conditions, rng: np.random.Generator) -> Conditions:
         factor = self.fewer ** -rng.uniform(0.0, 1.0)
         return replace(
             conditions,
@@ -110,11 +115,11 @@ class SimulatedLike:
     ) -> tuple[Specimen, tuple[int, int]]:
         n = int(np.ceil(self.field_A / conditions.pixel_size_A)) + 1
         extent = Calibration(conditions.pixel_size_A).extent_xy((n, n))
-        drawn = draw_specimen(self.material, extent, rng, whole=whole, density_A2=density_A2)
-        return drawn, (n, n)
+        sampled = draw_specimen(self.material, extent, rng, whole=whole, density_A2=density_A2)
+        return sampled, (n, n)
 
 
-def _as_given(labelled: LabelledFrame, scale: float) -> LabelledFrame:
+def _at_given_scale(labelled: LabelledFrame, scale: float) -> LabelledFrame:
     px = labelled.frame.calibration.pixel_size_A
     return replace(
         labelled,
@@ -128,39 +133,39 @@ def conditions_like(
     imaging: Imaging,
     material: Material,
     rng: np.random.Generator,
-    contaminated: float = _CONTAMINATED,
+    contaminated: float = _CONTAMINATED_SHARE,
 ) -> Conditions:
-    """Draw conditions that an experiment's frames allow.
+    """Sample conditions of a frame from the estimated conditions of an experiment.
 
     Parameters
     ----------
     imaging
-        What they say of their conditions.
+        Estimated conditions with their standard deviations.
     material
-        Decides whether what lies under the atoms is a background or a support.
+        Decides whether the background is simulated as a level or as a support film.
     rng
         Source of randomness.
     contaminated
-        Share of the frames of a crystal that have contamination.
+        Probability of contamination; a material on a support has none.
     """
-    long, short = (_draw(e, rng, 0.05) for e in imaging.probe_sigma_A)
+    long, short = (_sample(e, rng, 0.05) for e in imaging.probe_sigma_A)
     slow = max(imaging.background_variation.draw(rng, 0.0, 50.0), 0.0)
-    mean = max(imaging.background.draw(rng, 0.0, 500.0) * rng.normal(1.0, _LEAST), 0.0)
-    level = mean if material.has_support else max(mean - _HILLS * slow, 0.0)
-    length = _draw(imaging.background_length_A, rng, 0.5)
+    mean = max(imaging.background.draw(rng, 0.0, 500.0) * rng.normal(1.0, _MIN_SPREAD), 0.0)
+    mean_background = mean if material.has_support else max(mean - _BACKGROUND_DEPTH * slow, 0.0)
+    length = _sample(imaging.background_length_A, rng, 0.5)
     support = material.has_support
-    dirty = not support and rng.random() < contaminated
-    drawn = Conditions(
-        pixel_size_A=_draw(imaging.pixel_size_A, rng, 1e-3, least=0.01),
+    is_contaminated = not support and rng.random() < contaminated
+    sampled = Conditions(
+        pixel_size_A=_sample(imaging.pixel_size_A, rng, 1e-3, least=0.01),
         probe_sigma_A=(max(long, short), min(long, short)),
         probe_angle_rad=rng.normal(imaging.probe_angle_rad.value, imaging.probe_angle_rad.sd),
         tail_fraction=imaging.tail_fraction.draw(rng, 0.0, 0.6),
         tail_width=imaging.tail_width.draw(rng, 1.5, 4.0),
-        counts=_draw(imaging.counts, rng, 1e-3, least=_LEAST_COUNTS),
-        background=0.0 if support else level,
+        counts=_sample(imaging.counts, rng, 1e-3, least=_MIN_COUNTS_SPREAD),
+        background=0.0 if support else mean_background,
         slow_background=0.0 if support else slow,
         slow_length_A=length,
-        contamination=rng.uniform(0.05, 0.6) if dirty else 0.0,
+        contamination=rng.uniform(0.05, 0.6) if is_contaminated else 0.0,
         contamination_level=rng.uniform(1.1, 9.1),
         jitter_A=abs(imaging.jitter_A.draw(rng, 0.0, 1.0)),
         read_noise=max(imaging.read_noise.draw(rng, 0.0, 1e3), 0.0),
@@ -169,14 +174,16 @@ def conditions_like(
     )
     if support:
         return replace(
-            drawn,
-            support=level,
-            support_hills=min(slow / max(level, 1e-6), 0.8),
-            support_speckle=speckle_of(level, rng),
+            sampled,
+            support=mean_background,
+            support_hills=min(slow / max(mean_background, 1e-6), 0.8),
+            support_speckle=speckle_of(mean_background, rng),
         )
-    return drawn
+    return sampled
 
 
-def _draw(estimate: Estimate, rng: np.random.Generator, low: float, least: float = _LEAST) -> float:
+def _sample(
+    estimate: Estimate, rng: np.random.Generator, low: float, least: float = _MIN_SPREAD
+) -> float:
     sd = max(estimate.sd, least * abs(estimate.value))
-    return max(float(rng.normal(estimate.value, sd)), low, 0.3 * estimate.value)
+    return max(float(rng.normal(estimate.value, sd)), low, _MIN_SHARE * estimate.value)
