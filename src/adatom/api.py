@@ -1,4 +1,4 @@
-"""The Python functions: each step by itself, on plain NumPy frames and `ase.Atoms` too."""
+"""The Python functions: each step separately, also on NumPy frames and `ase.Atoms`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adatom.analysis.card import uncalibrated
+from adatom.analysis.card import calibration_warning
 from adatom.analysis.frame import name_defects
 from adatom.analysis.lattice import lattice_of
 from adatom.analysis.movie import analyse_movie
@@ -120,16 +120,16 @@ def find(
     frames
         A `Movie` from `read`, file names, or an array of shape (row, col) or (frame, row, col).
     material
-        What they show: the name of a material, its TOML file, a structure file that ASE reads, or
+        Material in the frames: its name, its TOML file, a structure file that ASE reads, or
         a `Material`.
     zone_axis
         Lattice direction of the beam, for a structure file.
     pixel_size_A
-        Pixel size in Å; needed where the frames do not say.
+        Pixel size in Å; needed if the frames have none.
     trust_scale
-        Keep that scale where the lattice disagrees.
+        Keep the given scale even if the lattice contradicts it.
     weights
-        File of an ensemble (``.safetensors``); by default the one that ships for the material.
+        File of an ensemble (``.safetensors``); by default the shipped one of the material.
     options
         How atoms are found. Probabilities hold for the options that the ensemble was calibrated
         with; others give a warning.
@@ -142,7 +142,7 @@ def find(
 
     Returns
     -------
-    All atoms of all frames; `AtomTable.data` is a polars table.
+    Atoms of all frames; `AtomTable.data` is a polars table.
 
     Raises
     ------
@@ -159,7 +159,7 @@ def find(
     """
     chosen = read_material(material, zone_axis)
     ensemble = read_ensemble(material, zone_axis, weights)
-    unknown = uncalibrated(ensemble.card, options or FindOptions())
+    unknown = calibration_warning(ensemble.card, options or FindOptions())
     if unknown:
         warnings.warn(unknown, stacklevel=2)
     movie, notes = _open(frames, chosen, pixel_size_A, trust_scale=trust_scale)
@@ -207,8 +207,7 @@ def adapt(
 
     Examples
     --------
-    Frames that show something else are refused, since the networks would learn to see the material
-    everywhere:
+    Frames that do not show the material are refused, because the networks would learn wrong labels:
 
     >>> import numpy as np
     >>> import adatom as ad
@@ -241,20 +240,20 @@ def find_defects(
 ) -> DefectTable:
     """Name the defects of every frame.
 
-    Atoms from `find` bring the sites that were tested for a missing atom, so that the defects are
-    those of ``adatom find``. For atoms from elsewhere the counts are asked, which takes a
-    refinement of every frame.
+    Atoms from `find` come with the sites that were tested for a missing atom, so the defects are
+    those of ``adatom find``. For other atoms, every lattice site is tested against the image, which
+    takes a refinement of each frame.
 
     Parameters
     ----------
     frames, material, zone_axis, pixel_size_A
         As of `find`.
     atoms
-        Of these frames.
+        Atoms of these frames.
 
     Returns
     -------
-    All defects of all frames; `DefectTable.data` is a polars table.
+    Defects of all frames; `DefectTable.data` is a polars table.
 
     Raises
     ------
@@ -293,17 +292,18 @@ def supercells(
     seed: int = 0,
     options: SupercellOptions | None = None,
 ) -> list[Structure]:
-    """Build a periodic supercell around a place in a frame, and draw from its uncertainty.
+    """Build a periodic supercell around a point of a frame, and sample from its uncertainty.
 
     Parameters
     ----------
     atoms
-        What `find` found; or positions as `ase.Atoms` or `Structure`, or several of them, one a
-        frame: x and y in Å as in the image, y down, taken as exact.
+        Table from `find`; or exact positions as `ase.Atoms` or `Structure`, or a sequence with one
+        of them per frame: x and y in Å as in the image, y down.
     frame
-        Which frame.
+        Number of the frame.
     center_xy_A
-        Middle of the defect, Å, measured axes; by default that of the foreign atoms, or of all.
+        Middle of the defect, Å, measured axes; by default the mean position of the impurity atoms,
+        or of all atoms.
     kind
         Name for the structures.
     material, zone_axis
@@ -311,7 +311,7 @@ def supercells(
     extent_xy_A
         Far corner of the frame, Å; by default that of the atoms.
     draws
-        How many structures to draw.
+        Number of structures to sample.
     seed
         Seed of the draws.
     options
@@ -386,16 +386,16 @@ def simulate(
     relax_options, dynamics_options
         Convergence, lengths.
     relax_engine, dynamics_engine
-        Names of engines, of any installed package: `adatom doctor` lists them.
+        Names of engines; `adatom doctor` lists those of all installed packages.
     seed
-        Seed of the initial velocities; counts up.
+        Seed of the dynamics; every structure gets its own from it.
     workers
-        Processes; by default one a core. In a script, call it under ``if __name__ ==
+        Number of processes; by default one per core. In a script, call it under ``if __name__ ==
         "__main__":``, as every use of processes must be.
 
     Returns
     -------
-    Relaxations in the order of the structures, then the dynamics.
+    The relaxations in the order of the structures, then the dynamics.
 
     Raises
     ------
@@ -456,7 +456,7 @@ def advise(
     frame_dose_per_A2: float | None = None,
     voltage_kV: float = 60.0,
 ) -> list[Advice]:
-    """Rank what the experiment could do next: scans, voltage, where to put the beam.
+    """Rank the next actions of an experiment: scans, voltage, where to put the beam.
 
     Parameters
     ----------
@@ -471,7 +471,7 @@ def advise(
 
     Returns
     -------
-    Actions, the best first, each with its reason, expected gain and cost.
+    Actions, best first, each with its reason, expected gain and dose.
 
     Raises
     ------
@@ -510,11 +510,11 @@ def _open(
 
 
 def _defaults() -> Config:
-    """Options of all steps at their defaults; the input is not looked at."""
+    """Default options of all steps; the input is not used."""
     return Config(input=InputOptions(paths=("array",)))
 
 
 def _center(atoms: AtomTable, material: Material) -> tuple[float, float]:
-    foreign = atoms.elements != material.host
-    x, y = (atoms.xy[foreign] if foreign.any() else atoms.xy).mean(axis=0)
+    impurity = atoms.elements != material.host
+    x, y = (atoms.xy[impurity] if impurity.any() else atoms.xy).mean(axis=0)
     return float(x), float(y)

@@ -1,1 +1,1 @@
-"""From a frame to its answer: atoms, vacancies, lattice, defects, maps and flags."""
+"""Analysis of a frame: atoms, vacancies, lattice, defects, maps and flags."""

@@ -1,4 +1,4 @@
-"""What a model card says of the options that its probabilities hold for."""
+"""Compare the options of an analysis with those of the networks' calibration."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from typing import Any
 
 from adatom.features.find import FindOptions
 
-# Options that decide what enters the table and leave every probability as it is.
-_OF_THE_TABLE_ALONE = {"lowest_p_exists"}
+# These options only drop rows of the table; they change no probability.
+_ONLY_DROP_ROWS = {"lowest_p_exists"}
 
 
-def uncalibrated(card: Mapping[str, Any], options: FindOptions) -> str | None:
-    """Say where options of finding differ from those that the probabilities were calibrated with.
+def calibration_warning(card: Mapping[str, Any], options: FindOptions) -> str | None:
+    """Describe how the options differ from those that the probabilities were calibrated with.
 
     Parameters
     ----------
     card
-        Model card of an ensemble; ``options`` holds those of its calibration.
+        Model card of an ensemble; its key ``options`` has the options of the calibration.
     options
-        Those that a frame is analysed with.
+        Options of the analysis.
 
     Returns
     -------
-    One sentence for the user, naming each option with both values; None where they agree.
+    One sentence for the user with both values of each option; None if the options agree.
 
     Examples
     --------
     >>> card = {"options": FindOptions().model_dump()}
-    >>> uncalibrated(card, FindOptions()) is None
+    >>> calibration_warning(card, FindOptions()) is None
     True
     >>> other = FindOptions.model_validate({"locate": {"threshold": 0.2}})
-    >>> print(uncalibrated(card, other))
+    >>> print(calibration_warning(card, other))
     the probabilities are not calibrated for these options: find.locate.threshold is 0.2 here and \
 was 0.08 when the networks were calibrated
     """
@@ -41,7 +41,7 @@ was 0.08 when the networks were calibrated
             "calibrated: train them again"
         )
     here, there = dict(_flat(options.model_dump())), dict(_flat(card["options"]))
-    names = sorted((here.keys() | there.keys()) - _OF_THE_TABLE_ALONE)
+    names = sorted((here.keys() | there.keys()) - _ONLY_DROP_ROWS)
     differ = [
         f"find.{name} is {here.get(name)} here and was {there.get(name)}"
         for name in names
@@ -57,7 +57,7 @@ was 0.08 when the networks were calibrated
 
 
 def _flat(table: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value with the path of its key."""
+    """Give every value of a nested table with the path of its key."""
     for key, value in table.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{where}{key}.")

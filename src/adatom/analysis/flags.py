@@ -1,4 +1,4 @@
-"""What should be known before the atoms of a frame are trusted."""
+"""Flags of a frame: its imaging conditions, and whether it is out of distribution."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from adatom.features.find import FoundAtoms
 from adatom.features.novelty.frame import OodModel, confident_share
 from adatom.learning.weights import Ensemble
 
-# Flagged: a frame farther from training than all but this share of the training frames, and one
-# with fewer confident atoms than this share of those that its area should hold (decision 7).
-_RARE = 0.006
+# Both thresholds are dimensionless and come from decision 7. A frame is out of distribution if a
+# smaller share of the training frames has a higher score. A frame has few confident atoms if their
+# number, divided by the number that its area should hold, is smaller.
+_OOD_SHARE = 0.006
 _FEW_CONFIDENT = 0.2
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, Å
 
 
 class FrameFlags(BaseModel):
-    """Imaging conditions of one frame as the fit shows them, and its distance from training.
+    """Fitted imaging conditions of one frame, and its distance from the training frames.
 
     Parameters
     ----------
@@ -31,13 +32,13 @@ class FrameFlags(BaseModel):
     reduced_chi2
         Mean squared residual of the fit over the variance of the noise.
     ood_score
-        Distance from the training frames; None where the model card cannot tell.
+        Distance from the training frames; None if the model card has no data for it.
     share_farther
-        Share of the training frames that lie farther out; None where the card cannot tell.
+        Share of the training frames with a higher score; None if the card has no data for it.
     share_sure
-        Confident atoms over those that the frame's area should hold.
+        Number of confident atoms divided by the number that the frame's area should hold.
     unlike_regions
-        Parts of the frame beyond training: left, top, right, bottom (Å) and their score.
+        Out-of-distribution regions: left, top, right, bottom (Å) and their score.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,39 +55,39 @@ class FrameFlags(BaseModel):
 
     @property
     def is_out_of_distribution(self) -> bool:
-        """Whether the frame is farther from training than nearly all of the training frames."""
-        return self.share_farther is not None and self.share_farther < _RARE
+        """Whether the frame is farther from training than nearly all training frames."""
+        return self.share_farther is not None and self.share_farther < _OOD_SHARE
 
     @property
     def has_few_confident_atoms(self) -> bool:
-        """Whether hardly an atom of the frame is sure, as in noise."""
+        """Whether the frame has far fewer confident atoms than it should, as noise has."""
         return self.share_sure < _FEW_CONFIDENT
 
     @property
     def boxes(self) -> tuple[Box, ...]:
-        """Parts of the frame beyond training, without their scores."""
+        """Out-of-distribution regions without their scores."""
         return tuple(
             (left, top, right, bottom) for left, top, right, bottom, _ in self.unlike_regions
         )
 
 
-def novelty_of(ensemble: Ensemble, which: str = "novelty") -> OodModel | None:
-    """Read from the model card how to tell frames unlike training; None where it has none."""
+def ood_model_of(ensemble: Ensemble, which: str = "novelty") -> OodModel | None:
+    """Read the out-of-distribution model from a model card; None if the card has none."""
     return OodModel.model_validate(ensemble.card[which]) if which in ensemble.card else None
 
 
 def flags_of(found: FoundAtoms, ensemble: Ensemble) -> FrameFlags:
-    """Tell a frame's conditions and its distance from the ensemble's training.
+    """Collect the flags of one frame.
 
     Parameters
     ----------
     found
-        What the frame shows.
+        Result of `find_atoms`.
     ensemble
-        Its card says what the training frames were like.
+        Its model card describes the training frames.
     """
     optics = found.refined.optics
-    whole, local = novelty_of(ensemble), novelty_of(ensemble, "novelty_of_regions")
+    whole, local = ood_model_of(ensemble), ood_model_of(ensemble, "novelty_of_regions")
     score = None if whole is None else whole.score(found.description)
     return FrameFlags(
         probe_sigma_A=optics.sigma_A,

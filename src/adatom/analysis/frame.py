@@ -1,4 +1,4 @@
-"""The one way from a frame to its answer; every step in the order in which it runs."""
+"""The analysis of one frame: every step, in the order in which it runs."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ from adatom.learning.weights import Ensemble
 
 _SAME_SITE_A = 0.6  # a candidate this near to a lattice site is that site; sites are 1.2 Å apart
 _BORDER_A = 0.5  # sites nearer to the border are cut by it and not tested
-MAPS = ("mean", "std", "entropy", "mutual_information")  # of the members, by `Prediction`
+MAPS = ("mean", "std", "entropy", "mutual_information")  # methods of `Prediction`
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameResult:
-    """What one frame shows.
+    """Result of the analysis of one frame.
 
     Parameters
     ----------
     atoms
-        Table of its atoms, with the sites that were tested for a missing one.
+        Table of the atoms, with the lattice sites that were tested for a missing atom.
     lattice
-        Fitted to them; None where they show none.
+        Lattice fitted to the atoms; None if they do not lie on one.
     defects
-        Named.
+        Table of the named defects.
     maps
         Mean, standard deviation, entropy and mutual information of the members' maps by name, each
         of shape (class, row, col) at the networks' pixel size.
     flags
-        What should be known before the atoms are trusted.
+        Imaging conditions and out-of-distribution flags.
     found
         The fit and the candidates behind the table, for training and for measurements.
     """
@@ -74,8 +74,8 @@ def analyse_frame(
 ) -> FrameResult:
     """Find the atoms, vacancies, lattice and defects of one frame.
 
-    All atoms are refined once. The networks and the counts have spoken of every empty site by
-    then, so no second refinement is needed for vacancies.
+    All atoms are refined once. This refinement also tests every empty site against the image, so
+    vacancies need no second one.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def analyse_frame(
     ensemble
         Calibrated networks.
     material
-        What the frame shows.
+        Material in the frame.
     options
         See `AnalysisOptions`.
     predictions
@@ -122,7 +122,7 @@ def find_atoms(
     ensemble
         Calibrated networks.
     material
-        What the frame shows.
+        Material in the frame.
     options
         See `FindOptions`.
     predictions
@@ -146,19 +146,19 @@ def name_defects(
 ) -> DefectTable:
     """Name the defects of one frame.
 
-    Atoms that `analyse_frame` found bring the sites that were tested for a missing atom. Atoms
-    from elsewhere do not: then the counts are asked, which takes a second refinement of the frame.
+    Atoms from `analyse_frame` come with the sites that were tested for a missing atom. Other atoms
+    do not: every lattice site is then tested against the image, which refines the frame again.
 
     Parameters
     ----------
     frame
         The image.
     atoms
-        Of this frame.
+        Atoms of this frame.
     lattice
-        Fitted to them; None where they show none.
+        Lattice fitted to the atoms; None if they do not lie on one.
     material
-        What the frame shows.
+        Material in the frame.
     options
         See `AnalysisOptions`.
     """
@@ -193,15 +193,15 @@ def calibrator_of(ensemble: Ensemble) -> Calibrator:
 def tested_sites(found: FoundAtoms, lattice: Lattice | None, frame: Frame) -> EmptySites:
     """List the sites where an atom may be missing, with the probability that it is.
 
-    Every site of the lattice was tested: one that the networks do not list is filled. Candidates
-    off the lattice, as where another stacking begins, are kept.
+    The networks propose empty sites. A lattice site that they do not propose is filled (p = 0).
+    Proposed sites off the lattice are kept, for instance where another stacking begins.
 
     Parameters
     ----------
     found
-        What networks and counts say of the frame.
+        Result of `find_atoms`.
     lattice
-        Fitted to its atoms; without it only the candidates are listed.
+        Lattice fitted to the atoms; if it is None, only the proposed sites are listed.
     frame
         The image.
     """
@@ -237,9 +237,9 @@ def _empty_maps(frame: Frame, ensemble: Ensemble) -> dict[str, Image]:
 
 
 def _summarised(tiles: Iterable[Prediction], maps: dict[str, Image]) -> Iterator[Prediction]:
-    """Pass tiles on, and write into `maps` what the members' maps say together.
+    """Yield the tiles unchanged, and write their statistics over the members into `maps`.
 
-    The members' own maps of a large frame do not fit in memory, those of a tile do.
+    The maps of all members fit in memory for a tile, but not for a large frame.
     """
     for tile in tiles:
         rows, cols = tile.inner

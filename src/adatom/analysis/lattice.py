@@ -1,11 +1,12 @@
-"""The lattice of a frame, by the atoms that were found in it."""
+"""The lattice of a frame, fitted to its atoms."""
 
 from __future__ import annotations
 
 from adatom.core import AtomTable, Lattice, Material
 from adatom.frames.lattice.fit import fit_lattice
 
-_POSITION_SD_A = 0.05  # scatter of atoms about their sites beyond their error bars, thermal mostly
+# Scatter of atoms about their lattice sites beyond their error bars, Å: mostly thermal motion.
+_POSITION_SD_A = 0.05
 
 
 def lattice_of(atoms: AtomTable, material: Material) -> Lattice | None:
@@ -14,13 +15,13 @@ def lattice_of(atoms: AtomTable, material: Material) -> Lattice | None:
     Parameters
     ----------
     atoms
-        Of one frame.
+        Atoms of one frame.
     material
         The crystal.
 
     Returns
     -------
-    The lattice, or None where the atoms show none.
+    The lattice, or None if the atoms do not lie on one.
     """
     likely = atoms.is_likely
     host = likely & (atoms.elements == material.host)

@@ -1,4 +1,4 @@
-"""Analyse frames one after the other: the networks of one run while another is refined."""
+"""Analyse the frames of a movie; the networks of one frame run while another is refined."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from adatom.learning.weights import Ensemble
 from adatom.parallel.overlap import overlapped
 from adatom.parallel.processes import cores
 
-_AT_ONCE = 2  # frames in work: a third needs more memory, and two fill the cores of a small machine
+# Frames analysed at the same time: two fill the cores of a small machine, a third needs memory.
+_AT_ONCE = 2
 
 
 def analyse_movie(
@@ -31,13 +32,13 @@ def analyse_movie(
     ensemble
         Calibrated networks.
     material
-        What the frames show.
+        Material in the frames.
     options
         See `AnalysisOptions`.
 
     Yields
     ------
-    What each frame shows, in order.
+    The result of each frame, in order.
     """
 
     def work(i: int) -> FrameResult:
@@ -49,15 +50,15 @@ def analyse_movie(
 
 @contextmanager
 def frames_at_once(count: int) -> Iterator[int]:
-    """Share the cores between frames in work, and tell how many frames to work on at a time.
+    """Share the cores between concurrent frames, and give the number of concurrent frames.
 
-    Networks and linear algebra leave Python's lock, so two frames overlap on two cores with one
-    set of weights in memory.
+    Networks and linear algebra release Python's global lock. Threads therefore overlap two frames
+    on two cores, with one set of weights in memory.
 
     Parameters
     ----------
     count
-        Frames that there are.
+        Number of frames of the movie.
     """
     at_once = max(min(_AT_ONCE, count, cores()), 1)
     with threads_in_use(max(cores() // at_once, 1)):

@@ -1,4 +1,4 @@
-"""Everything that decides what is found in a frame."""
+"""Options of the analysis of a frame."""
 
 from __future__ import annotations
 

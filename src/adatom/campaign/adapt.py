@@ -21,21 +21,23 @@ from adatom.parallel.progress import Progress
 from adatom.store import file_hash, read_json, write_json
 from adatom.training.adapt.rounds import adapt
 
-_LOOKED_AT = 3  # first frames that decide whether a campaign adapts: most of them must be far
+# Number of first frames that decide whether a campaign adapts. Three allow a majority, and their
+# analysis is kept for the campaign where it does not adapt.
+_JUDGED_FRAMES = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChosenEnsemble:
-    """The ensemble that a campaign's frames need.
+    """The ensemble that a campaign uses.
 
     Parameters
     ----------
     ensemble
-        As it was, or adapted.
+        The given ensemble, or the adapted one.
     warnings
-        What became of the adaptation.
+        Result of the adaptation, for the user.
     analysed
-        Frames that this ensemble analysed on the way, by number.
+        Results of the frames that this ensemble has already analysed, by frame number.
     """
 
     ensemble: Ensemble
@@ -43,8 +45,14 @@ class ChosenEnsemble:
     analysed: dict[int, FrameResult] = field(default_factory=dict)
 
 
-def is_far(results: Sequence[FrameResult]) -> bool:
-    """Tell whether most of some frames are unlike training, or show hardly a confident atom."""
+def needs_adaptation(results: Sequence[FrameResult]) -> bool:
+    """Decide whether most frames are out of distribution or have few confident atoms.
+
+    Parameters
+    ----------
+    results
+        Results of the first frames.
+    """
     flags = [r.flags for r in results]
     far = [f.is_out_of_distribution or f.has_few_confident_atoms for f in flags]
     return float(np.mean(far)) > 0.5
@@ -53,16 +61,17 @@ def is_far(results: Sequence[FrameResult]) -> bool:
 def choose_ensemble(
     movie: Movie, material: Material, config: Config, ensemble: Ensemble, steps: Steps
 ) -> ChosenEnsemble:
-    """Give the ensemble that a campaign's frames need.
+    """Choose the ensemble for a campaign, and adapt it where needed.
 
-    Adapts where the configuration says so: always, never, or where the first frames are far from
-    training; frames that then turn out not to show the material are told of, and found with the
-    ensemble as it was. What came of it lies in the campaign's directory, and is not done twice.
+    The configuration decides: never, always, or automatically if most of the first frames are out
+    of distribution. If the frames then do not show the material, the campaign goes on with the
+    given ensemble and a warning. The result is stored in the campaign's directory, so a resumed
+    campaign does not adapt again.
 
     Raises
     ------
     StepFailed
-        If it was asked for always, and the frames do not show the material.
+        If `adapt` is ``always`` and the frames do not show the material.
     """
     if config.adapt == "never":
         return ChosenEnsemble(ensemble)
@@ -73,9 +82,9 @@ def choose_ensemble(
     def make() -> str:
         first = [movie[i] for i in range(min(config.adaptation.frames, len(movie)))]
         if config.adapt == "auto":
-            for i, frame in enumerate(first[:_LOOKED_AT]):
+            for i, frame in enumerate(first[:_JUDGED_FRAMES]):
                 analysed[i] = analyse_frame(frame, ensemble, material, config.analysis())
-        if analysed and not is_far([*analysed.values()]):
+        if analysed and not needs_adaptation([*analysed.values()]):
             write_json(outcome, {"adapted": False, "warning": None})
         else:
             write_json(outcome, _adapt(first, material, config, ensemble, path, steps.progress))
@@ -107,7 +116,7 @@ def _adapt(
     path: Path,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Adapt to the first frames; gives whether it did, and what to tell the user."""
+    """Adapt to the first frames; return whether networks changed, and a message for the user."""
     try:
         done = adapt(
             first,
@@ -132,11 +141,11 @@ def _adapt(
 
 
 def adapt_to_file(config: Config, path: Path, progress: Progress) -> dict[str, Any]:
-    """Adapt to the frames that a configuration names and write the ensemble with its card.
+    """Adapt to the frames of a configuration, and write the ensemble with its model card.
 
     Returns
     -------
-    The model card, with what every round did under ``adapted``.
+    The model card; its key ``adapted`` describes every round.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Rank what to do next, from what was found and simulated."""
+"""Rank the next actions of an experiment, from its atoms, defects and simulations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from adatom.feedback import advice_to_json, advise
 from adatom.simulation import uncertain_cross_section
 from adatom.store import file_hash, load_maps, write_json
 
-_VOLTAGES_KV = (60.0, 80.0, 100.0)  # usual alignments of microscopes for sheets, kV
+# Acceleration voltages, kV, for which microscopes are usually aligned when imaging sheets.
+_VOLTAGES_KV = (60.0, 80.0, 100.0)
 
 
 def advise_campaign(
@@ -26,7 +27,7 @@ def advise_campaign(
     steps: Steps,
     parents: Sequence[str],
 ) -> list[Advice]:
-    """Rank what to do next; ``advice.json`` is written where it is not there yet."""
+    """Rank the next actions, and write ``advice.json`` if it does not exist yet."""
     directory = steps.directory
     maps = load_maps(directory.maps_path)
     last = len(movie) - 1
@@ -58,7 +59,7 @@ def advise_campaign(
 
 
 def damage_by_voltage(material: Material, voltage_kV: float) -> dict[float, tuple[float, float]]:
-    """Knock-on cross section of an atom at the usual voltages and the microscope's own.
+    """Compute the knock-on cross section at the usual voltages and the microscope's own.
 
     Returns
     -------

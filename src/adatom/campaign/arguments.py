@@ -1,4 +1,4 @@
-"""What a user gives to the Python functions, read and checked once."""
+"""Read and check the arguments of the Python functions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ALONG_C: ZoneAxis = (0, 0, 1)  # the beam along the third lattice vector: the de
 
 
 def read_material(material: MaterialLike, zone_axis: ZoneAxis) -> Material:
-    """Read a material that is given by name, by file or as itself.
+    """Read a material from its name or its file; a `Material` is returned unchanged.
 
     Parameters
     ----------
@@ -61,12 +61,12 @@ def read_ensemble(
     material, zone_axis
         As of `read_material`.
     weights
-        File of an ensemble; None for the one that ships.
+        File of an ensemble; None for the shipped one.
 
     Raises
     ------
     BadInput
-        If there is none; the message has the command that trains one.
+        If there is no ensemble for the material; the message has the command that trains one.
     """
     path = None if weights is None else Path(weights).expanduser()
     chosen = read_material(material, zone_axis)
@@ -74,7 +74,7 @@ def read_ensemble(
 
 
 def checked_seed(seed: int) -> int:
-    """Give a seed back.
+    """Check a seed, and return it as an int.
 
     Raises
     ------
@@ -89,12 +89,12 @@ def checked_seed(seed: int) -> int:
 
 
 def checked_temperatures(temperatures_K: Sequence[float]) -> tuple[float, ...]:
-    """Give temperatures back, K.
+    """Check temperatures in K, and return them as floats.
 
     Raises
     ------
     BadInput
-        If one is not finite and positive.
+        If a temperature is not finite and positive.
     """
     for value in temperatures_K:
         if not 0 < value < math.inf:  # NaN is not more than 0
@@ -113,7 +113,7 @@ def read_structures(given: StructureLike | Sequence[StructureLike]) -> list[Stru
     Raises
     ------
     BadInput
-        If something is neither a `Structure` nor `ase.Atoms`.
+        If an item is neither a `Structure` nor `ase.Atoms`.
     """
     several = [given] if isinstance(given, (Structure, ase.Atoms)) else given
     wrong = several if not isinstance(several, Sequence) or isinstance(several, str) else None
@@ -131,7 +131,13 @@ def read_structures(given: StructureLike | Sequence[StructureLike]) -> list[Stru
 
 
 def table_of(given: StructureLike | Sequence[StructureLike]) -> AtomTable:
-    """Write exact positions as a table, one structure a frame."""
+    """Make an atom table of exact positions; each structure becomes one frame.
+
+    Parameters
+    ----------
+    given
+        Structures; x and y in Å as in the image, y down.
+    """
     tables = []
     for frame, structure in enumerate(read_structures(given)):
         atoms = structure.atoms

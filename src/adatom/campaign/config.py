@@ -1,4 +1,4 @@
-"""The whole configuration of a campaign: the options of every step, composed; `campaign.toml`."""
+"""The configuration of a campaign: the options of all steps, as ``campaign.toml`` stores them."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class SimulateOptions(BaseModel):
 
 
 class Config(BaseModel):
-    """Everything that decides a campaign's results; written in full into ``campaign.toml``."""
+    """All options that determine a campaign's results; ``campaign.toml`` stores them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -132,7 +132,7 @@ def ensemble_of(config: Config) -> Ensemble:
     Raises
     ------
     BadInput
-        If there is none, or it sees other species than the material has.
+        If there is none, or its species are not those of the material.
     """
     path = None if config.weights is None else Path(config.weights)
     called = command_line_name(config.material, config.zone_axis)
@@ -140,7 +140,7 @@ def ensemble_of(config: Config) -> Ensemble:
 
 
 def parse_config(table: dict[str, Any], source: str) -> Config:
-    """Read a configuration back.
+    """Read a configuration from a nested table.
 
     Raises
     ------
@@ -162,7 +162,7 @@ def parse_config(table: dict[str, Any], source: str) -> Config:
 
 
 def _refuse_infinite(value: Any, source: str, where: str = "") -> None:
-    """TOML can write inf and nan, and ``inf`` is above every lower bound."""
+    """Refuse inf and nan: TOML can write them, and inf passes every lower bound."""
     if isinstance(value, dict):
         for key, inner in value.items():
             _refuse_infinite(inner, source, f"{where}.{key}" if where else str(key))

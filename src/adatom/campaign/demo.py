@@ -1,4 +1,4 @@
-"""The demonstration: the whole way on the simulated microscope."""
+"""The demonstration: a whole campaign on the simulated microscope."""
 
 from __future__ import annotations
 

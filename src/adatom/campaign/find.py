@@ -1,4 +1,4 @@
-"""A movie to its linked atoms and defects, one frame after the other, each kept in the ledger."""
+"""Find and link the atoms and defects of a movie; the ledger records every frame."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ from adatom.store import (
     write_table,
 )
 
-_PARTS = ("atoms.parquet", "sites.parquet", "defects.parquet", "frame.json")  # of every frame
+_PARTS = ("atoms.parquet", "sites.parquet", "defects.parquet", "frame.json")  # files of one frame
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MovieResult:
-    """What was found in a movie.
+    """Atoms and defects of a movie.
 
     Parameters
     ----------
     atoms, defects
-        Of all frames, linked.
+        Tables of all frames, linked into tracks.
     lattices
-        By frame; None where none was found.
+        Lattice of each frame by its number; None if none was found.
     flags
-        By frame.
+        Flags of each frame by its number.
     keys
-        Ledger key of every frame, by frame.
+        Ledger key of each frame by its number.
     key
         Ledger key of the linked tables.
     """
@@ -63,17 +63,17 @@ class MovieResult:
 
     @property
     def out_of_distribution(self) -> tuple[int, ...]:
-        """Frames that are farther from training than nearly all of the training frames."""
+        """Frames that are farther from training than nearly all training frames."""
         return tuple(i for i, flags in self.flags.items() if flags.is_out_of_distribution)
 
     @property
-    def unsure(self) -> tuple[int, ...]:
-        """Frames of which hardly an atom is sure."""
+    def few_confident(self) -> tuple[int, ...]:
+        """Frames with few confident atoms."""
         return tuple(i for i, flags in self.flags.items() if flags.has_few_confident_atoms)
 
     @property
     def unlike_regions(self) -> dict[int, tuple[Box, ...]]:
-        """By frame, the parts of it that lie beyond training, Å."""
+        """Out-of-distribution regions (left, top, right, bottom in Å) by frame number."""
         return {i: flags.boxes for i, flags in self.flags.items() if flags.boxes}
 
 
@@ -92,7 +92,7 @@ def find_in_movie(
     movie
         Calibrated frames.
     material
-        What they show.
+        Material in the frames.
     config
         Options of all steps.
     ensemble
@@ -100,7 +100,7 @@ def find_in_movie(
     steps
         The campaign's ledger.
     known
-        Frames that this ensemble analysed before, with the options of `config`.
+        Results of frames that this ensemble has already analysed with the options of `config`.
     """
     directory = steps.directory
     keys = _find(movie, material, config, ensemble, steps, known or {})
@@ -200,7 +200,7 @@ def _link(directory: CampaignDirectory, config: Config, count: int) -> str:
 
 
 def lattice_table(lattices: dict[int, Lattice | None], pixel_size_A: float) -> pl.DataFrame:
-    """One row a frame, for the report: scale, distortion, fit."""
+    """Make the report's table of lattices: scale, distortion and fit, one row per frame."""
     rows = []
     for frame, lattice in sorted(lattices.items()):
         row: dict[str, float | int | None] = {"frame": frame, "pixel_size_A": pixel_size_A}

@@ -1,4 +1,4 @@
-"""The main job: from frames to advice, in one campaign directory."""
+"""Run a campaign: from frames to advice, in one directory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adatom.analysis.card import uncalibrated
+from adatom.analysis.card import calibration_warning
 from adatom.analysis.frame import calibrator_of
 from adatom.campaign.adapt import choose_ensemble
 from adatom.campaign.advise import advise_campaign
@@ -22,19 +22,21 @@ from adatom.parallel.progress import Progress, Silent
 from adatom.report import CampaignView
 from adatom.store import CampaignDirectory
 
-_FAR_STRAIN = 0.10  # distortion of the lattice, as a share, above which the scale is doubted
+# Strain of the lattice (dimensionless) above which the user is warned of a wrong scale. Scan
+# distortion is a few per cent.
+_FAR_STRAIN = 0.10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """What a run came to.
+    """Result of a run.
 
     Parameters
     ----------
     summary
-        Numbers, JSON-able.
+        Numbers that can be written as JSON.
     view
-        What the report shows; None where the report was there already.
+        Content of the report; None if the report existed already.
     """
 
     summary: dict[str, Any]
@@ -48,23 +50,23 @@ def run_campaign(
     only_find: bool = False,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Run a campaign, or finish one: what the ledger knows is not done again.
+    """Run a campaign, or resume one: steps that the ledger has are not repeated.
 
     Parameters
     ----------
     config
-        Everything that decides the results.
+        All options that determine the results.
     path
-        Its directory; made where it is missing.
+        Directory of the campaign; created if it does not exist.
     only_find
         Stop after atoms and defects.
     progress
-        Told of every step.
+        Receives the progress of every step.
 
     Raises
     ------
     BadInput
-        If the input cannot be used; nothing was written then.
+        If the input cannot be used; nothing is written in this case.
     """
     progress = progress or Silent()
     material = material_of(config)
@@ -81,14 +83,14 @@ def run_campaign(
     ) as directory:
         steps = Steps(directory, progress)
         chosen = choose_ensemble(movie, material, config, ensemble, steps)
-        unknown = uncalibrated(chosen.ensemble.card, config.find)
+        unknown = calibration_warning(chosen.ensemble.card, config.find)
         told = (*chosen.warnings, unknown) if unknown else chosen.warnings
         warnings = (*warnings, *told)
         for warning in told:
             progress.warn(warning)
         found = find_in_movie(movie, material, config, chosen.ensemble, steps, chosen.analysed)
         movie = movie.released()  # the page shows a few frames: memory is for simulations now
-        more = (*_novelty_warnings(found), *_lattice_warnings(found.lattices))
+        more = (*ood_warnings(found), *_lattice_warnings(found.lattices))
         for warning in more:
             progress.warn(warning)
         warnings = (*warnings, *more)
@@ -116,7 +118,7 @@ def run_campaign(
 def resume_campaign(
     path: Path, *, only_find: bool = False, progress: Progress | None = None
 ) -> Outcome:
-    """Carry on a campaign from its own ``campaign.toml``.
+    """Resume a campaign with the options of its ``campaign.toml``.
 
     Raises
     ------
@@ -128,7 +130,18 @@ def resume_campaign(
     return run_campaign(config, path, only_find=only_find, progress=progress)
 
 
-def _novelty_warnings(found: MovieResult) -> tuple[str, ...]:
+def ood_warnings(found: MovieResult) -> tuple[str, ...]:
+    """Write the warnings about frames and regions that are out of distribution.
+
+    Parameters
+    ----------
+    found
+        Result of `find_in_movie`.
+
+    Returns
+    -------
+    One sentence for each kind of warning that applies.
+    """
     unlike, out = found.out_of_distribution, []
     if unlike:
         which = f"{len(unlike)} of {len(found.lattices)} frames (first {unlike[0]})"
@@ -136,8 +149,9 @@ def _novelty_warnings(found: MovieResult) -> tuple[str, ...]:
             f"{which} are unlike anything the networks were trained on: check the material and the "
             "scale, and trust their atoms little"
         )
-    if found.unsure:
-        which = f"{len(found.unsure)} of {len(found.lattices)} frames (first {found.unsure[0]})"
+    if found.few_confident:
+        few = found.few_confident
+        which = f"{len(few)} of {len(found.lattices)} frames (first {few[0]})"
         out.append(
             f"hardly an atom is sure in {which}, as in noise, dirt or another material: check what "
             "they show, or take more counts"

@@ -1,4 +1,4 @@
-"""The page that explains every key of ``campaign.toml``, made from the options themselves."""
+"""Write the page that explains every key of ``campaign.toml``, from the options' own fields."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from adatom.campaign.config import Config
 
-# The unit that the end of a key's name states; longer ends first.
+# Unit by the suffix of a key's name; longer suffixes come first.
 _UNITS = {
     "_per_A2": "e⁻/Å²", "_cross_section_A2": "Å²", "_eV_A": "eV/Å", "_A": "Å", "_kV": "kV",
     "_K": "K", "_ps": "ps", "_fs": "fs", "_eV": "eV", "_nats": "nats", "_pA": "pA", "_s": "s",
@@ -29,8 +29,8 @@ def reference() -> str:
 
     Returns
     -------
-    Sections in the order of ``campaign.toml``, each with what it is for, and of every key its type,
-    default, unit and meaning.
+    Sections in the order of ``campaign.toml``, each with its purpose, and the type, default, unit
+    and meaning of every key.
 
     Examples
     --------
@@ -94,7 +94,7 @@ def _toml(value: Any) -> str:
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """Give the model that a field holds, also where it may be left out."""
+    """Give the model in a field's annotation, optional or not; None if there is none."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     found = [m for inner in get_args(annotation) if (m := _model_in(inner)) is not None]

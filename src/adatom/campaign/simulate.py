@@ -1,4 +1,4 @@
-"""Defects to supercells, their draws, relaxations and dynamics; each recorded in the ledger."""
+"""Build supercells of defects, relax and heat them; the ledger records every step."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ from adatom.structures import build_supercell, check_room, sample_structures
 from adatom.structures.assemble import structure_name
 
 Simulate = Callable[[SimulationTask], SimulationResult]
-_WHOLE_A = 6.0  # Å: a defect at least this far from the border is seen with its neighbours
+# A defect at least this far from the border, Å, is seen with its neighbours.
+_WHOLE_A = 6.0
 # Series of a result, as `SimulationResult.trace` lists them.
 _TRACES = {
     "relax": ("step", "energy_eV", "fmax_eV_A"),
@@ -41,17 +42,17 @@ _TRACES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
-    """A defect to simulate: its kind, in the frame where it is seen best.
+class ChosenDefect:
+    """A defect to simulate: its kind, and the frame that shows it best.
 
     Parameters
     ----------
     kind
-        What it is; None for perfect crystal.
+        Kind of the defect; None for perfect crystal.
     frame, defect
-        As in the defect table; `defect` is -1 for perfect crystal.
+        Numbers in the defect table; `defect` is -1 for perfect crystal.
     center_xy_A
-        Å, measured axes.
+        Centre, Å, measured axes.
     weight
         Sum of the kind's probabilities over all frames.
     """
@@ -69,7 +70,7 @@ class Chosen:
 
 
 def check_simulation(config: Config, material: Material) -> None:
-    """Refuse before anything is written what could not be simulated.
+    """Check, before anything is written, that the simulations can run.
 
     Raises
     ------
@@ -97,14 +98,14 @@ def check_simulation(config: Config, material: Material) -> None:
 
 def choose_defects(
     found: MovieResult, extent_xy_A: tuple[float, float], config: Config
-) -> list[Chosen]:
-    """Choose the distinct kinds of defect that are surest, each where it is seen best.
+) -> list[ChosenDefect]:
+    """Choose the most probable kinds of defect, each in the frame that shows it best.
 
-    Kinds are ranked by the sum of their probabilities over the frames; of each, the frame counts
-    in which it is probable and far enough from the border to be seen whole. A movie without
-    defects gives its middle, as ``pristine``.
+    Kinds are ranked by the sum of their probabilities over the frames. The best frame of a kind has
+    a high probability, confident atoms near the defect, a good lattice fit, and the defect far from
+    the border. A movie without defects gives its middle, as ``pristine``.
     """
-    best: dict[DefectKind, tuple[float, Chosen]] = {}
+    best: dict[DefectKind, tuple[float, ChosenDefect]] = {}
     weight: dict[DefectKind, float] = {}
     w, h = extent_xy_A
     defects = found.defects
@@ -118,7 +119,7 @@ def choose_defects(
         sure = _certainty(found, row["frame"], (x, y), config.supercell.defect_radius_A)
         score = row["p"] * sure * max(whole, 0.0) * lattice.matched / (lattice.rms_A + 0.05)
         if kind not in best or score > best[kind][0]:
-            best[kind] = (score, Chosen(kind, row["frame"], row["defect"], (x, y), 0.0))
+            best[kind] = (score, ChosenDefect(kind, row["frame"], row["defect"], (x, y), 0.0))
     ranked = sorted(best, key=lambda k: -weight[k])[: config.simulate.max_structures]
     if ranked:
         return [replace(best[k][1], weight=weight[k]) for k in ranked]
@@ -126,13 +127,13 @@ def choose_defects(
     if not frames:
         return []
     first = min(frames, key=lambda i: frames[i].rms_A)
-    return [Chosen(None, first, -1, (w / 2, h / 2), 0.0)]
+    return [ChosenDefect(None, first, -1, (w / 2, h / 2), 0.0)]
 
 
 def _certainty(
     found: MovieResult, frame: int, center_xy_A: tuple[float, float], radius_A: float
 ) -> float:
-    """Probability that every atom near a defect is as the table says: there, and of its element."""
+    """Probability that the table is right about every atom near a defect: existence and element."""
     atoms = found.atoms.of_frame(frame)
     near = np.linalg.norm(atoms.xy - np.asarray(center_xy_A), axis=1) < radius_A
     p = atoms.column("p_exists")[near]
@@ -142,11 +143,11 @@ def _certainty(
 def make_structures(
     movie: Movie, found: MovieResult, config: Config, steps: Steps
 ) -> tuple[list[Structure], list[str]]:
-    """Build the supercells and draw from their uncertainty.
+    """Build the supercells, and sample structures from their uncertainty.
 
     Returns
     -------
-    Structures, the most probable one and the draws of each defect; and the ledger key of each.
+    The most probable structure and the draws of each defect, and the ledger key of each structure.
     """
     assert movie.calibration is not None  # noqa: S101
     extent = movie.calibration.extent_xy(movie.shape)
@@ -182,9 +183,9 @@ def make_structures(
 
 
 def supercell_and_draws(
-    found: MovieResult, chosen: Chosen, extent_xy_A: tuple[float, float], config: Config
+    found: MovieResult, chosen: ChosenDefect, extent_xy_A: tuple[float, float], config: Config
 ) -> list[Structure]:
-    """Give the most probable structure of a defect and `draws` draws from its uncertainty."""
+    """Build the most probable structure of a defect, and sample `draws` others."""
     lattice = found.lattices[chosen.frame]
     assert lattice is not None  # choose_defects took only frames with one  # noqa: S101
     common = {
@@ -215,12 +216,12 @@ def simulate_all(
     config: Config,
     steps: Steps,
 ) -> tuple[list[SimulationResult], list[str]]:
-    """Relax every draw, then heat every relaxed draw at every temperature.
+    """Relax every draw, then run dynamics of every relaxed draw at every temperature.
 
     Returns
     -------
-    Results, the relaxations in the order of the structures, then the dynamics; a simulation that
-    failed has a status that says so and does not stop the others. And the ledger key of each.
+    The relaxations in the order of the structures, then the dynamics, and the ledger key of each. A
+    failed simulation has the status ``failed: <why>`` and does not stop the others.
     """
     directory = steps.directory
     engine = config.simulate.relax_engine
@@ -274,18 +275,18 @@ def _heat(
 
 
 def run_or_report(work: Simulate, task: SimulationTask) -> SimulationResult:
-    """Run one task; where the engine refuses it, the result says why and others go on.
+    """Run one task; if the engine refuses it, the result has the reason.
 
     Parameters
     ----------
     work
         `relax` or `dynamics` with its options.
     task
-        What to simulate. Only a draw can show that an engine does not cover an element.
+        Structure and engine. Elements are checked only here, because draws may differ in elements.
 
     Returns
     -------
-    What the engine gives; or, with status ``failed: <why>``, the structure as it came.
+    The engine's result; or, with status ``failed: <why>``, the unchanged structure.
     """
     try:
         return work(task)
@@ -306,8 +307,8 @@ def run_or_report(work: Simulate, task: SimulationTask) -> SimulationResult:
 
 
 def relaxed_structure(structure: Structure, result: SimulationResult) -> Structure:
-    """Put the relaxed geometry back to the material's lattice constant, for the next engine."""
-    # How much the engine stretched the structure: its own lattice constant over the material's.
+    """Scale the relaxed geometry back to the material's lattice constant, for the next engine."""
+    # Ratio of the engine's own lattice constant to the material's.
     stretch = result.trajectory[0].cell.lengths()[0] / structure.atoms.cell.lengths()[0]
     atoms = scale_to(result.trajectory[-1], float(stretch), 1.0)
     atoms.calc = None
@@ -321,7 +322,8 @@ def _job(
     inputs: list[object],
     parents: tuple[str, ...],
 ) -> Job:
-    # The structure is its parent's: hashing coordinates too would redo work for a last bit.
+    # The parent's key identifies the structure. Hashing the coordinates as well would repeat work
+    # after a change in their last bit.
     return Job(
         step,
         stem.name,
@@ -339,7 +341,7 @@ def _run(
     work: Simulate,
     steps: Steps,
 ) -> list[str]:
-    if all(steps.is_done(job) for job in jobs):  # no processes for nothing
+    if all(steps.is_done(job) for job in jobs):  # starts no processes
         return steps.run(jobs)
     with local_processes(min(cores(), len(jobs))) as pool:
         try:

@@ -1,4 +1,4 @@
-"""The movie that a configuration names, with the scale that its lattice confirms."""
+"""Open the movie of a configuration, and check its scale against the lattice."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from adatom.frames.readers.read import read
 from adatom.instrument.twin import TwinOptions
 from adatom.parallel.progress import Progress
 
-_FAR = 0.10  # a scale farther from the lattice's than this is not believed
-_KEPT_BYTES = 64 * 2**20  # of frames in memory, so that those of a short movie are read once
-_SPECTRA = 24  # frames whose spectra are averaged
+# Largest relative deviation of a given pixel size from the lattice's (dimensionless): calibrations
+# are good to a few per cent.
+_MOST_SCALE_ERROR = 0.10
+_KEPT_BYTES = 64 * 2**20  # bytes of frames kept in memory: a short movie is read once
+# Most frames whose spectra are averaged: limits the time for a long movie.
+_MOST_SPECTRA = 24
 
 
 def open_movie(
@@ -31,9 +34,9 @@ def open_movie(
     options
         Files, or the simulated microscope.
     material
-        What they show.
+        Material in the frames.
     progress
-        Told of every frame that is checked.
+        Receives the progress of the check.
     seed
         Seed of the simulated microscope.
 
@@ -53,14 +56,14 @@ def open_movie(
         pixel_size_A=options.pixel_size_A,
         frames=options.frames,
         dataset=options.dataset,
-    ).kept(_KEPT_BYTES)
+    ).cached(_KEPT_BYTES)
     check_frames(movie, progress)
     movie, warnings = settle_scale(movie, material, trust=options.trust_scale)
     return movie, (*movie.notes, *warnings)
 
 
 def check_frames(movie: Movie, progress: Progress) -> None:
-    """Look at every frame once, so that a bad one is refused before anything is written.
+    """Read every frame once, so that a bad one is refused before anything is written.
 
     Raises
     ------
@@ -85,20 +88,25 @@ def settle_scale(movie: Movie, material: Material, *, trust: bool) -> tuple[Movi
     material
         The crystal that they show.
     trust
-        Keep the given scale whatever the lattice says.
+        Keep the given scale even if the lattice contradicts it.
+
+    Returns
+    -------
+    The movie with its final calibration, and notes for the user: none if the scale agrees with the
+    lattice, or if the lattice is too faint to tell.
 
     Raises
     ------
     BadInput
-        If there is no scale (the message suggests the lattice's), or it is off by a factor of ten
-        or more, as nanometres taken for picometres are.
+        If there is no scale (the message suggests the lattice's), or if it is wrong by a power of
+        ten, as a wrong unit makes it.
     """
     given = None if movie.calibration is None else movie.calibration.pixel_size_A
     if not material.has_lattice and given is not None:  # no lattice to check it against
         return movie, ()
-    step = max(len(movie) // _SPECTRA, 1)
+    step = max(len(movie) // _MOST_SPECTRA, 1)
     some = movie.recalibrated(Calibration(given or 1.0))
-    images = [some[i].data for i in range(0, len(movie), step)][:_SPECTRA]
+    images = [some[i].data for i in range(0, len(movie), step)][:_MOST_SPECTRA]
     if not material.has_lattice:
         todo = "Give `pixel_size_A`, in Å."
         raise BadInput(movie.source, expected="a pixel size", got="none in the file", todo=todo)
@@ -107,7 +115,7 @@ def settle_scale(movie: Movie, material: Material, *, trust: bool) -> tuple[Movi
     if given is None:
         hint = _suggestion(found, material) if sure else "Give `pixel_size_A`, in Å."
         raise BadInput(movie.source, expected="a pixel size", got="none in the file", todo=hint)
-    if not sure or abs(found.pixel_size_A / given - 1.0) <= _FAR:
+    if not sure or abs(found.pixel_size_A / given - 1.0) <= _MOST_SCALE_ERROR:
         return movie, ()
     ratio = given / found.pixel_size_A
     both = (
@@ -137,7 +145,7 @@ def _suggestion(found: ScaleEstimate, material: Material) -> str:
 
 
 def twin_movie(options: TwinOptions, material: Material, seed: int) -> Movie:
-    """Take frames with the simulated microscope; the same options and seed give the same ones."""
+    """Take frames with the simulated microscope; the same options and seed give the same frames."""
     frames = make_twin(options, material, seed).demonstration()
     calibration = Calibration(options.field_of_view_A / options.pixels)
     return Movie(

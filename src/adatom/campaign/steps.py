@@ -1,4 +1,4 @@
-"""Do each thing once: every step is looked up in the ledger before it runs."""
+"""Run the steps of a campaign; a step that the ledger has is not repeated."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Job:
     step, item
         Names, such as ``find`` and ``frame 12``.
     inputs
-        Everything that decides the result; hashed into the key with step and version.
+        All values that determine the result; the key is a hash of them, the step and the version.
     current
-        Hash of the output as it lies on the disk, empty where there is none.
+        Gives the hash of the output on the disk, or an empty string if there is none.
     make
         Does the work, writes the output, returns its hash. Not needed where jobs run in a pool.
     parents
@@ -46,7 +46,7 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Hash that says whether this very thing was done before."""
+        """Hash that identifies this job: the same key means the same result."""
         return content_hash(
             self.step, self.item, __version__, list(self.parents), self.seed, *self.inputs
         )
@@ -60,31 +60,31 @@ class Steps:
     directory
         Open for writing.
     progress
-        Told of every job.
+        Receives the progress of every job.
     """
 
     def __init__(self, directory: CampaignDirectory, progress: Progress) -> None:
         self.directory, self.progress = directory, progress
 
     def is_done(self, job: Job) -> bool:
-        """Say whether the job was finished before and its output is still what it was."""
+        """Whether the job was finished before and its output is unchanged."""
         record = self.directory.ledger.find(job.key)
         return record is not None and record.output != "" and record.output == job.current()
 
     def run(self, jobs: Sequence[Job], *, at_once: int = 1) -> list[str]:
-        """Do what is missing, in order; give all keys.
+        """Run the jobs that are missing, in order; return all keys.
 
         Parameters
         ----------
         jobs
             All of one step.
         at_once
-            Jobs in work at a time, in threads of this process.
+            Number of jobs that run at the same time, in threads of this process.
 
         Raises
         ------
         StepFailed
-            If a job refused its input: others were finished before it.
+            If a job refused its input; jobs before it are finished.
         """
         done = [self.is_done(job) for job in jobs]
         if not jobs:
@@ -101,7 +101,7 @@ class Steps:
         return [job.key for job in jobs]
 
     def _make(self, job: Job) -> tuple[Job, tuple[str, float] | Exception]:
-        """Do one job: gives the hash of its output and its seconds, or what went wrong."""
+        """Run one job; return the hash of its output and its wall time in s, or its error."""
         assert job.make is not None  # only jobs of `run_pool` have none  # noqa: S101
         self._begin(job)
         began = time.perf_counter()
@@ -116,7 +116,7 @@ class Steps:
         submit: Callable[[int], Any],
         keep: Callable[[int, Any], str],
     ) -> list[str]:
-        """Do what is missing side by side.
+        """Run the jobs that are missing in a pool of processes; return all keys.
 
         Parameters
         ----------
@@ -164,7 +164,7 @@ class Steps:
         )
 
     def _fail(self, job: Job, error: Exception) -> NoReturn:
-        """Note a failure and pass it on; `BadInput` would say that nothing was written."""
+        """Record a failure and raise it; `BadInput` becomes `StepFailed`: files were written."""
         self.directory.ledger.fail(job.key, str(error))
         subject = f"{job.step}, {job.item}"
         if isinstance(error, BrokenExecutor):

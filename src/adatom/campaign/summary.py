@@ -1,4 +1,4 @@
-"""The numbers that sum a campaign up, for ``--json`` and the last lines on the screen."""
+"""The summary of a campaign, for ``--json`` and the last lines on the screen."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def summarise(
     warnings: Sequence[str],
     directory: CampaignDirectory,
 ) -> dict[str, Any]:
-    """Give the numbers that sum a campaign up, for `--json` and the last lines on the screen."""
+    """Make the summary of a campaign: plain numbers, texts and lists."""
     kinds: dict[str, int] = {}
     for row in found.defects.data.iter_rows(named=True):
         kinds[row["kind"]] = kinds.get(row["kind"], 0) + 1
@@ -48,14 +48,14 @@ def summarise(
 
 
 def bond_length(found: MovieResult) -> float | None:
-    """Median distance between nearest atoms of the crystal after the affine correction, Å."""
+    """Median distance of nearest neighbours after undistortion, Å; None without a lattice."""
     lengths = []
     for frame, lattice in found.lattices.items():
         if lattice is None:
             continue
         atoms = found.atoms.of_frame(frame)
         own = np.isin(atoms.elements, lattice.material.site_species)
-        own &= atoms.column("p_exists") > 0.5
+        own &= atoms.is_likely
         if own.sum() > 3:
             xy = lattice.undistort(atoms.xy[own])
             lengths.append(cKDTree(xy).query(xy, k=2)[0][:, 1])
@@ -63,7 +63,7 @@ def bond_length(found: MovieResult) -> float | None:
 
 
 def relaxed_energies(results: Sequence[SimulationResult]) -> list[dict[str, Any]]:
-    """Mean and spread of the relaxed draws, one row a supercell and composition."""
+    """Mean and spread of the relaxed draws, one row per supercell and composition."""
     groups: dict[tuple[str, str], list[float]] = {}
     for r in results:
         if r.task == "relax" and r.status == "done" and r.trajectory:
@@ -84,7 +84,7 @@ def relaxed_energies(results: Sequence[SimulationResult]) -> list[dict[str, Any]
 
 
 def dynamics_summary(results: Sequence[SimulationResult]) -> list[dict[str, Any]]:
-    """Mean measured temperature and count of finished runs, one row a temperature."""
+    """Mean measured temperature and number of finished runs, one row per temperature."""
     out = []
     runs = [r for r in results if r.task == "dynamics"]
     for temperature in sorted({r.temperature_K for r in runs}):

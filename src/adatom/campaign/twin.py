@@ -1,6 +1,6 @@
 """The simulated microscope as a registered instrument: specimen, beam and detector together.
 
-It stands here and not in `adatom.instrument`, because it renders its frames with `adatom.frames`.
+This file is not in `adatom.instrument`, because it renders frames with `adatom.frames`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class TwinInstrument:
     """
 
     name = "twin"
-    summary = "Simulated microscope: a sheet whose foreign atoms move under the beam"
+    summary = "Simulated microscope: a sheet whose impurity atoms move under the beam"
     options_type = TwinOptions
 
     def open(self, options: BaseModel, material: Material, *, seed: int = 0) -> Twin:

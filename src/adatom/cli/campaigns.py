@@ -30,7 +30,7 @@ from adatom.cli.options import (
 )
 from adatom.cli.screen import Screen, say, show_summary
 
-_OUTPUT = Path("adatom-campaign")
+_OUTPUT = Path("adatom-campaign")  # default directory of a campaign
 _Directory = Annotated[Path, typer.Argument(help="campaign directory")]
 
 
@@ -127,7 +127,7 @@ def _resume(directory: Path, *, as_json: bool) -> None:
 
 
 def _watched(work: Callable[[Screen], Any], directory: Path) -> Any:
-    """Show the progress of a campaign; say how to go on where the user stops it."""
+    """Show the progress of a campaign; if the user stops it, say how to resume it."""
     screen = Screen()
     try:
         return work(screen)

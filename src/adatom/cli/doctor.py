@@ -1,4 +1,4 @@
-"""What `adatom doctor` finds: the parts of every package, those that do not load, the device."""
+"""The diagnosis of `adatom doctor`: engines, instruments, readers, defect namers, the device."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from adatom.instrument import registered_instruments
 from adatom.learning.device import describe_device
 from adatom.simulation.engines.base import registered_engines
 
-_MOST_SUFFIXES = 8  # of a reader, in the table; --json has all of them
+_MOST_SUFFIXES = 8  # suffixes of a reader shown in the table; --json has all of them
 
 Row = dict[str, Any]
 
 
 def diagnosis() -> dict[str, Any]:
-    """Look at every registered part; engines are loaded to find out whether they work.
+    """Check every registered part; engines are loaded to find out whether they work.
 
     Returns
     -------
@@ -50,7 +50,7 @@ def diagnosis() -> dict[str, Any]:
 
 
 def show(found: dict[str, Any], out: Console) -> None:
-    """Print a diagnosis for people."""
+    """Print a diagnosis as tables."""
     table = Table("engine", "for", "here", "version", "package", "note")
     for column in table.columns[:4]:
         column.no_wrap = True
@@ -62,7 +62,7 @@ def show(found: dict[str, Any], out: Console) -> None:
     missing = [r for r in found["engines"] if not r["installed"]]
     if missing:
         out.print("To install, one line each:")
-    for r in missing:  # not in the table, which would cut or wrap what is meant to be copied
+    for r in missing:  # a table would wrap the command, and it could not be copied
         line = f"  {r['name'] + ':':<18}{r['install']}"
         out.print(line, markup=False, highlight=False, soft_wrap=True)
     for title, group in (
@@ -96,7 +96,7 @@ def _row(found: Plugin) -> Row:
 
 
 def _package(row: Row) -> str:
-    """Package without its version, which --json has."""
+    """Name of the package without its version."""
     return str(row["package"]).partition(" ")[0]
 
 

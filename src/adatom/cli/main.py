@@ -1,4 +1,4 @@
-"""The command line: a thin face over `adatom.campaign`."""
+"""The command line: a thin layer over `adatom.campaign`."""
 
 from __future__ import annotations
 

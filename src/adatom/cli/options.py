@@ -1,8 +1,8 @@
 """Options of the commands, and the key of the configuration that each of them sets.
 
-An option that is left out sets nothing: the default is the configuration's, which a test compares
-with what the help shows. `SETTINGS` is the one table from options to keys; error messages use it
-to name an option where Python has an argument.
+An option that is left out sets nothing: the configuration has the default, and a test compares it
+with the help. `SETTINGS` is the only table from options to keys. Error messages use it to replace
+the name of a Python argument by the name of the option.
 """
 
 from __future__ import annotations
@@ -108,17 +108,17 @@ Rounds = Annotated[
 
 
 def absolute(path: Path) -> str:
-    """Give a file's whole path, so that a campaign finds it from anywhere."""
+    """Give a file's absolute path, so that a campaign finds it from any directory."""
     return str(path.expanduser().absolute())
 
 
 def absolute_frames(paths: Sequence[Path]) -> tuple[str, ...]:
-    """Give the whole paths of image files, links followed."""
+    """Give the absolute paths of image files, with links resolved."""
     return tuple(str(p.expanduser().resolve()) for p in paths)
 
 
 def material_path(text: str) -> str:
-    """Give a material file's whole path; a name as it is."""
+    """Give a material file's absolute path; a name is returned unchanged."""
     path = Path(text).expanduser()
     return str(path.absolute()) if path.is_file() else text
 
@@ -173,11 +173,11 @@ class Setting(NamedTuple):
     Parameters
     ----------
     option
-        As it is written on the command line.
+        Name on the command line.
     key
         Key of the configuration; its last part is the name of the argument in Python.
     read
-        From what typer gives to what the configuration takes; None to take it as it is.
+        Converts typer's value to the configuration's; None to use the value unchanged.
     """
 
     option: str
@@ -185,7 +185,7 @@ class Setting(NamedTuple):
     read: Callable[[Any], Any] | None = None
 
 
-# By the parameter of the commands.
+# Settings by the name of the commands' parameter.
 SETTINGS = {
     "frames": Setting("FRAMES", "input.paths", absolute_frames),
     "pixel_size": Setting("--pixel-size", "input.pixel_size_A"),
@@ -207,12 +207,14 @@ SETTINGS = {
 _BY_KEY = {setting.key: setting.option for setting in SETTINGS.values()}
 _BY_ARGUMENT = {
     **{setting.key.rsplit(".", 1)[-1]: setting.option for setting in SETTINGS.values()},
-    **{name: f"--{name}" for name in ("kind", "members", "steps", "start")},  # of a training
+    **{
+        name: f"--{name}" for name in ("kind", "members", "steps", "start")
+    },  # arguments of a training
 }
 
 
 def config_of(**given: Any) -> Any:
-    """Make the configuration from the options that were given, by the parameters' names.
+    """Make the configuration from the given options, by the parameters' names.
 
     Raises
     ------
@@ -245,12 +247,12 @@ def config_of(**given: Any) -> Any:
 
 
 def with_options(text: str) -> str:
-    """Name options in a message that names Python's arguments, as in `` `pixel_size_A` ``."""
+    """Replace Python's arguments in a message, as in `` `pixel_size_A` ``, by options."""
     return re.sub(r"`(\w+)`", lambda m: _BY_ARGUMENT.get(m[1], m[0]), text)
 
 
-def told_in_options(error: AdatomError) -> dict[str, str]:
-    """Give the four parts of an error, with options named in the place of arguments."""
+def error_with_options(error: AdatomError) -> dict[str, str]:
+    """Give the four parts of an error, with options in place of Python's arguments."""
     parts = {
         "error": error.subject, "expected": error.expected, "got": error.got, "to do": error.todo,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What the user sees: progress, warnings, errors and summaries."""
+"""Output for the user: progress, warnings, errors and summaries."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from adatom.cli.options import told_in_options, with_options
+from adatom.cli.options import error_with_options, with_options
 from adatom.errors import AdatomError
 
-_stderr = Console(stderr=True)  # answers go to stdout, everything for the eye to stderr
+_stderr = Console(stderr=True)  # results go to stdout, progress and messages to stderr
 
 
 class Screen:
-    """Progress bars on stderr; plain lines where it is no terminal."""
+    """Progress bars on stderr; plain lines if stderr is not a terminal."""
 
     def __init__(self) -> None:
         self._bars = Bars(
@@ -33,7 +33,7 @@ class Screen:
         self._bars.start()
 
     def start(self, step: str, total: int, done: int) -> None:
-        """Begin a step of `total` items, of which `done` are there already."""
+        """Begin a step of `total` items; `done` of them were finished by an earlier run."""
         self._tasks[step] = self._bars.add_task(step, total=total, completed=done)
         if not _stderr.is_terminal:
             known = f", {done} known from before" if done else ""
@@ -49,9 +49,9 @@ class Screen:
 
     def warn(self, text: str) -> None:
         """Show a warning above the bars."""
-        # Escaped: what stands in brackets in a file's name is no markup.
-        told = escape(with_options(text))
-        _stderr.print(f"[yellow]warning:[/] {told}", highlight=False, soft_wrap=True)
+        # Escaped, because brackets in a file's name are not markup.
+        message = escape(with_options(text))
+        _stderr.print(f"[yellow]warning:[/] {message}", highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Stop drawing."""
@@ -59,13 +59,13 @@ class Screen:
 
 
 def say(text: str) -> None:
-    """Write a line to stderr as it is."""
+    """Write a line to stderr, without markup."""
     _stderr.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def show_error(error: AdatomError) -> None:
-    """Write an error of adatom to stderr: what it is about, expected, got, to do."""
-    for label, text in told_in_options(error).items():
+    """Write an error of adatom to stderr: its subject, expected, got, to do."""
+    for label, text in error_with_options(error).items():
         if label == "error":
             _stderr.print(f"[red]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
         else:
@@ -73,7 +73,7 @@ def show_error(error: AdatomError) -> None:
 
 
 def show_summary(summary: dict[str, Any], *, as_json: bool) -> None:
-    """Write what a campaign found and simulated to stdout."""
+    """Write the summary of a campaign to stdout."""
     if as_json:
         print(json.dumps(summary))
         return
@@ -102,8 +102,10 @@ def show_summary(summary: dict[str, Any], *, as_json: bool) -> None:
 
 
 def show_adaptation(adapted: dict[str, Any]) -> None:
-    """Write what every round of an adaptation did to stdout."""
-    table = Table("round", "members kept", "labels kept, added, dropped", "F1 guarded", "passed")
+    """Write a table of the rounds of an adaptation to stdout."""
+    table = Table(
+        "round", "members kept", "labels kept, added, dropped", "F1 on validation frames", "passed"
+    )
     for done in adapted["rounds"]:
         labels = done["labels"]
         table.add_row(

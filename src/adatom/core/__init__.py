@@ -1,4 +1,4 @@
-"""The nouns: frozen, typed, no I/O, no torch. Data flows one way through them.
+"""The data types: frozen, typed, without I/O and torch. Each one is made from those before it.
 
 ``Frame -> Prediction -> AtomTable -> Structure -> SimulationResult -> Advice -> ScanRequest``
 """

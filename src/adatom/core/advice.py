@@ -1,4 +1,4 @@
-"""What the experiment is told to do next."""
+"""An action that the experiment could take next."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from adatom.core.frame import ScanRequest
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """One action, with its reason and its price.
+    """One action, with its reason, expected gain and dose.
 
     Parameters
     ----------
@@ -18,19 +18,19 @@ class Advice:
     reason
         One sentence for the operator.
     gain
-        Expected gain of knowledge, nats (or the probability of success of a manipulation).
+        Expected gain of information, nats; for a manipulation, its probability of success.
     gain_unit
         ``nats`` or ``probability``.
     uncertainty
         Standard deviation of the gain, in its unit.
     dose
-        Electrons that it costs.
+        Number of electrons that it needs.
     scan
-        The scan to make, where the action is one.
+        The scan to make, for ``scan``.
     target_xy_A
         Where to put the beam, Å, for ``place_beam``.
     dwell_s
-        How long, s, for ``place_beam``.
+        Time of the beam at the target, s, for ``place_beam``.
     voltage_kV
         Acceleration voltage, kV.
     """

@@ -1,4 +1,4 @@
-"""Every atom that was found, with what is known of it and how well."""
+"""The table of atoms: positions, elements, and their uncertainties."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class AtomTable:
     data
         A polars table with exactly the columns of ``SCHEMA``.
     empty_sites
-        Sites of the same frames that were tested for a missing atom:
-        `EmptySites.table`. None where no site was tested.
+        Sites of the same frames that were tested for a missing atom, as `EmptySites.table` gives
+        them; None if no site was tested.
     """
 
     data: pl.DataFrame
@@ -82,7 +82,7 @@ class AtomTable:
         p_exists, p_element, votes, amplitude
             Shape (atom,); probabilities and shares 0 to 1, amplitude in the frame's intensity.
         element
-            Chemical symbols, one an atom.
+            Chemical symbols, one per atom.
         """
         n = len(xy)
         columns = {
@@ -109,7 +109,7 @@ class AtomTable:
 
     @classmethod
     def concat(cls, tables: Iterable[AtomTable]) -> AtomTable:
-        """Join the tables of several frames; tested sites are kept where every table has them."""
+        """Join the tables of several frames; tested sites are kept if every table has them."""
         parts = list(tables)
         if not parts:
             return cls.empty()

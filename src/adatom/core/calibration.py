@@ -1,4 +1,4 @@
-"""The only code that turns pixels into angstrom and back."""
+"""Conversion between pixels and Å, and the affine correction of scan distortion."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Calibration:
 class Affine:
     """Linear map from measured to undistorted positions: ``xy_true = xy @ matrix.T``.
 
-    The microscope stretches and shears the scan by a few per cent; this undoes it.
+    It corrects the stretch and shear of the scan, a few per cent in most microscopes.
 
     Parameters
     ----------
@@ -102,6 +102,6 @@ class Affine:
         return np.asarray(xy, dtype=np.float64) @ np.linalg.inv(self.array()).T
 
     def strain(self) -> tuple[float, float]:
-        """Principal stretches minus one, largest first: how far the scan was from square."""
+        """Principal stretches minus one, largest first, dimensionless."""
         s = np.linalg.svd(self.array(), compute_uv=False)
         return float(s[0] - 1.0), float(s[1] - 1.0)

@@ -1,4 +1,4 @@
-"""What a column of a table holds: its type, its unit, its meaning."""
+"""Description of a column of a table: type, unit and meaning."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Column(NamedTuple):
     dtype
         Type as polars and parquet name it.
     unit
-        Unit of the values, or an empty string for a number or a word without one.
+        Unit of the values; an empty string for values without a unit.
     meaning
-        What the column says, in one or two sentences.
+        Meaning of the values, in one or two sentences.
     """
 
     dtype: pl.DataType

@@ -1,4 +1,4 @@
-"""Numbers of atoms by element, and the formulas that hold them."""
+"""Numbers of atoms by element, and chemical formulas."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def count_formula(formula: str) -> Counts:
 
 
 def check_counts(counts: Counts) -> Counts:
-    """Sort counts and check them.
+    """Sort counts by symbol, and check them.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def formula_of(counts: Counts) -> str:
 
 
 def listed(counts: Counts, *, ones: bool = False) -> str:
-    """Write counts in words, a number of 1 only where it is wanted.
+    """Write counts in words; the number 1 is written only with `ones`.
 
     Examples
     --------

@@ -26,11 +26,11 @@ from adatom.core.composition import (
 from adatom.errors import BadInput
 
 _RING_SIZES = range(3, 10)  # one digit each, so that a name such as ``rings 55-7`` is unambiguous
-_STONE_WALES_RINGS = (5, 5, 7, 7)
+_STONE_WALES_RINGS = (5, 5, 7, 7)  # atoms in the four rings around a rotated bond of graphene
 
 
 class DefectKind(ABC):
-    """What a defect is: one of the classes below.
+    """Base class of the kinds of defect.
 
     Examples
     --------
@@ -57,7 +57,7 @@ class DefectKind(ABC):
 
     @staticmethod
     def parse_or_none(name: str) -> DefectKind | None:
-        """Read a name where other labels may stand too; None for those."""
+        """Read a name that may also be another label; None if it is not the name of a kind."""
         for pattern, build in _NAMES:
             match = re.fullmatch(pattern, name)
             if match:
@@ -79,7 +79,7 @@ class DefectKind(ABC):
 
     @abstractmethod
     def describe(self) -> str:
-        """Say in plain words what it is."""
+        """Describe the kind in plain words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +94,8 @@ class Vacancy(DefectKind):
     count
         Number of empty sites.
     sites
-        What stands at each of them in the perfect crystal, sorted; empty where that goes without
-        saying (one element) or is not known (no lattice).
+        Element or column at each site in the perfect crystal, sorted. Empty if the crystal has one
+        element, or if no lattice was found.
 
     Raises
     ------
@@ -126,7 +126,7 @@ class Vacancy(DefectKind):
 
     @property
     def missing(self) -> Counts:
-        """Atoms that are missing; empty where the sites are not named."""
+        """Atoms that are missing; empty if the sites are not named."""
         return count_elements(
             symbol for site in self.sites for symbol, n in count_formula(site) for _ in range(n)
         )
@@ -143,16 +143,16 @@ class Vacancy(DefectKind):
 
 @dataclass(frozen=True, slots=True)
 class Substitution(DefectKind):
-    """Something else on a site: ``W_Mo``; ``S_S2`` is an S2 column that lost one S.
+    """An atom or column on the site of another: ``W_Mo``; ``S_S2`` is an S2 column without one S.
 
-    The name is read as in the Kröger-Vink notation: what is there, then the site.
+    The order is that of the Kröger-Vink notation: first the atom, then the site.
 
     Parameters
     ----------
     present
         Element or column that is there.
     site
-        What stands there in the perfect crystal.
+        Element or column at this site in the perfect crystal.
 
     Raises
     ------
@@ -216,12 +216,12 @@ class Antisite(DefectKind):
 
 @dataclass(frozen=True, slots=True)
 class Adatom(DefectKind):
-    """Atoms on top of a sheet, on no site of it: ``ad-C``, ``ad-Si2``.
+    """Atoms on top of a sheet, off its sites: ``ad-C``, ``ad-Si2``.
 
     Parameters
     ----------
     atoms
-        Which atoms.
+        Number of atoms of each element.
 
     Raises
     ------
@@ -278,12 +278,12 @@ class Interstitial(DefectKind):
 
 @dataclass(frozen=True, slots=True)
 class Cluster(DefectKind):
-    """Foreign atoms in place of host atoms, with the host atoms bonded to them: ``Si2C6``.
+    """Impurity atoms in place of host atoms, with the host atoms bonded to them: ``Si2C6``.
 
     Parameters
     ----------
     atoms
-        The foreign atoms.
+        The impurity atoms.
     bonded
         The host atoms bonded to them.
 
@@ -313,7 +313,7 @@ class Cluster(DefectKind):
 
     def __str__(self) -> str:
         first, last = ("".join(f"{s}{n}" for s, n in c) for c in (self.atoms, self.bonded))
-        # With two hosts the end of the foreign atoms could not be told without the hyphen.
+        # With two host elements, only the hyphen separates the impurity atoms from the host atoms.
         return first + ("-" if len(self.bonded) > 1 else "") + last
 
     def describe(self) -> str:
@@ -417,7 +417,7 @@ def kind_of_rings(sizes: Iterable[int]) -> Rings | StoneWales:
     return StoneWales() if rings.sizes == _STONE_WALES_RINGS else rings
 
 
-# The patterns exclude each other, so their order means nothing.
+# The patterns exclude each other, so their order does not matter.
 _NAMES: tuple[tuple[str, Callable[[re.Match[str]], DefectKind]], ...] = (
     (r"V([1-9]\d*)", lambda m: Vacancy(int(m[1]))),
     (rf"vac((?:_{FORMULA})+)", lambda m: Vacancy.at(*m[1][1:].split("_"))),

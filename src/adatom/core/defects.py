@@ -1,4 +1,4 @@
-"""Every defect that was named, frame by frame."""
+"""The table of defects."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class DefectTable:
     """Defects of one or more frames, in the schema of ``defects.parquet``.
 
     ``kind`` is the name of a `DefectKind`, such as ``Si1C3`` or ``V1``. ``atoms`` are numbers from
-    the ``atom`` column of the same frame's atom table, foreign or displaced atoms first. ``p`` is
+    the ``atom`` column of the same frame's atom table, impurity or displaced atoms first. ``p`` is
     the probability that the defect is there and is of this kind. ``origin`` is filled when frames
     are linked: ``first seen``, ``appeared``, or ``from <kind>``. ``p_beam_induced`` is null until
     it is known.

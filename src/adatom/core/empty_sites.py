@@ -1,4 +1,4 @@
-"""Lattice sites of one frame that were tested for an atom, and how probably each is empty."""
+"""Lattice sites that were tested for a missing atom, and the probability that each is empty."""
 
 from __future__ import annotations
 
@@ -54,16 +54,16 @@ class EmptySites:
 
     @classmethod
     def none(cls) -> EmptySites:
-        """Make one without sites."""
+        """Make an instance without sites."""
         return cls(np.zeros((0, 2)), np.zeros(0))
 
     @classmethod
     def from_table(cls, table: pl.DataFrame) -> EmptySites:
-        """Read what `table` gave."""
+        """Make it from a table that `table` gave."""
         return cls(table.select("x_A", "y_A").to_numpy(), table["p"].to_numpy())
 
     def table(self, frame: int) -> pl.DataFrame:
-        """One row a site, in the schema of ``SCHEMA``, for the frame with this number."""
+        """Make a table in the schema ``SCHEMA``, one row per site, for this frame number."""
         columns = {
             "frame": np.full(len(self.p), frame, dtype=np.int32),
             "x_A": self.xy[:, 0],

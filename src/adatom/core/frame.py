@@ -1,4 +1,4 @@
-"""What the microscope gives (Frame, Movie) and what it is asked for (ScanRequest)."""
+"""Images from the microscope (Frame, Movie) and requests for new ones (ScanRequest)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from adatom.errors import BadInput
 
 
 def parse_image(data: ArrayLike, source: str) -> Image:
-    """Check an image once, at the edge; afterwards its type is trusted.
+    """Check an image where it enters adatom; later code relies on it.
 
     Parameters
     ----------
     data
         Image, shape (row, col).
     source
-        What to name in an error: a file and frame number.
+        File and frame number, for error messages.
 
     Returns
     -------
@@ -77,13 +77,13 @@ class Frame:
     Parameters
     ----------
     data
-        Intensities, shape (row, col), float32, any linear unit.
+        Intensities, shape (row, col), float32, proportional to the signal.
     calibration
         Pixel size.
     index
         Position in its movie.
     source
-        Where it came from, for messages.
+        File name, for messages.
     dose_per_A2
         Electrons per Å², where known.
     """
@@ -109,15 +109,15 @@ class Frame:
         return replace(self, calibration=calibration)
 
 
-class _KeptFrames:
-    """Loads frames and keeps the first that fit; leaves them behind in another process.
+class _CachedFrames:
+    """Load frames, and keep the first ones in memory; the memory is not sent to other processes.
 
     Parameters
     ----------
     load
         Gives frame i.
     most_bytes
-        Of all frames that are kept.
+        Most bytes of all frames in memory.
     """
 
     def __init__(self, load: Callable[[int], ArrayLike], most_bytes: int) -> None:
@@ -133,13 +133,13 @@ class _KeptFrames:
             self._held += image.nbytes
         return image
 
-    def __reduce__(self) -> tuple[type[_KeptFrames], tuple[Any, ...]]:
-        return _KeptFrames, (self.load, self._most)
+    def __reduce__(self) -> tuple[type[_CachedFrames], tuple[Any, ...]]:
+        return _CachedFrames, (self.load, self._most)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Movie:
-    """A sequence of frames of one shape and scale, each loaded only when it is asked for.
+    """A sequence of frames of one shape and scale; each is loaded when it is accessed.
 
     Parameters
     ----------
@@ -150,13 +150,15 @@ class Movie:
     shape
         Rows and columns of every frame.
     calibration
-        Pixel size, or None where the file does not say.
+        Pixel size; None if the file has none.
     source
         File name or names, for messages.
     fingerprint
         Hash of the contents and the selection; two movies with one fingerprint are the same data.
     dose_per_A2
         Electrons per Å² and frame, where known.
+    notes
+        Assumptions made when reading, for the user.
     """
 
     load: Callable[[int], ArrayLike]
@@ -196,18 +198,24 @@ class Movie:
         """Give the same frames at another scale."""
         return replace(self, calibration=calibration)
 
-    def kept(self, most_bytes: int) -> Movie:
-        """Give the same frames, those that fit into so many bytes read once and kept in memory."""
-        return replace(self, load=_KeptFrames(self.load, most_bytes))
+    def cached(self, most_bytes: int) -> Movie:
+        """Give the same movie with the first frames kept in memory, so that each is read once.
+
+        Parameters
+        ----------
+        most_bytes
+            Most bytes of all frames in memory.
+        """
+        return replace(self, load=_CachedFrames(self.load, most_bytes))
 
     def released(self) -> Movie:
         """Give the same frames, none of them kept in memory."""
-        return replace(self, load=self.load.load) if isinstance(self.load, _KeptFrames) else self
+        return replace(self, load=self.load.load) if isinstance(self.load, _CachedFrames) else self
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledFrame:
-    """A frame and its labels: of a simulated one the exact truth, of a real one what is sure.
+    """A frame and its labels: exact for a simulated frame, pseudo-labels for a real one.
 
     Parameters
     ----------
@@ -222,12 +230,12 @@ class LabelledFrame:
     vacancies_xy
         Empty lattice sites, shape (vacancy, 2), Å.
     doubtful_xy
-        Places whose labels, or whose lack of one, are not sure, shape (place, 2), Å.
+        Places where a label is uncertain, or may be missing, shape (place, 2), Å.
     doubt
-        How little is learned there, shape (place,): 1 for nothing.
+        Reduction of the training weight at each place, shape (place,): 1 removes the place.
     p_species
-        Probability of every class for every atom, shape (atom, class), where it is not sure what
-        the atoms are; None where `species` is.
+        Probability of every class for every atom, shape (atom, class); None if `species` is
+        certain.
     """
 
     frame: Frame
@@ -242,7 +250,7 @@ class LabelledFrame:
 
 @dataclass(frozen=True, slots=True)
 class ScanRequest:
-    """What to image next.
+    """A request for an image.
 
     Parameters
     ----------

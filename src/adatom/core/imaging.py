@@ -1,4 +1,4 @@
-"""How frames were taken, as far as they tell, and how well each condition is known."""
+"""Imaging conditions estimated from frames, each with its standard deviation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adatom.errors import BadInput
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number and how well it is known.
+    """A number and its standard deviation.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Estimate:
             )
 
     def draw(self, rng: np.random.Generator, low: float, high: float) -> float:
-        """Draw a value that the frames allow, normal and kept within limits."""
+        """Sample from the normal distribution of the estimate, clipped to the limits."""
         return float(np.clip(rng.normal(self.value, self.sd), low, high))
 
 
@@ -64,14 +64,15 @@ class Imaging:
     tail_fraction
         Share of the intensity in a second Gaussian of the same shape.
     tail_width
-        How many times wider that is. Inside a perfect lattice wide tails and a constant background
-        look alike: where no defect tells them apart, both are wide, and they go together.
+        Width of that second Gaussian divided by the first. A perfect lattice cannot separate wide
+        tails from a constant background: without a defect, both standard deviations are large and
+        their errors are correlated.
     counts
         Detected quanta per pixel at the peak of an isolated host atom, above the background.
     background
         Mean level in units of that peak.
     background_variation
-        Standard deviation over the field of what varies slowly in it, same unit.
+        Standard deviation of its slow variation over the field, same unit.
     background_length_A
         Gaussian length ``L`` of that variation, Å: its autocorrelation is ``exp(-d² / 4 L²)``.
     jitter_A
@@ -81,10 +82,10 @@ class Imaging:
     noise_correlation
         Sum of the noise's autocorrelation over lags that this smoothing makes, dimensionless.
     read_noise
-        Gaussian noise before smoothing, counts. In frames of an unknown offset it cannot be told
-        from background, which then holds both.
+        Gaussian noise before smoothing, counts. With an unknown offset it cannot be separated from
+        the background, which then includes it.
     stretch, shear
-        What undoes the scan's distortion besides its scale: half the difference of the stretches
+        Correction of the scan's distortion without its scale: half the difference of the stretches
         along x and y, and the symmetric shear, dimensionless.
     drift_x_A, drift_y_A
         Mean drift from one frame to the next, Å.

@@ -1,4 +1,4 @@
-"""The crystal as it lies in one frame, distortion of the scan included."""
+"""The crystal lattice in one frame, with the distortion of the scan."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from adatom.core.material import Material
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lattice:
-    """Where the perfect crystal's sites lie in a frame, and how to undo the scan's distortion.
+    """Sites of the perfect crystal in a frame, and the correction of the scan's distortion.
 
     With ``d = xy - center_xy_A``, the undistorted position is
-    ``d @ affine.T + (dx², dx dy, dy²) @ bend.T``, and there the sites are exactly
+    ``d @ affine.T + (dx², dx dy, dy²) @ bend.T``. In these axes the sites are exactly
     ``origin_xy_A + (cell index + basis) @ vectors()``: the material's own cell, rotated.
-    All of it is in image axes, x right and y down.
+    All axes are those of the image, x right and y down.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ class Lattice:
         best = np.full(len(xy), np.inf)
         for b, basis in enumerate(self.material.basis):
             cell = np.round(fractional - np.asarray(basis))
-            # In a skew cell the rounded corner need not be the nearest: try its neighbours too.
+            # In a skew cell the rounded corner may not be the nearest, so its neighbours are tried.
             for di in (-1, 0, 1):
                 for dj in (-1, 0, 1):
                     index = cell + (di, dj)

@@ -1,4 +1,4 @@
-"""What the specimen is: crystal, species, contrast, and what adatom can do with it."""
+"""The material: crystal, species, contrast, and abilities such as simulation."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ase.formula import Formula
 from adatom.core.arrays import FloatArray
 
 Form = Literal["sheet", "columns", "atoms"]
-ANY = "X"  # the label of a column whose contents are not named
-_LATTICE_A = 2.46  # graphene's lattice constant, Å, as measured on graphite
+ANY = "X"  # label of a column of unknown composition
+_LATTICE_A = 2.46  # lattice constant of graphene, Å: that of graphite (2.461 Å)
 _BOND_A = _LATTICE_A / 3.0**0.5  # graphene's bond length, Å
 _USUAL_PROBE_A = 0.43  # standard deviation, Å: the middle of graphene's range of probes
 
 
 @dataclass(frozen=True, slots=True)
 class KnockOnData:
-    """What the cross section of knock-on damage needs, for the element that is displaced first.
+    """Data for the cross section of knock-on damage, for the element with the lowest threshold.
 
     Parameters
     ----------
@@ -43,12 +43,12 @@ class KnockOnData:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """A crystal as an image shows it, or atoms on a support, and what can be done with it.
+    """A crystal in projection, or atoms on a support, and the abilities that adatom has for it.
 
     Parameters
     ----------
     name
-        What the user calls it.
+        Name that the user gives.
     cell_A
         Two lattice vectors as rows, Å, right-handed.
     basis
@@ -78,7 +78,7 @@ class Material:
         Standard deviations of the narrowest and the widest probe, Å. None: as fine as the pattern
         requires.
     defect_namer
-        Registered name of what names its defects (entry points ``adatom.defect_namers``).
+        Registered name of its defect namer (entry points ``adatom.defect_namers``).
     simulated_by
         Names of the engines that can simulate supercells of it; empty where none can.
     knock_on

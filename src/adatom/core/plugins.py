@@ -1,7 +1,7 @@
-"""Find what packages add to adatom: engines, instruments, readers, defect namers.
+"""Find the plug-ins of installed packages: engines, instruments, readers, defect namers.
 
-Each kind has a group of entry points, and adatom's own parts come through the same door: see
-``[project.entry-points]`` in ``pyproject.toml``. Nothing is imported before it is asked for.
+Each kind has a group of entry points. adatom registers its own parts in the same groups: see
+``[project.entry-points]`` in ``pyproject.toml``. A group is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from typing import Any
 
 from adatom.errors import AdatomError, BadInput
 
+# Groups of entry points.
 ENGINES = "adatom.engines"
 INSTRUMENTS = "adatom.instruments"
 READERS = "adatom.readers"
 DEFECT_NAMERS = "adatom.defect_namers"
 GROUPS = (ENGINES, INSTRUMENTS, READERS, DEFECT_NAMERS)
-OWN_PACKAGE = "adatom"
+OWN_PACKAGE = "adatom"  # distribution whose parts are listed first
 
 
 @dataclass(frozen=True, slots=True)

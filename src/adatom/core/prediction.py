@@ -1,4 +1,4 @@
-"""What the ensemble says of one frame, member by member."""
+"""The probability maps of the ensemble's members for one frame."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from adatom.core.calibration import Calibration
 
 Maps = NDArray[np.float32]
-_TINY = 1e-6
+_SMALLEST_P = 1e-6  # probabilities are kept this far from 0 and 1, so that logarithms are finite
 VACANCY = "vacancy"  # the class of empty lattice sites, beside the chemical symbols
 
 
@@ -18,7 +18,7 @@ VACANCY = "vacancy"  # the class of empty lattice sites, beside the chemical sym
 class Prediction:
     """Every member's probability maps of one frame, or of a tile of a large one.
 
-    All uncertainty is a function of them.
+    All measures of uncertainty are computed from these maps.
 
     Parameters
     ----------
@@ -32,13 +32,13 @@ class Prediction:
     frame
         Index of the frame.
     spot_A
-        Width of the spot that stands for one atom, Å.
+        Standard deviation of the Gaussian spot of one atom, Å.
     origin
         Row and column of this tile's first pixel in the maps of the whole frame.
     whole
         Rows and columns of the whole frame's maps; of these maps by default.
     inner
-        Rows and columns of this tile that are its own, the rest being overlap; all by default.
+        Rows and columns of this tile without its overlap with others; all by default.
     """
 
     probabilities: Maps
@@ -86,6 +86,6 @@ class Prediction:
 
 
 def _binary_entropy(p: Maps) -> Maps:
-    q = np.clip(p, _TINY, 1.0 - _TINY)
+    q = np.clip(p, _SMALLEST_P, 1.0 - _SMALLEST_P)
     out: Maps = (-q * np.log(q) - (1.0 - q) * np.log1p(-q)).astype(np.float32)
     return out

@@ -1,4 +1,4 @@
-"""Who made what from what: the identity of every step."""
+"""Records of finished steps, and the hashes that identify them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def content_hash(*parts: Any) -> str:
-    """Hash of anything a step depends on: arrays by value, the rest as canonical JSON.
+    """Hash the inputs of a step: arrays by value, all else as canonical JSON.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One finished step, as the ledger keeps it.
+    """One finished step, as the ledger stores it.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class Record:
     step
         Name of the step, such as ``find``.
     item
-        What it was done to, such as ``frame 12``.
+        Item that it processed, such as ``frame 12``.
     parents
         Keys of the steps that it used.
     seed
@@ -71,7 +71,7 @@ class Record:
     seconds
         Wall time.
     output
-        Hash of what it wrote, so that a changed or torn file is noticed.
+        Hash of its output files, so that a changed or incomplete file is detected.
     """
 
     key: str

@@ -1,4 +1,4 @@
-"""What is asked of a simulation engine and what it answers."""
+"""Tasks for simulation engines, and their results."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from adatom.core.structure import Structure
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SimulationTask:
-    """One structure to one engine.
+    """A simulation of one structure with one engine.
 
     Parameters
     ----------
     structure
-        What to simulate.
+        Structure to simulate.
     kind
         ``relax`` (to the nearest minimum) or ``dynamics`` (molecular dynamics).
     engine
@@ -43,7 +43,7 @@ class SimulationTask:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SimulationResult:
-    """What came back.
+    """Result of a simulation.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class SimulationResult:
     task
         ``relax`` or ``dynamics``.
     temperature_K
-        Asked temperature; 0 for a relaxation.
+        Requested temperature; 0 for a relaxation.
     energy_eV
         Potential energy: of the relaxed structure, or the mean over the trajectory's second half.
     energy_sd_eV

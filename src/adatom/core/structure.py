@@ -1,4 +1,4 @@
-"""A supercell and where each of its atoms came from."""
+"""A supercell, with the source of each atom."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Structure:
-    """A periodic supercell with the provenance and uncertainty of every atom.
+    """A periodic supercell with the source and uncertainty of every atom.
 
     The cell is right-handed with z up; y runs opposite to the frame's rows.
 
@@ -22,7 +22,7 @@ class Structure:
     name
         Unique name, such as ``Si3C6-f012-d02``.
     kind
-        Kind of the defect it was built around.
+        Kind of the defect in it.
     frame
         Frame that it was built from.
     defect
@@ -30,7 +30,7 @@ class Structure:
     draw
         Number of the draw from the uncertainty, -1 for the most probable structure.
     source_atom
-        Shape (atom,): number in that frame's atom table, -1 where the perfect lattice filled in.
+        Shape (atom,): number in that frame's atom table; -1 for an atom of the perfect lattice.
     sigma_A
         Shape (atom, 3): standard deviation of every coordinate, Å.
     fixed

@@ -1,4 +1,4 @@
-"""Instruments: what a microscope can do, and the simulated one."""
+"""Instruments: the protocol of microscopes, and the simulated microscope."""
 
 from adatom.instrument.protocol import (
     Capabilities,

@@ -1,4 +1,4 @@
-"""What every instrument can do, real or simulated, and how one is opened by its name.
+"""The protocol of instruments, real or simulated, and their lookup by name.
 
 Instruments are registered as entry points of the group ``adatom.instruments``. A new instrument is
 one file with one object that fits `Instrument`, and one line in a ``pyproject.toml``.
@@ -18,12 +18,12 @@ from adatom.errors import BadInput
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What an open microscope can be asked for.
+    """Limits of the requests to an open microscope.
 
     Parameters
     ----------
     simulated
-        It is a simulation: the same options give the same frames.
+        Whether it is a simulation: the same options and seed give the same frames.
     center_xy_A
         Middle of the area that it can reach, x and y in Å in the frame of the specimen.
     field_of_view_A
@@ -43,7 +43,7 @@ class Capabilities:
         Raises
         ------
         BadInput
-            If the field of view or the pixels are.
+            If the field of view or the number of pixels is out of range.
 
         Examples
         --------
@@ -64,15 +64,15 @@ class Capabilities:
 
 
 class Microscope(Protocol):
-    """A scanning microscope that is open: it takes one frame at a time."""
+    """An open scanning microscope; it takes one frame at a time."""
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can be asked for."""
+        """Limits of requests."""
         ...
 
     def scan(self, request: ScanRequest) -> Frame:
-        """Take the frame that is asked for; blocks until it is there.
+        """Take a frame; blocks until it is complete.
 
         Raises
         ------
@@ -91,9 +91,9 @@ class Instrument(Protocol):
     Attributes
     ----------
     name
-        What the user calls it; also the name of its entry point.
+        Name that the user gives; also the name of its entry point.
     summary
-        What it is, for people.
+        One line of description.
     options_type
         Its options, a pydantic model whose fields all have a default.
     """
@@ -110,9 +110,9 @@ class Instrument(Protocol):
         options
             Of the type `options_type`.
         material
-            What is looked at; a simulated microscope makes it.
+            Material of the specimen; a simulated microscope makes it.
         seed
-            Of a simulated microscope: the same seed gives the same specimen and noise.
+            Seed of a simulated microscope: the same seed gives the same specimen and noise.
 
         Raises
         ------
@@ -128,12 +128,12 @@ def registered_instruments() -> tuple[Plugin, ...]:
 
 
 def find_instrument(name: str) -> Instrument:
-    """Look an instrument up by name.
+    """Find an instrument by its name.
 
     Raises
     ------
     BadInput
-        If there is none; the message names those that there are.
+        If no instrument has this name; the message lists the names.
 
     Examples
     --------

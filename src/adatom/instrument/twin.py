@@ -1,4 +1,4 @@
-"""A simulated microscope with a specimen that the beam changes: a sheet with vacancies and Si."""
+"""A simulated microscope: a sheet with vacancies and impurity atoms that the beam moves."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from adatom.core import Frame, Material, ScanRequest
 from adatom.core.arrays import FloatArray
 from adatom.instrument.protocol import Capabilities
 
-# (positions, species, request, generator, index) to a frame; `frames.synthesize` has it.
+# Function of (positions in Å, species, request, random generator, frame index); returns a frame.
 Render = Callable[[FloatArray, NDArray[np.int64], ScanRequest, np.random.Generator, int], Frame]
 
-_SMALLEST_FIELD_A = 2.0  # a few bonds: less shows no lattice
-_PIXELS = (16, 4096)  # least size of a frame; most that a scan generator usually has
+_SMALLEST_FIELD_A = 2.0  # smallest field of view, Å: one or two bonds
+# Fewest and most pixels along an edge: the smallest frame that adatom reads, and the usual limit of
+# scan generators.
+_PIXELS = (16, 4096)
 
 
 class TwinOptions(BaseModel):
@@ -28,23 +30,23 @@ class TwinOptions(BaseModel):
     frames: int = Field(12, ge=1, description="frames of the demonstration")
     sheet_A: float = Field(48.0, gt=20, description="edge of the sheet, Å")
     vacancies: int = Field(1, ge=0, description="single vacancies in the field of view")
-    foreign: int = Field(1, ge=0, description="substitutional foreign atoms in the field of view")
+    foreign: int = Field(1, ge=0, description="substitutional impurity atoms in the field of view")
     field_of_view_A: float = Field(20.0, gt=8, description="field of view, Å")
     pixels: int = Field(192, ge=32, description="pixels along an edge")
     counts: float = Field(2.0, gt=0, description="detected counts at a host atom's peak, per pixel")
     dose_per_A2: float = Field(2e5, gt=0, description="electrons per Å² and frame")
     hop_cross_section_A2: float = Field(
-        1.6e-6, ge=0, description="dose to rate of a foreign atom's hop to a neighbour, Å² per e⁻"
+        1.6e-6, ge=0, description="cross section of an impurity atom's hop to a neighbour, Å²"
     )
     drift_A: float = Field(0.25, ge=0, description="drift between frames, Å (1 sigma an axis)")
 
 
 class Twin:
-    """A sheet under a beam that moves its foreign atoms.
+    """A sheet under an electron beam that moves its impurity atoms.
 
-    A foreign atom changes places with one of its neighbours with probability
-    ``1 - exp(-cross section × dose)`` a frame, the way Si walks through graphene under 60 keV
-    electrons (Susi et al., Phys. Rev. Lett. 113, 115501 (2014)).
+    In each frame, an impurity atom exchanges places with a neighbour with probability
+    ``1 - exp(-cross section × dose)``, as Si does in graphene under 60 keV electrons
+    (Susi et al., Phys. Rev. Lett. 113, 115501 (2014)).
 
     Parameters
     ----------
@@ -53,7 +55,7 @@ class Twin:
     sites_xy
         Its sites, shape (site, 2), Å, covering `options.sheet_A` and centred on half of it.
     render
-        Takes the noisy frame.
+        Renders the noisy frame.
     options
         See `TwinOptions`.
     seed
@@ -95,12 +97,12 @@ class Twin:
 
     @property
     def truth(self) -> tuple[FloatArray, NDArray[np.int64]]:
-        """Positions (atom, 2) in Å and species (atom,) as they are now, drift included."""
+        """Present positions (atom, 2) in Å with drift, and species (atom,)."""
         here = self._occupied
         return self._sites[here] + self._offset, self._species[here]
 
     def scan(self, request: ScanRequest) -> Frame:
-        """Take a frame; the beam then has its effect on the specimen.
+        """Take a frame; the beam then changes the specimen.
 
         Raises
         ------
@@ -111,7 +113,7 @@ class Twin:
         xy, species = self.truth
         frame = self._render(xy, species, request, self._rng, self._taken)
         self._taken += 1
-        self._hop(request)
+        self._move_impurities(request)
         self._offset = self._offset + self._rng.normal(0.0, self.options.drift_A, 2)
         return frame
 
@@ -122,7 +124,7 @@ class Twin:
         return [self.scan(request) for _ in range(o.frames)]
 
     def _place_defects(self) -> None:
-        """Put the defects into the field of view, well apart from each other and the border."""
+        """Place the defects in the field of view, 5 Å apart and 4 Å from the border."""
         o = self.options
         half = o.field_of_view_A / 2 - 4.0
         away = np.abs(self._sites - np.asarray(self.center_xy_A)).max(axis=1)
@@ -138,7 +140,7 @@ class Twin:
         for site in placed[o.foreign :]:
             self._occupied[site] = False
 
-    def _hop(self, request: ScanRequest) -> None:
+    def _move_impurities(self, request: ScanRequest) -> None:
         half = request.field_of_view_A / 2
         chance = 1.0 - np.exp(-self.options.hop_cross_section_A2 * request.dose_per_A2)
         for site in np.nonzero(self._species)[0]:

@@ -1,1 +1,1 @@
-"""Worker processes, and how a long job tells of its progress."""
+"""Worker processes, threads, and reports of progress."""

@@ -1,4 +1,4 @@
-"""Work on a few items at a time in threads of this process."""
+"""Process a few items at the same time, in threads of this process."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ Result = TypeVar("Result")
 def overlapped(
     work: Callable[[Item], Result], items: Iterable[Item], at_once: int
 ) -> Iterator[Result]:
-    """Work on some items at a time; give the results in order.
+    """Process some items at the same time; yield the results in order.
 
     Parameters
     ----------
     work
-        Called with each item, from several threads where `at_once` is above one.
+        Function of one item; called from several threads if `at_once` is above one.
     items
-        Taken one by one: no more than ``at_once + 1`` are taken before a result is given.
+        Items; at most ``at_once + 1`` are taken before the first result is yielded.
     at_once
-        Items in work at a time.
+        Number of items processed at the same time.
 
     Yields
     ------
-    Results in the order of the items. An error of one item is raised in its turn; items that are
-    not begun by then are left.
+    Results in the order of the items. The error of an item is raised in its turn; items that have
+    not started by then are not processed.
 
     Examples
     --------

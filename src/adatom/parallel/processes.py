@@ -1,4 +1,4 @@
-"""Local processes that never outlive their campaign."""
+"""Local worker processes that end with the process that started them."""
 
 from __future__ import annotations
 
@@ -8,22 +8,27 @@ import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 
-# Every worker runs one single-threaded job; numerical libraries read these once, when loaded.
+# Environment variables that limit a worker to one thread, read when a library is loaded.
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def local_processes(workers: int) -> ProcessPoolExecutor:
-    """Open a pool of fresh processes (never forks: OpenMP does not survive one), one thread each.
+    """Open a pool of spawned processes, each with one thread.
 
-    A worker whose parent was killed ends within a second, so that an interrupted campaign leaves
-    nothing running behind it.
+    Processes are spawned and not forked, because OpenMP hangs in a forked process. A worker ends
+    within a second after its parent was killed, so an interrupted campaign leaves no process.
+
+    Parameters
+    ----------
+    workers
+        Number of processes.
     """
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
 
 
 def cores() -> int:
-    """Count the cores that this process may use."""
+    """Count the CPU cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # Windows and macOS

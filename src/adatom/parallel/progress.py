@@ -1,4 +1,4 @@
-"""How a campaign tells that it is alive; the command line draws it, the library stays silent."""
+"""Reports of progress: the command line draws them, the library ignores them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Told of every step."""
+    """Receives the progress of every step."""
 
     def start(self, step: str, total: int, done: int) -> None:
         """Begin a step of `total` items, `done` of which were finished by an earlier run."""
@@ -26,7 +26,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Progress for nobody."""
+    """A progress that ignores every report."""
 
     def start(self, step: str, total: int, done: int) -> None:
         """Ignore."""

@@ -1,4 +1,4 @@
-"""What the atoms do: relaxation, dynamics, and the odds of knocking one out."""
+"""Relaxation, molecular dynamics, and knock-on cross sections."""
 
 from adatom.simulation.dynamics import dynamics
 from adatom.simulation.engines.base import (

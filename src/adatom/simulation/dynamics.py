@@ -1,7 +1,7 @@
-"""Molecular dynamics of a supercell at a temperature, and the record of what it went through.
+"""Molecular dynamics of a supercell at a temperature.
 
-`dynamics` hands a task to the engine that it names; engines fill a `Samples` and turn it into a
-result.
+`dynamics` gives a task to the engine that the task names. The engine fills a `Samples` and makes
+the result from it.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def dynamics(task: SimulationTask, options: DynamicsOptions) -> SimulationResult
     -------
     Mean and standard deviation of the potential energy over the second half of the production,
     the trace (also ``total_energy_eV``, potential and kinetic), and geometries with velocities and
-    potential energy; atoms that leave the cell go on in it, unwrapped. The first geometry is the
-    minimum that the run started from. Status ``failed: <why>`` with what there is where the engine
-    gave up or the time ran out.
+    potential energy; positions are unwrapped. The first geometry is the
+    minimum that the run started from. If the engine failed or the time ran out, the status is
+    ``failed: <why>`` and the result has the samples up to then.
 
     Raises
     ------
@@ -73,14 +73,14 @@ def dynamics(task: SimulationTask, options: DynamicsOptions) -> SimulationResult
 
 @dataclass
 class Samples:
-    """What a trajectory went through, sample by sample, filled by an engine.
+    """The samples of a trajectory; an engine fills them.
 
     Parameters
     ----------
     time_fs, temperature_K, energy_eV, total_energy_eV
-        One number a sample; total is potential and kinetic.
+        One number per sample; the total energy is potential plus kinetic.
     geometries
-        Those that are kept, with velocities and potential energy.
+        Geometries of some samples, with velocities and potential energy.
     """
 
     time_fs: list[float] = field(default_factory=list)
@@ -92,12 +92,12 @@ class Samples:
     def result(
         self, task: SimulationTask, *, engine: str, start: ase.Atoms, status: str, seconds: float
     ) -> SimulationResult:
-        """Sum the samples up.
+        """Make the result from the samples.
 
         Parameters
         ----------
         task
-            What was asked for.
+            Task that was run.
         engine
             Engine with version and method.
         start

@@ -1,7 +1,7 @@
-"""How likely an electron is to knock an atom out: displacement cross sections with vibrations.
+"""Knock-on damage: cross sections for displacing a vibrating atom by an electron.
 
-An electron that is scattered back gives a light nucleus up to tens of eV. At rest, carbon would
-survive 80 kV; it does not always, because the nucleus already moves when it is hit. Sources:
+A backscattered electron transfers up to tens of eV to a light nucleus. A carbon nucleus at rest is
+not displaced at 80 kV; a vibrating one can be, because its velocity adds to the transfer. Sources:
 McKinley & Feshbach, Phys. Rev. 74, 1759 (1948) for the cross section; Meyer et al., Phys. Rev.
 Lett. 108, 196102 (2012) with its erratum 110, 239902 (2013), and Susi et al., Nat. Commun. 7,
 13040 (2016), for the moving target.
@@ -21,27 +21,27 @@ from scipy.special import ndtri
 
 from adatom.errors import BadInput
 
-_ELECTRON_eV = electron_mass * c**2 / elementary_charge
-_UNIT_eV = atomic_mass * c**2 / elementary_charge
-_ELECTRON_RADIUS_m = 2.8179403205e-15
-_BARN_m2 = 1e-28
-_BARNS_PER_A2 = 1e8
-# Beyond eight standard deviations the velocity distribution holds 1e-15 of the atoms.
-_TAIL = 8.0
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(128)
+_ELECTRON_eV = electron_mass * c**2 / elementary_charge  # rest energy of the electron, eV
+_UNIT_eV = atomic_mass * c**2 / elementary_charge  # rest energy of the atomic mass unit, eV
+_ELECTRON_RADIUS_m = 2.8179403205e-15  # classical electron radius, m: CODATA 2022
+_BARN_m2 = 1e-28  # one barn, m²
+_BARNS_PER_A2 = 1e8  # barns in one Å²
+# Limit of the velocity integral, standard deviations: 1e-15 of the atoms are faster.
+_VELOCITY_RANGE_SD = 8.0
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(128)  # Gauss-Legendre quadrature on -1 to 1
 
 
 @dataclass(frozen=True, slots=True)
 class CrossSection:
-    """A displacement cross section with what an uncertain threshold leaves of it.
+    """A displacement cross section with the uncertainty from its threshold energy.
 
     Parameters
     ----------
     mean_barn, sd_barn
         Mean and standard deviation over the distribution of the threshold, barn.
     low_barn, median_barn, high_barn
-        Quantiles 0.16, 0.5 and 0.84, barn. The distribution is far from symmetric where the
-        threshold lies above the maximum transfer: believe these before mean and sd.
+        Quantiles 0.16, 0.5 and 0.84, barn. If the threshold lies above the maximum transfer, the
+        distribution is skewed, and the quantiles describe it better than mean and sd.
     """
 
     mean_barn: float
@@ -54,7 +54,7 @@ class CrossSection:
 def maximum_energy_transfer_eV(
     voltage_kV: float, mass_u: float, velocity_m_s: float | NDArray[np.float64] = 0.0
 ) -> NDArray[np.float64]:
-    """Give the kinetic energy of a nucleus after a head-on hit.
+    """Compute the kinetic energy of a nucleus after a head-on collision.
 
     Parameters
     ----------
@@ -63,8 +63,8 @@ def maximum_energy_transfer_eV(
     mass_u
         Mass of the nucleus, u.
     velocity_m_s
-        Velocity of the nucleus along the beam before the hit, any shape, m/s; positive is away
-        from the source.
+        Velocity of the nucleus along the beam before the collision, any shape, m/s; positive is
+        away from the source.
 
     Returns
     -------
@@ -78,8 +78,8 @@ def maximum_energy_transfer_eV(
     Notes
     -----
     Susi et al. (2016), eq. 4-5: ``(r + t)² / 2M`` with the momenta ``r = p(E) + M v`` before and
-    ``t = p(E + M v² / 2)`` after, ``p(E) = sqrt(E (E + 2 m c²)) / c``. The electron's loss is
-    neglected against its energy (1e-4 for carbon at 100 kV).
+    ``t = p(E + M v² / 2)`` after, ``p(E) = sqrt(E (E + 2 m c²)) / c``. The loss of the electron is
+    neglected (1e-4 for carbon at 100 kV).
 
     Examples
     --------
@@ -104,7 +104,7 @@ def displacement_cross_section_barn(
     *,
     mass_u: float | None = None,
 ) -> float:
-    """Give the cross section to displace one atom of a vibrating sheet, at normal incidence.
+    """Compute the cross section to displace one atom of a vibrating sheet, at normal incidence.
 
     Parameters
     ----------
@@ -142,8 +142,8 @@ def displacement_cross_section_barn(
         return float(_mckinley_feshbach_barn(voltage_kV, number, at_rest, threshold))
     spread = math.sqrt(square)
     slowest = _threshold_velocity_m_s(voltage_kV, mass, threshold)
-    low = max(slowest, -_TAIL * spread)
-    high = max(slowest, 0.0) + _TAIL * spread
+    low = max(slowest, -_VELOCITY_RANGE_SD * spread)
+    high = max(slowest, 0.0) + _VELOCITY_RANGE_SD * spread
     velocity = 0.5 * (high - low) * (_NODES + 1.0) + low
     density = np.exp(-0.5 * (velocity / spread) ** 2) / (spread * math.sqrt(2.0 * math.pi))
     transfer = maximum_energy_transfer_eV(voltage_kV, mass, velocity)
@@ -197,7 +197,7 @@ def uncertain_cross_section(
             mass_u=mass_u,
         )
 
-    # Equally probable slices of the normal distribution, each at its median.
+    # Equally probable intervals of the normal distribution, each represented by its median.
     slices = 64
     values = np.array([sigma(float(ndtri((i + 0.5) / slices))) for i in range(slices)])
     one = float(ndtri(0.84))
@@ -211,7 +211,7 @@ def uncertain_cross_section(
 
 
 def dose_per_event_A2(sigma_barn: float) -> float:
-    """Give the mean dose until one atom is displaced, e⁻/Å²; infinite where it never is.
+    """Compute the mean dose until one atom is displaced, e⁻/Å²; infinite for a zero cross section.
 
     Parameters
     ----------
@@ -254,7 +254,7 @@ def _mckinley_feshbach_barn(
 
 
 def _threshold_velocity_m_s(voltage_kV: float, mass_u: float, threshold_eV: float) -> float:
-    """Velocity from which on a head-on hit transfers the threshold, m/s."""
+    """Lowest velocity at which a head-on collision transfers the threshold energy, m/s."""
 
     def excess(velocity: float) -> float:
         return float(maximum_energy_transfer_eV(voltage_kV, mass_u, velocity)) - threshold_eV

@@ -1,7 +1,7 @@
-"""A first guess for a slow engine: the minimum of a classical potential, and its Hessian.
+"""Start a relaxation at the minimum of a classical potential, with its Hessian.
 
-Measured on Si3C6 in 112 sites of graphene (111 atoms, GFN1-xTB), drawn with 0.07 Å noise, to
-0.05 eV/Å, in evaluations of the forces:
+Force evaluations until 0.05 eV/Å, measured on Si3C6 in 112 sites of graphene (111 atoms, GFN1-xTB),
+from a draw with 0.07 Å noise:
 
 ==================================================  ===========
 BFGS, and LBFGS, from the draw                           78
@@ -10,8 +10,8 @@ BFGS after a minimisation in Tersoff                     38
 BFGS after that, with its Hessian (this module)          20
 ==================================================  ===========
 
-The classical minimum and its Hessian cost one second of LAMMPS together; they also take the draw's
-noise out, whose forces of tens of eV/Å otherwise throw atoms across the sheet. Where no classical
+The classical minimum and its Hessian take one second in LAMMPS. They also remove the noise of the
+draw, whose forces of tens of eV/Å otherwise move atoms far from their sites. If no classical
 potential covers the elements, BFGS starts from the draw.
 """
 
@@ -29,40 +29,41 @@ from adatom.simulation.engines.lammps import ENGINE as LAMMPS
 from adatom.simulation.relax import STIFFNESS_EV_A2
 from adatom.simulation.scaling import scale_to
 
-_SOFTEST_EV_A2 = 3.0  # softer modes are ripples that the two methods do not share
-_TOO_NEAR_A = 0.85  # no bond of C or heavier is shorter than 1.1 Å
+# Least stiffness of a mode, eV/Å²: softer modes are ripples, in which the two methods differ.
+_SOFTEST_EV_A2 = 3.0
+_TOO_NEAR_A = 0.85  # Å; no bond of C or heavier elements is shorter than 1.1 Å
 
 
 def classical_start(
-    given: ase.Atoms, fixed: NDArray[np.bool_], own_A: float, material: str
+    given: ase.Atoms, fixed: NDArray[np.bool_], engine_lattice_A: float, material: str
 ) -> tuple[ase.Atoms, FloatArray | None]:
-    """Find the classical minimum near a structure; gives the structure itself where that fails.
+    """Find the classical minimum near a structure; the structure itself if that fails.
 
     Parameters
     ----------
     given
-        Structure at the scale of the engine that will relax it.
+        Structure at the lattice constant of the engine that will relax it.
     fixed
         Shape (atom,): True where the atom must not move.
-    own_A
+    engine_lattice_A
         Lattice constant of that engine, Å.
     material
         Name of the material.
 
     Returns
     -------
-    Where to start, at the same scale, and the Hessian there, shape (3 atom, 3 atom), eV/Å², or
-    None.
+    Start geometry at the same lattice constant, and the Hessian there, shape (3 atom, 3 atom), in
+    eV/Å², or None.
     """
     symbols = set(given.get_chemical_symbols())
     try:
         potential = choose_potential(symbols)
         classical = LAMMPS.lattice_constant_A(material, symbols)
-        stretched = scale_to(given, own_A, classical)
+        stretched = scale_to(given, engine_lattice_A, classical)
         with Sheet(stretched, potential) as sheet:
             sheet.hold(fixed)
             stretched.set_positions(sheet.minimise())
-            if nearest_distance_A(stretched) < _TOO_NEAR_A:  # the potential has let atoms fuse
+            if nearest_distance_A(stretched) < _TOO_NEAR_A:  # two atoms have merged
                 return given.copy(), None
             hessian = sheet.hessian(stretched.get_positions())
     except AdatomError:  # elements without a potential, no LAMMPS, atoms on top of each other
@@ -72,8 +73,8 @@ def classical_start(
     hessian[held, held] = STIFFNESS_EV_A2
     curvature, modes = np.linalg.eigh(hessian)
     stiff: FloatArray = (modes * np.maximum(np.abs(curvature), _SOFTEST_EV_A2)) @ modes.T
-    out = scale_to(stretched, classical, own_A)
-    # Atoms that must not move are where they were, whatever rounding or centring did.
+    out = scale_to(stretched, classical, engine_lattice_A)
+    # Fixed atoms get their exact positions back; scaling and centring round them.
     out.positions[fixed] = given.positions[fixed]
     return out, stiff
 

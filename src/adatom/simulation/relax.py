@@ -1,7 +1,7 @@
-"""Relaxation of a supercell to the nearest minimum, with the trace of how it went there.
+"""Relaxation of a supercell to the nearest energy minimum.
 
-`relax` hands a task to the engine that it names. Engines that are an ASE calculator come back to
-`relax_with_ase`: scale the structure to the engine's own lattice constant, run BFGS, record.
+`relax` gives a task to the engine that the task names. Engines that are an ASE calculator use
+`relax_with_ase`: it scales the structure to the engine's lattice constant, and runs BFGS.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ from adatom.simulation.engines.base import Engine, require
 from adatom.simulation.options import RelaxOptions
 from adatom.simulation.scaling import scale_to
 
-STIFFNESS_EV_A2 = 70.0  # ASE's default for a mode of which nothing is known, eV/Å²
-# GFN1-xTB's charges can run away at a sane geometry (−10463 in place of −6275 eV, 2600 eV/Å, seen
-# for Si3 in a sheet); the most crowded draws start near 15 eV/Å.
+STIFFNESS_EV_A2 = 70.0  # initial Hessian of BFGS, eV/Å²: the default of ASE
+# Largest force, eV/Å, at which a relaxation is stopped. The charges of GFN1-xTB can diverge at a
+# reasonable geometry (−10463 eV instead of −6275 eV and 2600 eV/Å, measured for Si3 in a sheet).
+# Draws with close atoms start near 15 eV/Å.
 _RUNAWAY_EV_A = 200.0
 
-# (structure at the engine's scale, fixed atoms, the engine's lattice constant in Å, material) to
-# where the optimiser starts and its first Hessian, shape (3 atom, 3 atom), eV/Å², or None.
+# Function of (structure at the engine's lattice constant, fixed atoms, that lattice constant in Å,
+# material). It returns the start geometry, and the first Hessian, shape (3 atom, 3 atom), eV/Å², or
+# None.
 Start = Callable[[ase.Atoms, NDArray[np.bool_], float, str], tuple[ase.Atoms, FloatArray | None]]
 
 
@@ -48,9 +50,9 @@ def relax(task: SimulationTask, options: RelaxOptions) -> SimulationResult:
 
     Returns
     -------
-    Energy, trace and trajectory. The first geometry is the structure as it came, scaled and
-    without energies; all others carry energy and forces. Status ``not converged`` with the last
-    geometry where steps or time ran out, ``failed: <why>`` where the engine gave up.
+    Energy, trace and trajectory. The first geometry is the given structure, scaled and
+    without energies; all others have energy and forces. The status is ``not converged`` if steps or
+    time ran out, ``failed: <why>`` if the engine failed.
 
     Raises
     ------
@@ -62,8 +64,8 @@ def relax(task: SimulationTask, options: RelaxOptions) -> SimulationResult:
 
     Notes
     -----
-    For many draws at once, give it to processes that were *spawned*: GNU OpenMP hangs in a
-    process forked from one that used threads.
+    To relax many draws in parallel, use *spawned* processes: GNU OpenMP hangs in a process forked
+    from one that used threads.
 
     Examples
     --------
@@ -85,11 +87,11 @@ def relax(task: SimulationTask, options: RelaxOptions) -> SimulationResult:
     return require(task.engine, "relax").relax(task, options)
 
 
-def as_given(
-    given: ase.Atoms, fixed: NDArray[np.bool_], own_A: float, material: str
+def from_given_positions(
+    given: ase.Atoms, fixed: NDArray[np.bool_], engine_lattice_A: float, material: str
 ) -> tuple[ase.Atoms, None]:
-    """Start where the atoms are, knowing nothing of the Hessian."""
-    del fixed, own_A, material
+    """Start from the given positions, without a Hessian."""
+    del fixed, engine_lattice_A, material
     return given.copy(), None
 
 
@@ -98,18 +100,18 @@ def relax_with_ase(
     task: SimulationTask,
     options: RelaxOptions,
     *,
-    starts: Sequence[Start] = (as_given,),
+    starts: Sequence[Start] = (from_given_positions,),
 ) -> SimulationResult:
     """Relax with BFGS on an engine's ASE calculator, on one thread.
 
     Parameters
     ----------
     engine
-        Gives calculator, lattice constant and the name to report.
+        Engine with calculator, lattice constant and label.
     task, options
         As for `relax`.
     starts
-        Where the optimiser starts; the next is tried where one ends in a failure.
+        Functions that give the start geometry; the next one is used if a relaxation fails.
 
     Returns
     -------
@@ -124,13 +126,15 @@ def relax_with_ase(
     symbols = set(source.get_chemical_symbols())
     engine.check_elements(symbols)
     begin = time.perf_counter()
-    own_A = engine.lattice_constant_A(task.material.name, symbols)
-    given = scale_to(source, task.material.lattice_constant_A, own_A)
-    path, status = _Path(), "failed: no start"
+    engine_lattice_A = engine.lattice_constant_A(task.material.name, symbols)
+    given = scale_to(source, task.material.lattice_constant_A, engine_lattice_A)
+    path, status = _Recorded(), "failed: no start"
     for start in starts:
-        path = _Path()
+        path = _Recorded()
         with threadpool_limits(limits=1):
-            atoms, hessian = start(given, task.structure.fixed, own_A, task.material.name)
+            atoms, hessian = start(
+                given, task.structure.fixed, engine_lattice_A, task.material.name
+            )
             if task.structure.fixed.any():
                 atoms.set_constraint(FixAtoms(mask=task.structure.fixed))
             status = _attempt(engine, atoms, hessian, path, options, begin + options.max_seconds)
@@ -146,7 +150,7 @@ def relax_with_ase(
         energy_sd_eV=float("nan"),
         status=status,
         seconds=time.perf_counter() - begin,
-        trajectory=(given, *_thin(path.geometries, options.trajectory_frames - 1)),
+        trajectory=(given, *_subsampled(path.geometries, options.trajectory_frames - 1)),
         trace={
             "step": np.arange(len(path.energy_eV), dtype=np.float64),
             "energy_eV": np.array(path.energy_eV),
@@ -156,8 +160,8 @@ def relax_with_ase(
 
 
 @dataclass
-class _Path:
-    """What the optimiser went through; only `_walk` writes to it."""
+class _Recorded:
+    """Steps of the optimiser; only `_run_bfgs` writes to it."""
 
     energy_eV: list[float] = field(default_factory=list)
     fmax_eV_A: list[float] = field(default_factory=list)
@@ -168,28 +172,28 @@ def _attempt(
     engine: Engine,
     atoms: ase.Atoms,
     hessian: FloatArray | None,
-    path: _Path,
+    path: _Recorded,
     options: RelaxOptions,
     deadline: float,
 ) -> str:
-    """One relaxation; gives its status, a failure of the engine as well."""
+    """Run one relaxation; return its status, also if the engine fails."""
     try:
         with engine.calculator(atoms, options) as calculator:
             atoms.calc = calculator
-            return _walk(atoms, hessian, path, options, deadline)
+            return _run_bfgs(atoms, hessian, path, options, deadline)
     except (AdatomError, RuntimeError, ValueError, ArithmeticError) as error:
         why = error.got if isinstance(error, AdatomError) else str(error).strip()
         return f"failed: {why or type(error).__name__}"
 
 
-def _walk(
+def _run_bfgs(
     atoms: ase.Atoms,
     hessian: FloatArray | None,
-    path: _Path,
+    path: _Recorded,
     options: RelaxOptions,
     deadline: float,
 ) -> str:
-    """Run BFGS, recording every step, and give the status."""
+    """Run BFGS, record every step, and return the status."""
     optimiser = BFGS(atoms, logfile=None, alpha=STIFFNESS_EV_A2)
     if hessian is not None:
         optimiser.H0 = hessian
@@ -211,8 +215,8 @@ def _walk(
     return "not converged"
 
 
-def _thin(geometries: list[ase.Atoms], count: int) -> list[ase.Atoms]:
-    """First, last and evenly some between."""
+def _subsampled(geometries: list[ase.Atoms], count: int) -> list[ase.Atoms]:
+    """Choose `count` geometries: the first, the last, and evenly spaced ones between."""
     if len(geometries) <= count:
         return geometries
     chosen = np.unique(np.linspace(0, len(geometries) - 1, count).round().astype(int))

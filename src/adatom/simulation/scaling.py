@@ -1,7 +1,7 @@
-"""Scaling of a supercell to an engine's own lattice constant, and how that constant is measured.
+"""Scale supercells to an engine's lattice constant, and measure that constant.
 
-Engines disagree on the lattice constant of graphene by 3 %. A supercell at the experimental one
-would be strained in most of them, and the strain would look like physics.
+Lattice constants of graphene in different engines differ by 3 %. A supercell at the experimental
+constant would be strained in most engines, and the strain would change the results.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from adatom.core import Material
 from adatom.materials.library import load_material
 
-VACUUM_A = 20.0  # between periodic images of a sheet; in GFN1-xTB cheaper than 10 Å
+VACUUM_A = 20.0  # height of the cell of a sheet, Å; GFN1-xTB is faster with it than with 10 Å
 
 
 def measure_lattice_constant_A(energy_eV: Callable[[ase.Atoms], float], material: str) -> float:
     """Measure the lattice constant at which a perfect, flat sheet is free of stress.
 
-    The minimum of a cubic through the energies of five lengths around the best, two rounds. The
-    sheet is 7 x 7 cells, for engines that run at the Γ point alone: smaller, or divisible by
-    three, and the sampling of the Dirac point moves the minimum.
+    A cubic is fitted to the energies at five lengths, and its minimum is the centre of a second,
+    narrower round. The sheet has 7 x 7 cells, for engines with the Γ point only. In a smaller sheet
+    or one divisible by three, the sampling of the Dirac point shifts the minimum.
 
     Parameters
     ----------
@@ -60,14 +60,14 @@ def measure_lattice_constant_A(energy_eV: Callable[[ase.Atoms], float], material
 
 
 def scale_to(atoms: ase.Atoms, from_A: float, to_A: float) -> ase.Atoms:
-    """Stretch a sheet in its plane from one lattice constant to another, and give it vacuum.
+    """Scale a sheet in its plane from one lattice constant to another, and add vacuum.
 
     Parameters
     ----------
     atoms
         Periodic in the plane of the first two cell vectors; positions in Å.
     from_A, to_A
-        Lattice constants, Å. Heights above the sheet stay as they are.
+        Lattice constants, Å. Heights above the sheet do not change.
 
     Returns
     -------

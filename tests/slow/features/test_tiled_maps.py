@@ -7,19 +7,17 @@ from adatom.analysis.frame import analyse_frame
 from adatom.core import GRAPHENE
 from adatom.learning import weights
 from adatom.learning.device import use_threads
-from adatom.learning.ensemble import predict, predict_tiles
+from adatom.learning.ensemble import OVERLAP_PX, predict, predict_tiles
 from sheets import graphene_frame
 
 
 @pytest.mark.slow
-def test_maps_summarised_tile_by_tile_are_those_of_the_whole(monkeypatch):
-    from adatom.learning import ensemble as at_work
-
+def test_maps_summarised_tile_by_tile_are_those_of_the_whole():
     use_threads(1)
     ensemble = weights.load_shipped("graphene")
     truth = graphene_frame(67, px=0.15, counts=10.0, field=(70, 60))
     whole = predict(truth.frame, ensemble)
-    monkeypatch.setattr(at_work, "_TILE", 2 * at_work._OVERLAP + 80)
-    assert len(list(predict_tiles(truth.frame, ensemble))) > 4
-    for name, got in analyse_frame(truth.frame, ensemble, GRAPHENE).maps.items():
+    tiles = list(predict_tiles(truth.frame, ensemble, tile_px=2 * OVERLAP_PX + 80))
+    assert len(tiles) > 4
+    for name, got in analyse_frame(truth.frame, ensemble, GRAPHENE, predictions=tiles).maps.items():
         np.testing.assert_allclose(got, getattr(whole, name)(), atol=2e-3, err_msg=name)

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 import adatom as ad
 from adatom.cli import main as cli
-from adatom.cli.options import SETTINGS, config_of, told_in_options
+from adatom.cli.options import SETTINGS, config_of, error_with_options
 from adatom.core import atoms, defects
 from adatom.errors import BadInput, StepFailed
 from adatom.simulation import Status, engine_status
@@ -158,7 +158,7 @@ def test_messages_name_options_on_the_command_line_and_arguments_in_python(tmp_p
     np.save(tmp_path / "a.npy", simulated_movie(1))
     with pytest.raises(BadInput, match="`pixel_size_A`") as refused:
         ad.find(tmp_path / "a.npy")
-    todo = told_in_options(refused.value)["to do"]
+    todo = error_with_options(refused.value)["to do"]
     assert "--pixel-size" in todo
     assert "pixel_size_A" not in todo
     with pytest.raises(BadInput, match="`material` grafene"):
@@ -257,6 +257,7 @@ def test_find_writes_frames_and_maps(found, movie):
         assert float(array[:].max()) > 0
 
 
+@pytest.mark.slow
 def test_simulate_goes_on_from_find(simulated, found):
     campaign, summary = simulated
     names = {p.name for p in campaign.iterdir()}
@@ -275,6 +276,7 @@ def test_simulate_goes_on_from_find(simulated, found):
     assert summary["dynamics"][0]["runs"] == 2
 
 
+@pytest.mark.slow
 def test_simulate_writes_structures_and_motion(simulated):
     campaign, _ = simulated
     (path,) = (campaign / "structures").iterdir()
@@ -289,6 +291,7 @@ def test_simulate_writes_structures_and_motion(simulated):
             assert np.isfinite(motion[-1].get_positions()).all()
 
 
+@pytest.mark.slow
 def test_every_action_of_the_advice_says_why(simulated):
     advice = json.loads((simulated[0] / "advice.json").read_text())
     actions = advice if isinstance(advice, list) else advice["actions"]
@@ -296,6 +299,7 @@ def test_every_action_of_the_advice_says_why(simulated):
     assert all(action["reason"] for action in actions)
 
 
+@pytest.mark.slow
 def test_the_report_is_one_page_that_needs_nothing_else(simulated):
     text = (simulated[0] / "report.html").read_text("utf-8")
     assert "<html" in text
@@ -303,6 +307,7 @@ def test_the_report_is_one_page_that_needs_nothing_else(simulated):
     assert not re.search(r"""(?:src|href)=["']https?:""", text)
 
 
+@pytest.mark.slow
 def test_every_step_is_in_the_ledger(simulated):
     rows = ledger(simulated[0]).values()
     count = {step: sum(r[0] == step for r in rows) for step in {r[0] for r in rows}}
@@ -319,6 +324,7 @@ def test_every_step_is_in_the_ledger(simulated):
     assert {r[2] for r in rows} == {"done"}
 
 
+@pytest.mark.slow
 def test_the_configuration_is_whole(simulated):
     table = tomllib.loads((simulated[0] / "campaign.toml").read_text())
     assert table["input"]["pixel_size_A"] == PIXEL_A
@@ -332,6 +338,7 @@ def test_the_configuration_is_whole(simulated):
 # --- what it does not do twice --------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_second_simulate_does_nothing(simulated):
     campaign, summary = simulated
     records, files = ledger(campaign), results(campaign)
@@ -390,6 +397,7 @@ def test_an_option_of_linking_leaves_perception_alone(found, tmp_path):
     assert new == ["advice", "link", "report"]
 
 
+@pytest.mark.slow
 def test_a_campaign_may_be_moved(found, movie, tmp_path):
     campaign = tmp_path / "moved"
     shutil.copytree(found[0], campaign)

@@ -20,7 +20,7 @@ from adatom.features.refinement.image_model import Probe
 from adatom.features.refinement.noise import Noise
 from adatom.features.refinement.refine import Refined
 from adatom.features.scaled_lengths import material_in_units
-from adatom.features.sublattices import ordered
+from adatom.features.sublattices import with_sublattice_evidence
 from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.synthesize import random_labelled
 from adatom.learning import weights
@@ -324,7 +324,7 @@ def test_the_lattice_order_names_columns_that_the_networks_confuse(fitted):
     refined = refined_of(sites, np.ones(len(xy)))
     right = []
     for order in ((1.0, 0.0), (0.5, 20.0)):
-        p = ordered(sites.xy, fitted.p_classes(sites, refined), alike, order)
+        p = with_sublattice_evidence(sites.xy, fitted.p_classes(sites, refined), alike, order)
         element, p = np.array(material.species)[p.argmax(axis=1)], p.max(axis=1)
         right.append(np.mean((element == "Te") == (te > 0)))
         assert 0 <= p.min() <= p.max() <= 1

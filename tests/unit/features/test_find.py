@@ -18,7 +18,7 @@ from adatom.frames.simulate.specimen import Specimen
 from adatom.frames.simulate.synthesize import image_specimen, random_labelled
 from adatom.learning import weights
 from adatom.learning.device import use_threads
-from adatom.learning.ensemble import predict, predict_tiles
+from adatom.learning.ensemble import OVERLAP_PX, predict, predict_tiles
 from sheets import NONE, SEED, errors, extent, graphene_frame, inner, moved, rms
 
 
@@ -329,13 +329,10 @@ def test_sparse_counts_are_not_taken_for_hot_pixels(find):
     assert np.median(atoms.column("amplitude")) == pytest.approx(0.12, rel=0.3)
 
 
-def test_tiles_find_what_the_whole_frame_shows(ensemble, calibrator, monkeypatch):
-    from adatom.learning import ensemble as at_work
-
+def test_tiles_find_what_the_whole_frame_shows(ensemble, calibrator):
     truth = graphene_frame(66, px=0.15, counts=10.0, field=(70, 60), silicon=[(20, 12)])
     whole = find_all(truth.frame, [predict(truth.frame, ensemble)], GRAPHENE, calibrator)
-    monkeypatch.setattr(at_work, "_TILE", 2 * at_work._OVERLAP + 80)
-    tiles = list(predict_tiles(truth.frame, ensemble))
+    tiles = list(predict_tiles(truth.frame, ensemble, tile_px=2 * OVERLAP_PX + 80))
     assert len(tiles) > 4
     tiled = find_all(truth.frame, iter(tiles), GRAPHENE, calibrator)
     assert len(tiled.atoms) == len(whole.atoms)

@@ -10,7 +10,13 @@ from adatom.analysis.flags import flags_of
 from adatom.analysis.frame import find_atoms
 from adatom.core import GRAPHENE, Calibration, Frame
 from adatom.features.find import FindOptions, find_candidates
-from adatom.features.novelty.frame import DESCRIPTIONS, OodModel, confident_share, describe, fit_ood_model
+from adatom.features.novelty.frame import (
+    DESCRIPTIONS,
+    OodModel,
+    confident_share,
+    describe,
+    fit_ood_model,
+)
 from adatom.features.refinement.fit import RefineOptions
 from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.specimen import Specimen

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from adatom.analysis.flags import flags_of, novelty_of
+from adatom.analysis.flags import flags_of, ood_model_of
 from adatom.analysis.frame import find_atoms
 from adatom.campaign.find import MovieResult
-from adatom.campaign.pipeline import _novelty_warnings
+from adatom.campaign.pipeline import ood_warnings
 from adatom.core import GRAPHENE, AtomTable, Calibration, DefectTable, Frame
 from adatom.features.novelty.frame import OodModel
 from adatom.features.novelty.regions import Regions, fit_ood_model_of_regions
@@ -31,7 +31,7 @@ def ensemble():
 
 @pytest.fixture(scope="module")
 def local(ensemble):
-    return novelty_of(ensemble, "novelty_of_regions")
+    return ood_model_of(ensemble, "novelty_of_regions")
 
 
 def layer(seed, keep):
@@ -115,7 +115,7 @@ def test_a_campaign_keeps_the_boxes_and_says_where_they_are(ensemble, local):
     def told(**changed):
         second = flags.model_copy(update={**near, **changed})
         none = AtomTable.empty(), DefectTable.empty(), {0: None, 1: None}
-        return _novelty_warnings(MovieResult(*none, {0: beside, 1: second}, {}, ""))
+        return ood_warnings(MovieResult(*none, {0: beside, 1: second}, {}, ""))
 
     (warning,) = told()
     assert "parts of 1 of 2 frames" in warning

@@ -1,6 +1,6 @@
-"""What a reader of files is, and which one reads a file.
+"""The protocol of file readers, and the lookup of the reader for a file.
 
-Readers are registered as entry points of the group ``adatom.readers``, adatom's own as well. A new
+Readers, also adatom's own, are registered as entry points of the group ``adatom.readers``. A new
 reader is one file with one object that fits `Reader`, and one line in a ``pyproject.toml``.
 """
 
@@ -25,14 +25,14 @@ class Reader(Protocol):
     name
         Name of the format; also the name of its entry point.
     summary
-        What it reads, for people.
+        One line of description.
     """
 
     name: str
     summary: str
 
     def suffixes(self) -> tuple[str, ...]:
-        """Endings of file names that it reads, lower case, with the dot."""
+        """Suffixes of the file names that it reads, lower case, with the dot."""
         ...
 
     def read(self, path: Path, dataset: str | None) -> Stack:
@@ -41,9 +41,10 @@ class Reader(Protocol):
         Parameters
         ----------
         path
-            The file; it is there and not empty.
+            The file; it exists and is not empty.
         dataset
-            Which image, where the file holds several; `adatom.frames.readers.stack.choose` helps.
+            Name or number of the image in a file with several; see
+            `adatom.frames.readers.stack.choose`.
 
         Returns
         -------
@@ -53,7 +54,7 @@ class Reader(Protocol):
         Raises
         ------
         Exception
-            Any, where the file is damaged: it becomes `BadInput` with its message.
+            Any exception if the file is damaged; it becomes `BadInput` with its message.
         """
         ...
 
@@ -67,9 +68,9 @@ def registered_readers() -> tuple[Plugin, ...]:
 
 
 def find_reader(suffix: str) -> tuple[Reader | None, str]:
-    """Find who reads the files of an ending.
+    """Find the reader for a suffix.
 
-    A reader of another package goes before adatom's own: somebody installed it for that.
+    A reader of another package is preferred to adatom's own, because the user installed it.
 
     Parameters
     ----------
@@ -78,8 +79,7 @@ def find_reader(suffix: str) -> tuple[Reader | None, str]:
 
     Returns
     -------
-    The reader, None where nothing reads such files; and a note for the user, empty where there is
-    nothing to say.
+    The reader, or None if no reader has this suffix; and a note for the user, which may be empty.
 
     Examples
     --------
@@ -101,7 +101,7 @@ def find_reader(suffix: str) -> tuple[Reader | None, str]:
 
 
 def readable_suffixes() -> tuple[str, ...]:
-    """Every ending of a file name that is read, lower case, with the dot."""
+    """Suffixes of all files that can be read, lower case, with the dot."""
     usable = [found.value for found in registered_readers() if not found.error]
     return tuple(sorted({suffix for reader in usable for suffix in reader.suffixes()}))
 

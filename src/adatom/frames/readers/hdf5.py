@@ -1,4 +1,4 @@
-"""Reader of HDF5 files of arrays; each frame is read when it is asked for."""
+"""Reader of HDF5 files; each frame is read when it is accessed."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from adatom.frames.readers.vendor import open_vendor
 
 
 class Hdf5Reader:
-    """Data sets of an HDF5 file, one of HyperSpy as well."""
+    """Reader of the data sets of an HDF5 file, also one that HyperSpy wrote."""
 
     name = "hdf5"
-    summary = "Data sets of an HDF5 file, one of HyperSpy as well"
+    summary = "Data sets of an HDF5 file, also one that HyperSpy wrote"
 
     def suffixes(self) -> tuple[str, ...]:
-        """Endings that it reads."""
+        """Suffixes of the files that it reads."""
         return (".h5", ".hdf5")
 
     def read(self, path: Path, dataset: str | None) -> Stack:
@@ -41,7 +41,7 @@ def _open_hdf5(path: Path, dataset: str | None) -> Stack:
         if dataset is not None:
             images = arrays
         elif not images and len(arrays) == 1:
-            images = arrays  # so that the message says what is wrong with it
+            images = arrays  # the error message then describes this array
         chosen = images[choose([(d.name, f"{d.shape}") for d in images], dataset, str(path))]
         name = str(chosen.name)
         layout = parse_layout(chosen.shape, chosen.dtype, f"{path}, {name}")

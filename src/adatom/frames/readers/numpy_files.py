@@ -1,4 +1,4 @@
-"""Readers of ``.npy`` and ``.npz`` files; each frame is read when it is asked for."""
+"""Readers of ``.npy`` and ``.npz`` files; each frame is read when it is accessed."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _open_npy(path: Path, dataset: str | None) -> Stack:
 
 
 def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, Fortran order and dtype of a ``.npy`` stream, left at the first byte of its data."""
+    """Shape, Fortran order and dtype of a ``.npy`` stream; leaves it at the first byte of data."""
     version = np.lib.format.read_magic(file)
     read = {
         (1, 0): np.lib.format.read_array_header_1_0,
@@ -85,7 +85,7 @@ def _open_npz(path: Path, dataset: str | None) -> Stack:
                     scalars[member.removesuffix(".npy")] = np.frombuffer(file.read(), dtype)[0]
     names = [n for n, (shape, dtype) in headers.items() if n == dataset or is_image(shape, dtype)]
     if not names and len(headers) == 1:
-        names = list(headers)  # so that the message says what is wrong with it
+        names = list(headers)  # the error message then describes this array
     name = names[choose([(n, f"{headers[n][0]}") for n in names], dataset, str(path))]
     layout = parse_layout(*headers[name], f"{path}, {name}")
 
@@ -98,13 +98,13 @@ def _open_npz(path: Path, dataset: str | None) -> Stack:
 
 
 def _npy_frame(file: IO[bytes], layout: Layout, i: int) -> NDArray[Any]:
-    """Read one frame from a ``.npy`` stream, passing over those before it."""
+    """Read one frame from a ``.npy`` stream; the frames before it are skipped."""
     shape, fortran, dtype = _npy_header(file)
-    if fortran:  # the frames are interleaved: there is no reading one alone
+    if fortran:  # the frames are interleaved, so all must be read
         everything = np.frombuffer(file.read(), dtype).reshape(shape, order="F")
         return np.array(everything[layout.index(i)])
     size = layout.shape[0] * layout.shape[1] * dtype.itemsize
-    # A seek in an archive would unpack 16 MiB at once to pass over them.
+    # Read in pieces of 64 kiB: a seek in an archive would unpack 16 MiB at once.
     before = i * size
     while before > 0:
         skipped = len(file.read(min(before, 1 << 16)))

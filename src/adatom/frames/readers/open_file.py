@@ -1,4 +1,4 @@
-"""Open one file or array of frames: find its reader, check the file, look for a scale beside it."""
+"""Open one file or array: find its reader, check the file, read a sidecar with the scale."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from adatom.errors import BadInput
 from adatom.frames.readers.base import Reader, find_reader
 from adatom.frames.readers.pixel_size import Scale, from_metadata
 from adatom.frames.readers.stack import MIN_PIXELS, Stack, as_bad_input, parse_layout
-from adatom.frames.readers.vendor import unreadable
+from adatom.frames.readers.vendor import unreadable_file
 
 
 def open_file(path: Path, dataset: str | None) -> Stack:
@@ -21,9 +21,9 @@ def open_file(path: Path, dataset: str | None) -> Stack:
     Parameters
     ----------
     path
-        The file; its name's ending says the format.
+        The file; its suffix decides the format.
     dataset
-        Which image, where the file holds several.
+        Name or number of the image in a file with several.
 
     Raises
     ------
@@ -47,19 +47,19 @@ def open_file(path: Path, dataset: str | None) -> Stack:
         )
     reader, note = find_reader(path.suffix)
     if reader is None:
-        raise unreadable(path)
+        raise unreadable_file(path)
     stack = open_with(reader, path, dataset)
-    stack = stack.noting(note) if note else stack
+    stack = stack.with_notes(note) if note else stack
     return stack if stack.scale.pixel_A is not None else _with_sidecar(stack, path)
 
 
 def open_with(reader: Reader, path: Path, dataset: str | None) -> Stack:
-    """Open one file with one reader; whatever it raises becomes `BadInput`.
+    """Open one file with a given reader; any exception of the reader becomes `BadInput`.
 
     Parameters
     ----------
     reader
-        Of any package.
+        Reader of any package.
     path, dataset
         As for `open_file`.
 
@@ -79,23 +79,23 @@ def open_with(reader: Reader, path: Path, dataset: str | None) -> Stack:
 
 
 def open_array(array: NDArray[Any], subject: str) -> Stack:
-    """Take an array in memory, shape (row, col) or (frame, row, col), as a stack of frames."""
+    """Make a stack of frames from an array of shape (row, col) or (frame, row, col)."""
     layout = parse_layout(array.shape, array.dtype, subject)
     return Stack(layout.count, layout.shape, lambda i: array[layout.index(i)], Scale())
 
 
 def _with_sidecar(stack: Stack, path: Path) -> Stack:
-    """Take the scale from a JSON file of the same name, as published arrays have it."""
+    """Read the scale from a JSON file of the same name, as some published arrays have."""
     sidecar = path.with_suffix(".json")
     if not sidecar.is_file():
         return stack
     try:
         tree = json.loads(sidecar.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return stack.noting(f"{sidecar.name} could not be read: no scale taken from it")
+        return stack.with_notes(f"{sidecar.name} could not be read: no scale taken from it")
     found = from_metadata(tree, stack.shape, str(sidecar))
     if found.pixel_A is None:
-        return stack.noting(*found.notes)
+        return stack.with_notes(*found.notes)
     note = f"pixel size {found.pixel_A:.4g} Å from {sidecar.name}"
     return Stack(
         stack.count,

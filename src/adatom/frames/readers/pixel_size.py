@@ -1,4 +1,4 @@
-"""What a file says about its pixel size, in any unit, as Å: written once for all formats."""
+"""Read the pixel size of a file in any unit, and convert it to Å; used by all formats."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from typing import Any
 
 from adatom.errors import BadInput
 
-# Atomic resolution: a probe of 0.5-1 Å is sampled a few times; 2 Å is already a whole atom.
+# Smallest and largest pixel size at atomic resolution, Å: a probe of 0.5-1 Å is sampled a few
+# times, and a pixel of 2 Å holds a whole atom.
 MIN_A, MAX_A = 0.005, 2.0
-# Narrower than a factor of a hundred, so that a number without a unit is rarely ambiguous.
+# Usual pixel sizes, Å, to guess a missing unit. The range spans less than a factor of 100, so that
+# two units rarely fit.
 TYPICAL_A = (0.015, 0.6)
 
+# Length of each unit, Å.
 UNIT_A = {"m": 1e10, "mm": 1e7, "µm": 1e4, "nm": 10.0, "Å": 1.0, "pm": 0.01}
+# Spellings of each unit in files, lower case.
 _WORDS = {
     "m": ("m", "meter", "metre"),
     "mm": ("mm", "millimeter", "millimetre"),
@@ -25,19 +29,20 @@ _WORDS = {
     "pm": ("pm", "picometer", "picometre"),
 }
 _UNITS = {word + s: unit for unit, words in _WORDS.items() for word in words for s in ("", "s")}
+# Texts that files write where they have no unit.
 _NO_UNIT = frozenset({"", "none", "px", "pixel", "pixels", "<undefined>", "undefined", "t.undef"})
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Pixel size as one source gives it.
+    """Pixel size from one source.
 
     Parameters
     ----------
     pixel_A
-        Edge of a pixel, Å; None where the source does not say.
+        Edge of a pixel, Å; None if the source has none.
     notes
-        What had to be assumed.
+        Assumptions, for the user.
     """
 
     pixel_A: float | None = None
@@ -45,7 +50,7 @@ class Scale:
 
 
 def normal_unit(unit: object) -> str:
-    """Give a unit of length in its one spelling (a key of `UNIT_A`), others in lower case.
+    """Normalise a unit of length to a key of `UNIT_A`; other units are returned in lower case.
 
     Examples
     --------
@@ -59,7 +64,7 @@ def normal_unit(unit: object) -> str:
 
 
 def is_reciprocal(unit: str) -> bool:
-    """Whether a normal unit belongs to a diffraction pattern (1/length or an angle)."""
+    """Whether a normalised unit belongs to a diffraction pattern (1/length or an angle)."""
     text = unit.replace("\u2212", "-")  # the minus of a superscript -1
     return "1/" in text or text.endswith(("^-1", "-1", "^(-1)")) or text in {"mrad", "rad", "deg"}
 
@@ -100,7 +105,7 @@ def from_axes(scales: Sequence[object], units: Sequence[object], subject: str) -
         return Scale(None, (f"the file's axis unit '{unknown}' is no length: no scale taken",))
     if not any(names):
         _check_square(rows, columns, "", subject)
-        # 1 without a unit is what every writer puts where it knows nothing.
+        # Programs write 1 without a unit if they do not know the scale.
         return Scale() if rows == 1 or columns == 1 else guess_unit(math.sqrt(rows * columns))
     rows, columns = rows * UNIT_A[names[0]], columns * UNIT_A[names[1]]
     _check_square(rows, columns, " Å", subject)
@@ -108,7 +113,13 @@ def from_axes(scales: Sequence[object], units: Sequence[object], subject: str) -
 
 
 def guess_unit(value: float) -> Scale:
-    """Pixel size from a number without a unit, where only one unit makes it atomic resolution."""
+    """Pixel size from a number without a unit, if exactly one unit gives a usual pixel size.
+
+    Parameters
+    ----------
+    value
+        Pixel size as the file has it.
+    """
     plausible = [
         unit for unit, size in UNIT_A.items() if TYPICAL_A[0] <= value * size <= TYPICAL_A[1]
     ]
@@ -123,16 +134,16 @@ def guess_unit(value: float) -> Scale:
 def from_field_of_view(value: object, unit: object, shape: tuple[int, int]) -> Scale:
     """Pixel size from the field of view (`scan size`): the edge of the whole frame.
 
-    Published files carry it as a bare number, some in pm (2000 for 2 nm), some in nm (4.0): the
-    one of the two that gives 0.005-1 Å a pixel is taken, and noted. In a frame that is not square
-    it is the longer edge.
+    Published files have it without a unit, some in pm (2000 for 2 nm), some in nm (4.0). The unit
+    that gives 0.005-1 Å per pixel is used, with a note. In a frame that is not square it is the
+    longer edge.
 
     Parameters
     ----------
     value
-        Field of view: a number, or text such as ``4.0`` or ``4 nm``; anything else is no scale.
+        Field of view: a number, or text such as ``4.0`` or ``4 nm``; other values give no scale.
     unit
-        Its unit, empty where it is not given.
+        Its unit; empty if the file has none.
     shape
         Rows and columns of the frame.
     """
@@ -162,7 +173,7 @@ def from_metadata(tree: object, shape: tuple[int, int], subject: str) -> Scale:
     ``dimensional_calibrations``.
     """
     notes: tuple[str, ...] = ()
-    for level in _levels(tree):
+    for level in _dictionaries_in(tree):
         found = _from_level({str(k).lower(): v for k, v in level.items()}, shape, subject)
         if found.pixel_A is not None:
             return found
@@ -191,7 +202,7 @@ def _from_level(level: Mapping[str, Any], shape: tuple[int, int], subject: str) 
 
 
 def check_range(pixel_A: float, subject: str, *, given: bool) -> None:
-    """Refuse a pixel size that cannot be atomic resolution, and say which unit would be right.
+    """Refuse a pixel size that is not atomic resolution, and suggest the unit that would be.
 
     Parameters
     ----------
@@ -200,7 +211,7 @@ def check_range(pixel_A: float, subject: str, *, given: bool) -> None:
     subject
         File or option, for the message.
     given
-        Whether the user gave it (it did not come from the file).
+        Whether the user gave it; False if it is from the file.
 
     Raises
     ------
@@ -219,7 +230,7 @@ def check_range(pixel_A: float, subject: str, *, given: bool) -> None:
             10.0: "in nm where the file says Å",
         }
     right = [f for f in factors if MIN_A <= pixel_A * f <= MAX_A]
-    # The usual sampling is about 0.1 Å: of two possible slips, name the one that gives it.
+    # If two unit errors are possible, suggest the one nearest to the usual 0.1 Å.
     likely = min(right, key=lambda f: abs(math.log(pixel_A * f / 0.1)), default=None)
     hint = (
         f"If the number is {factors[likely]}, it is {pixel_A * likely:.4g} Å: "
@@ -259,8 +270,8 @@ def _text(value: object) -> object:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-def _levels(tree: object) -> Iterator[Mapping[Any, Any]]:
-    """Every dictionary in a tree, the outermost first."""
+def _dictionaries_in(tree: object) -> Iterator[Mapping[Any, Any]]:
+    """Yield every dictionary in a nested structure, the outermost first."""
     queue: list[object] = [tree]
     while queue:
         node = queue.pop(0)

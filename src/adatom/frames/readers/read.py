@@ -1,4 +1,4 @@
-"""Read frames from any file a microscope writes, lazily and with their scale."""
+"""Read frames and their scale from the files of microscopes; frames are read when accessed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from adatom.frames.readers.pixel_size import check_range
 from adatom.frames.readers.stack import Stack, as_bad_input
 
 Source = Path | NDArray[Any]
-_KEEP_OPEN = 4  # of many files, so that a long movie does not use up the file handles
+# Most open files of a movie; the number of file handles of a process is limited.
+_KEEP_OPEN = 4
 
 
 def read(
@@ -33,7 +34,7 @@ def read(
     frames: slice | str | None = None,
     dataset: str | None = None,
 ) -> Movie:
-    """Read frames from files or arrays, each frame only when it is asked for.
+    """Read frames from files or arrays; each frame is read when it is accessed.
 
     Parameters
     ----------
@@ -41,16 +42,16 @@ def read(
         One file or several (joined in natural order: frame2 before frame10), a directory of
         frames of one format, or arrays of shape (row, col) or (frame, row, col).
     pixel_size_A
-        Edge of a pixel in Å, instead of what the file says.
+        Edge of a pixel in Å; replaces the file's value.
     frames
-        Which frames: a slice, or text ``START:STOP`` counted from 0, STOP left out.
+        Selection of frames: a slice, or text ``START:STOP`` counted from 0, without STOP itself.
     dataset
         Name (or number from 0) of the image in a file that holds several.
 
     Returns
     -------
-    A movie; its ``calibration`` is None where neither the file nor the caller gives a scale, and
-    its ``notes`` say what had to be assumed. Nothing is ever unpickled.
+    A movie. Its ``calibration`` is None if neither the file nor the caller gives a scale; its
+    ``notes`` list the assumptions. Nothing is unpickled.
 
     Raises
     ------
@@ -75,7 +76,7 @@ def read(
     counts = tuple(stack.count for stack in stacks)
     chosen = _select(frames, sum(counts), label)
     loader = FrameLoader(tuple(sources), tuple(names), counts, chosen, dataset)
-    # A file that was cut off shows it at its end: find out now, before anything is written.
+    # A truncated file fails at its last frame: read it now, before anything is written.
     for probe in {0, len(chosen) - 1}:
         loader.raw(probe)
     doses = {stack.dose_per_A2 for stack in stacks}
@@ -95,7 +96,7 @@ def read(
 
 @dataclass
 class FrameLoader:
-    """Loads frame i of a movie from its files; travels to other processes.
+    """Load frame i of a movie from its files; can be sent to other processes.
 
     Parameters
     ----------
@@ -104,11 +105,11 @@ class FrameLoader:
     names
         Their names, for messages.
     counts
-        Frames in each.
+        Number of frames in each source.
     chosen
         Position of every frame of the movie among all frames of the sources.
     dataset
-        Which image of each file.
+        Name or number of the image in each file.
     """
 
     sources: tuple[Source, ...]
@@ -124,7 +125,7 @@ class FrameLoader:
         return parse_image(self.raw(i), f"{self.names[which]}, frame {local}")
 
     def raw(self, i: int) -> NDArray[Any]:
-        """Give frame i, shape (row, col), as the file holds it."""
+        """Give frame i, shape (row, col), without checks of its values."""
         which, local = self._locate(i)
         subject = f"{self.names[which]}, frame {local}"
         if which not in self._opened:
@@ -147,7 +148,7 @@ class FrameLoader:
         return which, position - (ends[which] - self.counts[which])
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave open files behind when travelling to another process."""
+        """Leave out open files, which cannot be sent to another process."""
         return {**self.__dict__, "_opened": {}}
 
 
@@ -185,7 +186,7 @@ def _sources(
 
 
 def natural_key(path: Path) -> tuple[list[tuple[int, int, str]], str]:
-    """Sort key under which numbers in a name count as numbers: frame2 before frame10."""
+    """Sort key that compares numbers in a name by value: frame2 before frame10."""
     parts = re.split(r"(\d+)", str(path).casefold())
     key = [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts if p]
     return key, str(path)
@@ -231,7 +232,7 @@ def _check_same_shape(stacks: Sequence[Stack], names: Sequence[str]) -> None:
 def _scale(
     stacks: Sequence[Stack], names: Sequence[str], given_A: float | None
 ) -> tuple[float | None, tuple[str, ...]]:
-    """Pixel size of the movie in Å, and what had to be assumed for it."""
+    """Pixel size of the movie in Å, and the assumptions made for it."""
     several = len(stacks) > 1
     notes = [
         f"{name}: {note}" if several else note
@@ -294,11 +295,11 @@ def _select(frames: slice | str | None, total: int, label: str) -> range:
 
 
 def _digest(source: Source) -> str:
-    """Hash of a source's contents; its name does not count."""
+    """Hash the contents of a source, without its name."""
     if isinstance(source, np.ndarray):
         return content_hash(source)
     digest = hashlib.sha256()
-    # A TIA .emi keeps its pixels in .ser files beside it.
+    # A TIA .emi file has its pixels in .ser files in the same directory.
     beside = sorted(source.parent.glob(f"{source.stem}_*.ser")) if _is_emi(source) else []
     for path in [source, *beside]:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""What every format is turned into: a stack of frames that can be loaded one by one."""
+"""The common form of all formats: a stack of frames that can be loaded one by one."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from adatom.errors import AdatomError, BadInput
 from adatom.frames.readers.pixel_size import Scale
 
-MIN_PIXELS = 16
-# Names under which published files keep the image beside other arrays.
+MIN_PIXELS = (
+    16  # fewest rows and columns of an image: smaller arrays are spectra, tables or thumbnails
+)
+# Names of the image in published files that also hold other arrays.
 WELL_KNOWN = ("nn_input", "image_data", "haadf")
 
 
@@ -29,11 +31,11 @@ class Stack:
     shape
         Rows and columns.
     load
-        Gives frame i, shape (row, col), reading only that frame from the disk.
+        Gives frame i, shape (row, col); reads only that frame.
     scale
-        Pixel size that the file gives, not yet checked for being plausible.
+        Pixel size of the file, not checked yet.
     dose_per_A2
-        Electrons per Å² and frame, where the file says.
+        Electrons per Å² and frame; None if the file does not say.
     """
 
     count: int
@@ -42,8 +44,8 @@ class Stack:
     scale: Scale
     dose_per_A2: float | None = None
 
-    def noting(self, *notes: str) -> Stack:
-        """Give the same frames with more notes."""
+    def with_notes(self, *notes: str) -> Stack:
+        """Give the same frames with more notes about the scale."""
         return replace(self, scale=Scale(self.scale.pixel_A, notes + self.scale.notes))
 
 
@@ -67,7 +69,7 @@ class Layout:
     ndim: int
 
     def index(self, i: int) -> tuple[int | slice, ...]:
-        """Index that cuts frame `i`, shape (row, col), out of the array."""
+        """Index of frame `i`, shape (row, col), in the array."""
         out: list[int | slice] = [0] * self.ndim
         for axis in self.kept[-2:]:
             out[axis] = slice(None)
@@ -77,7 +79,7 @@ class Layout:
 
 
 def is_image(shape: Sequence[int], dtype: np.dtype[Any]) -> bool:
-    """Whether an array of this shape could hold frames, and not a table or a spectrum."""
+    """Whether an array of this shape can hold frames, in contrast to a table or a spectrum."""
     kept = [n for n in shape if n != 1]
     return dtype.kind in "buif" and len(kept) in {2, 3} and min(kept[-2:]) >= MIN_PIXELS
 
@@ -158,7 +160,7 @@ def _check_numbers(dtype: np.dtype[Any], shape: tuple[int, ...], subject: str) -
 
 
 def colour(subject: str, got: str) -> BadInput:
-    """Error for a colour picture: its grey values are no longer proportional to the signal."""
+    """Make the error for a colour picture: its values are not proportional to the signal."""
     return BadInput(
         subject,
         expected="grey-scale data from the detector",
@@ -168,21 +170,21 @@ def colour(subject: str, got: str) -> BadInput:
 
 
 def choose(options: Sequence[tuple[str, str]], dataset: str | None, subject: str) -> int:
-    """Choose one of several images in a file; gives its position in `options`.
+    """Choose one of several images in a file; return its position in `options`.
 
     Parameters
     ----------
     options
         Name and description of each image.
     dataset
-        The name that the user gave (the last part of a path is enough), or its number, or None.
+        Name from the user (the last part of a path is enough), or number, or None.
     subject
         File, for messages.
 
     Raises
     ------
     BadInput
-        If nothing or more than one thing fits.
+        If no image fits, or more than one.
     """
     names = [name.strip("/") for name, _ in options]
     last = [name.rpartition("/")[2] for name in names]
@@ -214,13 +216,13 @@ def choose(options: Sequence[tuple[str, str]], dataset: str | None, subject: str
 
 @contextmanager
 def as_bad_input(subject: str, expected: str, todo: str) -> Iterator[None]:
-    """Turn whatever a file library raises into `BadInput`, with the cause kept for debugging."""
+    """Turn any exception of a file library into `BadInput`; the original is its cause."""
     try:
         yield
     except AdatomError:
         raise
     except Exception as error:
-        # The libraries raise anything from struct.error to AssertionError on a damaged file.
+        # For a damaged file, the libraries raise many types, from struct.error to AssertionError.
         words = " ".join(str(error).split())[:160]
         got = f"{type(error).__name__}: {words}" if words else type(error).__name__
         raise BadInput(subject, expected=expected, got=got.rstrip("."), todo=todo) from error

@@ -1,4 +1,4 @@
-"""Reader of TIFF files; each frame is read when it is asked for."""
+"""Reader of TIFF files; each frame is read when it is accessed."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from adatom.frames.readers.pixel_size import MAX_A, MIN_A, Scale, from_axes
 from adatom.frames.readers.stack import Layout, Stack, choose, colour, is_image, parse_layout
 from adatom.frames.readers.vendor import tiff_vendor_scale
 
-# It complains of damaged files on the error stream; what matters of it is raised instead.
+# tifffile logs damaged files to stderr; adatom raises an error instead.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 class TiffReader:
-    """TIFF of any program: ImageJ, OME, Gatan, FEI and more."""
+    """TIFF files of any program: ImageJ, OME, Gatan, FEI and more."""
 
     name = "tiff"
     summary = "TIFF of any program: ImageJ, OME, Gatan, FEI and more"
 
     def suffixes(self) -> tuple[str, ...]:
-        """Endings that it reads."""
+        """Suffixes of the files that it reads."""
         return (".tif", ".tiff")
 
     def read(self, path: Path, dataset: str | None) -> Stack:
@@ -82,7 +82,7 @@ def _tiff_loader(
 
 
 def _check_tiff_whole(tif: tifffile.TiffFile, series: Any, path: Path) -> None:
-    """Refuse a file that was cut off: its tables say where its pixels end."""
+    """Refuse a truncated file: its tables have the position of the last pixel."""
     size = path.stat().st_size
     ends = [
         offset + count
@@ -107,7 +107,7 @@ def _check_tiff_whole(tif: tifffile.TiffFile, series: Any, path: Path) -> None:
 
 
 def _broken_chain(tif: tifffile.TiffFile, size: int) -> bool:
-    """Whether a page's table points past the end of the file; such pages are dropped silently."""
+    """Whether a page's table points past the end of the file; tifffile drops such pages."""
     kind, file = tif.tiff, tif.filehandle
     file.seek(4 if kind.version == 42 else 8)
     seen: set[int] = set()
@@ -129,8 +129,8 @@ def _broken_chain(tif: tifffile.TiffFile, size: int) -> bool:
 def _tiff_scale(tif: tifffile.TiffFile, series: Any, path: Path, number: int) -> Scale:
     """Pixel size from ImageJ, OME, vendor tags or resolution tags, in this order.
 
-    ``XResolution`` counts pixels per unit. Only ImageJ says which unit that is; HyperSpy writes
-    pixels per nm under the default unit, and most other programs a resolution for printing.
+    ``XResolution`` is the number of pixels per unit. Only ImageJ writes this unit. HyperSpy writes
+    pixels per nm with the default unit; most other programs write a resolution for printing.
     """
     page = series.keyframe
     per_x, per_y = (float(r) for r in page.resolution)
@@ -163,7 +163,7 @@ def _resolution_scale(page: Any, sizes: tuple[float, float], subject: str) -> Sc
     to_mm = {2: 25.4, 3: 10.0}.get(int(page.resolutionunit))
     if to_mm is None:
         return from_axes(sizes, ("", ""), subject)
-    # A print resolution (72 per inch) is no calibration, and need not be square either.
+    # A print resolution (72 per inch) is not a calibration, and its pixels may not be square.
     if not MIN_A <= sizes[1] * to_mm * 1e7 <= MAX_A:
         return Scale(None, ("the TIFF resolution tags are for printing: no scale taken",))
     return from_axes([s * to_mm for s in sizes], ("mm", "mm"), subject)

@@ -1,4 +1,4 @@
-"""Vendor files through rosettasciio: Gatan, Velox, TIA, NCEM, HyperSpy, MRC, pictures and more."""
+"""Vendor files by rosettasciio: Gatan, Velox, TIA, NCEM, HyperSpy, MRC, pictures and more."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from adatom.errors import BadInput
 from adatom.frames.readers.pixel_size import Scale, from_axes
 from adatom.frames.readers.stack import Stack, as_bad_input, choose, colour, parse_layout
 
-# It complains of damaged files on the error stream; what matters of it is raised instead.
+# rosettasciio logs damaged files to stderr; adatom raises an error instead.
 logging.getLogger("rsciio").addHandler(logging.NullHandler())
-# Endings that adatom's own readers claim: they read one frame without the others.
+# Suffixes of adatom's own readers, which read one frame without the others.
 _READ_ELSEWHERE = frozenset({".npy", ".npz", ".h5", ".hdf5", ".tif", ".tiff"})
-# Readers that give images and whose source neither unpickles nor evaluates what is in the file.
-# A reader that a later rosettasciio adds stays shut until somebody has looked at it.
+# Allowed readers: they give images, and their source code neither unpickles nor evaluates what is
+# in the file. A reader that a later rosettasciio adds is not allowed until its source was reviewed.
 READERS = frozenset(
     {
         "Blockfile", "Bruker", "DigitalMicrograph", "DigitalSurf", "EMD", "EMPAD", "HSPY",
@@ -29,19 +29,19 @@ READERS = frozenset(
         "TIA", "TVIPS",
     }
 )  # fmt: skip
-# Readers that unpickle or evaluate text, or may through a library that nobody here has reviewed.
+# Readers that unpickle or evaluate text, or that use a library which was not reviewed for it.
 _RUN_CODE = frozenset({"MRCZ", "MSA", "PantaRhei", "Ripple", "USID", "ZSPY", "netCDF"})
 _ELEMENTARY_CHARGE_C = 1.602176634e-19  # exact, SI 2019
 
 
 class VendorReader:
-    """Files of microscopes' vendors, by rosettasciio, which is imported when one is opened."""
+    """Reader of vendor files by rosettasciio, which is imported when a file is opened."""
 
     name = "vendor"
     summary = "Vendors' files by rosettasciio: Gatan, Velox, TIA, NCEM, HyperSpy, MRC and more"
 
     def suffixes(self) -> tuple[str, ...]:
-        """Endings of the readers of rosettasciio that are allowed."""
+        """Suffixes of the allowed readers of rosettasciio."""
         return tuple(s for s in vendor_suffixes() if s not in _READ_ELSEWHERE)
 
     def read(self, path: Path, dataset: str | None) -> Stack:
@@ -56,7 +56,7 @@ def _plugins() -> list[dict[str, Any]]:
 
 
 def vendor_suffixes() -> tuple[str, ...]:
-    """File name endings of the readers that are allowed, lower case, with the dot."""
+    """Suffixes of the allowed readers, lower case, with the dot."""
     allowed = [p for p in _plugins() if p["name"] in READERS]
     return tuple(sorted({f".{e.lower()}" for p in allowed for e in p["file_extensions"]}))
 
@@ -69,14 +69,14 @@ def open_vendor(path: Path, dataset: str | None, reader: str | None = None) -> S
     path
         The file.
     dataset
-        Title or number of the image, where the file holds several.
+        Title or number of the image in a file with several.
     reader
-        Name of the reader where the file's ending does not decide.
+        Name of the reader, if the suffix does not decide.
 
     Raises
     ------
     BadInput
-        If no reader is allowed for it, or it holds no image.
+        If no allowed reader reads it, or it has no image.
     """
     suffix, name = path.suffix.lower().lstrip("."), reader or ""
     fitting = [
@@ -87,7 +87,7 @@ def open_vendor(path: Path, dataset: str | None, reader: str | None = None) -> S
     ]
     allowed = [p for p in fitting if p["name"] in READERS]
     if not allowed:
-        raise unreadable(path)
+        raise unreadable_file(path)
     if allowed[0]["name"] == "Image":
         _check_grey(path)
     images: list[dict[str, Any]] = []
@@ -102,7 +102,7 @@ def open_vendor(path: Path, dataset: str | None, reader: str | None = None) -> S
 
 
 def _check_grey(path: Path) -> None:
-    """Refuse colour as the file declares it: the reader lets a grey screenshot through."""
+    """Refuse a picture whose mode is colour, even if all of its pixels are grey."""
     from PIL import Image as Picture
 
     with Picture.open(path) as picture:
@@ -111,8 +111,8 @@ def _check_grey(path: Path) -> None:
         raise colour(str(path), f"a colour picture ({mode}), such as a screenshot")
 
 
-def unreadable(path: Path) -> BadInput:
-    """Error for a file of an ending that nothing reads; says what stands behind the ending."""
+def unreadable_file(path: Path) -> BadInput:
+    """Make the error for a file that no reader reads; it says what the suffix stands for."""
     suffix = path.suffix.lower()
     fitting = {
         str(p["name"])
@@ -134,14 +134,15 @@ def unreadable(path: Path) -> BadInput:
 
 
 def _read(api: str, path: Path) -> list[dict[str, Any]]:
-    """Call a reader lazily where it can be; its doubts about metadata are not the user's."""
+    """Call a reader, lazily if it can; its warnings about metadata are not shown."""
     file_reader = importlib.import_module(api).file_reader
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             found = file_reader(str(path), lazy=True)
         except (NotImplementedError, TypeError, ValueError):
-            # Pictures fail with TypeError, .dm3 in colour with ValueError: neither is large.
+            # Lazy reading fails with TypeError for pictures and ValueError for .dm3 in colour. Both
+            # are small files.
             found = file_reader(str(path))
     return [dict(d) for d in found]
 
@@ -169,10 +170,10 @@ def _stack(found: list[dict[str, Any]], path: Path, dataset: str | None) -> Stac
 
     def load(i: int) -> NDArray[Any]:
         frame = data[layout.index(i)]
-        # Loading is its own small step: a pool of threads for one frame costs more than it gives.
+        # One thread: starting a pool of threads takes longer than loading one frame.
         return np.asarray(frame.compute(scheduler="synchronous") if _lazy(frame) else frame)
 
-    one = _ser_loader(path, data.dtype) if path.suffix.lower() == ".ser" else None
+    one = ser_frame_loader(path, data.dtype) if path.suffix.lower() == ".ser" else None
     load = one if one is not None and layout.count > 1 else load
     return Stack(layout.count, layout.shape, load, scale, _dose(image, scale))
 
@@ -186,7 +187,7 @@ def _lazy(data: Any) -> bool:
 
 
 def _signal_axes(image: dict[str, Any]) -> int:
-    """Axes that belong to one measurement: 2 for an image, 1 for a spectrum."""
+    """Number of axes of one measurement: 2 for an image, 1 for a spectrum."""
     navigate = [bool(a.get("navigate")) for a in image["axes"]]
     signal = navigate.count(False)
     # A virtual image (all axes scanned) and a stack with no scanned axis are images too.
@@ -194,7 +195,7 @@ def _signal_axes(image: dict[str, Any]) -> int:
 
 
 def _ordered(data: Any, axes: list[dict[str, Any]]) -> tuple[Any, list[dict[str, Any]]]:
-    """Scanned axes first, then rows, then columns, by the names that the file gives."""
+    """Order the axes: scanned axes, rows, columns, by the names in the file."""
     order = sorted(range(len(axes)), key=lambda k: not axes[k].get("navigate"))
     names = [str(axes[k].get("name") or "").lower() for k in order[-2:]]
     # NCEM files are stored (y, x) and come out of the reader transposed, with their names.
@@ -216,9 +217,18 @@ def _dose(image: dict[str, Any], scale: Scale) -> float | None:
     return current_A * dwell_s / _ELEMENTARY_CHARGE_C / scale.pixel_A**2
 
 
-def _ser_loader(path: Path, dtype: np.dtype[Any]) -> Any:
-    """Load one frame of a TIA series; the reader itself loads all of them each time.
+def ser_frame_loader(path: Path, dtype: np.dtype[Any]) -> Any:
+    """Make a function that loads one frame of a TIA series; rosettasciio loads all frames.
 
+    Parameters
+    ----------
+    path
+        The .ser file.
+    dtype
+        Type of its pixels.
+
+    Notes
+    -----
     Layout of the file: FEI, "TIA Series Data (ESD) file format", sections Header, Data Offset
     Array and Data Elements; from version 0x220 (TIA 4.7.3) on, offsets have eight bytes.
     """

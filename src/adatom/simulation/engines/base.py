@@ -1,6 +1,6 @@
-"""What an engine is, and how one is found by its name.
+"""The protocol of simulation engines, and their lookup by name.
 
-Engines are registered as entry points of the group ``adatom.engines``, adatom's own as well. A new
+Engines, also adatom's own, are registered as entry points of the group ``adatom.engines``. A new
 engine is one file with one object that fits `Engine`, and one line in a ``pyproject.toml``. Most
 are an ASE calculator: see `adatom.simulation.engines.calculator.CalculatorEngine`.
 """
@@ -30,12 +30,12 @@ class Status:
     Parameters
     ----------
     installed
-        It is here, and it loads.
+        It is installed, and it loads.
     version
         Its version; ``unknown`` for a program, which cannot be asked safely; empty where it is
         not installed.
     note
-        Why it does not work, or what it cannot do yet.
+        Reason why it does not work, or its limits.
     """
 
     installed: bool
@@ -45,22 +45,22 @@ class Status:
 
 @runtime_checkable
 class ListedEngine(Protocol):
-    """What `adatom doctor` shows of an engine; enough for one that adatom cannot run yet.
+    """An engine as `adatom doctor` lists it; adatom may not be able to run it yet.
 
     Attributes
     ----------
     name
-        What the user calls it; also the name of its entry point.
+        Name that the user gives; also the name of its entry point.
     tasks
-        What adatom can run on it; empty where it is only looked for.
+        Tasks that adatom can run on it; empty if adatom can only detect it.
     elements
-        What it covers, for people.
+        Elements that it covers, as text.
     boundary
-        Its boundary conditions, for people.
+        Its boundary conditions, as text.
     not_for
-        What it must not be used for, for people.
+        Uses for which it is not suitable, as text.
     install
-        One line that installs it.
+        Command that installs it, one line.
     """
 
     name: str
@@ -71,7 +71,7 @@ class ListedEngine(Protocol):
     install: str
 
     def status(self) -> Status:
-        """Find out whether it is here; loads it, and never raises."""
+        """Find out whether it is installed; loads it, and never raises."""
         ...
 
 
@@ -83,12 +83,12 @@ class Engine(ListedEngine, Protocol):
     """
 
     def check_elements(self, symbols: Collection[str]) -> None:
-        """Make sure that it covers these chemical symbols.
+        """Check that it covers these chemical symbols.
 
         Raises
         ------
         BadInput
-            If it does not; says which it covers.
+            If it does not; the message has the elements that it covers.
         """
         ...
 
@@ -104,7 +104,7 @@ class Engine(ListedEngine, Protocol):
         material
             Name of the material.
         symbols
-            Elements of the structure, where they decide the method.
+            Elements of the structure; some engines choose the method by them.
         """
         ...
 
@@ -172,18 +172,18 @@ def engine_status() -> list[EngineStatus]:
 
 
 def find_engine(name: str) -> ListedEngine:
-    """Look an engine up by name.
+    """Find an engine by its name.
 
     Raises
     ------
     BadInput
-        If there is none; the message names those that there are.
+        If no engine has this name; the message lists the names.
     """
     return cast("ListedEngine", plugin(ENGINES, name, ListedEngine))
 
 
 def require(name: str, task: Task) -> Engine:
-    """Give the engine of this name, sure that it can do a task here.
+    """Find an engine, and check that it can run a task on this machine.
 
     Parameters
     ----------
@@ -197,15 +197,15 @@ def require(name: str, task: Task) -> Engine:
     BadInput
         If there is no engine of that name.
     EngineMissing
-        If it is not installed, or adatom cannot run this task on it; says how to install it or
-        what to use.
+        If it is not installed, or adatom cannot run this task on it; the message says how to
+        install it, or which engine to use.
     """
     engine = find_engine(name)
     if task not in engine.tasks or not isinstance(engine, Engine):
-        raise cannot(engine, task)
+        raise unsupported_task(engine, task)
     status = engine.status()
     if not status.installed:
-        raise missing(engine.name, status.note, engine.install)
+        raise not_installed(engine.name, status.note, engine.install)
     return engine
 
 
@@ -222,12 +222,12 @@ def engine_version(name: str) -> str:
     engine = find_engine(name)
     status = engine.status()
     if not status.installed:
-        raise missing(engine.name, status.note, engine.install)
+        raise not_installed(engine.name, status.note, engine.install)
     return status.version
 
 
-def missing(name: str, why: str, install: str) -> EngineMissing:
-    """Error for an engine that is not here or does not load."""
+def not_installed(name: str, why: str, install: str) -> EngineMissing:
+    """Make the error for an engine that is not installed or does not load."""
     return EngineMissing(
         f"engine {name}",
         expected="an installed engine",
@@ -236,8 +236,8 @@ def missing(name: str, why: str, install: str) -> EngineMissing:
     )
 
 
-def cannot(engine: ListedEngine, task: Task) -> EngineMissing:
-    """Error for an engine that is asked for a task that adatom cannot run on it."""
+def unsupported_task(engine: ListedEngine, task: Task) -> EngineMissing:
+    """Make the error for a task that adatom cannot run on an engine."""
     verb = "relax" if task == "relax" else "run dynamics"
     able = [f.name for f in registered_engines() if not f.error and task in f.value.tasks]
     return EngineMissing(

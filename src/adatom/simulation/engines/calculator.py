@@ -1,4 +1,4 @@
-"""An engine that is an ASE calculator: all that is common to those, written once."""
+"""Base class of engines that are an ASE calculator."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ase.data import atomic_numbers
 from adatom.core import SimulationResult, SimulationTask
 from adatom.errors import AdatomError, BadInput
 from adatom.materials.library import load_material
-from adatom.simulation.engines.base import Status, Task, cannot
+from adatom.simulation.engines.base import Status, Task, unsupported_task
 from adatom.simulation.options import DynamicsOptions, RelaxOptions
 from adatom.simulation.relax import relax_with_ase
 from adatom.simulation.scaling import measure_lattice_constant_A
@@ -23,8 +23,8 @@ from adatom.simulation.scaling import measure_lattice_constant_A
 class CalculatorEngine(ABC):
     """Base of an engine whose energies and forces come from an ASE calculator.
 
-    A subclass says who it is in class attributes and gives the calculator; it then relaxes with
-    BFGS. For dynamics it overrides `dynamics` and names the task.
+    A subclass sets the class attributes and implements `calculator`; it can then relax with BFGS.
+    For dynamics it overrides `dynamics` and adds the task to `tasks`.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ class CalculatorEngine(ABC):
         return importlib.metadata.version(self.distribution)
 
     def status(self) -> Status:
-        """Load the engine to find out whether it is here."""
+        """Load the engine to find out whether it is installed."""
         try:
             return Status(installed=True, version=self.version())
         except AdatomError as error:
@@ -111,7 +111,7 @@ class CalculatorEngine(ABC):
         return measure_lattice_constant_A(self._energy_eV, material)
 
     def relax(self, task: SimulationTask, options: RelaxOptions) -> SimulationResult:
-        """Relax one structure with BFGS, from where its atoms are."""
+        """Relax one structure with BFGS, from the given positions."""
         return relax_with_ase(self, task, options)
 
     def dynamics(self, task: SimulationTask, options: DynamicsOptions) -> SimulationResult:
@@ -123,9 +123,9 @@ class CalculatorEngine(ABC):
             Always; names the engines that do.
         """
         del task, options
-        raise cannot(self, "dynamics")
+        raise unsupported_task(self, "dynamics")
 
     def _energy_eV(self, atoms: ase.Atoms) -> float:
-        # Tighter than for a relaxation: the minimum of a flat curve is looked for.
+        # More accurate than for a relaxation, because the energy curve is flat at its minimum.
         with self.calculator(atoms, RelaxOptions(accuracy=1.0)) as calculator:
             return float(calculator.get_potential_energy(atoms))

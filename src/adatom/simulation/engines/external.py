@@ -1,7 +1,7 @@
-"""Engines that `adatom doctor` looks for and that adatom cannot run yet.
+"""Engines that `adatom doctor` detects and that adatom cannot run yet.
 
-They fit `ListedEngine` alone: they declare no tasks, so that asking one for a simulation is refused
-with the names of those that can do it.
+They fit `ListedEngine` only and declare no tasks. A simulation with one of them is refused with the
+names of engines that can do it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 from adatom.simulation.engines.base import Status, Task
 
-_NOTE = "adatom cannot run it yet"
+_NOTE = "adatom cannot run it yet"  # shown by `adatom doctor`
 
 
 @dataclass(frozen=True)
 class ExternalEngine:
-    """A Python package or a program, looked for and not loaded.
+    """A Python package or a program that is detected but not loaded.
 
     Parameters
     ----------

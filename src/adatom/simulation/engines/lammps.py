@@ -1,10 +1,11 @@
-"""LAMMPS in the process: quick relaxations and molecular dynamics with classical potentials.
+"""LAMMPS inside the process: relaxations and molecular dynamics with classical potentials.
 
-The thermostats: velocities are drawn at twice the temperature (half of it flows into the bonds),
-a strong Langevin thermostat then heats every atom by itself, because the stiff, nearly harmonic
-modes of a sheet hardly exchange energy within picoseconds; production runs under stochastic
-velocity rescaling (Bussi, Donadio & Parrinello, J. Chem. Phys. 126, 014101 (2007)), which samples
-the canonical ensemble and, unlike Langevin's friction, leaves diffusion and hopping as they are.
+Velocities are sampled at twice the temperature, because half of the kinetic energy becomes
+potential energy. A strong Langevin thermostat then heats every atom separately, because the stiff,
+nearly harmonic modes of a sheet hardly exchange energy within picoseconds. The production uses
+stochastic velocity rescaling (Bussi, Donadio & Parrinello, J. Chem. Phys. 126, 014101 (2007)). It
+samples the canonical ensemble and, unlike Langevin friction, does not slow down diffusion and
+hopping.
 """
 
 from __future__ import annotations
@@ -38,17 +39,17 @@ from adatom.simulation.engines.calculator import CalculatorEngine
 from adatom.simulation.options import DynamicsOptions, RelaxOptions
 from adatom.simulation.scaling import measure_lattice_constant_A, scale_to
 
-# Damping of the thermostats: strong while heating, weak where trajectories are kept.
+# Time constants of the thermostats, fs: strong damping while heating, weak damping in production.
 _LANGEVIN_fs = 50.0
 _RESCALING_fs = 100.0
 
 # Lattice constants, Å, by potential and material, by `measure_lattice_constant_A` with
-# `potential_energy_eV`; a test repeats it.
+# `potential_energy_eV`; a test repeats the measurement.
 _LATTICE_CONSTANTS_A = {("lcbop", "graphene"): 2.4593, ("tersoff", "graphene"): 2.5298}
 
 
 class LammpsEngine(CalculatorEngine):
-    """The most trusted potential of `POTENTIALS` that covers the elements."""
+    """LAMMPS with the first of `POTENTIALS` that covers the elements."""
 
     name = "lammps"
     tasks: tuple[Task, ...] = ("relax", "dynamics")
@@ -84,19 +85,19 @@ class LammpsEngine(CalculatorEngine):
 
     @contextmanager
     def calculator(self, atoms: ase.Atoms, options: RelaxOptions) -> Iterator[Calculator]:
-        """Give a calculator on a LAMMPS of its own, for these elements and this cell."""
+        """Give a calculator with a separate LAMMPS instance, for these elements and this cell."""
         del options
         with Sheet(atoms, choose_potential(set(atoms.get_chemical_symbols()))) as sheet:
             yield ClassicalCalculator(sheet)
 
     def dynamics(self, task: SimulationTask, options: DynamicsOptions) -> SimulationResult:
-        """Minimise, heat and run natively in LAMMPS."""
+        """Minimise, heat and run the dynamics in LAMMPS."""
         begin = time.perf_counter()
         source = task.structure.to_ase()
         symbols = set(source.get_chemical_symbols())
         potential = choose_potential(symbols)
-        own_A = self.lattice_constant_A(task.material.name, symbols)
-        atoms = scale_to(source, task.material.lattice_constant_A, own_A)
+        engine_lattice_A = self.lattice_constant_A(task.material.name, symbols)
+        atoms = scale_to(source, task.material.lattice_constant_A, engine_lattice_A)
         samples, status = Samples(), "done"
         try:
             with Sheet(atoms, potential) as sheet:
@@ -114,19 +115,19 @@ class LammpsEngine(CalculatorEngine):
 
 
 def potential_energy_eV(atoms: ase.Atoms, potential: Potential) -> float:
-    """Energy of atoms in one potential, which need not be the one that would be chosen, eV."""
+    """Energy of atoms in a given potential, eV."""
     with Sheet(atoms, potential) as sheet:
         return sheet.forces(atoms.get_positions())[1]
 
 
 def _heat(sheet: Sheet, task: SimulationTask, options: DynamicsOptions) -> NDArray[np.float64]:
-    """Minimise, draw velocities, equilibrate, start the production's thermostat."""
+    """Minimise, sample velocities, equilibrate, and start the production's thermostat."""
     fixed = task.structure.fixed
     kelvin = task.temperature_K
     velocities, langevin, rescaling = _seeds(task.seed)
     sheet.hold(fixed)
     minimum = sheet.minimise()
-    # Only a sheet without held atoms keeps its momentum, and so has three freedoms less.
+    # Without fixed atoms the total momentum is conserved: three degrees of freedom less.
     drift = 0 if fixed.any() else 3
     sheet.command(f"""
         compute_modify thermo_temp extra/dof {drift + 3 * int(fixed.sum())}

@@ -1,4 +1,4 @@
-"""GFN1-xTB in tblite: relaxations of any elements from H to Rn, without parameters to choose."""
+"""GFN1-xTB in tblite: relaxations of all elements from H to Rn, without parameters to choose."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ase.calculators.calculator import Calculator
 from ase.data import chemical_symbols
 
 from adatom.core import SimulationResult, SimulationTask
-from adatom.simulation.engines.base import missing
+from adatom.simulation.engines.base import not_installed
 from adatom.simulation.engines.calculator import CalculatorEngine
 from adatom.simulation.options import RelaxOptions
 from adatom.simulation.prepare import classical_start
-from adatom.simulation.relax import as_given, relax_with_ase
+from adatom.simulation.relax import from_given_positions, relax_with_ase
 
 _RADON = 86  # the last element of GFN1-xTB: Grimme et al., J. Chem. Theory Comput. 13, 1989 (2017)
 
@@ -41,7 +41,7 @@ class TBLiteEngine(CalculatorEngine):
     install = "pip install tblite"
     covers = frozenset(chemical_symbols[1 : _RADON + 1])
     distribution = "tblite"
-    # Of a flat sheet of 7 x 7 cells at the Γ point, by `measure_lattice_constant_A`.
+    # Å, for a flat sheet of 7 x 7 cells at the Γ point, by `measure_lattice_constant_A`.
     lattice_constants_A = {"graphene": 2.4566}  # noqa: RUF012
 
     def version(self) -> str:
@@ -57,7 +57,7 @@ class TBLiteEngine(CalculatorEngine):
     def calculator(
         self, atoms: ase.Atoms, options: RelaxOptions
     ) -> AbstractContextManager[Calculator]:
-        """Give tblite's calculator; it carries the wave function from step to step."""
+        """Give tblite's calculator; it reuses the wave function of the previous step."""
         del atoms
         return nullcontext(
             load_tblite()(
@@ -69,15 +69,17 @@ class TBLiteEngine(CalculatorEngine):
         )
 
     def relax(self, task: SimulationTask, options: RelaxOptions) -> SimulationResult:
-        """Relax from the classical minimum; where that fails, from where the atoms are."""
-        # The classical minimum can be a place where the charges run away: start where it was.
-        starts = (classical_start, as_given) if options.prepare else (as_given,)
+        """Relax from the classical minimum; if that fails, from the given positions."""
+        # The charges may diverge at the classical minimum: then the given positions are the start.
+        starts = (
+            (classical_start, from_given_positions) if options.prepare else (from_given_positions,)
+        )
         return relax_with_ase(self, task, options, starts=starts)
 
 
 @cache
 def load_tblite() -> Any:
-    """Load tblite's ASE calculator, after a fast BLAS where there is one.
+    """Load tblite's ASE calculator, after a fast BLAS if there is one.
 
     Returns
     -------
@@ -89,24 +91,24 @@ def load_tblite() -> Any:
         If tblite is not installed or does not load.
     """
     if importlib.util.find_spec("tblite") is None:
-        raise missing(TBLiteEngine.name, "it is not installed", TBLiteEngine.install)
+        raise not_installed(TBLiteEngine.name, "it is not installed", TBLiteEngine.install)
     preload_fast_blas()
     try:
         return importlib.import_module("tblite.ase").TBLite
     except (ImportError, OSError) as error:
-        raise missing(
+        raise not_installed(
             TBLiteEngine.name, f"it does not load: {error}", TBLiteEngine.install
         ) from error
 
 
 @cache
 def preload_fast_blas() -> str:
-    """Put a fast BLAS and LAPACK in front of the reference one that tblite's wheel carries.
+    """Load a fast BLAS and LAPACK, which then replace the reference library in tblite's wheel.
 
     The wheel is linked to the reference BLAS, where 112 atoms cost 6 s a step. The dynamic linker
     prefers a library that is already loaded globally, so a system OpenBLAS, MKL, or the MKL that
     PyTorch's wheel exports (a library file: PyTorch is not imported) brings that to 2 s with the
-    same energies. Nothing happens where there is none, or on systems that link differently.
+    same energies. Nothing happens without such a library, or on other systems than Linux.
 
     Returns
     -------
