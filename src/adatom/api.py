@@ -237,6 +237,7 @@ def find_defects(
     material: MaterialLike = "graphene",
     zone_axis: ZoneAxis = ALONG_C,
     pixel_size_A: float | None = None,
+    trust_scale: bool = False,
 ) -> DefectTable:
     """Name the defects of every frame.
 
@@ -246,8 +247,8 @@ def find_defects(
 
     Parameters
     ----------
-    frames, material, zone_axis, pixel_size_A
-        As of `find`.
+    frames, material, zone_axis, pixel_size_A, trust_scale
+        As of `find`: with the same values, frames and atoms have the same scale.
     atoms
         Atoms of these frames.
 
@@ -270,7 +271,7 @@ def find_defects(
     ['Si1C3', 'V1']
     """
     chosen = read_material(material, zone_axis)
-    movie = frames if isinstance(frames, Movie) else read(frames, pixel_size_A=pixel_size_A)
+    movie, _ = _open(frames, chosen, pixel_size_A, trust_scale=trust_scale)
 
     def named(frame: Frame) -> DefectTable:
         own = atoms.of_frame(frame.index)
@@ -337,7 +338,15 @@ def supercells(
     [1, 1]
     """
     chosen = read_material(material, zone_axis)
-    own = (atoms if isinstance(atoms, AtomTable) else table_of(atoms)).of_frame(frame)
+    table = atoms if isinstance(atoms, AtomTable) else table_of(atoms)
+    if frame not in table.frames:
+        raise BadInput(
+            "`frame`",
+            expected="a frame that has atoms: " + (_listed(table.frames) or "there is none"),
+            got=str(frame),
+            todo="Name the number of one of these frames.",
+        )
+    own = table.of_frame(frame)
     lattice = lattice_of(own, chosen)
     if lattice is None:
         raise BadInput(
@@ -485,6 +494,13 @@ def advise(
     >>> [advice.action for advice in ad.advise(AtomTable.empty(), DefectTable.empty())]
     ['stop']
     """
+    if not voltage_kV > 0:
+        raise BadInput(
+            "`voltage_kV`",
+            expected="an acceleration voltage above 0 kV",
+            got=repr(voltage_kV),
+            todo="Give the voltage of the frames.",
+        )
     return _advise(
         atoms,
         defects,
@@ -507,6 +523,11 @@ def _open(
     movie = read(frames, pixel_size_A=pixel_size_A)
     settled, notes = settle_scale(movie, material, trust=trust_scale)
     return settled, (*movie.notes, *notes)
+
+
+def _listed(frames: Sequence[int]) -> str:
+    """Numbers of frames in words, the first and the last of many."""
+    return ", ".join(map(str, frames)) if len(frames) < 5 else f"{frames[0]} to {frames[-1]}"
 
 
 def _defaults() -> Config:

@@ -48,6 +48,13 @@ def read_material(material: MaterialLike, zone_axis: ZoneAxis) -> Material:
             todo="Name the direction of the beam by the lattice vectors of the structure.",
         )
     u, v, w = (int(part) for part in parts)
+    if not (u or v or w):
+        raise BadInput(
+            "`zone_axis`",
+            expected="a direction: three whole numbers that are not all zero",
+            got=repr(zone_axis),
+            todo="Name the direction of the beam by the lattice vectors of the structure.",
+        )
     return load_material(str(material), (u, v, w))
 
 

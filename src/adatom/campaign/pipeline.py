@@ -104,6 +104,11 @@ def run_campaign(
             structures, keys = make_structures(movie, found, config, steps)
             results, done = simulate_all(structures, keys, material, config, steps)
             parents += [*keys, *done]
+            failed = [r for r in results if r.status.startswith("failed")]
+            if failed:
+                failure = f"{len(failed)} of {len(results)} simulations failed: {failed[0].status}"
+                warnings = (*warnings, failure)
+                progress.warn(failure)
             if not structures:
                 warnings = (*warnings, "no lattice to build a supercell on: nothing was simulated")
                 progress.warn(warnings[-1])

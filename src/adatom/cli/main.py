@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import sys
 from collections.abc import Callable
@@ -102,11 +103,12 @@ def bench(
     from adatom.bench import BENCHMARKS, BenchOptions, run_benchmark
 
     if name not in BENCHMARKS:
+        close = difflib.get_close_matches(name, BENCHMARKS, n=1)
         raise BadInput(
             f"bench {name}",
             expected=" or ".join(BENCHMARKS),
             got=repr(name),
-            todo="Name one of these.",
+            todo=f"Did you mean {close[0]!r}?" if close else "Name one of these.",
         )
     rows = run_benchmark(name, BenchOptions(data, output, quick, peers, weights, other))
     if as_json:

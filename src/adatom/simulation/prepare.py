@@ -22,6 +22,7 @@ import numpy as np
 from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
 
+from adatom.core import Material
 from adatom.core.arrays import FloatArray
 from adatom.errors import AdatomError
 from adatom.simulation.classical import Sheet, choose_potential
@@ -35,7 +36,7 @@ _TOO_NEAR_A = 0.85  # Å; no bond of C or heavier elements is shorter than 1.1 �
 
 
 def classical_start(
-    given: ase.Atoms, fixed: NDArray[np.bool_], engine_lattice_A: float, material: str
+    given: ase.Atoms, fixed: NDArray[np.bool_], engine_lattice_A: float, material: Material
 ) -> tuple[ase.Atoms, FloatArray | None]:
     """Find the classical minimum near a structure; the structure itself if that fails.
 
@@ -48,7 +49,7 @@ def classical_start(
     engine_lattice_A
         Lattice constant of that engine, Å.
     material
-        Name of the material.
+        The crystal of the structure.
 
     Returns
     -------

@@ -18,7 +18,7 @@ from ase.optimize import BFGS
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from adatom.core import SimulationResult, SimulationTask
+from adatom.core import Material, SimulationResult, SimulationTask
 from adatom.core.arrays import FloatArray
 from adatom.errors import AdatomError, BadInput
 from adatom.simulation.engines.base import Engine, require
@@ -34,7 +34,9 @@ _RUNAWAY_EV_A = 200.0
 # Function of (structure at the engine's lattice constant, fixed atoms, that lattice constant in Å,
 # material). It returns the start geometry, and the first Hessian, shape (3 atom, 3 atom), eV/Å², or
 # None.
-Start = Callable[[ase.Atoms, NDArray[np.bool_], float, str], tuple[ase.Atoms, FloatArray | None]]
+Start = Callable[
+    [ase.Atoms, NDArray[np.bool_], float, Material], tuple[ase.Atoms, FloatArray | None]
+]
 
 
 def relax(task: SimulationTask, options: RelaxOptions) -> SimulationResult:
@@ -88,7 +90,7 @@ def relax(task: SimulationTask, options: RelaxOptions) -> SimulationResult:
 
 
 def from_given_positions(
-    given: ase.Atoms, fixed: NDArray[np.bool_], engine_lattice_A: float, material: str
+    given: ase.Atoms, fixed: NDArray[np.bool_], engine_lattice_A: float, material: Material
 ) -> tuple[ase.Atoms, None]:
     """Start from the given positions, without a Hessian."""
     del fixed, engine_lattice_A, material
@@ -126,15 +128,13 @@ def relax_with_ase(
     symbols = set(source.get_chemical_symbols())
     engine.check_elements(symbols)
     begin = time.perf_counter()
-    engine_lattice_A = engine.lattice_constant_A(task.material.name, symbols)
+    engine_lattice_A = engine.lattice_constant_A(task.material, symbols)
     given = scale_to(source, task.material.lattice_constant_A, engine_lattice_A)
     path, status = _Recorded(), "failed: no start"
     for start in starts:
         path = _Recorded()
         with threadpool_limits(limits=1):
-            atoms, hessian = start(
-                given, task.structure.fixed, engine_lattice_A, task.material.name
-            )
+            atoms, hessian = start(given, task.structure.fixed, engine_lattice_A, task.material)
             if task.structure.fixed.any():
                 atoms.set_constraint(FixAtoms(mask=task.structure.fixed))
             status = _attempt(engine, atoms, hessian, path, options, begin + options.max_seconds)

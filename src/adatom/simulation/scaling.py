@@ -10,15 +10,18 @@ from collections.abc import Callable
 
 import ase
 import numpy as np
+from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from adatom.core import Material
-from adatom.materials.library import load_material
+from adatom.errors import BadInput
 
 VACUUM_A = 20.0  # height of the cell of a sheet, Å; GFN1-xTB is faster with it than with 10 Å
 
 
-def measure_lattice_constant_A(energy_eV: Callable[[ase.Atoms], float], material: str) -> float:
+def measure_lattice_constant_A(
+    energy_eV: Callable[[ase.Atoms], float], material: Material
+) -> float:
     """Measure the lattice constant at which a perfect, flat sheet is free of stress.
 
     A cubic is fitted to the energies at five lengths, and its minimum is the centre of a second,
@@ -30,7 +33,7 @@ def measure_lattice_constant_A(energy_eV: Callable[[ase.Atoms], float], material
     energy_eV
         Potential energy, eV, of a sheet that is periodic in all directions.
     material
-        Name of the material.
+        A sheet of single atoms.
 
     Returns
     -------
@@ -39,23 +42,39 @@ def measure_lattice_constant_A(energy_eV: Callable[[ase.Atoms], float], material
     Raises
     ------
     BadInput
-        If the material is unknown.
+        If the material is no sheet of single atoms, or the energy has no minimum near its own
+        lattice constant.
 
     Examples
     --------
     Springs of 2.5 Å between the cells of a sheet:
 
+    >>> from adatom.core import GRAPHENE
     >>> def springs(atoms):
     ...     return float((atoms.cell.lengths()[0] / 7 - 2.5) ** 2)
-    >>> round(measure_lattice_constant_A(springs, "graphene"), 4)
+    >>> round(measure_lattice_constant_A(springs, GRAPHENE), 4)
     2.5
     """
-    found = load_material(material)
-    centre = found.lattice_constant_A
+    if not set(material.site_species) <= set(atomic_numbers) or not material.has_lattice:
+        raise BadInput(
+            f"lattice constant of {material.name}",
+            expected="a sheet with one atom a site",
+            got="columns of " + ", ".join(sorted(set(material.site_species))),
+            todo="Only such sheets are simulated: `simulated_by` of a material names its engines.",
+        )
+    centre = material.lattice_constant_A
     for half_width in (0.04, 0.01):
         lengths = centre * np.linspace(1.0 - half_width, 1.0 + half_width, 5)
-        energies = [energy_eV(_flat_sheet(found, a)) for a in lengths]
-        centre = _minimum(lengths, np.array(energies))
+        energies = [energy_eV(_flat_sheet(material, a)) for a in lengths]
+        found = _minimum(lengths, np.array(energies))
+        if found is None:
+            raise BadInput(
+                f"lattice constant of {material.name}",
+                expected=f"a minimum of the energy near {material.lattice_constant_A:.3f} Å",
+                got="none within 4 %",
+                todo="Check that the engine is made for this material.",
+            )
+        centre = found
     return centre
 
 
@@ -97,10 +116,10 @@ def _flat_sheet(material: Material, lattice_A: float) -> ase.Atoms:
     return sheet
 
 
-def _minimum(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+def _minimum(x: NDArray[np.float64], y: NDArray[np.float64]) -> float | None:
     middle = float(x.mean())
     a, b, c, _ = np.polyfit(x - middle, y - y.min(), 3)
     roots = np.roots([3.0 * a, 2.0 * b, c])
     real = roots[np.isreal(roots)].real
     minima = real[6.0 * a * real + 2.0 * b > 0.0]
-    return middle + float(minima[np.argmin(np.abs(minima))])
+    return middle + float(minima[np.argmin(np.abs(minima))]) if len(minima) else None

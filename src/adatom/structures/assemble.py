@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import ase
 import numpy as np
+from ase.data import atomic_numbers
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from adatom.core.arrays import FloatArray
 from adatom.core.defect_kind import Adatom, DefectKind
 from adatom.core.structure import Structure
+from adatom.errors import BadInput
 from adatom.structures.scene import Observed, Scene, SupercellOptions
 
 FILLED = -1  # source_atom (an index) of an atom that was filled in from the perfect lattice
@@ -164,6 +166,14 @@ def to_atoms(
     The cell is periodic in z too, with vacuum between the sheets, so that every engine computes
     the same system.
     """
+    columns = sorted(set(elements.tolist()) - set(atomic_numbers))
+    if columns:
+        raise BadInput(
+            "supercell",
+            expected="one atom a site",
+            got="columns of atoms: " + ", ".join(columns),
+            todo="Supercells are built of sheets of single atoms only.",
+        )
     height = options.cell_height_A
     positions = np.column_stack([xy + edges_A / 2.0, z + height / 2.0])
     atoms = ase.Atoms(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ase import units
 
+from adatom.core import GRAPHENE
 from adatom.simulation import (
     DynamicsOptions,
     RelaxOptions,
@@ -23,13 +24,13 @@ from silicon_sheets import A, sheet, silicon, task, with_silicon
 
 @pytest.mark.parametrize("potential", POTENTIALS, ids=lambda p: p.name)
 def test_shipped_lattice_constants_are_what_is_measured(potential):
-    measured = measure_lattice_constant_A(lambda a: potential_energy_eV(a, potential), "graphene")
-    shipped = find_engine("lammps").lattice_constant_A("graphene", potential.elements)
+    measured = measure_lattice_constant_A(lambda a: potential_energy_eV(a, potential), GRAPHENE)
+    shipped = find_engine("lammps").lattice_constant_A(GRAPHENE, potential.elements)
     assert shipped == pytest.approx(measured, abs=3e-4)
 
 
 def test_graphene_has_no_stress_in_xtb_at_its_shipped_constant():
-    own = find_engine("gfn1-xtb").lattice_constant_A("graphene", {"C"})
+    own = find_engine("gfn1-xtb").lattice_constant_A(GRAPHENE, {"C"})
     atoms = scale_to(sheet(7, 2), A, own)
     atoms.calc = load_tblite()(method="GFN1-xTB", verbosity=0)
     tension = atoms.get_stress()[:2].mean() * atoms.cell[2, 2]  # eV/Å²

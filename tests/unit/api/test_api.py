@@ -10,11 +10,11 @@ import ase.io
 import numpy as np
 import polars as pl
 import pytest
-from ase.build import bulk, graphene
+from ase.build import bulk, graphene, mx2
 
 import adatom as ad
 from adatom import api
-from adatom.core import GRAPHENE, AtomTable, Structure
+from adatom.core import GRAPHENE, AtomTable, DefectTable, Structure
 from adatom.errors import BadInput
 from adatom.features.find import FindOptions
 from adatom.frames.simulate.specimen import lattice_points
@@ -179,3 +179,27 @@ def test_a_pixel_size_that_the_lattice_contradicts_gives_a_warning_with_both_val
         kept = ad.find(frames, pixel_size_A=wrong, trust_scale=True)
     assert len(told) == 1
     assert kept.xy[:, 0].max() == pytest.approx(wrong * frames.shape[2], rel=0.05)
+
+
+def test_defects_have_the_scale_of_the_atoms():
+    """A wrong pixel size is settled by the lattice in `find_defects` as in `find`."""
+    frames, _ = ad.example_frames(1)
+    with pytest.warns(UserWarning, match=r"0\.16 Å"):
+        atoms = ad.find(frames, pixel_size_A=0.16)
+    assert sorted(ad.find_defects(frames, atoms, pixel_size_A=0.16).kinds) == ["Si1C3", "V1"]
+
+
+def test_columns_make_no_supercell():
+    sheet = mx2("MoS2", size=(10, 10, 1), vacuum=5.0)
+    with pytest.raises(BadInput, match="one atom a site, got columns of atoms: S2"):
+        ad.supercells(sheet, material="MoS2", draws=1)
+
+
+def test_frames_voltages_and_directions_that_are_none_are_refused():
+    sheet = graphene(size=(12, 12, 1), vacuum=5.0)
+    with pytest.raises(BadInput, match=r"`frame`: expected a frame that has atoms: 0, got 5"):
+        ad.supercells(sheet, frame=5)
+    with pytest.raises(BadInput, match=r"`voltage_kV`"):
+        ad.advise(AtomTable.empty(), DefectTable.empty(), voltage_kV=-5.0)
+    with pytest.raises(BadInput, match=r"`zone_axis`: expected a direction"):
+        ad.supercells(sheet, zone_axis=(0, 0, 0))

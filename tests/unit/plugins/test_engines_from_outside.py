@@ -1,5 +1,6 @@
 """An engine that another package registers is the one that runs, and is reported so."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -11,6 +12,7 @@ from adatom.campaign.simulate import relaxed_structure, run_or_report
 from adatom.core import GRAPHENE, SimulationTask, Structure
 from adatom.core.plugins import ENGINES, plugin, plugins
 from adatom.errors import BadInput, EngineMissing
+from adatom.materials.library import load_material
 from adatom.simulation import DynamicsOptions, RelaxOptions, dynamics, engine_status, relax, require
 from adatom.store import read_result, write_result
 from packages import installed
@@ -208,3 +210,24 @@ def test_a_name_that_is_taken_stays_with_the_first(springs):
     assert type(plugin(ENGINES, "lammps")).__name__ == "LammpsEngine"
     (second,) = [p for p in plugins(ENGINES) if p.name == "lammps" and not p.is_own]
     assert second.error.startswith("the name lammps is taken by adatom ")
+
+
+def test_a_material_of_the_users_own_is_simulated_at_a_measured_lattice_constant():
+    """The engine's table does not have the material: the constant is measured on its sheet."""
+    engine, own = require("lammps", "relax"), replace(GRAPHENE, name="my-graphene")
+    shipped = engine.lattice_constant_A(GRAPHENE, {"C"})
+    assert engine.lattice_constant_A(own, {"C"}) == pytest.approx(shipped, abs=3e-4)
+    sheet = Structure.from_ase(graphene(size=(4, 4, 1), a=2.46, vacuum=5.0))
+    result = relax(SimulationTask(sheet, "relax", "lammps", material=own), RelaxOptions())
+    assert result.status == "done"
+
+
+def test_an_engine_without_a_minimum_for_a_material_says_so(springs):
+    own = replace(GRAPHENE, name="my-graphene")
+    with pytest.raises(BadInput, match=r"minimum of the energy near 2\.460 Å, got none"):
+        require("springs", "relax").lattice_constant_A(own, {"C"})
+
+
+def test_the_lattice_constant_of_columns_is_refused_in_words(springs):
+    with pytest.raises(BadInput, match=r"MoS2: expected a sheet with one atom a site, got .*S2"):
+        require("springs", "relax").lattice_constant_A(load_material("MoS2"), {"C"})

@@ -13,7 +13,6 @@ from adatom.simulation import (
     dynamics,
     engine_status,
     engine_version,
-    find_engine,
     relax,
     require,
     scale_to,
@@ -60,8 +59,6 @@ def test_scaling_keeps_fractions_and_heights():
     np.testing.assert_allclose(after, before, atol=1e-12)
     assert out.positions[0, 2] - out.positions[5, 2] == pytest.approx(1.2)
     assert atoms.cell[2, 2] == 14.0  # untouched
-    with pytest.raises(BadInput, match="material"):
-        find_engine("gfn1-xtb").lattice_constant_A("borophene", {"B"})
 
 
 def test_an_error_in_lammps_is_an_exception_and_the_next_run_works():

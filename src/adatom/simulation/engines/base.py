@@ -15,7 +15,7 @@ from typing import Literal, Protocol, cast, runtime_checkable
 import ase
 from ase.calculators.calculator import Calculator
 
-from adatom.core import SimulationResult, SimulationTask
+from adatom.core import Material, SimulationResult, SimulationTask
 from adatom.core.plugins import ENGINES, Plugin, plugin, registered
 from adatom.errors import EngineMissing
 from adatom.simulation.options import DynamicsOptions, RelaxOptions
@@ -96,13 +96,13 @@ class Engine(ListedEngine, Protocol):
         """Name, version and method for these elements, as `SimulationResult.engine` reports it."""
         ...
 
-    def lattice_constant_A(self, material: str, symbols: Collection[str]) -> float:
+    def lattice_constant_A(self, material: Material, symbols: Collection[str]) -> float:
         """Lattice constant, Å, at which a perfect sheet of the material is free of stress in it.
 
         Parameters
         ----------
         material
-            Name of the material.
+            The crystal.
         symbols
             Elements of the structure; some engines choose the method by them.
         """

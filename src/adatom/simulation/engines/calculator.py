@@ -11,9 +11,8 @@ import ase
 from ase.calculators.calculator import Calculator
 from ase.data import atomic_numbers
 
-from adatom.core import SimulationResult, SimulationTask
+from adatom.core import Material, SimulationResult, SimulationTask
 from adatom.errors import AdatomError, BadInput
-from adatom.materials.library import load_material
 from adatom.simulation.engines.base import Status, Task, unsupported_task
 from adatom.simulation.options import DynamicsOptions, RelaxOptions
 from adatom.simulation.relax import relax_with_ase
@@ -96,16 +95,16 @@ class CalculatorEngine(ABC):
         del symbols  # one method for all elements
         return f"{self.name} {self.version()}"
 
-    def lattice_constant_A(self, material: str, symbols: Collection[str]) -> float:
+    def lattice_constant_A(self, material: Material, symbols: Collection[str]) -> float:
         """Lattice constant, Å, of a stress-free sheet: from the table, or measured.
 
         Raises
         ------
         BadInput
-            If the material is unknown.
+            If the material is no sheet of single atoms, which could be measured.
         """
         del symbols
-        known = self.lattice_constants_A.get(load_material(material).name)
+        known = self.lattice_constants_A.get(material.name)
         if known is not None:
             return known
         return measure_lattice_constant_A(self._energy_eV, material)

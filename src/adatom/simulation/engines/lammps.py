@@ -21,9 +21,8 @@ from ase.calculators.calculator import Calculator
 from ase.calculators.singlepoint import SinglePointCalculator
 from numpy.typing import NDArray
 
-from adatom.core import SimulationResult, SimulationTask
+from adatom.core import Material, SimulationResult, SimulationTask
 from adatom.errors import StepFailed
-from adatom.materials.library import load_material
 from adatom.simulation.classical import (
     INSTALL,
     POTENTIALS,
@@ -73,10 +72,10 @@ class LammpsEngine(CalculatorEngine):
         """Version, and the potential for these elements."""
         return f"lammps {self.version()} ({choose_potential(set(symbols)).name})"
 
-    def lattice_constant_A(self, material: str, symbols: Collection[str]) -> float:
+    def lattice_constant_A(self, material: Material, symbols: Collection[str]) -> float:
         """Lattice constant, Å, of the potential for these elements."""
         potential = choose_potential(set(symbols))
-        known = _LATTICE_CONSTANTS_A.get((potential.name, load_material(material).name))
+        known = _LATTICE_CONSTANTS_A.get((potential.name, material.name))
         if known is not None:
             return known
         return measure_lattice_constant_A(
@@ -96,7 +95,7 @@ class LammpsEngine(CalculatorEngine):
         source = task.structure.to_ase()
         symbols = set(source.get_chemical_symbols())
         potential = choose_potential(symbols)
-        engine_lattice_A = self.lattice_constant_A(task.material.name, symbols)
+        engine_lattice_A = self.lattice_constant_A(task.material, symbols)
         atoms = scale_to(source, task.material.lattice_constant_A, engine_lattice_A)
         samples, status = Samples(), "done"
         try:
