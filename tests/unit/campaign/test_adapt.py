@@ -105,12 +105,14 @@ def test_frames_of_another_crystal_are_told_of_and_the_campaign_goes_on(tmp_path
     assert once == {"adapt": 1, "look": 1}, "what is known was done again"
 
 
+@pytest.mark.slow
 def test_asked_for_always_such_frames_are_refused(tmp_path, square):
     config = configured(saved(tmp_path, square[None]), adapt="always")
     with pytest.raises(StepFailed, match="neighbours"):
         run_campaign(config, tmp_path / "out", only_find=True)
 
 
+@pytest.mark.slow
 def test_usual_frames_are_found_as_they_are(tmp_path, once):
     config = configured(saved(tmp_path, simulated_movie(2)))
     done = run_campaign(config, tmp_path / "out", only_find=True)

