@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from adatom.campaign.simulate import check_simulation, make_structures, simulate
 from adatom.campaign.sources import open_movie
 from adatom.campaign.steps import Steps
 from adatom.campaign.summary import summarise
-from adatom.core import SimulationResult, Structure
+from adatom.core import Material, SimulationResult, Structure
 from adatom.parallel.progress import Progress, Silent
 from adatom.report import CampaignView
 from adatom.store import CampaignDirectory
@@ -74,50 +75,63 @@ def run_campaign(
     calibrator_of(ensemble)
     if not only_find and material.simulated_by:
         check_simulation(config, material)
-    movie, warnings = open_movie(config.input, material, progress, seed=config.seed)
-    for warning in warnings:
-        progress.warn(warning)
+    movie, notes = open_movie(config.input, material, progress, seed=config.seed)
+    warnings = _Warnings(progress)
+    warnings.add(*notes)
     source = config.input.paths or (movie.source,)
     with CampaignDirectory.open(
         path, config.table(), movie.fingerprint, source=source
     ) as directory:
         steps = Steps(directory, progress)
         chosen = choose_ensemble(movie, material, config, ensemble, steps)
-        unknown = calibration_warning(chosen.ensemble.card, config.find)
-        told = (*chosen.warnings, unknown) if unknown else chosen.warnings
-        warnings = (*warnings, *told)
-        for warning in told:
-            progress.warn(warning)
+        warnings.add(*chosen.warnings, calibration_warning(chosen.ensemble.card, config.find))
         found = find_in_movie(movie, material, config, chosen.ensemble, steps, chosen.analysed)
         movie = movie.released()  # the page shows a few frames: memory is for simulations now
-        more = (*ood_warnings(found), *_lattice_warnings(found.lattices))
-        for warning in more:
-            progress.warn(warning)
-        warnings = (*warnings, *more)
-        parents = [found.key]
+        warnings.add(*ood_warnings(found), *_lattice_warnings(found.lattices))
         structures: list[Structure] = []
         results: list[SimulationResult] = []
-        if not only_find and not material.simulated_by:
-            warnings = (*warnings, f"no engine simulates {material.name}: atoms and defects only")
-            progress.warn(warnings[-1])
-        elif not only_find:
+        parents = [found.key]
+        if not only_find and material.simulated_by:
             structures, keys = make_structures(movie, found, config, steps)
             results, done = simulate_all(structures, keys, material, config, steps)
             parents += [*keys, *done]
-            failed = [r for r in results if r.status.startswith("failed")]
-            if failed:
-                failure = f"{len(failed)} of {len(results)} simulations failed: {failed[0].status}"
-                warnings = (*warnings, failure)
-                progress.warn(failure)
-            if not structures:
-                warnings = (*warnings, "no lattice to build a supercell on: nothing was simulated")
-                progress.warn(warnings[-1])
+        if not only_find:
+            warnings.add(*_simulation_warnings(material, structures, results))
         advice = advise_campaign(movie, material, found, results, config, steps, parents)
+        told = tuple(warnings.texts)
         view = report_campaign(
-            movie, material, found, structures, results, advice, warnings, config, steps, parents
+            movie, material, found, structures, results, advice, told, config, steps, parents
         )
-        summary = summarise(movie, found, results, advice, warnings, directory)
+        summary = summarise(movie, found, results, advice, told, directory)
     return Outcome(summary, view)
+
+
+class _Warnings:
+    """Warnings of a run: each is shown when it is added, and kept for page and summary."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.texts: list[str] = []
+        self._progress = progress
+
+    def add(self, *texts: str | None) -> None:
+        """Show and keep the texts; None is no warning."""
+        for text in texts:
+            if text:
+                self.texts.append(text)
+                self._progress.warn(text)
+
+
+def _simulation_warnings(
+    material: Material, structures: Sequence[Structure], results: Sequence[SimulationResult]
+) -> tuple[str, ...]:
+    if not material.simulated_by:
+        return (f"no engine simulates {material.name}: atoms and defects only",)
+    if not structures:
+        return ("no lattice to build a supercell on: nothing was simulated",)
+    failed = [r for r in results if r.status.startswith("failed")]
+    if failed:
+        return (f"{len(failed)} of {len(results)} simulations failed: {failed[0].status}",)
+    return ()
 
 
 def resume_campaign(
