@@ -36,7 +36,7 @@ def distance(ensemble):
 
     def of(frame: Frame) -> tuple[float, float]:
         found = find_candidates(frame, predict_tiles(frame, ensemble), GRAPHENE, FindOptions())
-        d = novelty.distance(describe(*found, GRAPHENE, OPTIONS))
+        d = novelty.score(describe(*found, GRAPHENE, OPTIONS))
         return d, novelty.share_farther(d)
 
     return of
