@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
 
-import networkx as nx
 import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,6 +13,7 @@ from scipy.spatial import cKDTree
 from adatom.core import AtomTable, DefectTable
 from adatom.core.arrays import FloatArray, IntArray
 from adatom.errors import BadInput
+from adatom.features.linking import link_points
 
 Drift = Mapping[int, tuple[float, float]]  # shift x, y of each frame, Å
 
@@ -153,8 +152,8 @@ def link_atoms(
 ) -> AtomTable:
     """Link atoms to tracks over the frames.
 
-    Linear assignment between frames and over gaps (Jaqaman et al., Nat. Methods 5, 695 (2008),
-    implemented by laptrack), after subtracting the drift from the positions.
+    Linear assignment between frames and over gaps (`linking.link_points`), after subtracting the
+    drift from the positions.
 
     Parameters
     ----------
@@ -183,7 +182,7 @@ def link_atoms(
     # The element is a third coordinate: a change adds distance, but is not forbidden.
     code = np.array([symbols.index(e) for e in table.elements]) * o.element_penalty_A
     position = np.column_stack([table.xy - _drift_of(drift, frame), code])
-    return table.with_tracks(_tracks(frame, position, o.atom_step_A, o.gap_frames))
+    return table.with_tracks(link_points(frame, position, o.atom_step_A, o.gap_frames))
 
 
 def _drift_of(drift: Drift, frame: IntArray) -> FloatArray:
@@ -196,34 +195,6 @@ def _drift_of(drift: Drift, frame: IntArray) -> FloatArray:
             todo="Estimate the drift from the same atom table, or leave it out.",
         )
     return np.array([drift[int(f)] for f in frame], dtype=np.float64).reshape(-1, 2)
-
-
-def _tracks(frame: IntArray, position: FloatArray, step_A: float, gap: int) -> IntArray:
-    """Track number of every row, by first appearance, (row,); missing frames count as gaps."""
-    span = range(int(frame.min()), int(frame.max()) + 1)
-    if len(span) == 1:  # nothing to link
-        return np.arange(len(frame), dtype=np.int64)
-    rows = [np.flatnonzero(frame == f) for f in span]
-    from laptrack import LapTrack  # takes a second to import, and only linking needs it
-
-    # By default, laptrack derives the cost of not linking from the distances in the frame, and the
-    # few largest moves are lost. With these costs everything within the longest step is linked.
-    alone = ("track_start", "track_end", "segment_start", "segment_end")
-    limits: dict[str, Any] = {
-        "cutoff": step_A**2,
-        "gap_closing_cutoff": step_A**2 if gap else False,
-        "gap_closing_max_frame_count": gap,
-        **{f"{name}_cost": step_A**2 for name in alone},
-    }
-    tree = LapTrack(**limits).predict([position[r] for r in rows])
-    members = [
-        sorted(int(rows[f][i]) for f, i in part)
-        for part in nx.connected_components(tree.to_undirected())
-    ]
-    track = np.full(len(frame), -1, dtype=np.int64)
-    for number, part in enumerate(sorted(members, key=lambda m: (int(frame[m].min()), m[0]))):
-        track[part] = number
-    return track
 
 
 def link_defects(
@@ -266,7 +237,7 @@ def link_defects(
     start = min([*([] if frames is None else frames), int(frame.min())])
     drift = _defect_drift(table, frame, o) if drift_xy_A is None else drift_xy_A
     position = table.xy - _drift_of(drift, frame)
-    track = _tracks(frame, position, o.defect_step_A, o.gap_frames)
+    track = link_points(frame, position, o.defect_step_A, o.gap_frames)
     kinds = table.kinds
     origin, first = [""] * len(frame), np.zeros(len(frame), dtype=np.int64)
     for number in range(int(track.max()) + 1):
