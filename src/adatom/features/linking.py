@@ -45,7 +45,7 @@ def link_points(frame: IntArray, position: FloatArray, step_A: float, unseen: in
     >>> link_points(frame, position, step_A=1.0, unseen=1).tolist()
     [0, 1, 0, 0, 1]
     """
-    rows = {int(f): np.flatnonzero(frame == f) for f in np.unique(frame)}
+    rows = _by_frame(frame, np.arange(len(frame)))
     trees = {f: cKDTree(position[r]) for f, r in rows.items()}
     none = np.empty(0, dtype=np.int64)
     links = [(none, none)]
@@ -58,6 +58,13 @@ def link_points(frame: IntArray, position: FloatArray, step_A: float, unseen: in
         links.append(_over_gaps(frame, position, links, step_A, unseen))
     first, second = (np.concatenate([pair[k] for pair in links]) for k in (0, 1))
     return _numbers(frame, first, second)
+
+
+def _by_frame(frame: IntArray, rows: IntArray) -> dict[int, IntArray]:
+    """Those rows of each frame, in the order of the frames."""
+    rows = rows[np.argsort(frame[rows], kind="stable")]
+    frames, start = np.unique(frame[rows], return_index=True)
+    return dict(zip(frames.tolist(), np.split(rows, start[1:]), strict=True))
 
 
 def _pairs(old: cKDTree, new: cKDTree, step_A: float) -> tuple[IntArray, IntArray, FloatArray]:
@@ -107,8 +114,8 @@ def _over_gaps(
     for before, after in links:
         is_end[before] = False
         is_start[after] = False
-    ends = {int(f): np.flatnonzero(is_end & (frame == f)) for f in np.unique(frame[is_end])}
-    starts = {int(f): np.flatnonzero(is_start & (frame == f)) for f in np.unique(frame[is_start])}
+    ends = _by_frame(frame, np.flatnonzero(is_end))
+    starts = _by_frame(frame, np.flatnonzero(is_start))
     trees = {f: cKDTree(position[r]) for f, r in starts.items()}
     old, new, cost = [], [], []
     for f, rows in ends.items():
