@@ -10,8 +10,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-import ase.build
-import ase.io
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
@@ -270,6 +268,8 @@ def _check_labels(labels: list[str], source: str) -> None:
 def _atoms_of(given: FromStructure, folder: Path | None, source: str) -> Atoms:
     if given.file is not None:
         return _read_structure((folder or Path()) / given.file)
+    import ase.build  # takes 0.2 s to import, and few materials need it
+
     options = dict(given.bulk or {})
     try:
         if options.get("crystalstructure") in _CUBIC:  # zone axes are meant in the cubic cell
@@ -283,6 +283,8 @@ def _atoms_of(given: FromStructure, folder: Path | None, source: str) -> Atoms:
 
 
 def _read_structure(path: Path) -> Atoms:
+    import ase.io
+
     try:
         atoms = ase.io.read(path)
     except Exception as error:  # readers of a hundred formats raise anything

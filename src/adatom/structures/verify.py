@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import ase
-import networkx as nx
 import numpy as np
 from ase.data import covalent_radii
 from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
 
 from adatom.core.structure import Structure
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 # Bond length over the sum of the covalent radii below which two atoms are bonded, dimensionless:
 # 1.82 Å for C-C lies between a stretched bond (1.6 Å) and second neighbours in graphene (2.46 Å).
@@ -170,6 +173,8 @@ def fingerprint(structure: Structure | ase.Atoms) -> str:
     str
         16 hexadecimal digits.
     """
+    import networkx as nx  # takes 0.2 s to import, and only fingerprints need it
+
     atoms = _atoms(structure)
     symbols = atoms.get_chemical_symbols()
     host = _host(symbols)
@@ -222,6 +227,8 @@ def _heights(atoms: ase.Atoms) -> NDArray[np.float64]:
 
 def _rings(graph: nx.Graph) -> list[str]:
     """Sizes of the smallest rings at every atom, one for each pair of its neighbours."""
+    import networkx as nx
+
     out = []
     for node in sorted(graph.nodes):
         near = sorted(graph[node])

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage, stats
+from scipy import ndimage
+from scipy.special import bdtrc, chdtrc
 
 from adatom.core import Estimate, Frame, Imaging, Material
 from adatom.core.arrays import FloatArray
@@ -51,7 +52,8 @@ def lattice_evidence(frames: Sequence[Frame], material: Material) -> float:
     """
     ring = first_ring(material)
     logs = [_log_chance(f, ring) for f in frames]
-    joined = stats.chi2.logsf(-2.0 * np.sum(logs), 2 * len(logs))
+    with np.errstate(divide="ignore"):
+        joined = np.log(chdtrc(2 * len(logs), -2.0 * np.sum(logs)))
     return float(-joined / np.log(10.0))
 
 
@@ -78,7 +80,8 @@ def _log_chance(frame: Frame, ring: FloatArray) -> float:
     rank = (n + 1) // 2  # the median, counted from the largest; the upper one if n is even
     best = float(np.sort(values, axis=-1)[..., n - rank].max())
     # At least `rank` of n values are this large, each with probability exp(-best) in noise.
-    chance = stats.binom.logsf(rank - 1, n, np.exp(-best))
+    with np.errstate(divide="ignore"):
+        chance = np.log(bdtrc(rank - 1, n, np.exp(-best)))
     return float(min(chance + np.log(angles.size * scales.size), 0.0))
 
 
