@@ -11,6 +11,10 @@ from adatom.core.arrays import FloatArray
 from adatom.core.calibration import Affine
 from adatom.core.material import Material
 
+_CHUNK = 16384  # positions compared with the sites around them at once; limits memory
+# Steps from a corner of the cell to itself and to the eight corners around it.
+_CORNERS = np.array([(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)], dtype=np.float64)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lattice:
@@ -85,26 +89,26 @@ class Lattice:
         Site index (N, 3): two cell indices and the number in the basis; and the vector from the
         site to the position, shape (N, 2), Å.
         """
-        xy = np.asarray(undistorted_xy, dtype=np.float64)
-        vectors = self.vectors()
+        xy = np.asarray(undistorted_xy, dtype=np.float64).reshape(-1, 2)
+        index, offset = np.empty((len(xy), 3), dtype=np.int64), np.empty((len(xy), 2))
+        for start in range(0, len(xy), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            index[part], offset[part] = self._nearest_site(xy[part])
+        return index, offset
+
+    def _nearest_site(self, xy: FloatArray) -> tuple[NDArray[np.int64], FloatArray]:
+        vectors, basis = self.vectors(), np.asarray(self.material.basis, dtype=np.float64)
         fractional = (xy - np.asarray(self.origin_xy_A)) @ np.linalg.inv(vectors)
-        best_index = np.zeros((len(xy), 3), dtype=np.int64)
-        best_offset = np.zeros((len(xy), 2))
-        best = np.full(len(xy), np.inf)
-        for b, basis in enumerate(self.material.basis):
-            cell = np.round(fractional - np.asarray(basis))
-            # In a skew cell the rounded corner may not be the nearest, so its neighbours are tried.
-            for di in (-1, 0, 1):
-                for dj in (-1, 0, 1):
-                    index = cell + (di, dj)
-                    offset = (fractional - np.asarray(basis) - index) @ vectors
-                    distance = np.hypot(offset[:, 0], offset[:, 1])
-                    better = distance < best
-                    best[better] = distance[better]
-                    best_offset[better] = offset[better]
-                    best_index[better, :2] = index[better]
-                    best_index[better, 2] = b
-        return best_index, best_offset
+        from_basis = fractional[:, None] - basis  # (N, basis, 2)
+        # In a skew cell the rounded corner may not be the nearest, so its neighbours are tried.
+        cell = np.round(from_basis)[:, :, None] + _CORNERS  # (N, basis, 9, 2)
+        offset = (from_basis[:, :, None] - cell) @ vectors
+        squared = (offset**2).sum(axis=-1).reshape(len(xy), -1)
+        best, row = np.argmin(squared, axis=1), np.arange(len(xy))
+        index = np.empty((len(xy), 3), dtype=np.int64)
+        index[:, :2] = cell.reshape(len(xy), -1, 2)[row, best]
+        index[:, 2] = best // len(_CORNERS)
+        return index, offset.reshape(len(xy), -1, 2)[row, best]
 
     def site_xy(self, index: NDArray[np.int64]) -> FloatArray:
         """Undistorted positions (N, 2) in Å of sites (N, 3) as `nearest_site` numbers them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from adatom.core.arrays import FloatArray, IntArray
+
+_AROUND_A = 4.5  # Å; atoms this near share the smooth distortion of the lattice
+_CHUNK = 16384  # places whose surroundings are listed at once; limits memory
 
 
 def groups(n: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
@@ -134,9 +137,9 @@ def assign_to_sites(
     occupant = np.full(len(sites_xy), -1, dtype=np.int64)
     if not placed.any():
         return occupant, xy, trusted
-    for i, near in enumerate(cKDTree(xy[hosts[placed]]).query_ball_point(xy, 4.5)):
-        if len(near) >= 8:
-            local[i] = np.median(offset[near], axis=0)
+    for part, near, count in _near(xy[hosts[placed]], xy):
+        many = count >= 8
+        local[part][many] = _medians(offset, near[many], count[many])
     straight = xy - local
     partner = match(straight[hosts], sites_xy, tolerance_A)
     placed = partner >= 0
@@ -145,10 +148,36 @@ def assign_to_sites(
     loss[placed] = (gap**2).sum(axis=1) / tolerance_A**2
     # The mean loss, in units of the squared tolerance, is about 0.6 in another grain and about 0.15
     # for a position noise of 0.2 Å. Above 0.4 the lattice does not fit, and sites are not trusted.
-    for k, near in enumerate(cKDTree(straight[hosts]).query_ball_point(sites_xy, 4.5)):
-        trusted[k] = len(near) >= 4 and float(loss[near].mean()) < 0.4
+    for part, near, count in _near(straight[hosts], sites_xy):
+        mean = np.append(loss, 0.0)[near].sum(axis=1) / np.maximum(count, 1)
+        trusted[part] = (count >= 4) & (mean < 0.4)
     occupant[partner[placed]] = hosts[placed]
     rest, free = hosts[~placed], np.flatnonzero(occupant < 0)
     late = match(straight[rest], sites_xy[free], displaced_A)
     occupant[free[late[late >= 0]]] = rest[late >= 0]
     return occupant, straight, trusted
+
+
+def _near(xy: FloatArray, around_xy: FloatArray) -> Iterator[tuple[slice, IntArray, IntArray]]:
+    """Points near some places at a time: the places, indices (place, most), and numbers (place,).
+
+    Rows of indices are filled up with the number of points.
+    """
+    tree = cKDTree(xy)
+    for start in range(0, len(around_xy), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        found = tree.query_ball_point(around_xy[part], _AROUND_A)
+        count = np.array([len(f) for f in found], dtype=np.int64)
+        near = np.full((len(found), int(count.max(initial=0))), len(xy), dtype=np.int64)
+        if count.any():
+            near[np.arange(near.shape[1]) < count[:, None]] = np.concatenate(found)
+        yield part, near, count
+
+
+def _medians(values: FloatArray, near: IntArray, count: IntArray) -> FloatArray:
+    """Median of the values near each place, shape (place, 2), from the indices of `_near`."""
+    filled = np.concatenate([values, np.full((1, values.shape[1]), np.inf)])
+    ordered = np.sort(filled[near], axis=1)
+    row = np.arange(len(near))
+    out: FloatArray = (ordered[row, (count - 1) // 2] + ordered[row, count // 2]) / 2.0
+    return out

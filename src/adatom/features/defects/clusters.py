@@ -22,6 +22,7 @@ from adatom.features.defects.sites import (
     enclosed_sites,
     replaceable_sites,
     site_log_likelihood,
+    site_scores,
 )
 from adatom.features.neighbours import groups, touching, within
 
@@ -74,13 +75,13 @@ def _weigh_sites(
     while prod(len(c) for c in choices) > _MOST_WAYS:
         max(choices, key=len).pop()
     around = np.unique(np.concatenate(within(crystal.sites.xy, xy, _REACH_A))).tolist()
-    rates = options.seen_share, options.false_share
+    scores = site_scores(crystal, around, options.seen_share, options.false_share)
     ways = []
     for way in product(*choices):
         flat = [s for _, own in way for s in own]
         if len(set(flat)) == len(flat):
             replaced = tuple(own for _, own in way)
-            score = sum(c[0] for c in way) + site_log_likelihood(crystal, replaced, around, *rates)
+            score = sum(c[0] for c in way) + site_log_likelihood(crystal, replaced, scores)
             ways.append((score, replaced))
     ways = ways or [(0.0, tuple(() for _ in members))]  # more atoms than sites: ad-atoms
     top = max(w[0] for w in ways)

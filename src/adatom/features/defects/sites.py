@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -177,12 +178,54 @@ def bonded_sites(crystal: OccupiedSites, replaced: ReplacedSites) -> list[int]:
     return sorted(s for s in near if not empty[s])
 
 
+@dataclass(frozen=True, slots=True)
+class SiteScores:
+    """Log-likelihood of the host atoms seen on some sites.
+
+    Parameters
+    ----------
+    kept
+        If no site is replaced.
+    change
+        What is added to it where a site is replaced or enclosed, by site.
+    """
+
+    kept: float
+    change: dict[int, float]
+
+
+def site_scores(
+    crystal: OccupiedSites, around: Sequence[int], seen_share: float, false_share: float
+) -> SiteScores:
+    """Weigh the host atoms seen on the sites around a cluster.
+
+    Parameters
+    ----------
+    crystal
+        Sites with the atoms on them.
+    around
+        Sites to compare; those beyond the border of the frame say nothing.
+    seen_share, false_share
+        Probability that a host atom is found, and that one is found where none is.
+    """
+    kept, change = 0.0, {}
+    for s in around:
+        if crystal.sites.border_A[s] < 0.0:
+            continue
+        seen = crystal.occupant[s] >= 0
+        if_kept = log(seen_share if seen else 1.0 - seen_share)
+        if_gone = log(false_share if seen else 1.0 - false_share)
+        if not seen and np.isfinite(crystal.p_empty[s]):
+            e = min(max(float(crystal.p_empty[s]), _TEST_LIMITS[0]), _TEST_LIMITS[1])
+            if_kept += log(1.0 - e)
+            if_gone += log(e)
+        kept += if_kept
+        change[s] = if_gone - if_kept
+    return SiteScores(kept, change)
+
+
 def site_log_likelihood(
-    crystal: OccupiedSites,
-    replaced: ReplacedSites,
-    around: Sequence[int],
-    seen_share: float,
-    false_share: float,
+    crystal: OccupiedSites, replaced: ReplacedSites, scores: SiteScores
 ) -> float:
     """Log-likelihood of the host atoms seen on the sites around, given the replaced sites.
 
@@ -192,21 +235,10 @@ def site_log_likelihood(
         Sites with the atoms on them.
     replaced
         Sites that each foreign atom replaces.
-    around
-        Sites to compare.
-    seen_share, false_share
-        Probability that a host atom is found, and that one is found where none is.
+    scores
+        The sites around, from `site_scores`.
     """
     inner = enclosed_sites(crystal, replaced)
     gone = {s for own in replaced for s in own} | set(inner)
-    score = float(np.log(list(inner.values())).sum())
-    for s in around:
-        if crystal.sites.border_A[s] < 0.0:
-            continue
-        seen = crystal.occupant[s] >= 0
-        rate = false_share if s in gone else seen_share
-        score += float(np.log(rate if seen else 1.0 - rate))
-        if not seen and np.isfinite(crystal.p_empty[s]):
-            e = float(np.clip(crystal.p_empty[s], *_TEST_LIMITS))
-            score += float(np.log(e if s in gone else 1.0 - e))
-    return score
+    enclosed = sum(log(p) for p in inner.values())
+    return scores.kept + enclosed + sum(scores.change.get(s, 0.0) for s in gone)
