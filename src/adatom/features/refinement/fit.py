@@ -63,14 +63,18 @@ class Fit:
         floor = float(np.percentile(data[::2, ::2], 10))
         self.amplitude = np.full(n, max(float(data[::2, ::2].mean()) - floor, 1e-6))
         self.coefficients = np.full(self.background.count, floor)
-        prior = np.zeros((n, 3, 3))
-        prior[:, 0, 0] = prior[:, 1, 1] = (self.px / options.start_sigma_A) ** 2
-        self._position_prior, self.outside = prior, outside
+        self.outside = outside
+        # Information of the prior on row and column. That of atoms outside the frame is tighter,
+        # because little of them is seen.
+        self._position_prior = np.where(
+            outside, (self.px / _OUTSIDE_SIGMA_A) ** 2, (self.px / options.start_sigma_A) ** 2
+        )
         self._faint = max(0.05 * float(data[::2, ::2].std()), 1e-9)
         self.damping = _DAMPING
         self._spectrum: NDArray[np.complex64] | None = None
         self._image: Image | None = None
         self._value: float | None = None
+        self._typical: tuple[FloatArray, float] | None = None  # of these amplitudes
         self._pairs: Pairs | None = None
         self._curvature: _Curvature | None = None
         self.line_shifts = np.zeros(data.shape[0])  # shift of each scan line along columns, pixels
@@ -197,10 +201,10 @@ class Fit:
     def objective(self) -> float:
         """Twice the negative logarithm of the posterior, up to a constant."""
         if self._value is None:
-            model, typical, prior = self.model(), self.typical_amplitude(), self.prior()
+            model, typical = self.model(), self.typical_amplitude()
             away = (self.rc - self.start) ** 2
-            penalty = float((prior[:, 0, 0] * away.sum(axis=1)).sum())
-            penalty += float((prior[:, 2, 2] * (self.amplitude - typical) ** 2).sum())
+            penalty = float((self._position_prior * away.sum(axis=1)).sum())
+            penalty += float((self._amplitude_prior() * (self.amplitude - typical) ** 2).sum())
             penalty += float(self.coefficients @ (self.smoothness() @ self.coefficients))
             self._value = self.noise.deviance(self.data, model) + penalty
         return self._value
@@ -238,21 +242,25 @@ class Fit:
         return last
 
     def prior(self) -> FloatArray:
-        """Information of the prior on row, column and amplitude, shape (atom, 3, 3).
-
-        The prior of atoms outside the frame is tighter, because little of them is seen.
-        """
-        typical, prior = self.typical_amplitude(), self._position_prior.copy()
-        loose = (self.px / _OUTSIDE_SIGMA_A) ** 2
-        prior[self.outside, :2, :2] = np.diag([loose, loose])
-        prior[:, 2, 2] = np.where(self.outside, 0.3 * typical, 30.0 * typical) ** -2.0
+        """Information of the prior on row, column and amplitude, shape (atom, 3, 3)."""
+        prior = np.zeros((len(self.rc), 3, 3))
+        prior[:, 0, 0] = prior[:, 1, 1] = self._position_prior
+        prior[:, 2, 2] = self._amplitude_prior()
         return prior
+
+    def _amplitude_prior(self) -> FloatArray:
+        typical = self.typical_amplitude()
+        out: FloatArray = np.where(self.outside, 0.3 * typical, 30.0 * typical) ** -2.0
+        return out
 
     def typical_amplitude(self) -> float:
         """Median amplitude of the atoms inside the frame, intensity."""
-        inner = self.amplitude[~self.outside]
-        # Without visible atoms, amplitudes scatter about zero: a noise floor keeps this positive.
-        return max(float(np.median(inner)) if len(inner) else 1.0, self._faint)
+        if self._typical is None or self._typical[0] is not self.amplitude:
+            inner = self.amplitude[~self.outside]
+            # Without visible atoms, amplitudes scatter about zero: a noise floor keeps it positive.
+            typical = max(float(np.median(inner)) if len(inner) else 1.0, self._faint)
+            self._typical = self.amplitude, typical
+        return self._typical[1]
 
     def covariance(self) -> FloatArray:
         """Covariance of row, column and amplitude, shape (atom, 3, 3), pixels and intensity."""
