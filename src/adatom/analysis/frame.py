@@ -25,6 +25,7 @@ from adatom.core.plugins import DEFECT_NAMERS, plugin
 from adatom.errors import BadInput
 from adatom.features.calibration.calibrator import Calibrator
 from adatom.features.defects.base import DefectNamer
+from adatom.features.defects.holes import hole_evidence, sites_of_holes
 from adatom.features.defects.vacancy_test import site_evidence
 from adatom.features.find import FindOptions, FoundAtoms, find
 from adatom.learning.ensemble import map_shape, predict_tiles
@@ -208,13 +209,23 @@ def tested_sites(found: FoundAtoms, lattice: Lattice | None, frame: Frame) -> Em
     if lattice is None:
         return EmptySites(found.vacancies_xy, found.p_empty)
     extent = frame.calibration.extent_xy(frame.shape)
-    _, xy = lattice.sites_within(extent, margin_A=_BORDER_A)
+    index, xy = lattice.sites_within(extent, margin_A=_BORDER_A)
+    ideal = xy.copy()
     p, alone = np.zeros(len(xy)), np.ones(len(found.p_empty), dtype=bool)
     if len(p) and len(alone):
         distance, nearest = cKDTree(found.vacancies_xy).query(xy)
         near = distance < _SAME_SITE_A
         p[near], xy[near] = found.p_empty[nearest[near]], found.vacancies_xy[nearest[near]]
         alone = cKDTree(xy).query(found.vacancies_xy)[0] >= _SAME_SITE_A
+    material = lattice.material
+    likely = found.atoms.xy[found.atoms.is_likely]
+    hole = sites_of_holes(ideal, likely, material.bond_length_A)
+    if hole.any():
+        labels = np.array(material.site_species)[index[hole, 2]]
+        evidence = hole_evidence(
+            frame, found.atoms, found.refined, ideal[hole], labels, material.scale
+        )
+        p[hole] = np.maximum(p[hole], evidence)
     return EmptySites(
         np.concatenate([xy, found.vacancies_xy[alone]]), np.concatenate([p, found.p_empty[alone]])
     )

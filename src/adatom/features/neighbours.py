@@ -15,6 +15,10 @@ from adatom.core.arrays import FloatArray, IntArray
 
 _AROUND_A = 4.5  # Å; atoms this near share the smooth distortion of the lattice
 _CHUNK = 16384  # places whose surroundings are listed at once; limits memory
+# Mean loss of the atoms around a site, in units of the squared tolerance: about 0.6 in another grain
+# and 0.15 for a position noise of 0.2 Å. From here on the lattice does not fit.
+_LARGEST_LOSS = 0.4
+_FEWEST_AROUND = 4  # fewer atoms do not tell whether a lattice fits
 
 
 def groups(n: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
@@ -133,10 +137,9 @@ def assign_to_sites(
     placed = partner >= 0
     offset = xy[hosts[placed]] - sites_xy[partner[placed]]
     local = np.zeros_like(xy)
-    trusted = np.zeros(len(sites_xy), dtype=np.bool_)
     occupant = np.full(len(sites_xy), -1, dtype=np.int64)
     if not placed.any():
-        return occupant, xy, trusted
+        return occupant, xy, np.zeros(len(sites_xy), dtype=np.bool_)
     for part, near, count in _near(xy[hosts[placed]], xy):
         many = count >= 8
         local[part][many] = _medians(offset, near[many], count[many])
@@ -146,16 +149,29 @@ def assign_to_sites(
     gap = straight[hosts[placed]] - sites_xy[partner[placed]]
     loss = np.ones(len(hosts))
     loss[placed] = (gap**2).sum(axis=1) / tolerance_A**2
-    # The mean loss, in units of the squared tolerance, is about 0.6 in another grain and about 0.15
-    # for a position noise of 0.2 Å. Above 0.4 the lattice does not fit, and sites are not trusted.
-    for part, near, count in _near(straight[hosts], sites_xy):
-        mean = np.append(loss, 0.0)[near].sum(axis=1) / np.maximum(count, 1)
-        trusted[part] = (count >= 4) & (mean < 0.4)
+    trusted = _lattice_fits(loss, straight[hosts], sites_xy)
     occupant[partner[placed]] = hosts[placed]
     rest, free = hosts[~placed], np.flatnonzero(occupant < 0)
     late = match(straight[rest], sites_xy[free], displaced_A)
     occupant[free[late[late >= 0]]] = rest[late >= 0]
     return occupant, straight, trusted
+
+
+def _lattice_fits(loss: FloatArray, xy: FloatArray, sites_xy: FloatArray) -> NDArray[np.bool_]:
+    """Whether the lattice fits the atoms (atom, 2) around each site, shape (site,).
+
+    In the middle of a hole no atom is near, and the nearest ones, at its edge, decide.
+    """
+    out = np.zeros(len(sites_xy), dtype=np.bool_)
+    few = np.zeros(len(sites_xy), dtype=np.bool_)
+    for part, near, count in _near(xy, sites_xy):
+        mean = np.append(loss, 0.0)[near].sum(axis=1) / np.maximum(count, 1)
+        few[part] = count < _FEWEST_AROUND
+        out[part] = ~few[part] & (mean < _LARGEST_LOSS)
+    if few.any() and len(xy) >= 2 * _FEWEST_AROUND:
+        edge = cKDTree(xy).query(sites_xy[few], k=2 * _FEWEST_AROUND)[1]
+        out[few] = loss[edge].mean(axis=1) < _LARGEST_LOSS
+    return out
 
 
 def _near(xy: FloatArray, around_xy: FloatArray) -> Iterator[tuple[slice, IntArray, IntArray]]:

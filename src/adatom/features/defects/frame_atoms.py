@@ -12,9 +12,10 @@ from adatom.core import AtomTable, DefectKind, EmptySites, Lattice, Material
 from adatom.core.arrays import BoolArray, FloatArray, IntArray
 from adatom.features.defects.base import DefectOptions
 from adatom.features.defects.sites import OccupiedSites, Sites
-from adatom.features.neighbours import assign_to_sites, border_distance, distinct
+from adatom.features.neighbours import assign_to_sites, border_distance, distinct, within
 
 _SAME_SPOT_A = 0.35  # a host atom this near to a foreign one is the same spot, detected twice
+_FAR_A = 4.5  # a site without an atom this near lies in a hole, or outside of what was searched
 _SAME_SITE_A = 0.6  # a tested place this near to a site is that site: below half a bond length
 
 
@@ -127,14 +128,20 @@ def occupy_sites(
     view: FrameAtoms, sites: Sites, empty: EmptySites, options: DefectOptions
 ) -> tuple[FrameAtoms, OccupiedSites]:
     """Assign the host atoms to the lattice sites; gives the atoms without the smooth misfit."""
+    hosts = np.flatnonzero(view.host)
     occupant, xy, trusted = assign_to_sites(
-        sites.xy, view.xy, np.flatnonzero(view.host), options.site_tolerance_A, options.displaced_A
+        sites.xy, view.xy, hosts, options.site_tolerance_A, options.displaced_A
     )
     p_empty = np.full(len(sites.xy), np.nan)
     if len(empty):
         distance, which = cKDTree(empty.xy).query(sites.measured_xy)
         near = distance < _SAME_SITE_A
         p_empty[near] = np.clip(empty.p[which[near]], 0.0, 1.0)
+    # Far from every atom, only a test tells a hole from a part that nobody looked at.
+    alone = np.array(
+        [len(k) == 0 for k in within(view.xy[hosts], sites.xy, _FAR_A)], dtype=np.bool_
+    )
+    trusted &= ~alone | np.isfinite(p_empty)
     return replace(view, xy=xy), OccupiedSites(sites, occupant, p_empty, trusted)
 
 

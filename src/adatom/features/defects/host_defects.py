@@ -13,6 +13,7 @@ from adatom.core.arrays import BoolArray, IntArray
 from adatom.features.defects.base import DefectOptions
 from adatom.features.defects.bonds import bond_graph
 from adatom.features.defects.frame_atoms import FrameAtoms, NamedDefect, defect_of_atoms
+from adatom.features.defects.holes import HOLE_SITES
 from adatom.features.defects.rings import ring_groups, rings
 from adatom.features.defects.sites import OccupiedSites, rotated_bond_log_odds
 from adatom.features.neighbours import groups, within
@@ -22,6 +23,7 @@ _AROUND_A = 1.6  # sites around an ad-atom: a little more than a bond length of 
 _ON_FOREIGN_A = 1.3  # an atom this near to a foreign one belongs to its spot
 _AD_ATOM_BRIGHTNESS = 0.5  # least amplitude of an ad-atom relative to the median host atom
 _EXPLAINED_A = 2.6  # rings this near to a named defect belong to it: a hexagon's width is 2.8 Å
+_TRUSTED_SHARE = 0.33  # in another grain nearly no site is trusted
 _LARGEST_RING = 9  # larger faces of the bond graph are gaps left by atoms that were not found
 
 
@@ -67,17 +69,16 @@ def name_vacancies(
         doubt[k] = view.p[doubtful[near]].max(initial=0.0)
     tested = np.isfinite(crystal.p_empty)
     p = np.where(tested, crystal.p_empty, _UNTESTED_P * (1.0 - doubt))
-    empty = (crystal.occupant < 0) & crystal.trusted & (sites.border_A >= options.border_A)
+    empty = (crystal.occupant < 0) & (sites.border_A >= options.border_A)
     empty &= p >= options.minimum_p
     empty[list(taken)] = False
-    index = np.flatnonzero(empty)
-    order = {int(s): k for k, s in enumerate(index)}
-    links = [(k, order[n]) for s, k in order.items() for n in sites.neighbours[s] if n in order]
     out = []
-    for group in groups(len(index), links):
-        members = index[group]
+    for members in _groups_of_sites(crystal, empty):
         known = p[members[tested[members]]]
-        share = float(np.prod(known)) * (1.0 if tested[members].all() else _UNTESTED_P)
+        # The sites of a large hole share their level and the amplitude that they lack, so their
+        # tests are not independent: the least certain one counts.
+        share = float(np.prod(known) if len(members) < HOLE_SITES else known.min(initial=1.0))
+        share *= 1.0 if tested[members].all() else _UNTESTED_P
         rim = {n for s in members for n in sites.neighbours[s]} - set(members.tolist())
         atoms = [int(crystal.occupant[n]) for n in sorted(rim) if crystal.occupant[n] >= 0]
         x, y = sites.measured_xy[members].mean(axis=0)
@@ -86,6 +87,23 @@ def name_vacancies(
         out.append(
             NamedDefect(_vacancy(crystal, members), (float(x), float(y)), share, number, explained)
         )
+    return out
+
+
+def _groups_of_sites(crystal: OccupiedSites, empty: BoolArray) -> list[IntArray]:
+    """List the groups of neighbouring empty sites where the lattice holds.
+
+    Atoms relax at the edge of a hole, so its sites are trusted together if a third of them are.
+    """
+    index = np.flatnonzero(empty)
+    order = {int(s): k for k, s in enumerate(index)}
+    near = crystal.sites.neighbours
+    links = [(k, order[n]) for s, k in order.items() for n in near[s] if n in order]
+    out: list[IntArray] = []
+    for group in groups(len(index), links):
+        members = index[group]
+        if crystal.trusted[members].mean() > _TRUSTED_SHARE:
+            out.append(members)
     return out
 
 

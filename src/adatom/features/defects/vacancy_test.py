@@ -72,17 +72,44 @@ def site_evidence(
     fit = refine(frame, np.concatenate([atoms.xy, sites_xy[free]]), _STILL)
     n = len(atoms)
     which = np.where(free, n + np.cumsum(free) - 1, nearest)
-    typical = _typical_amplitudes(fit.amplitude[:n], atoms, labels)
-    value, sd = fit.amplitude[which], fit.amplitude_sd[which]
-    natural = _NATURAL_SPREAD * typical
-    empty = _normal(np.maximum(value, 0.0), 0.0, np.hypot(sd, natural))
-    full = _normal(np.minimum(value, typical), typical, np.hypot(sd, natural))
-    out: FloatArray = options.prior * empty
-    out /= np.maximum(out + (1 - options.prior) * full, 1e-300)
+    typical = typical_amplitudes(fit.amplitude[:n], atoms, labels)
+    out = p_empty_of_amplitudes(
+        fit.amplitude[which], fit.amplitude_sd[which], typical, options.prior
+    )
     return np.where(free, out, np.minimum(out, 0.5))
 
 
-def _typical_amplitudes(
+def p_empty_of_amplitudes(
+    value: FloatArray, sd: FloatArray, typical: FloatArray, prior: float
+) -> FloatArray:
+    """Probability that a site is empty, by Bayes' rule, shape (site,).
+
+    An amplitude is normally distributed around zero or around that of an atom. The width of both
+    distributions is that of the measurement and of the natural scatter together.
+
+    Parameters
+    ----------
+    value, sd
+        Amplitude of each site and its standard deviation, shape (site,), intensity.
+    typical
+        Amplitude of an atom there, shape (site,), intensity.
+    prior
+        Probability before the measurement.
+
+    Examples
+    --------
+    >>> one = np.ones(3)
+    >>> p_empty_of_amplitudes(np.array([0.0, 0.5, 1.0]), 0.1 * one, one, 0.5).round(3).tolist()
+    [1.0, 0.5, 0.0]
+    """
+    width = np.hypot(sd, _NATURAL_SPREAD * typical)
+    empty = prior * _normal(np.maximum(value, 0.0), 0.0, width)
+    full = (1 - prior) * _normal(np.minimum(value, typical), typical, width)
+    out: FloatArray = empty / np.maximum(empty + full, 1e-300)
+    return out
+
+
+def typical_amplitudes(
     amplitude: FloatArray, atoms: AtomTable, labels: NDArray[np.str_]
 ) -> FloatArray:
     """Median amplitude of the likely atoms of each site's element, shape (site,)."""

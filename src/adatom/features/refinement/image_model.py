@@ -59,6 +59,14 @@ class Probe:
         """Mean width of the core, pixels: fourth root of the determinant of its covariance."""
         return float(np.linalg.det(self.matrix()) ** 0.25)
 
+    def value_at(self, step: FloatArray) -> FloatArray:
+        """Height of the probe at vectors (..., 2), row and column, from its centre, pixels."""
+        inverse = np.linalg.inv(self.matrix())
+        form = -0.5 * np.einsum("...i,ij,...j->...", step, inverse, step)
+        parts = zip(self.weights, _WIDTHS**2, strict=True)
+        out: FloatArray = sum((w * np.exp(form / s2) for w, s2 in parts if w), np.zeros_like(form))
+        return out
+
     def transfer(self, kr: FloatArray, kc: FloatArray) -> Image:
         """Fourier transform of the probe at frequencies in cycles per pixel, which broadcast."""
         rr, rc, cc = self.covariance

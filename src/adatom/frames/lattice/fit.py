@@ -10,6 +10,10 @@ from scipy.spatial import cKDTree
 from adatom.core import Affine, Lattice, Material
 from adatom.core.arrays import FloatArray
 
+_FIRST_A = 7.0  # radius of the atoms that give the first origin, Å: about 60 in graphene
+_PLACES = 100  # atoms whose surroundings are counted
+_DENSE = 0.7  # share of the most atoms in that radius with which a place is not beside a hole
+
 
 def fit_lattice(
     xy: FloatArray,
@@ -21,7 +25,7 @@ def fit_lattice(
     """Fit the crystal and the scan's distortion to atoms.
 
     The lattice vectors come from the pair distances, the origin from the structure factor. Then
-    atoms are assigned to sites from the middle of the frame outwards, and the map from measured to
+    atoms are assigned to sites from the middle of the atoms outwards, and the map from measured to
     undistorted positions (affine and quadratic) is refitted at every radius. In this way a drift of
     half a bond across the frame does not cause wrong assignments. Only atoms within a third of a
     bond of their site are used, so that defects have little weight.
@@ -58,7 +62,7 @@ def fit_lattice(
     vectors = _pair_vectors(xy, material)
     if vectors is None:
         return None
-    center = np.median(xy, axis=0)
+    center = _start(xy)
     weight = np.ones(len(xy)) if weights is None else weights / np.mean(weights)
     lattice = _first_guess(xy, center, vectors, material)
     distance = np.linalg.norm(xy - center, axis=1)
@@ -73,6 +77,24 @@ def fit_lattice(
     for _ in range(3):
         lattice = _refit(xy, weight, lattice, bend=len(xy) > 60)
     return lattice if others_xy is None else _best_orientation(lattice, others_xy)
+
+
+def _start(xy: FloatArray) -> FloatArray:
+    """Place from which atoms are assigned: the middle of the atoms, or beside a hole in it.
+
+    If far fewer atoms lie around the median than around other places, the nearest of these is
+    taken.
+    """
+    middle: FloatArray = np.median(xy, axis=0)
+    tree = cKDTree(xy)
+    some = xy[:: max(len(xy) // _PLACES, 1)]
+    around = tree.query_ball_point(some, _FIRST_A, return_length=True)
+    enough = _DENSE * around.max()
+    if tree.query_ball_point(middle, _FIRST_A, return_length=True) >= enough:
+        return middle
+    dense = some[around >= enough]
+    out: FloatArray = dense[np.linalg.norm(dense - middle, axis=1).argmin()]
+    return out
 
 
 def _best_orientation(lattice: Lattice, others_xy: FloatArray) -> Lattice:
@@ -173,7 +195,7 @@ def _first_guess(
     affine = np.linalg.inv(stretch)
     angle = float(np.arctan2(rotation[1, 0], rotation[0, 0]))
     ideal = (xy - center) @ affine.T
-    near = np.linalg.norm(xy - center, axis=1) < 7.0
+    near = np.linalg.norm(xy - center, axis=1) < _FIRST_A
     cell = material.cell() @ rotation.T
     phase = np.exp(2j * np.pi * (ideal[near] @ np.linalg.inv(cell)))
     host = [s == material.host for s in material.site_species]
