@@ -15,8 +15,8 @@ from adatom.core.arrays import FloatArray, IntArray
 
 _AROUND_A = 4.5  # Å; atoms this near share the smooth distortion of the lattice
 _CHUNK = 16384  # places whose surroundings are listed at once; limits memory
-# Mean loss of the atoms around a site, in units of the squared tolerance: about 0.6 in another grain
-# and 0.15 for a position noise of 0.2 Å. From here on the lattice does not fit.
+# Mean loss of the atoms around a site, in units of the squared tolerance: about 0.6 in another
+# grain, 0.15 for a position noise of 0.2 Å. From here on the lattice does not fit.
 _LARGEST_LOSS = 0.4
 _FEWEST_AROUND = 4  # fewer atoms do not tell whether a lattice fits
 
