@@ -28,7 +28,7 @@ from adatom.campaign.arguments import (
     table_of,
 )
 from adatom.campaign.config import Config, InputOptions
-from adatom.campaign.simulate import relaxed_structure
+from adatom.campaign.given import Engines, simulate_given
 from adatom.campaign.sources import settle_scale, twin_movie
 from adatom.core import (
     Advice,
@@ -38,7 +38,6 @@ from adatom.core import (
     Material,
     Movie,
     SimulationResult,
-    SimulationTask,
     Structure,
 )
 from adatom.errors import BadInput
@@ -47,8 +46,7 @@ from adatom.feedback import advise as _advise
 from adatom.frames.readers.read import read
 from adatom.instrument import TwinOptions
 from adatom.materials.library import load_material
-from adatom.parallel.processes import cores, local_processes
-from adatom.simulation import DynamicsOptions, RelaxOptions, dynamics, relax
+from adatom.simulation import DynamicsOptions, RelaxOptions
 from adatom.structures import SupercellOptions, build_supercell, sample_structures
 from adatom.training.adapt.options import AdaptOptions
 from adatom.training.adapt.rounds import Adapted
@@ -373,7 +371,7 @@ def simulate(
     structures: StructureLike | Sequence[StructureLike],
     *,
     temperatures_K: Sequence[float] = (300.0, 900.0),
-    material: MaterialLike = "graphene",
+    material: MaterialLike | None = None,
     zone_axis: ZoneAxis = ALONG_C,
     relax_options: RelaxOptions | None = None,
     dynamics_options: DynamicsOptions | None = None,
@@ -388,10 +386,13 @@ def simulate(
     ----------
     structures
         One supercell or several at the material's lattice constant, as `Structure` or `ase.Atoms`.
+        A sheet may be wrapped across its cell, and turned: the results have it in the plane of the
+        first two cell vectors. Atoms stay where ``ase.constraints.FixAtoms`` fixes them.
     temperatures_K
         Temperatures of the dynamics, K; empty for relaxations only.
     material, zone_axis
-        The crystal, as of `find`; it sets the lattice constants to scale between.
+        The crystal, as of `find`; it sets the lattice constants to scale between. By default, the
+        built-in sheet that has each structure's elements and distances.
     relax_options, dynamics_options
         Convergence, lengths.
     relax_engine, dynamics_engine
@@ -402,15 +403,21 @@ def simulate(
         Number of processes; by default one per core. In a script, call it under ``if __name__ ==
         "__main__":``, as every use of processes must be.
 
+    Warns
+    -----
+    UserWarning
+        If an engine computes a structure badly: GFN1-xTB with a cell that is small for the Γ point.
+
     Returns
     -------
-    The relaxations in the order of the structures, then the dynamics.
+    The relaxations in the order of the structures, then the dynamics. A structure that cannot be
+    simulated has the status ``failed: <why>``, and the others are simulated.
 
     Raises
     ------
     BadInput
-        If a temperature is not positive, or an engine does not cover a structure's elements or does
-        not know the material.
+        If a temperature is not positive, or if no structure can be simulated: it has no cell or no
+        vacuum, is not of the material, or has constraints other than ``FixAtoms``.
     EngineMissing
         If an engine is not installed; the message says how to install it.
 
@@ -422,37 +429,21 @@ def simulate(
     >>> result.task, result.status
     ('relax', 'done')
     """
-    config, chosen = _defaults(), read_material(material, zone_axis)
-    given, first_seed = read_structures(structures), checked_seed(seed) + 1
-    temperatures = checked_temperatures(temperatures_K)
-    engine = relax_engine or config.simulate.relax_engine
-    hot_engine = dynamics_engine or config.simulate.dynamics_engine
-    with local_processes(min(workers or cores(), max(len(given), 1))) as pool:
-        jobs = [
-            pool.submit(
-                relax,
-                SimulationTask(s, "relax", engine, material=chosen),
-                relax_options or config.relax,
-            )
-            for s in given
-        ]
-        relaxed = [job.result() for job in jobs]
-        tasks = [
-            SimulationTask(
-                relaxed_structure(s, r),
-                "dynamics",
-                hot_engine,
-                temperature,
-                first_seed + i,
-                material=chosen,
-            )
-            for i, (s, r) in enumerate(zip(given, relaxed, strict=True))
-            if r.trajectory and not r.status.startswith("failed")
-            for temperature in temperatures
-        ]
-        options = dynamics_options or config.dynamics
-        heated = [pool.submit(dynamics, task, options) for task in tasks]
-        return [*relaxed, *(job.result() for job in heated)]
+    config = _defaults()
+    engines = Engines(
+        relax_engine or config.simulate.relax_engine,
+        dynamics_engine or config.simulate.dynamics_engine,
+        relax_options or config.relax,
+        dynamics_options or config.dynamics,
+    )
+    return simulate_given(
+        read_structures(structures),
+        None if material is None else read_material(material, zone_axis),
+        engines,
+        checked_temperatures(temperatures_K),
+        first_seed=checked_seed(seed) + 1,
+        workers=workers,
+    )
 
 
 def advise(

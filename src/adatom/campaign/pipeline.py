@@ -21,6 +21,7 @@ from adatom.campaign.summary import summarise
 from adatom.core import Material, SimulationResult, Structure
 from adatom.parallel.progress import Progress, Silent
 from adatom.report import CampaignView
+from adatom.simulation import caution
 from adatom.store import CampaignDirectory
 
 # Strain of the lattice (dimensionless) above which the user is warned of a wrong scale. Scan
@@ -96,7 +97,7 @@ def run_campaign(
             results, done = simulate_all(structures, keys, material, config, steps)
             parents += [*keys, *done]
         if not only_find:
-            warnings.add(*_simulation_warnings(material, structures, results))
+            warnings.add(*_simulation_warnings(material, structures, results, config))
         advice = advise_campaign(movie, material, found, results, config, steps, parents)
         told = tuple(warnings.texts)
         view = report_campaign(
@@ -122,16 +123,20 @@ class _Warnings:
 
 
 def _simulation_warnings(
-    material: Material, structures: Sequence[Structure], results: Sequence[SimulationResult]
+    material: Material,
+    structures: Sequence[Structure],
+    results: Sequence[SimulationResult],
+    config: Config,
 ) -> tuple[str, ...]:
     if not material.simulated_by:
         return (f"no engine simulates {material.name}: atoms and defects only",)
     if not structures:
         return ("no lattice to build a supercell on: nothing was simulated",)
+    out = [caution(config.simulate.relax_engine, structures[0], material)]  # cells are of one size
     failed = [r for r in results if r.status.startswith("failed")]
     if failed:
-        return (f"{len(failed)} of {len(results)} simulations failed: {failed[0].status}",)
-    return ()
+        out.append(f"{len(failed)} of {len(results)} simulations failed: {failed[0].status}")
+    return tuple(filter(None, out))
 
 
 def resume_campaign(

@@ -15,7 +15,7 @@ from adatom.campaign.find import MovieResult
 from adatom.campaign.steps import Job, Steps
 from adatom.core import DefectKind, Material, Movie, SimulationResult, SimulationTask, Structure
 from adatom.core.plugins import ENGINES, plugins
-from adatom.errors import BadInput
+from adatom.errors import AdatomError, BadInput
 from adatom.parallel.processes import cores, local_processes
 from adatom.simulation import dynamics, engine_version, find_engine, relax, require, scale_to
 from adatom.store import (
@@ -286,24 +286,33 @@ def run_or_report(work: Simulate, task: SimulationTask) -> SimulationResult:
 
     Returns
     -------
-    The engine's result; or, with status ``failed: <why>``, the unchanged structure.
+    The engine's result; or, with status ``failed: <why>``, the unchanged structure, where the
+    engine refused it or raised an error.
     """
     try:
         return work(task)
-    except BadInput as error:
-        return SimulationResult(
-            structure=task.structure.name,
-            draw=task.structure.draw,
-            engine=f"{task.engine} {engine_version(task.engine)}",
-            task=task.kind,
-            temperature_K=task.temperature_K,
-            energy_eV=float("nan"),
-            energy_sd_eV=float("nan"),
-            status=f"failed: {error.subject}: expected {error.expected}, got {error.got}",
-            seconds=0.0,
-            trajectory=(task.structure.to_ase(),),
-            trace={name: np.zeros(0) for name in _TRACES[task.kind]},
-        )
+    except (AdatomError, RuntimeError, ValueError, ArithmeticError) as error:
+        return failed_result(task, error)
+
+
+def failed_result(task: SimulationTask, error: Exception) -> SimulationResult:
+    """Make the result of a task that was not run: its structure, and the reason as its status."""
+    why = f"{type(error).__name__}: {error}"
+    if isinstance(error, AdatomError):
+        why = f"{error.subject}: expected {error.expected}, got {error.got}"
+    return SimulationResult(
+        structure=task.structure.name,
+        draw=task.structure.draw,
+        engine=f"{task.engine} {engine_version(task.engine)}",
+        task=task.kind,
+        temperature_K=task.temperature_K,
+        energy_eV=float("nan"),
+        energy_sd_eV=float("nan"),
+        status=f"failed: {why}",
+        seconds=0.0,
+        trajectory=(task.structure.to_ase(),),
+        trace={name: np.zeros(0) for name in _TRACES[task.kind]},
+    )
 
 
 def relaxed_structure(structure: Structure, result: SimulationResult) -> Structure:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import ase
 import numpy as np
+from ase.constraints import FixAtoms, FixCartesian, FixScaled
 from numpy.typing import NDArray
 
 
@@ -59,14 +61,17 @@ class Structure:
         object.__setattr__(self, "atoms", self.atoms.copy())
 
     def to_ase(self) -> ase.Atoms:
-        """Copy out as `ase.Atoms`, with ``source_atom``, ``sigma`` and ``fixed`` as arrays.
+        """Copy out as `ase.Atoms`, with ``source_atom`` and ``sigma`` as arrays.
 
-        The identity (name, kind, frame, defect, draw) travels in ``info``; `from_ase` reads it.
+        Fixed atoms are constrained by `ase.constraints.FixAtoms`, which extended XYZ keeps as
+        ``move_mask``. The identity (name, kind, frame, defect, draw) travels in ``info``;
+        `from_ase` reads it.
         """
         atoms: ase.Atoms = self.atoms.copy()
         atoms.set_array("source_atom", self.source_atom.astype(np.int64))
         atoms.set_array("sigma", self.sigma_A.astype(np.float64))
-        atoms.set_array("fixed", self.fixed.astype(np.int64))
+        if self.fixed.any():
+            atoms.set_constraint([*atoms.constraints, FixAtoms(mask=self.fixed)])
         atoms.info.update(
             name=self.name,
             kind=self.kind,
@@ -78,10 +83,16 @@ class Structure:
 
     @classmethod
     def from_ase(cls, atoms: ase.Atoms) -> Structure:
-        """Read what `to_ase` wrote; any other `ase.Atoms` becomes a structure without a source."""
+        """Read what `to_ase` wrote; any other `ase.Atoms` becomes a structure without a source.
+
+        Atoms are fixed where a constraint fixes all their coordinates (``FixAtoms``, or a
+        ``move_mask`` of extended XYZ). Other constraints stay in `atoms`.
+        """
         n = len(atoms)
+        fixed, others = _fixed_atoms(atoms)
         arrays, info = atoms.arrays, atoms.info
         bare = atoms.copy()
+        bare.set_constraint(others)
         for extra in ("source_atom", "sigma", "fixed"):
             bare.arrays.pop(extra, None)
         return cls(
@@ -93,5 +104,19 @@ class Structure:
             draw=int(info.get("draw", -1)),
             source_atom=np.asarray(arrays.get("source_atom", np.full(n, -1)), dtype=np.int64),
             sigma_A=np.asarray(arrays.get("sigma", np.zeros((n, 3))), dtype=np.float64),
-            fixed=np.asarray(arrays.get("fixed", np.zeros(n)), dtype=np.bool_),
+            fixed=fixed | np.asarray(arrays.get("fixed", np.zeros(n)), dtype=np.bool_),
         )
+
+
+def _fixed_atoms(atoms: ase.Atoms) -> tuple[NDArray[np.bool_], list[Any]]:
+    """Mark the atoms that constraints fix, shape (atom,), and list the constraints that do not."""
+    fixed, others = np.zeros(len(atoms), dtype=np.bool_), []
+    for constraint in atoms.constraints:
+        whole = isinstance(constraint, FixAtoms) or (
+            isinstance(constraint, (FixCartesian, FixScaled)) and bool(np.all(constraint.mask))
+        )
+        if whole:
+            fixed[constraint.get_indices()] = True
+        else:
+            others.append(constraint)
+    return fixed, others

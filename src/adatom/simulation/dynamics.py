@@ -6,15 +6,17 @@ the result from it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import ase
 import numpy as np
+from ase.constraints import FixAtoms
 
 from adatom.core import SimulationResult, SimulationTask
 from adatom.errors import BadInput
 from adatom.simulation.engines.base import require
 from adatom.simulation.options import DynamicsOptions
+from adatom.simulation.sheet import lay_flat
 
 
 def dynamics(task: SimulationTask, options: DynamicsOptions) -> SimulationResult:
@@ -40,7 +42,8 @@ def dynamics(task: SimulationTask, options: DynamicsOptions) -> SimulationResult
     ------
     BadInput
         If the task is not dynamics, the temperature is not positive, there is no engine of that
-        name, or it does not cover the elements.
+        name, it does not cover the elements, or the structure is not a sheet with a cell and
+        vacuum.
     EngineMissing
         If the engine is not installed, or does no dynamics.
 
@@ -68,7 +71,8 @@ def dynamics(task: SimulationTask, options: DynamicsOptions) -> SimulationResult
             got=repr(task.temperature_K),
             todo="Give the temperature in kelvin.",
         )
-    return require(task.engine, "dynamics").dynamics(task, options)
+    engine = require(task.engine, "dynamics")
+    return engine.dynamics(replace(task, structure=lay_flat(task.structure)), options)
 
 
 @dataclass
@@ -107,6 +111,9 @@ class Samples:
         seconds
             Wall time.
         """
+        if task.structure.fixed.any():
+            for atoms in (start, *self.geometries):
+                atoms.set_constraint(FixAtoms(mask=task.structure.fixed))
         second_half = np.array(self.energy_eV[len(self.energy_eV) // 2 :])
         return SimulationResult(
             structure=task.structure.name,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import ase
 import numpy as np
@@ -24,6 +24,7 @@ from adatom.errors import AdatomError, BadInput
 from adatom.simulation.engines.base import Engine, require
 from adatom.simulation.options import RelaxOptions
 from adatom.simulation.scaling import scale_to
+from adatom.simulation.sheet import lay_flat
 
 STIFFNESS_EV_A2 = 70.0  # initial Hessian of BFGS, eV/Å²: the default of ASE
 # Largest force, eV/Å, at which a relaxation is stopped. The charges of GFN1-xTB can diverge at a
@@ -45,8 +46,8 @@ def relax(task: SimulationTask, options: RelaxOptions) -> SimulationResult:
     Parameters
     ----------
     task
-        The structure, at its material's lattice constant, and the name of the engine. Fixed atoms
-        stay.
+        The structure, at its material's lattice constant, and the name of the engine. `lay_flat`
+        makes it whole, with the sheet in the plane of the first two cell vectors. Fixed atoms stay.
     options
         Convergence and limits.
 
@@ -59,8 +60,8 @@ def relax(task: SimulationTask, options: RelaxOptions) -> SimulationResult:
     Raises
     ------
     BadInput
-        If the task is not a relaxation, there is no engine of that name, or it does not cover the
-        elements.
+        If the task is not a relaxation, there is no engine of that name, it does not cover the
+        elements, or the structure is not a sheet with a cell and vacuum.
     EngineMissing
         If the engine is not installed, or does not relax.
 
@@ -86,7 +87,8 @@ def relax(task: SimulationTask, options: RelaxOptions) -> SimulationResult:
             got=task.kind,
             todo="Give a relaxation, or call dynamics.",
         )
-    return require(task.engine, "relax").relax(task, options)
+    engine = require(task.engine, "relax")
+    return engine.relax(replace(task, structure=lay_flat(task.structure)), options)
 
 
 def from_given_positions(
@@ -130,16 +132,17 @@ def relax_with_ase(
     begin = time.perf_counter()
     engine_lattice_A = engine.lattice_constant_A(task.material, symbols)
     given = scale_to(source, task.material.lattice_constant_A, engine_lattice_A)
+    held = FixAtoms(mask=task.structure.fixed) if task.structure.fixed.any() else None
     path, status = _Recorded(), "failed: no start"
     for start in starts:
         path = _Recorded()
         with threadpool_limits(limits=1):
             atoms, hessian = start(given, task.structure.fixed, engine_lattice_A, task.material)
-            if task.structure.fixed.any():
-                atoms.set_constraint(FixAtoms(mask=task.structure.fixed))
+            atoms.set_constraint(held)
             status = _attempt(engine, atoms, hessian, path, options, begin + options.max_seconds)
         if not status.startswith("failed"):
             break
+    given.set_constraint(held)
     return SimulationResult(
         structure=task.structure.name,
         draw=task.structure.draw,

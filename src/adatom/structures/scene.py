@@ -18,7 +18,7 @@ class SupercellOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     min_width_A: float = Field(default=16.0, gt=4.0, description="shortest edge in the plane, Å")
-    cell_height_A: float = Field(default=12.0, gt=5.0, description="period across the sheet, Å")
+    cell_height_A: float = Field(default=12.0, ge=8.0, description="period across the sheet, Å")
     defect_radius_A: float = Field(
         default=5.0,
         gt=0.0,

@@ -15,7 +15,7 @@ from typing import Literal, Protocol, cast, runtime_checkable
 import ase
 from ase.calculators.calculator import Calculator
 
-from adatom.core import Material, SimulationResult, SimulationTask
+from adatom.core import Material, SimulationResult, SimulationTask, Structure
 from adatom.core.plugins import ENGINES, Plugin, plugin, registered
 from adatom.errors import EngineMissing
 from adatom.simulation.options import DynamicsOptions, RelaxOptions
@@ -224,6 +224,29 @@ def engine_version(name: str) -> str:
     if not status.installed:
         raise not_installed(engine.name, status.note, engine.install)
     return status.version
+
+
+def caution(name: str, structure: Structure, material: Material) -> str:
+    """Say what an engine computes badly for a structure; an empty string if nothing.
+
+    An engine has a method ``caution(atoms, material)`` for it, or none.
+
+    Parameters
+    ----------
+    name
+        Name of the engine.
+    structure
+        Flat, as of `adatom.simulation.sheet.lay_flat`.
+    material
+        The crystal of the structure.
+
+    Raises
+    ------
+    BadInput
+        If there is no engine of that name.
+    """
+    ask = getattr(find_engine(name), "caution", None)
+    return "" if ask is None else str(ask(structure.atoms, material))
 
 
 def not_installed(name: str, why: str, install: str) -> EngineMissing:

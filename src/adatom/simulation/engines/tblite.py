@@ -14,16 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import ase
+import numpy as np
 from ase.calculators.calculator import Calculator
 from ase.data import chemical_symbols
 
-from adatom.core import SimulationResult, SimulationTask
+from adatom.core import Material, SimulationResult, SimulationTask
 from adatom.simulation.engines.base import not_installed
 from adatom.simulation.engines.calculator import CalculatorEngine
 from adatom.simulation.options import RelaxOptions
 from adatom.simulation.prepare import classical_start
 from adatom.simulation.relax import from_given_positions, relax_with_ase
 
+# Least width of a cell in the plane, Å: seven cells of graphene are 14.9 Å wide. Measured energies
+# of a perfect sheet at Γ, meV an atom from that of 7 x 7 cells: 258 in 3 x 3 cells, -13 in 4 x 4,
+# 9 in 5 x 5, 30 in 6 x 6, 5 in 8 x 8.
+_WIDTH_A = 14.0
 _RADON = 86  # the last element of GFN1-xTB: Grimme et al., J. Chem. Theory Comput. 13, 1989 (2017)
 
 
@@ -68,6 +73,28 @@ class TBLiteEngine(CalculatorEngine):
             )
         )
 
+    def caution(self, atoms: ase.Atoms, material: Material) -> str:
+        """Say that a cell is too small, or folds the Dirac point, for the Γ point alone."""
+        vectors = atoms.cell.array[:2]
+        lengths = np.linalg.norm(vectors, axis=1)
+        width = float(np.linalg.norm(np.cross(*vectors)) / lengths.max())
+        if width < _WIDTH_A:
+            return (
+                f"the cell of {atoms.get_chemical_formula()} is {width:.1f} Å wide, and "
+                f"{self.name} samples the Γ point alone: below {_WIDTH_A:g} Å its energies and "
+                "bonds are those of this cell, not of the sheet; repeat the cell in the plane"
+            )
+        # K lies on Γ if both vectors are n a1 + m a2 with n - m divisible by three. Then it also
+        # divides their squared lengths n² + nm + m², in squares of the lattice constant.
+        squares = np.round((lengths / material.lattice_constant_A) ** 2).astype(int)
+        if _has_dirac_point(material) and not (squares % 3).any():
+            return (
+                f"the cell of {atoms.get_chemical_formula()} folds the Dirac point of "
+                f"{material.name} onto Γ, where {self.name} finds no gap: its energies are off; "
+                "use a number of cells that three does not divide"
+            )
+        return ""
+
     def relax(self, task: SimulationTask, options: RelaxOptions) -> SimulationResult:
         """Relax from the classical minimum; if that fails, from the given positions."""
         # The charges may diverge at the classical minimum: then the given positions are the start.
@@ -75,6 +102,14 @@ class TBLiteEngine(CalculatorEngine):
             (classical_start, from_given_positions) if options.prepare else (from_given_positions,)
         )
         return relax_with_ase(self, task, options, starts=starts)
+
+
+def _has_dirac_point(material: Material) -> bool:
+    """Tell whether a sheet is a honeycomb of like atoms."""
+    a, b = material.cell()
+    lengths = np.linalg.norm([a, b], axis=1)
+    hexagonal = np.isclose(*lengths) and np.isclose(abs(a @ b) / (a @ a), 0.5)
+    return bool(hexagonal) and len(material.basis) == 2 and len(set(material.site_species)) == 1
 
 
 @cache

@@ -1,0 +1,205 @@
+"""Simulate structures that the user gives; one that is refused does not stop the others."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from concurrent.futures import BrokenExecutor, Executor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+from adatom.campaign.simulate import Simulate, failed_result, relaxed_structure, run_or_report
+from adatom.core import GRAPHENE, Material, SimulationResult, SimulationTask, Structure
+from adatom.errors import AdatomError, BadInput, StepFailed
+from adatom.materials.library import load_material, material_names
+from adatom.parallel.processes import cores, local_processes
+from adatom.simulation import DynamicsOptions, RelaxOptions, caution, dynamics, relax, require
+from adatom.simulation.sheet import check_sheet_of, lay_flat
+
+_LOST = StepFailed(
+    "simulation",
+    expected="a worker process that finishes",
+    got="one that ended before (killed, or out of memory)",
+    todo="Give a smaller structure, or another engine.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """Engines and their options.
+
+    Parameters
+    ----------
+    relax, dynamics
+        Names of the engines.
+    relax_options, dynamics_options
+        Convergence, lengths.
+    """
+
+    relax: str
+    dynamics: str
+    relax_options: RelaxOptions
+    dynamics_options: DynamicsOptions
+
+
+def simulate_given(
+    structures: Sequence[Structure],
+    material: Material | None,
+    engines: Engines,
+    temperatures_K: Sequence[float],
+    *,
+    first_seed: int,
+    workers: int | None,
+) -> list[SimulationResult]:
+    """Relax structures, and run dynamics of each at every temperature.
+
+    Parameters
+    ----------
+    structures
+        Structures to simulate.
+    material
+        The crystal; None for the built-in sheet that fits each structure.
+    engines
+        Engines and options.
+    temperatures_K
+        Temperatures of the dynamics; none for relaxations only.
+    first_seed
+        Seed of the first structure's dynamics; the others count up from it.
+    workers
+        Number of processes; by default one per core.
+
+    Warns
+    -----
+    UserWarning
+        If an engine computes a structure badly, such as a small cell at the Γ point alone.
+
+    Returns
+    -------
+    The relaxations in the order of the structures, then the dynamics. A refused structure has the
+    status ``failed: <why>``.
+
+    Raises
+    ------
+    BadInput
+        If every structure is refused.
+    EngineMissing
+        If an engine is not installed.
+    """
+    require(engines.relax, "relax")
+    if temperatures_K:
+        require(engines.dynamics, "dynamics")
+    tasks: list[SimulationTask] = []
+    refused: dict[int, AdatomError] = {}
+    for i, structure in enumerate(structures):
+        try:
+            tasks.append(_relaxation(structure, material, engines.relax))
+        except BadInput as error:
+            refused[i] = error
+            fallback = material or GRAPHENE
+            tasks.append(SimulationTask(structure, "relax", engines.relax, material=fallback))
+    if structures and len(refused) == len(structures):
+        raise refused[0]
+    _warn(tasks, refused, engines)
+    with local_processes(min(workers or cores(), max(len(tasks), 1))) as pool:
+        work = partial(relax, options=engines.relax_options)
+        relaxed = _all(pool, work, tasks, refused)
+        hot = [
+            SimulationTask(
+                relaxed_structure(task.structure, result), "dynamics", engines.dynamics,
+                temperature, first_seed + i, material=task.material,
+            )
+            for i, (task, result) in enumerate(zip(tasks, relaxed, strict=True))
+            if result.trajectory and not result.status.startswith("failed")
+            for temperature in temperatures_K
+        ]  # fmt: skip
+        heated = _all(pool, partial(dynamics, options=engines.dynamics_options), hot, {})
+    return [*relaxed, *heated]
+
+
+def material_of_structure(structure: Structure) -> Material:
+    """Find the built-in sheet that a structure is made of: by elements and distances.
+
+    Parameters
+    ----------
+    structure
+        Flat, as of `adatom.simulation.sheet.lay_flat`.
+
+    Raises
+    ------
+    BadInput
+        If no built-in sheet fits.
+
+    Examples
+    --------
+    >>> from ase.build import graphene
+    >>> sheet = graphene("BN", a=2.50, size=(4, 4, 1), vacuum=8.0)
+    >>> material_of_structure(Structure.from_ase(sheet)).name
+    'h-BN'
+    """
+    for name in ("graphene", *material_names()):
+        material = load_material(name)
+        if material.form != "sheet":
+            continue
+        try:
+            check_sheet_of(structure, material)
+        except BadInput:
+            continue
+        return material
+    raise BadInput(
+        f"structure {structure.name}",
+        expected="a sheet of a built-in material, where no `material` is named",
+        got=structure.atoms.get_chemical_formula(),
+        todo="Name its `material`: a built-in name, a TOML file or a structure file.",
+    )
+
+
+def _relaxation(structure: Structure, material: Material | None, engine: str) -> SimulationTask:
+    flat = lay_flat(structure)
+    if material is not None:
+        check_sheet_of(flat, material)
+    return SimulationTask(flat, "relax", engine, material=material or material_of_structure(flat))
+
+
+def _warn(
+    tasks: Sequence[SimulationTask], refused: Mapping[int, AdatomError], engines: Engines
+) -> None:
+    texts = [
+        caution(engines.relax, task.structure, task.material)
+        for i, task in enumerate(tasks)
+        if i not in refused
+    ]
+    for text in dict.fromkeys(filter(None, texts)):  # once for cells of one kind
+        warnings.warn(text, stacklevel=4)
+
+
+def _all(
+    pool: Executor,
+    work: Simulate,
+    tasks: Sequence[SimulationTask],
+    refused: Mapping[int, AdatomError],
+) -> list[SimulationResult]:
+    """Run the tasks in a pool; what is refused or ends its process is a failed result."""
+    todo = {i: task for i, task in enumerate(tasks) if i not in refused}
+    found = _collected(pool, work, todo)
+    for i in set(todo) - set(found):  # a process ended: each of the rest gets one of its own
+        with local_processes(1) as own:
+            found |= _collected(own, work, {i: todo[i]})
+    return [
+        found[i] if i in found else failed_result(task, refused.get(i, _LOST))
+        for i, task in enumerate(tasks)
+    ]
+
+
+def _collected(
+    pool: Executor, work: Simulate, tasks: Mapping[int, SimulationTask]
+) -> dict[int, SimulationResult]:
+    """Run tasks in a pool; those that did not finish because a process ended are left out."""
+    jobs, found = {}, {}
+    with suppress(BrokenExecutor):
+        for i, task in tasks.items():
+            jobs[i] = pool.submit(run_or_report, work, task)
+    for i, job in jobs.items():
+        with suppress(BrokenExecutor):
+            found[i] = job.result()
+    return found
