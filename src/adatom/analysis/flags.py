@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from adatom.analysis.card import fit_in_card
 from adatom.features.find import FoundAtoms
 from adatom.features.novelty.frame import OodModel, confident_share
 from adatom.learning.weights import Ensemble
@@ -73,7 +74,7 @@ class FrameFlags(BaseModel):
 
 def ood_model_of(ensemble: Ensemble, which: str = "novelty") -> OodModel | None:
     """Read the out-of-distribution model from a model card; None if the card has none."""
-    return OodModel.model_validate(ensemble.card[which]) if which in ensemble.card else None
+    return fit_in_card(ensemble.card, which, OodModel) if which in ensemble.card else None
 
 
 def flags_of(found: FoundAtoms, ensemble: Ensemble) -> FrameFlags:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.spatial import cKDTree
 
+from adatom.analysis.card import fit_in_card
 from adatom.analysis.flags import FrameFlags, flags_of
 from adatom.analysis.lattice import lattice_of
 from adatom.analysis.options import AnalysisOptions
@@ -22,7 +23,6 @@ from adatom.core import (
 )
 from adatom.core.arrays import Image
 from adatom.core.plugins import DEFECT_NAMERS, plugin
-from adatom.errors import BadInput
 from adatom.features.calibration.calibrator import Calibrator
 from adatom.features.defects.base import DefectNamer
 from adatom.features.defects.holes import hole_evidence, sites_of_holes
@@ -179,16 +179,9 @@ def calibrator_of(ensemble: Ensemble) -> Calibrator:
     Raises
     ------
     BadInput
-        If the card has none.
+        If the card has none, or one that cannot be read.
     """
-    if "calibration" not in ensemble.card:
-        raise BadInput(
-            "the ensemble's card",
-            expected="a calibration of its probabilities",
-            got="none",
-            todo="Train it with `adatom train`, which fits one on held-out frames.",
-        )
-    return Calibrator.model_validate(ensemble.card["calibration"])
+    return fit_in_card(ensemble.card, "calibration", Calibrator)
 
 
 def tested_sites(found: FoundAtoms, lattice: Lattice | None, frame: Frame) -> EmptySites:

@@ -152,6 +152,7 @@ def adapt_to_file(config: Config, path: Path, progress: Progress) -> dict[str, A
     BadInput
         If the frames cannot be used, or do not show the material.
     """
+    weights.check_output(path)
     material = material_of(config)
     ensemble = ensemble_of(config)
     movie, warnings = open_movie(config.input, material, progress, seed=config.seed)

@@ -10,6 +10,7 @@ from pathlib import Path
 import ase
 import numpy as np
 
+from adatom.analysis.card import check_card
 from adatom.core import AtomTable, Material, Structure
 from adatom.errors import BadInput
 from adatom.learning.weights import Ensemble, load_for
@@ -73,11 +74,14 @@ def read_ensemble(
     Raises
     ------
     BadInput
-        If there is no ensemble for the material; the message has the command that trains one.
+        If there is no ensemble for the material; the message has the command that trains one. If
+        its card cannot be read.
     """
     path = None if weights is None else Path(weights).expanduser()
     chosen = read_material(material, zone_axis)
-    return load_for(chosen, path, called=command_line_name(material, zone_axis))
+    ensemble = load_for(chosen, path, called=command_line_name(material, zone_axis))
+    check_card(ensemble.card)
+    return ensemble
 
 
 def checked_seed(seed: int) -> int:

@@ -158,7 +158,9 @@ def _relaxation(structure: Structure, material: Material | None, engine: str) ->
     flat = lay_flat(structure)
     if material is not None:
         check_sheet_of(flat, material)
-    return SimulationTask(flat, "relax", engine, material=material or material_of_structure(flat))
+    chosen = material or material_of_structure(flat)
+    require(engine, "relax").check_elements(set(flat.atoms.get_chemical_symbols()))
+    return SimulationTask(flat, "relax", engine, material=chosen)
 
 
 def _warn(

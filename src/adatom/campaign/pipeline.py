@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adatom.analysis.card import calibration_warning
-from adatom.analysis.frame import calibrator_of
+from adatom.analysis.card import calibration_warning, check_card
 from adatom.campaign.adapt import choose_ensemble
 from adatom.campaign.advise import advise_campaign
 from adatom.campaign.config import Config, ensemble_of, material_of, parse_config
@@ -73,7 +72,7 @@ def run_campaign(
     progress = progress or Silent()
     material = material_of(config)
     ensemble = ensemble_of(config)
-    calibrator_of(ensemble)
+    check_card(ensemble.card)
     if not only_find and material.simulated_by:
         check_simulation(config, material)
     movie, notes = open_movie(config.input, material, progress, seed=config.seed)

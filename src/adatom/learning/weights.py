@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import uuid
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -12,14 +14,19 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialise
 
 from adatom.core import VACANCY, Calibration, Material, content_hash
-from adatom.errors import BadInput
+from adatom.errors import BadInput, StepFailed
 from adatom.learning.network import Network, fused, with_heads
 
 FORMAT = 4  # version of the layout of weights and card; other versions are refused
 SHIPPED = Path(__file__).parent / "shipped"  # the ensembles of the package, one per material
+_TEMPORARY = ".adatom-tmp-"  # start of the names of files that are not whole yet
+_TEST_PX = 32  # edge of the image of the self-test, pixels
+# Largest difference of a mean probability in the self-test: half precision changes it by 1e-3.
+_TEST_TOLERANCE = 0.02
 _SPOT_A = 0.25  # width of the target spots of cards that do not state it, Å
 
 
@@ -158,8 +165,6 @@ def save(ensemble: Ensemble, path: Path) -> None:
         for name, t in network.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, str(path))
     card = {
         "format": FORMAT,
         "members": ensemble.members,
@@ -167,9 +172,80 @@ def save(ensemble: Ensemble, path: Path) -> None:
         "width": ensemble.networks[0].width,
         "classes": list(ensemble.classes),
         "working_pixel_size_A": ensemble.working.pixel_size_A,
-        **ensemble.card,
+        "self_test": self_test(ensemble.networks),
+        **{key: value for key, value in ensemble.card.items() if key != "self_test"},
     }
-    path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps(card, indent=1) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The card first: where there are weights, there is a card.
+        _write_whole(path.with_suffix(".json"), text.encode())
+        _write_whole(path, serialise(tensors))
+    except OSError as error:
+        raise StepFailed(
+            str(path),
+            expected="room on the disk, and a directory that may be written",
+            got=error.strerror or str(error),
+            todo="Free some space, or name another file with -o.",
+        ) from error
+
+
+def check_output(path: Path) -> None:
+    """Check, before a training, that an ensemble can be written to a file.
+
+    Parameters
+    ----------
+    path
+        ``.safetensors`` file; its directory is made.
+
+    Raises
+    ------
+    BadInput
+        If the name has another suffix or is a directory, or if nothing can be written there.
+    """
+    todo = "Name a file such as mine.safetensors in a directory that may be written."
+    expected = "the name of a .safetensors file to write"
+    if path.suffix != ".safetensors" or path.is_dir():
+        raise BadInput(str(path), expected=expected, got=f"{path.name!r}", todo=todo)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_whole(path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}.check"), b"").unlink()
+    except OSError as error:
+        got = error.strerror or str(error)
+        raise BadInput(str(path), expected=expected, got=got, todo=todo) from error
+
+
+def _write_whole(path: Path, content: bytes) -> Path:
+    """Write a file completely, or leave what was there."""
+    temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        return temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@torch.inference_mode()
+def self_test(networks: Sequence[Network]) -> list[float]:
+    """Compute the mean probability of each class that networks give for a fixed image.
+
+    The card holds it, so that weights that were changed, or belong to another card, are recognised
+    when they are loaded.
+
+    Parameters
+    ----------
+    networks
+        In evaluation mode, on the processor.
+    """
+    row = torch.arange(_TEST_PX, dtype=torch.float32)
+    waves = torch.sin(0.9 * row)[:, None] * torch.sin(0.9 * row)[None] + 0.02 * (row - row.mean())
+    image = ((waves - waves.mean()) / waves.std())[None, None]
+    means = [torch.sigmoid(network(image)).mean(dim=(0, 3, 4)) for network in networks]
+    return [round(float(value), 6) for value in torch.cat(means).mean(dim=0)]
 
 
 def load(path: Path) -> Ensemble:
@@ -183,14 +259,17 @@ def load(path: Path) -> Ensemble:
     Raises
     ------
     BadInput
-        If a file is missing or broken, or if weights and card do not fit.
+        If a file is missing or broken, if weights and card do not fit, or if the weights are not
+        those of a trained network: not finite, all zero, or unlike the card's self-test.
     """
     todo = "Name a .safetensors file made by `adatom train`, with its .json card beside it."
     try:
         text = path.with_suffix(".json").read_text(encoding="utf-8")
-        card = _Card.model_validate_json(text)
+        given = json.loads(text)
+        card = _Card.model_validate(given)
         tensors = load_file(str(path))
         networks = _networks(card, tensors)
+        _check_response(card, networks)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise BadInput(
             str(path),
@@ -198,18 +277,34 @@ def load(path: Path) -> Ensemble:
             got=str(error),
             todo=todo,
         ) from error
-    return Ensemble(
-        networks, card.classes, Calibration(card.working_pixel_size_A), _own_fields(card)
-    )
+    # What `save` writes from the networks themselves is left out.
+    own = {k: v for k, v in given.items() if k not in {*_OF_NETWORKS, "members"}}
+    return Ensemble(networks, card.classes, Calibration(card.working_pixel_size_A), own)
 
 
-def _own_fields(card: _Card) -> dict[str, Any]:
-    """Give the fields of the card that `save` does not write from the networks."""
-    return {k: v for k, v in (card.model_extra or {}).items() if k != "members"}
+def _check_response(card: _Card, networks: tuple[Network, ...]) -> None:
+    """Compare with the card's self-test, where it has one; ValueError if they differ."""
+    if card.self_test is None:
+        return
+    found = self_test(networks)
+    pairs = zip(found, card.self_test, strict=True)
+    if not all(abs(a - b) < _TEST_TOLERANCE for a, b in pairs):  # NaN is not less
+        raise ValueError(
+            f"weights that answer the card's test image with {found} in place of "
+            f"{list(card.self_test)}: they were changed, or belong to another card"
+        )
+
+
+class _Training(BaseModel):
+    """Field of the options of a training that the use of the networks needs."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    target_sigma_A: float = Field(_SPOT_A, gt=0, allow_inf_nan=False)
 
 
 class _Card(BaseModel):
-    """Required fields of a card; all others are kept."""
+    """Fields of a card that the networks need; all others are kept."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -217,7 +312,13 @@ class _Card(BaseModel):
     heads: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
     width: int = Field(ge=1)
     classes: tuple[str, ...] = Field(min_length=1)
+    self_test: tuple[float, ...] | None = None
+    training: _Training = _Training()
     working_pixel_size_A: float = Field(gt=0, allow_inf_nan=False)
+
+
+# Fields of a card that `save` writes from the networks.
+_OF_NETWORKS = set(_Card.model_fields) - {"training"}
 
 
 def _networks(card: _Card, tensors: dict[str, torch.Tensor]) -> tuple[Network, ...]:
@@ -235,6 +336,8 @@ def _network(card: _Card, number: int, tensors: dict[str, torch.Tensor]) -> Netw
     own = [name for name in tensors if name.startswith(prefix)]
     state = {name.removeprefix(prefix): tensors.pop(name) for name in own}
     state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    for name, value in state.items():
+        _check_tensor(f"{prefix}{name}", value)
     network = Network(len(card.classes), card.width, card.heads[number])
     found = network.load_state_dict(state, strict=False)  # RuntimeError if shapes differ
     missing = [k for k in found.missing_keys if not k.endswith("num_batches_tracked")]
@@ -243,6 +346,17 @@ def _network(card: _Card, number: int, tensors: dict[str, torch.Tensor]) -> Netw
             f"network {number} without {missing[:3]} and with {found.unexpected_keys[:3]}"
         )
     return network.eval()
+
+
+def _check_tensor(name: str, value: torch.Tensor) -> None:
+    """Raise ValueError for numbers that no training gives."""
+    if not torch.isfinite(value).all():
+        raise ValueError(f"{name} with numbers that are not finite")
+    if name.endswith("running_var") and (value < 0.0).any():
+        raise ValueError(f"{name} with negative variances")
+    # Kernels of convolutions; vectors may be zero, as biases are before a training.
+    if value.ndim >= 2 and value.numel() > 1 and bool((value == value.flatten()[0]).all()):
+        raise ValueError(f"{name} with equal numbers only, as no training gives")
 
 
 def load_for(

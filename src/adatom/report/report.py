@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
-import tempfile
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from adatom.errors import BadInput
 from adatom.report import closing_sections, sections, simulation_sections
 from adatom.report.markup import Html, element, join
 from adatom.report.view import CampaignView
+from adatom.store.atomic import atomic_file
 
 # Anchor and link text of every section, in the order of the page.
 _CONTENTS = (
@@ -95,6 +94,8 @@ def write_report(view: CampaignView, path: str | Path) -> None:
     ------
     BadInput
         If the folder does not exist.
+    StepFailed
+        If the disk is full.
     """
     target = Path(path)
     if not target.parent.is_dir():
@@ -105,15 +106,8 @@ def write_report(view: CampaignView, path: str | Path) -> None:
             todo="Make the folder first.",
         )
     text = page(view)
-    handle, scratch = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            out.write(text)
-        Path(scratch).chmod(0o644)
-        Path(scratch).replace(target)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise
+    with atomic_file(target) as file:
+        file.write(text.encode())
 
 
 def _head(view: CampaignView) -> Html:

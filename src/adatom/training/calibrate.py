@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from adatom.analysis.frame import find_atoms
 from adatom.core import AtomTable, LabelledFrame, Material
 from adatom.core.arrays import FloatArray
+from adatom.errors import StepFailed
 from adatom.features.calibration.calibrator import MATCH_A, Observation, fit_calibrator, match_truth
 from adatom.features.find import FindOptions, describe_frame, find_candidates
 from adatom.features.novelty.frame import fit_ood_model
@@ -202,18 +203,33 @@ def with_calibration(
 
     Returns
     -------
-    The same networks; the card has both fits and the options that they hold for.
+    The same networks; the card has both fits and the options that they hold for. It has no model of
+    the frames or of their regions where too few of them can be described.
+
+    Raises
+    ------
+    StepFailed
+        If the networks found nothing to calibrate.
     """
+    if not observations or not descriptions:
+        raise StepFailed(
+            f"calibration of the networks for {material.name}",
+            expected=f"held-out frames in which they find at least {_MIN_SITES} sites",
+            got="none",
+            todo="Train them for more steps.",
+        )
     scaled = material_in_units(material, material.scale)
     calibrator = fit_calibrator(observations, options.refine, scaled)
+    models = {
+        "novelty": fit_ood_model(np.array([whole for whole, _ in descriptions])),
+        "novelty_of_regions": fit_ood_model_of_regions([parts for _, parts in descriptions]),
+    }
+    kept = {key: value for key, value in ensemble.card.items() if key not in models}
     card = {
-        **ensemble.card,
+        **kept,
         "options": options.model_dump(),
         "calibration": calibrator.model_dump(),
-        "novelty": fit_ood_model(np.array([whole for whole, _ in descriptions])).model_dump(),
-        "novelty_of_regions": fit_ood_model_of_regions(
-            [parts for _, parts in descriptions]
-        ).model_dump(),
+        **{key: model.model_dump() for key, model in models.items() if model is not None},
     }
     return replace(ensemble, card=card)
 
@@ -325,15 +341,15 @@ def compare_with_truth(
     }
 
 
-def _scores(joined: dict[str, Any]) -> dict[str, float]:
+def _scores(joined: dict[str, Any]) -> dict[str, float | None]:
     z = np.abs(joined["z"])
     return {
         "f1": _f1(joined["true"], joined["predicted"]),
         "f1_foreign": _f1(joined["true_impurity"], joined["predicted_impurity"]),
         "class_right": float(np.mean(joined["named"])) if len(joined["named"]) else 1.0,
-        "rmse_A": float(np.sqrt(np.mean(joined["error"] ** 2))),
-        "within_1_sigma": float(np.mean(z < 1)),
-        "within_2_sigma": float(np.mean(z < 2)),
+        "rmse_A": float(np.sqrt(np.mean(joined["error"] ** 2))) if len(z) else None,
+        "within_1_sigma": float(np.mean(z < 1)) if len(z) else None,
+        "within_2_sigma": float(np.mean(z < 2)) if len(z) else None,
     }
 
 

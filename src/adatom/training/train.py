@@ -199,8 +199,12 @@ class _FinishedNetworks:
 
     def load(self, name: str) -> list[Network] | None:
         path = self.path(name)
-        found = path is not None and path.exists()
-        return list(weights.load(path).networks) if path is not None and found else None
+        if path is None or not path.exists():
+            return None
+        try:
+            return list(weights.load(path).networks)
+        except BadInput:  # a file that was cut, or lost its card: it is trained again
+            return None
 
     def save(self, name: str, networks: list[Network]) -> None:
         path = self.path(name)
@@ -318,8 +322,9 @@ def train_to_file(
     Raises
     ------
     BadInput
-        If the material, its file or the start cannot be used.
+        If the material, its file or the start cannot be used, or the ensemble cannot be written.
     """
+    weights.check_output(path)
     material = (
         UNIVERSAL if material_name == UNIVERSAL.name else load_material(material_name, zone_axis)
     )

@@ -47,7 +47,8 @@ def columns(material, field_A=26.0):
 @pytest.mark.parametrize("name", TAKE_A_MATERIAL)
 def test_a_material_is_told_in_the_same_words_everywhere(name):
     parameters = inspect.signature(getattr(api, name)).parameters
-    assert parameters["material"].annotation == "MaterialLike"
+    # `simulate` finds the material of a structure where none is named.
+    assert parameters["material"].annotation.removesuffix(" | None") == "MaterialLike"
     assert parameters["zone_axis"].default == (0, 0, 1)
     assert ("weights" in parameters) == (name in TAKE_NETWORKS)
 

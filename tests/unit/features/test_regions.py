@@ -136,3 +136,9 @@ def test_the_report_hatches_them():
     new = hatched.axes[0].patches[-1]
     assert len(hatched.axes[0].patches) == len(bare.axes[0].patches) + 1
     assert (new.get_xy(), new.get_width(), new.get_height()) == ((1.0, 2.0), 3.0, 6.0)
+
+
+def test_where_no_region_can_be_described_there_is_no_model():
+    rows = np.full((400, 7), np.nan)
+    assert fit_ood_model_of_regions([Regions(np.zeros((400, 4)), rows)]) is None
+    assert fit_ood_model_of_regions([]) is None

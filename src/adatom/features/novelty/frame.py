@@ -44,6 +44,7 @@ _CHECKS: tuple[tuple[str, int, float], ...] = (
 )
 _LEAST_GAP = 0.02  # least distance of the limit from the median, in the unit of the description
 _QUANTILES = 401  # stored quantiles of the scores: four within each per cent
+_LEAST_ROWS = 3  # rows that a quadratic needs, a count
 _CONFIDENT_P = 0.9  # p_exists above which an atom is confident
 
 
@@ -194,7 +195,7 @@ def fit_ood_model(
     descriptions: FloatArray,
     names: tuple[str, ...] = DESCRIPTIONS,
     chosen: tuple[tuple[str, int, float], ...] = _CHECKS,
-) -> OodModel:
+) -> OodModel | None:
     """Fit an `OodModel` on frames under training conditions.
 
     Parameters
@@ -205,8 +206,15 @@ def fit_ood_model(
         Names of the descriptions after the first, which is the logarithm of the position error.
     chosen
         Descriptions to compare: name, direction, and share of the training frames beyond the limit.
+
+    Returns
+    -------
+    The model; None if fewer than three rows are complete, as where atoms stand so far apart that no
+    region holds enough of them.
     """
     good = descriptions[np.isfinite(descriptions).all(axis=1)]
+    if len(good) < _LEAST_ROWS:
+        return None
     sigma = good[:, 0]
     low, high = float(np.percentile(sigma, 0.5)), float(np.percentile(sigma, 99))
     powers = _powers(np.clip(sigma, low, high))

@@ -151,6 +151,12 @@ def _medians(values: FloatArray, group: NDArray[np.int64], groups: int) -> Float
     return out
 
 
-def fit_ood_model_of_regions(regions: list[Regions]) -> OodModel:
-    """Fit an `OodModel` on the regions of frames under training conditions."""
-    return fit_ood_model(np.concatenate([r.description for r in regions]), _NAMES, _CHECKS)
+def fit_ood_model_of_regions(regions: list[Regions]) -> OodModel | None:
+    """Fit an `OodModel` on the regions of frames under training conditions.
+
+    Returns
+    -------
+    The model; None if fewer than three regions hold enough sites, as where atoms are dispersed.
+    """
+    rows = [r.description for r in regions]
+    return fit_ood_model(np.concatenate(rows), _NAMES, _CHECKS) if rows else None

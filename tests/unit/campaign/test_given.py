@@ -1,0 +1,109 @@
+"""Structures from the user: what is refused does not take the results of the others."""
+
+from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from ase.build import graphene, mx2
+from ase.constraints import FixedPlane
+
+import adatom as ad
+from adatom.campaign import given
+from adatom.errors import BadInput
+from adatom.simulation import DynamicsOptions, RelaxOptions
+from silicon_sheets import sheet
+
+SHORT = DynamicsOptions(equilibration_ps=0.02, production_ps=0.05)
+
+
+@pytest.fixture(autouse=True)
+def in_threads(monkeypatch):
+    monkeypatch.setattr(given, "local_processes", lambda workers: ThreadPoolExecutor(1))
+
+
+def simulate(structures, temperatures=(300.0,), **more):
+    return ad.simulate(
+        structures, temperatures_K=list(temperatures), relax_engine="lammps",
+        dynamics_options=SHORT, **more,
+    )  # fmt: skip
+
+
+def molybdenite():
+    atoms = mx2(size=(3, 3, 1), vacuum=8.0)
+    atoms.pbc = True
+    return atoms
+
+
+def test_refused_structures_leave_the_results_of_the_others():
+    held = sheet()
+    held.set_constraint(FixedPlane(0, (0, 0, 1)))
+    strange = sheet()
+    strange.symbols[0] = "U"
+    broken = sheet()
+    broken.positions[3] = np.nan
+    found = simulate([molybdenite(), sheet(), held, strange, broken], material="graphene")
+    status = [r.status for r in found if r.task == "relax"]
+    assert [s == "done" for s in status] == [False, True, False, False, False]
+    assert "expected a sheet of graphene" in status[0]
+    assert "FixedPlane" in status[2]
+    assert "got C+U" in status[3]
+    assert [r.status for r in found if r.task == "dynamics"] == ["done"]
+
+
+def test_relaxations_are_kept_where_dynamics_are_refused():
+    atoms = sheet(3, 1)
+    atoms.symbols[0] = "B"
+    one_step = RelaxOptions(max_steps=1, prepare=False)
+    with pytest.warns(UserWarning, match="Γ point alone"):
+        found = ad.simulate(
+            [atoms, sheet(3, 1)], temperatures_K=[300], dynamics_options=SHORT,
+            relax_options=one_step,
+        )  # fmt: skip
+    assert [(r.task, r.status.startswith("failed")) for r in found] == [
+        ("relax", False), ("relax", False), ("dynamics", True), ("dynamics", False),
+    ]  # fmt: skip
+    assert np.isfinite([r.energy_eV for r in found[:2]]).all()
+    assert "got B+C" in found[2].status
+
+
+@pytest.mark.parametrize(
+    ("atoms", "material", "words"),
+    [
+        (molybdenite(), "graphene", "of graphene, of C"),
+        (molybdenite(), None, "got Mo.S"),
+        (graphene("SiC", a=3.1, size=(3, 3, 1), vacuum=8.0), None, "Name its `material`"),
+    ],
+)
+def test_a_single_structure_that_cannot_be_simulated_is_an_error(atoms, material, words):
+    with pytest.raises(BadInput, match=words):
+        simulate(atoms, (), material=material)
+
+
+def test_a_process_that_ends_takes_only_its_own_structure(monkeypatch):
+    class Fragile:
+        """A pool that ends at structure `bad`, and then does nothing more."""
+
+        def __init__(self, workers):
+            self.broken = False
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def submit(self, call, work, task):
+            future = Future()
+            self.broken |= task.structure.name == "bad"
+            if self.broken:
+                future.set_exception(BrokenExecutor())
+            else:
+                future.set_result(call(work, task))
+            return future
+
+    monkeypatch.setattr(given, "local_processes", Fragile)
+    cells = [sheet(), sheet(), sheet()]
+    cells[0].info["name"], cells[1].info["name"] = "bad", "good"
+    found = simulate(cells, ())
+    assert [r.status == "done" for r in found] == [False, True, True]
+    assert "worker process" in found[0].status
