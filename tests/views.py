@@ -125,8 +125,8 @@ def make_view(**changes) -> CampaignView:
     ]  # fmt: skip
     parts = {
         "title": "A silicon atom in graphene", "source": "movie.tif", "material": GRAPHENE,
-        "frame_count": n, "frames": [make_frame(f, xy, 30) for f in (0, 3)],
-        "maps": [make_maps(0)],
+        "frame_count": n, "frames": {f: make_frame(f, xy, 30) for f in range(n)},
+        "maps": {0: make_maps(0)},
         "atoms": AtomTable.concat(make_atoms(f, xy, 30) for f in range(n)),
         "defects": make_defects(n),
         "lattice": pl.DataFrame({

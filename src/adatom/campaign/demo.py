@@ -7,7 +7,7 @@ from pathlib import Path
 from adatom.campaign.config import Config, InputOptions, SimulateOptions
 from adatom.campaign.pipeline import Outcome
 from adatom.instrument.twin import TwinOptions
-from adatom.report import write_picture
+from adatom.report.picture import write_picture
 from adatom.simulation import DynamicsOptions
 from adatom.structures import SupercellOptions
 

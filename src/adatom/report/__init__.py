@@ -1,14 +1,6 @@
-"""The report of a campaign: one static HTML page and its figures."""
+"""The report of a campaign: one static HTML page; `adatom.report.picture` draws one wide figure."""
 
-from adatom.report.picture import campaign_figure, write_picture
 from adatom.report.report import write_report
-from adatom.report.view import CampaignView, FrameMaps, StepSummary
+from adatom.report.view import CampaignView, FrameMaps, Loaded, StepSummary
 
-__all__ = [
-    "CampaignView",
-    "FrameMaps",
-    "StepSummary",
-    "campaign_figure",
-    "write_picture",
-    "write_report",
-]
+__all__ = ["CampaignView", "FrameMaps", "Loaded", "StepSummary", "write_report"]

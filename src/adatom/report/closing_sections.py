@@ -7,24 +7,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from adatom.core import Advice
-from adatom.report.figures import advice_map
-from adatom.report.markup import Html, duration, element, number, picture, table
-from adatom.report.sections import not_done, section
+from adatom.report.answer import ACTIONS
+from adatom.report.markup import Html, duration, element, folded, number, section, table
+from adatom.report.sections import not_done
 from adatom.report.view import CampaignView
+from adatom.report.viewer import LETTERS
+from adatom.report.words import measured
 
-_MOST_CARDS = 12  # advice shown, a count; the rest is in advice.json
-# Heading of every action.
-_ACTIONS = {
-    "scan": "Scan a region",
-    "place_beam": "Place the beam",
-    "set_voltage": "Set the voltage",
-    "stop": "Stop",
-}
 # Terms of the page and their definitions.
 _DEFINITIONS = {
     "Units": "Å, eV, fs or ps, K, electrons per Å². x runs right along columns, y down along "
     "rows; the origin is the centre of the first pixel. In supercells y points up.",
-    "σ": "Standard deviation. A 2σ ellipse holds 86 % of a two-dimensional Gaussian.",
+    "σ": "Standard deviation, per axis for positions. A 2σ disc holds 86 % of a Gaussian.",
     "p": "Probability that an atom exists, or that a defect is there and is of its kind.",
     "Ensemble": "Several networks, trained independently. Their mean is the prediction, their "
     "standard deviation the part of the uncertainty that more training data could remove.",
@@ -47,49 +41,37 @@ _REFERENCES = {
 
 
 def advice(view: CampaignView) -> Html:
-    """Section 7: the advice, best first."""
-    title = "Advice"
+    """The advice, best first."""
+    title = "What to do next"
     if not view.advice:
-        return section("advice", 7, title, not_done("There is none yet.", "adatom run FRAMES…"))
-    shown = view.advice[:_MOST_CARDS]
-    cards = element("ol", *(_card(n, a) for n, a in enumerate(shown, start=1)), class_="cards")
-    parts: list[str] = []
-    places = any(a.scan is not None or a.target_xy_A is not None for a in shown)
-    if view.frames and places:
-        frame = view.frames[-1]
-        where = picture(
-            advice_map(frame, tuple(shown)),
-            f"Where the advice points, on frame {frame.index}",
-            f"The places on frame {frame.index} (smoothed): boxes are fields of view to scan, "
-            "crosses where to put the beam; numbers are the ranks.",
-        )
-        parts.append(element("div", where, cards, class_="grid"))
-    else:
-        parts.append(cards)
-    parts.append(
-        element(
-            "p",
-            "Gains in nats (expected knowledge) and in probability (success of a manipulation) "
-            "are different things and are not compared. ± is one standard deviation.",
-            class_="note",
-        )
+        missing = not_done("There is no advice yet.", "adatom run FRAMES…")
+        return section("advice", title, missing)
+    shown = zip(LETTERS, view.advice, strict=False)
+    cards = element("ol", *(_card(letter, a) for letter, a in shown), class_="cards")
+    note = element(
+        "p",
+        "The letters stand on the frame above. Gains in nats (expected knowledge) and in "
+        "probability (success of a manipulation) are different things and are not compared. ± is "
+        "one standard deviation.",
+        class_="note",
     )
-    return section("advice", 7, title, *parts)
+    return section("advice", title, cards, note)
 
 
-def _card(rank: int, action: Advice) -> Html:
-    name = _ACTIONS.get(action.action, action.action)
+def _card(letter: str, action: Advice) -> Html:
+    name = ACTIONS.get(action.action, action.action)
     unit = " nats" if action.gain_unit == "nats" else ""
     what = "gain" if action.gain_unit == "nats" else action.gain_unit
-    facts = [
-        (f"{number(action.gain)} ± {number(action.uncertainty)}{unit}", what),
-        (f"{_electrons(action.dose)} e⁻", "dose"),
-    ]
+    facts = []
+    if action.gain or action.uncertainty:
+        facts.append((f"{measured(action.gain, action.uncertainty)}{unit}", what))
+    if action.dose:
+        facts.append((f"{_electrons(action.dose)} e⁻", "dose"))
     if action.target_xy_A is not None:
         x, y = action.target_xy_A
         facts.append((f"x {number(x)}, y {number(y)} Å", "beam at"))
     if action.dwell_s is not None:
-        facts.append((f"{action.dwell_s:g} s", "dwell"))
+        facts.append((f"{action.dwell_s:.2g} s", "dwell"))
     if action.voltage_kV is not None:
         facts.append((f"{action.voltage_kV:g} kV", "voltage"))
     if action.scan is not None:
@@ -101,7 +83,7 @@ def _card(rank: int, action: Advice) -> Html:
             (f"{dose:.3g} e⁻/Å²" if math.isfinite(dose) else "see the reason", "dose per area")
         )
     items = element("dl", *(element("div", element("dt", k), element("dd", v)) for v, k in facts))
-    head = element("h3", element("span", str(rank), class_="rank"), name)
+    head = element("h3", element("span", letter, class_="letter"), name)
     return element("li", head, element("p", action.reason), items)
 
 
@@ -114,33 +96,24 @@ def _electrons(dose: float) -> str:
 
 
 def made(view: CampaignView) -> Html:
-    """Section 8: steps, configuration, versions, definitions, references."""
-    parts: list[str] = []
+    """Steps, configuration, versions, definitions, references."""
+    parts: list[Html] = []
     if view.steps:
         rows = [(s.step, str(s.count), duration(s.seconds)) for s in view.steps]
         total = sum(s.seconds for s in view.steps)
         rows.append(("all", str(sum(s.count for s in view.steps)), duration(total)))
-        parts.append(_block("Steps", table(("Step", "Items", "Time"), rows)))
+        parts.append(folded("Steps and their time", table(("Step", "Items", "Time"), rows)))
     if view.versions:
         rows_v = sorted(view.versions.items())
-        parts.append(_block("Versions", table(("Program", "Version"), rows_v, words=2)))
+        parts.append(folded("Versions", table(("Program", "Version"), rows_v, words=2)))
     if view.configuration:
         flat = list(_flatten(view.configuration))
-        parts.append(_block("Configuration", table(("Option", "Value"), flat, words=2)))
-    if not parts:
-        parts.append(element("p", "No step was recorded.", class_="missing"))
+        parts.append(folded("Configuration", table(("Option", "Value"), flat, words=2)))
     terms = [element("div", element("dt", k), element("dd", v)) for k, v in _DEFINITIONS.items()]
-    words = _block("Units and definitions", element("dl", *terms, class_="terms"))
-    books = _block(
-        "References", element("ul", *(element("li", f"{k}: {v}") for k, v in _REFERENCES.items()))
-    )
-    columns = element("div", *parts, class_="grid")
-    tail = element("div", words, books, class_="grid")
-    return section("made", 8, "How it was made", columns, tail)
-
-
-def _block(title: str, *children: str) -> Html:
-    return element("div", element("h3", title), *children)
+    parts.append(folded("Units and definitions", element("dl", *terms, class_="terms")))
+    books = (element("li", f"{k}: {v}") for k, v in _REFERENCES.items())
+    parts.append(folded("References", element("ul", *books)))
+    return section("made", "How it was made", *parts)
 
 
 def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

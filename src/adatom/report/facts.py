@@ -64,6 +64,8 @@ class Track:
         Shape (n,): probability of the defect and its kind.
     xy
         Shape (n, 2), Å.
+    atoms
+        Numbers of its atoms in each of these frames.
     origin
         Origin of the defect, as in the table.
     p_beam
@@ -75,6 +77,7 @@ class Track:
     kinds: tuple[str, ...]
     p: FloatArray
     xy: FloatArray
+    atoms: tuple[tuple[int, ...], ...]
     origin: str
     p_beam: float
 
@@ -120,6 +123,7 @@ def _track(part: pl.DataFrame, number: int | None) -> Track:
         kinds=tuple(printable(k, _LONGEST) for k in part["kind"]),
         p=part["p"].fill_null(np.nan).to_numpy().astype(np.float64),
         xy=part.select("x_A", "y_A").to_numpy(),
+        atoms=tuple(tuple(numbers or ()) for numbers in part["atoms"].to_list()),
         origin=str(part["origin"][0] or ""),
         p_beam=float(beam.to_numpy().mean()) if len(beam) else math.nan,
     )
@@ -299,6 +303,26 @@ def thermal_runs(view: CampaignView) -> list[ThermalRun]:
             )
         )
     return sorted(out, key=lambda run: run.result.temperature_K)
+
+
+def host_element(atoms: ase.Atoms) -> str:
+    """The most frequent element."""
+    names, counts = np.unique(atoms.get_chemical_symbols(), return_counts=True)
+    return str(names[int(np.argmax(counts))])
+
+
+def heights(atoms: ase.Atoms) -> FloatArray:
+    """Heights above the median of the host atoms, shape (atom,), Å.
+
+    A sheet that an engine wrapped at the cell boundary along z is unwrapped first.
+    """
+    host = np.array(atoms.get_chemical_symbols()) == host_element(atoms)
+    z = atoms.positions[:, 2] - atoms.positions[host, 2][0]
+    length = float(atoms.cell.array[2, 2])
+    if atoms.pbc[2] and length > 0:
+        z = z - length * np.round(z / length)
+    out: FloatArray = z - np.median(z[host])
+    return out
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable, Sequence
-
-from matplotlib.figure import Figure
+from collections.abc import Collection, Iterable, Sequence
 
 from adatom.report.facts import printable
-from adatom.report.style import svg_uri
 
 _VOID = frozenset({"img", "meta", "br", "col", "input"})  # elements without an end tag
 _THIN = "\u202f"  # narrow no-break space between thousands
@@ -53,9 +50,33 @@ def join(children: Iterable[str]) -> Html:
     return Html("".join(c if isinstance(c, Html) else html.escape(printable(c)) for c in children))
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1) -> Html:
-    """Make a table: the first `words` columns are text, the others numbers aligned right."""
-    kinds = ["w" if n < words else "n" for n in range(len(head))]
+def section(anchor: str, title: str, *children: str) -> Html:
+    """Make one section of the page."""
+    return element("section", element("h2", title), *children, id=anchor)
+
+
+def folded(title: str, *children: str) -> Html:
+    """Make a part that is closed until it is opened."""
+    inner = element("div", *children)
+    return element("details", element("summary", title), inner, class_="folded")
+
+
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], *, words: int | Collection[int] = 1
+) -> Html:
+    """Make a table; columns of numbers are aligned right.
+
+    Parameters
+    ----------
+    head
+        Names of the columns.
+    rows
+        Their cells.
+    words
+        Which columns are text: the first so many, or their numbers.
+    """
+    text = range(words) if isinstance(words, int) else words
+    kinds = ["w" if n in text else "n" for n in range(len(head))]
     # A word joiner keeps a unit such as eV/Å on one line.
     head = [h.replace("/Å", "/\u2060Å") for h in head]
     top = join(element("th", h, class_=k) for h, k in zip(head, kinds, strict=True))
@@ -65,28 +86,6 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1)
     )
     inner = element("table", element("thead", element("tr", top)), element("tbody", body))
     return element("div", inner, class_="scroll", tabindex="0")
-
-
-def picture(
-    figure: Figure, alt: str, caption: str, *, wide: bool = False, pixels: bool = False
-) -> Html:
-    """Put a figure into the page, with its alternative text and its caption.
-
-    Parameters
-    ----------
-    figure
-        The figure.
-    alt
-        Text for readers who cannot see the figure.
-    caption
-        Text below the figure.
-    wide
-        Use the whole width of the page.
-    pixels
-        Show the pixels of an image as squares.
-    """
-    image = element("img", src=svg_uri(figure, pixels=pixels), alt=alt)
-    return element("figure", image, element("figcaption", caption), class_="wide" if wide else None)
 
 
 def number(value: float, digits: int = 2) -> str:

@@ -9,10 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from adatom.report.facts import energy_groups, relaxed_defects, thermal_runs
-from adatom.report.figures import SMOOTHING_A, draw_atoms, draw_image, draw_std
-from adatom.report.structures_figures import draw_top, heights
-from adatom.report.style import KINDS, LINE, MUTED, new_figure, style, whole_numbers
+from adatom.report.colours import KINDS, LINE, MUTED
+from adatom.report.facts import energy_groups, heights, relaxed_defects, thermal_runs
+from adatom.report.figures import draw_atoms, draw_image, draw_std
+from adatom.report.images import SMOOTHING_A
+from adatom.report.structures_figures import draw_top
+from adatom.report.style import new_figure, style, whole_numbers
 from adatom.report.view import CampaignView
 
 
@@ -55,15 +57,14 @@ def _frame_panel(ax: Axes, view: CampaignView) -> None:
     if not view.frames:
         _nothing(ax, "no frame is shown")
         return
-    frame = view.frames[0]
+    frame = view.frames[view.frame_numbers[0]]
     draw_image(ax, frame, sigma_A=SMOOTHING_A)
     draw_atoms(ax, view.atoms.of_frame(frame.index), view.element_order())
     _label(ax)
 
 
 def _std_panel(ax: Axes, view: CampaignView) -> None:
-    frame = view.frames[0] if view.frames else None
-    maps = view.maps_of(frame.index) if frame is not None else None
+    maps = view.maps_of(view.frame_numbers[0]) if view.frames else None
     if maps is None:
         _nothing(ax, "no maps")
         return

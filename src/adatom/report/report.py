@@ -9,45 +9,23 @@ from pathlib import Path
 
 from adatom.errors import BadInput
 from adatom.report import closing_sections, sections, simulation_sections
+from adatom.report.answer import answer, lead
 from adatom.report.markup import Html, element, join
+from adatom.report.stories import headline, stories
 from adatom.report.view import CampaignView
+from adatom.report.viewer import script_text
 from adatom.store.atomic import atomic_file
 
 # Anchor and link text of every section, in the order of the page.
 _CONTENTS = (
-    ("found", "Found"),
-    ("frames", "Frames"),
+    ("found", "Answer"),
     ("defects", "Defects"),
     ("structures", "Structures"),
-    ("energies", "Energies"),
     ("dynamics", "Dynamics"),
-    ("advice", "Advice"),
+    ("advice", "Next"),
+    ("frames", "Frames"),
     ("made", "How"),
 )
-# Buttons that show one frame at a time. Without scripts, and in print, all frames are shown.
-_SCRIPT = """
-const box = document.querySelector('.frames');
-const all = box ? [...box.querySelectorAll('.frame')] : [];
-if (all.length > 1) {
-  const bar = document.createElement('div');
-  bar.className = 'picker';
-  bar.setAttribute('role', 'group');
-  bar.setAttribute('aria-label', 'Frame to show');
-  const show = (n) => all.forEach((frame, k) => {
-    frame.classList.toggle('away', k !== n);
-    bar.children[k].setAttribute('aria-pressed', String(k === n));
-  });
-  all.forEach((frame, k) => {
-    const button = document.createElement('button');
-    button.textContent = frame.dataset.name;
-    button.addEventListener('click', () => show(k));
-    bar.append(button);
-  });
-  box.prepend(bar);
-  box.classList.add('picked');
-  show(0);
-}
-"""
 
 
 def page(view: CampaignView) -> str:
@@ -56,28 +34,37 @@ def page(view: CampaignView) -> str:
     Its content security policy forbids loading anything and running any script but its own, so a
     malicious file name can do no harm.
     """
+    told = stories(view)
     parts = (
-        sections.found(view),
-        sections.frames(view),
-        sections.defects(view),
-        simulation_sections.structures(view),
-        simulation_sections.energies(view),
-        simulation_sections.dynamics(view),
+        answer(view, told),
+        sections.defects(view, told),
+        simulation_sections.structures(view, told),
+        simulation_sections.dynamics(view, told),
         closing_sections.advice(view),
+        sections.frames(view),
         closing_sections.made(view),
     )
-    links = (element("a", name, href=f"#{anchor}") for anchor, name in _CONTENTS)
+    made = "".join(parts)
+    links = [
+        element("a", name, href=f"#{anchor}")
+        for anchor, name in _CONTENTS
+        if f'id="{anchor}"' in made
+    ]
     header = element(
         "header",
-        element("p", "adatom report", class_="kicker"),
-        element("h1", view.title),
-        element("p", f"{view.source} · {view.material.name}", class_="source"),
-        element("nav", *links, aria_label="Contents"),
+        element("nav", element("b", view.title), *links, aria_label="Contents"),
+        element("h1", headline(view, told)),
+        element("p", lead(view), class_="lead"),
     )
     version = view.versions.get("adatom")
-    foot = element("footer", f"Written by adatom{' ' + version if version else ''}.")
-    body = element("body", header, element("main", *parts), foot, element("script", Html(_SCRIPT)))
+    source = f"{view.source} · {view.material.name}"
+    foot = element("footer", f"{source} · written by adatom{' ' + version if version else ''}.")
+    body = element("body", header, element("main", *parts), foot, element("script", _script()))
     return "<!DOCTYPE html>\n" + element("html", _head(view), body, lang="en")
+
+
+def _script() -> Html:
+    return Html(script_text())
 
 
 def write_report(view: CampaignView, path: str | Path) -> None:
@@ -111,7 +98,7 @@ def write_report(view: CampaignView, path: str | Path) -> None:
 
 
 def _head(view: CampaignView) -> Html:
-    digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
+    digest = base64.b64encode(hashlib.sha256(_script().encode()).digest()).decode()
     policy = (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
         f"script-src 'sha256-{digest}'"

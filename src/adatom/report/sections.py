@@ -1,25 +1,21 @@
-"""The sections on the frames: summary, frames with atoms, defects."""
+"""The sections on defects and frames."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
 import numpy as np
 
-from adatom.core import DefectKind, Frame
-from adatom.report import defect_figures, figures
-from adatom.report.facts import UNCERTAIN_P, Track, median_sigma, tracks
-from adatom.report.markup import Html, count, element, join, number, picture, table
-from adatom.report.summary import all_warnings, key_numbers, sentences
+from adatom.report import frame_charts
+from adatom.report.facts import Track
+from adatom.report.markup import Html, element, folded, join, number, section, table
+from adatom.report.stories import Story, certainty, deeds
+from adatom.report.timeline import MOST_ROWS, kinds_key, timeline
 from adatom.report.view import CampaignView
+from adatom.report.viewer import RankedDefect
+from adatom.report.words import capital, probability
 
-_MOST_TABLE_ROWS = 60  # rows of the table of tracks, a count; the rest is in defects.parquet
-
-
-def section(anchor: str, place: int, title: str, *children: str) -> Html:
-    """Make one numbered section."""
-    head = element("h2", element("span", str(place), class_="place"), title)
-    return element("section", head, *children, id=anchor)
+_MOST_TABLE_ROWS = 200  # rows of a table, a count; the rest is in the campaign's tables
 
 
 def not_done(text: str, command: str) -> Html:
@@ -27,112 +23,90 @@ def not_done(text: str, command: str) -> Html:
     return element("p", f"{text} ", element("code", command), " does it.", class_="missing")
 
 
-def found(view: CampaignView) -> Html:
-    """Section 1: warnings, findings and key numbers."""
-    tiles = join(
-        element("div", element("b", value), element("span", what))
-        for value, what in key_numbers(view)
+def defects(view: CampaignView, told: Sequence[Story]) -> Html:
+    """Every defect: over time where there is time, and in a table."""
+    title = "Defects"
+    seen = [(s, s.track) for s in told if s.track is not None]
+    if not seen:
+        text = "No defect was named in any frame."
+        missing = (
+            element("p", text, class_="missing")
+            if len(view.atoms)
+            else not_done("No defects yet.", "adatom run FRAMES…")
+        )
+        return section("defects", title, missing)
+    parts: list[Html] = []
+    if view.frame_count > 1:
+        ranked = [RankedDefect(s.rank, track, s.words) for s, track in seen]
+        parts.append(_over_time(ranked, view.frame_count))
+    parts.append(_table(view, seen[:_MOST_TABLE_ROWS]))
+    if len(seen) > _MOST_TABLE_ROWS:
+        parts.append(element("p", f"{len(seen) - _MOST_TABLE_ROWS} more are in defects.parquet."))
+    return section("defects", title, *parts)
+
+
+def _over_time(rows: Sequence[RankedDefect], frame_count: int) -> Html:
+    hidden = len(rows) - MOST_ROWS
+    more = f" {hidden} rarer ones are in the table alone." if hidden > 0 else ""
+    caption = (
+        "One row a defect, by its number. Colour is its kind in that frame, full where p is 0.9 or "
+        f"more and pale below 0.5; empty where it was not found. Choose a cell to see it.{more}"
     )
-    texts = sentences(view)
-    lead = element("p", texts[0], class_="lead")
-    rest = element("ul", *(element("li", t) for t in texts[1:]), class_="findings")
-    return section("found", 1, "What was found", _warnings(view), lead, rest,
-                   element("div", tiles, class_="tiles"))  # fmt: skip
+    drawing = timeline(rows, frame_count)
+    return element("figure", kinds_key(rows), drawing, element("figcaption", caption))
 
 
-def _warnings(view: CampaignView) -> Html:
-    texts = all_warnings(view)
-    if not texts:
-        return Html("")
-    items = element("ul", *(element("li", t) for t in texts))
-    head = element("h3", count(len(texts), "warning"))
-    return element("div", head, items, class_="warnings", role="note")
+def _table(view: CampaignView, seen: Sequence[tuple[Story, Track]]) -> Html:
+    one = view.frame_count == 1
+    head = ["", "Defect", "Kind", "How sure", "x (Å)", "y (Å)"]
+    head += [] if one else ["Frames", "What it did"]
+    body = []
+    for story, track in seen:
+        k = int(np.argmax(np.nan_to_num(track.p)))
+        goal = f"{track.frames[k]} {track.xy[k][0]:.2f} {track.xy[k][1]:.2f}"
+        name = element("a", capital(story.words), href="#found", data_go=goal)
+        x, y = track.xy[k]
+        sure = probability(float(track.p[k])) if one else certainty(view, track)
+        row = [str(story.rank), name, _kind_shares(track), sure, number(x), number(y)]
+        row += [] if one else [f"{track.frames.min()}–{track.frames.max()}", deeds(view, story)]
+        body.append(row)
+    words = {1, 2, 3, 7}
+    note = element(
+        "p",
+        "x and y: in the frame that shows it best, from the centre of the first pixel, x right and "
+        "y down. Choose a name to see the place.",
+        class_="note",
+    )
+    return join([table(head, body, words=words), note])
+
+
+def _kind_shares(track: Track) -> str:
+    names, counts = np.unique(track.kinds, return_counts=True)
+    order = np.argsort(-counts)[:4]
+    if len(names) == 1:
+        return str(names[0])
+    return ", ".join(f"{names[n]} {100 * counts[n] / counts.sum():.0f} %" for n in order)
 
 
 def frames(view: CampaignView) -> Html:
-    """Section 2: frames with their atoms, the ensemble's maps, the lattice."""
-    parts: list[str] = []
+    """Numbers of the frames: atoms, uncertainty, lattice."""
+    title = "Frames"
+    parts: list[Html] = []
     if len(view.atoms) == 0:
         parts.append(not_done("No atoms have been found yet.", "adatom find FRAMES…"))
-    if view.frames:
-        shown = element("div", *(_one_frame(view, f) for f in view.frames), class_="frames")
-        parts.append(shown)
-    else:
-        parts.append(element("p", "No frame was chosen to be shown.", class_="missing"))
-    overview: list[str] = []
-    if len(view.atoms):
-        overview.append(
-            picture(
-                figures.atoms_per_frame(view),
-                "Number of atoms of each element, and their position uncertainty, by frame",
-                "Atoms of each element (logarithmic above 1) and the standard deviation of their "
-                "positions per axis in every frame. Line: median over the atoms; band: from the "
-                "25th to the 75th percentile of the atoms.",
-            )
-        )
-    if view.lattice.height:
-        overview.append(
-            picture(
-                figures.lattice_over_frames(view),
-                "Principal stretches of the scan and scatter about the lattice, by frame",
-                "Distortion of the scan that was removed before any supercell was built, and the "
-                "root-mean-square distance per axis of matched atoms from their lattice sites. "
-                "No uncertainty of the fit is shown.",
-            )
-        )
+    overview: list[Html] = []
+    if view.frame_count > 1 and len(view.atoms):
+        overview += [frame_charts.atoms_per_frame(view), frame_charts.sigma_per_frame(view)]
+    if view.frame_count > 1 and view.lattice.height:
+        overview += [frame_charts.stretch_per_frame(view), frame_charts.scatter_per_frame(view)]
     if overview:
         parts.append(element("div", *overview, class_="grid"))
     if view.lattice.height:
-        parts.append(_lattice_table(view))
-    return section("frames", 2, "Frames and atoms", *parts)
-
-
-def _one_frame(view: CampaignView, frame: Frame) -> Html:
-    elements = view.element_order()
-    atoms, maps = view.atoms.of_frame(frame.index), view.maps_of(frame.index)
-    uncertain = int(np.sum(atoms.column("p_exists") < UNCERTAIN_P)) if len(atoms) else 0
-    sigma = number(median_sigma(atoms), 3)
-    boxes = view.ood_regions.get(frame.index, ())
-    hatched = " Hatched: out of the distribution of the training data." if boxes else ""
-    overlay = picture(
-        figures.frame_atoms(frame, atoms, elements, boxes),
-        f"Frame {frame.index}, smoothed, with {len(atoms)} atoms marked",
-        f"Atoms on the frame smoothed by a Gaussian of {figures.SMOOTHING_A} Å, grey scale raised "
-        f"to the power {figures.GAMMA} so that the host shows beside brighter atoms. Rings mark "
-        "elements and have no size of their own; filled ellipses are the 2σ region of each "
-        f"position, true to scale (median σ {sigma} Å per axis). Dashed rings: existence "
-        f"probability below {UNCERTAIN_P} ({uncertain} of {len(atoms)}).{hatched}",
-    )
-    raw = picture(
-        figures.frame_image(frame),
-        f"Frame {frame.index} as recorded",
-        "The frame as recorded, grey values stretched from the 0.5th to the 99.5th percentile.",
-        pixels=True,
-    )
-    panels = [overlay, raw]
-    if maps is not None:
-        mean = picture(
-            figures.map_mean(maps, elements),
-            f"Mean probability maps of frame {frame.index}",
-            "Mean over the members of the ensemble of the probability that an atom's centre "
-            "lies here, in the colour of its element.",
-        )
-        std = picture(
-            figures.map_std(maps),
-            f"Standard deviation between members for frame {frame.index}",
-            "Standard deviation of that probability between the members (root of the sum of "
-            "squares over the elements): where the networks disagree.",
-        )
-        panels += [mean, std]
-    else:
-        panels.append(element("p", "This frame has no maps.", class_="missing"))
-    title = element("h3", f"Frame {frame.index}")
-    return element("article", title, element("div", *panels, class_="grid"), class_="frame",
-                   data_name=f"Frame {frame.index}")  # fmt: skip
+        parts.append(folded("Lattice of every frame", _lattice_table(view)))
+    return section("frames", title, *parts) if parts else Html("")
 
 
 def _lattice_table(view: CampaignView) -> Html:
-    shown = {f.index for f in view.frames}
     rows = [
         (
             str(r["frame"]),
@@ -144,88 +118,14 @@ def _lattice_table(view: CampaignView) -> Html:
             number(r["rms_A"], 3),
             _percent(r["matched"], 0),
         )
-        for r in view.lattice.iter_rows(named=True)
-        if r["frame"] in shown
+        for r in view.lattice.head(_MOST_TABLE_ROWS).iter_rows(named=True)
     ]
     head = (
         "Frame", "Pixel (Å)", "Scale x", "Scale y", "Principal stretch (%)", "Angle (°)",
         "rms (Å)", "Matched (%)",
     )  # fmt: skip
-    title = element("h3", "Lattice of the shown frames")
-    return join([title, table(head, rows)]) if rows else Html("")
+    return table(head, rows)
 
 
 def _percent(value: float | None, digits: int = 2) -> str:
     return "–" if value is None else number(100.0 * value, digits)
-
-
-def defects(view: CampaignView) -> Html:
-    """Section 3: defects over time."""
-    title = "Defects over time"
-    if len(view.defects) == 0:
-        if len(view.atoms):
-            text = "No defect was named in any frame."
-            return section("defects", 3, title, element("p", text, class_="missing"))
-        return section("defects", 3, title, not_done("No defects yet.", "adatom run FRAMES…"))
-    rows = tracks(view.defects)
-    linked = [t for t in rows if t.number is not None]
-    hidden = len(rows) - defect_figures.MOST_ROWS
-    more = f" {hidden} shorter rows are left out." if hidden > 0 else ""
-    parts = [
-        picture(
-            defect_figures.timeline(rows, view.frame_count),
-            "Timeline of defects: one row a track, coloured by kind",
-            "Every row is one defect, followed from frame to frame. Colour is its kind in that "
-            "frame, opacity the probability that it is there and is of this kind; an empty cell "
-            f"means that it was not found.{more}",
-            wide=True,
-        )
-    ]
-    side: list[str] = []
-    if linked:
-        side.append(
-            picture(
-                defect_figures.paths(linked),
-                "Path of the defects through the field of view, coloured by frame",
-                "Centres of the longest tracks in the axes of the frames (y down). Drift of the "
-                "specimen and of the scan is part of this motion; no position uncertainty is "
-                "drawn.",
-            )
-        )
-    parts.append(_kinds_explained(rows))
-    listed = rows[:_MOST_TABLE_ROWS]
-    side.append(element("div", element("h3", "Tracks"), _track_table(listed)))
-    parts.append(element("div", *side, class_="grid"))
-    return section("defects", 3, title, *parts)
-
-
-def _kinds_explained(rows: list[Track]) -> Html:
-    """Paragraph that explains the names of the kinds, the most probable kinds first."""
-    named = [(name, DefectKind.parse_or_none(name)) for name in defect_figures.kind_order(rows)]
-    words = [f"{name}: {kind.describe()}" for name, kind in named if kind is not None]
-    return element("p", "; ".join(words), class_="note")
-
-
-def _track_table(rows: list[Track]) -> Html:
-    head = ("Track", "Kinds (share)", "Origin", "Frames", "Mean p", "Net (Å)", "p(beam)")
-    body = [
-        (
-            "–" if t.number is None else str(t.number),
-            _kind_shares(t),
-            t.origin or "–",
-            f"{t.frames.min()}–{t.frames.max()} ({len(np.unique(t.frames))})",
-            number(float(np.nanmean(t.p)) if np.isfinite(t.p).any() else math.nan),
-            "–" if t.number is None else number(t.net_A),
-            number(t.p_beam),
-        )
-        for t in rows
-    ]
-    return table(head, body, words=3)
-
-
-def _kind_shares(track: Track) -> str:
-    names, counts = np.unique(track.kinds, return_counts=True)
-    order = np.argsort(-counts)[:4]
-    if len(names) == 1:
-        return str(names[0])
-    return ", ".join(f"{names[n]} {100 * counts[n] / counts.sum():.0f} %" for n in order)

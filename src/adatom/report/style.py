@@ -1,13 +1,9 @@
-"""The style of all figures: colours that colour-blind readers can tell apart; the SVG writer."""
+"""The style of matplotlib's figures, of which the picture of a campaign is made."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Any, Literal
-from urllib.parse import quote
 
 import matplotlib as mpl
 import numpy as np
@@ -17,16 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
 
-# Colours of text, of secondary text, and of thin lines.
-INK, MUTED, LINE = "#1d2530", "#5b6673", "#d5dbe2"
-# Okabe and Ito, Color Universal Design (2008), without black and yellow; PALETTE for elements,
-# KINDS for kinds of defects and for series.
-PALETTE = ("#56B4E9", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#0072B2")
-KINDS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-OTHER = "#8c96a3"  # grey, where the palette has no colour left
+from adatom.report.colours import INK, MUTED
 
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
@@ -73,13 +61,6 @@ def style(**changes: Any) -> AbstractContextManager[None]:
     return mpl.rc_context(_STYLE | own)
 
 
-def colour_of(name: str, names: Iterable[str], palette: tuple[str, ...] = PALETTE) -> str:
-    """Colour of a name by its position in a list; grey beyond the end of the palette."""
-    order = list(names)
-    place = order.index(name) if name in order else len(palette)
-    return palette[place] if place < len(palette) else OTHER
-
-
 def new_figure(width_in: float, height_in: float) -> Figure:
     """Make an empty figure of a size in inches, without pyplot's global state."""
     figure = Figure(figsize=(width_in, height_in), layout="constrained")
@@ -112,58 +93,6 @@ def key(
 def whole_numbers(axis: Axis) -> None:
     """Put ticks on whole numbers only."""
     axis.set_major_locator(MaxNLocator(nbins=9, integer=True, steps=[1, 2, 5, 10]))
-
-
-def svg_uri(figure: Figure, *, pixels: bool = False) -> str:
-    """Write a figure as a ``data:`` URI of an SVG image, the same bytes for the same figure.
-
-    Images inside are not resampled: the browser shows their pixels as squares with `pixels`, and
-    smoothed without. Coordinates are cut to 0.01 point. The document type is removed, since it
-    names an external address.
-    """
-    out = io.StringIO()
-    with style():
-        figure.savefig(out, format="svg", dpi=150, metadata={"Date": None, "Creator": None})
-    text = out.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
-    if not pixels:
-        text = text.replace("image-rendering:crisp-edges;image-rendering:pixelated", "")
-    text = re.sub(r' d="[^"]*"', lambda m: re.sub(r"(\.\d\d)\d+", r"\1", m.group()), text)
-    text = re.sub(r"\n\s*", "\n", text)
-    return "data:image/svg+xml," + quote(text, safe=" =/,;()+-*!.\n")
-
-
-def smooth(image: ArrayLike, sigma_px: float) -> NDArray[np.float32]:
-    """Gaussian smoothing of an image (row, col); `sigma_px` is the standard deviation, pixels."""
-    out: NDArray[np.float32] = ndimage.gaussian_filter(
-        np.asarray(image, dtype=np.float32), sigma_px, mode="nearest"
-    )
-    return out
-
-
-def grey_levels(
-    image: NDArray[np.float32], low: float, high: float, *, gamma: float = 1.0
-) -> NDArray[np.float32]:
-    """Stretch an image (row, col) between two percentiles to 0..1 in 64 levels, for display.
-
-    The stretched values are raised to the power `gamma`.
-    """
-    a, b = np.percentile(image, (low, high))
-    scaled = np.clip((image - a) / max(float(b - a), 1e-12), 0.0, 1.0) ** gamma
-    return np.asarray(np.round(scaled * 63.0) / 63.0, dtype=np.float32)
-
-
-def shrink(image: NDArray[np.float32], largest: int) -> NDArray[np.float32]:
-    """Average blocks of the last two axes so that no edge is longer than `largest` pixels."""
-    factor = -(-max(image.shape[-2:]) // largest)
-    if factor <= 1:
-        return image
-    rows, cols = (n // factor * factor for n in image.shape[-2:])
-    cut = image[..., :rows, :cols]
-    blocks = cut.reshape(*cut.shape[:-2], rows // factor, factor, cols // factor, factor)
-    return np.asarray(blocks.mean(axis=(-3, -1)), dtype=np.float32)
 
 
 def scale_bar(ax: Axes, width_A: float, *, dark_image: bool) -> None:

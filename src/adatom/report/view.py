@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
@@ -36,6 +37,41 @@ LATTICE_SCHEMA = pl.Schema(
         "matched": pl.Float64(),
     }
 )
+
+
+Shown = TypeVar("Shown")
+
+
+class Loaded(Mapping[int, Shown]):
+    """Values by frame, each read when it is asked for: a movie need not fit into memory.
+
+    Parameters
+    ----------
+    numbers
+        The frames, ascending.
+    load
+        Gives the value of a frame.
+
+    Examples
+    --------
+    >>> squares = Loaded([1, 3], lambda n: n * n)
+    >>> list(squares), squares[3]
+    ([1, 3], 9)
+    """
+
+    def __init__(self, numbers: Sequence[int], load: Callable[[int], Shown]) -> None:
+        self._numbers, self._load = tuple(numbers), load
+
+    def __getitem__(self, number: int) -> Shown:
+        if number not in self._numbers:
+            raise KeyError(number)
+        return self._load(number)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,9 +148,9 @@ class CampaignView:
     frame_count
         Number of frames in the campaign, shown or not.
     frames
-        The frames to show.
+        The frames to show, by number.
     maps
-        Maps of the shown frames.
+        Maps of frames, by number.
     atoms
         Atoms of all frames.
     defects
@@ -142,19 +178,23 @@ class CampaignView:
         Version by name of program.
     directory
         The campaign's directory, as shown in commands.
+    headline
+        Sentence in the place of what was found, such as that the frames show another material.
+    unfinished
+        What is still to do, where the campaign has not ended.
 
     Raises
     ------
     BadInput
-        If the lattice table has no column ``frame``, or two maps belong to one frame.
+        If the lattice table has no column ``frame``.
     """
 
     title: str
     source: str
     material: Material
     frame_count: int
-    frames: Sequence[Frame] = ()
-    maps: Sequence[FrameMaps] = ()
+    frames: Mapping[int, Frame] = field(default_factory=dict)
+    maps: Mapping[int, FrameMaps] = field(default_factory=dict)
     atoms: AtomTable = field(default_factory=AtomTable.empty)
     defects: DefectTable = field(default_factory=DefectTable.empty)
     lattice: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=LATTICE_SCHEMA))
@@ -169,20 +209,26 @@ class CampaignView:
     configuration: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     directory: str = "DIR"
+    headline: str = ""
+    unfinished: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("frames", "maps", "structures", "results", "advice", "steps", "warnings"):
+        for name in ("structures", "results", "advice", "steps", "warnings"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "lattice", _parse_lattice(self.lattice))
-        shown = [m.frame for m in self.maps]
-        if len(set(shown)) != len(shown):
-            raise BadInput(
-                "maps", expected="one set a frame", got=f"frames {shown}", todo="Drop the doubles."
-            )
+
+    @property
+    def frame_numbers(self) -> tuple[int, ...]:
+        """Numbers of the frames that are shown, ascending."""
+        return tuple(sorted(self.frames))
+
+    def frame_name(self, number: int) -> str:
+        """Name of a frame: its number, or its file where there is one frame."""
+        return Path(self.source).name if self.frame_count == 1 else f"Frame {number}"
 
     def maps_of(self, frame: int) -> FrameMaps | None:
         """The maps of a frame; None if there are none."""
-        return next((m for m in self.maps if m.frame == frame), None)
+        return self.maps.get(frame)
 
     def structure_of(self, result: SimulationResult) -> Structure | None:
         """The supercell of a result, found by name and draw, else by name if that is unique."""

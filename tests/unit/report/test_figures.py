@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from adatom.core import AtomTable, Calibration, Frame
-from adatom.report import figures, markup, structures_figures, style
-from views import lattice_xy, make_atoms, make_frame, make_structure
+from adatom.core import AtomTable
+from adatom.report import facts, figures, images, markup
+from views import make_structure
 
 
 def test_two_sigma_ellipses_are_true_to_scale():
@@ -29,44 +29,23 @@ def test_two_sigma_ellipses_are_true_to_scale():
     assert abs(far @ (c, s)) == pytest.approx(2 * a, rel=0.01)
 
 
-def test_rings_and_images_share_the_pixels_origin():
-    frame = make_frame(0, lattice_xy(), 30)
-    figure = figures.frame_atoms(frame, make_atoms(0, lattice_xy(), 30), ("C", "Si"))
-    ax = figure.axes[0]
-    left, right, bottom, top = ax.images[0].get_extent()
-    assert (left, top) == pytest.approx((-0.08, -0.08))
-    assert (right, bottom) == pytest.approx((96 * 0.16 - 0.08,) * 2)
-    dashes = [c.get_linestyle()[0][1] for c in ax.collections if len(c.get_offsets()) == 3]
-    assert dashes
-    assert dashes[0] is not None
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("x (Å)", "y (Å)")
-
-
 def test_a_sheet_wrapped_at_the_boundary_is_flat():
     folded = make_structure("A", 0).to_ase()
     height = folded.cell.array[2, 2]
     folded.positions[:, 2] = np.where(np.arange(len(folded)) % 2, 0.01, height - 0.01)
     folded.positions[10, 2] = 0.8
-    z = structures_figures.heights(folded)
+    z = facts.heights(folded)
     assert z[10] == pytest.approx(0.8, abs=0.03)
     assert np.abs(np.delete(z, 10)).max() < 0.03
 
 
-def test_large_frames_and_many_atoms_stay_light():
-    rng = np.random.default_rng(0)
-    frame = Frame(rng.random((1024, 1024), dtype=np.float32), Calibration(0.1))
-    xy = rng.uniform(0, 102, (4000, 2))
-    figure = figures.frame_atoms(frame, make_atoms(0, xy, 5), ("C", "Si"))
-    assert len(style.svg_uri(figure)) < 1_500_000
-
-
 def test_blocks_are_averaged_and_levels_are_stretched():
     image = np.arange(64, dtype=np.float32).reshape(8, 8)
-    small = style.shrink(image, 4)
+    small = images.shrink(image, 4)
     assert small.shape == (4, 4)
     assert small[0, 0] == image[:2, :2].mean()
-    assert style.shrink(image, 8) is image
-    grey = style.grey_levels(image, 0.0, 100.0)
+    assert images.shrink(image, 8) is image
+    grey = images.grey_levels(image, 0.0, 100.0)
     assert (grey.min(), grey.max()) == (0.0, 1.0)
 
 

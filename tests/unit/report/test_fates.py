@@ -1,0 +1,129 @@
+"""What became of the defects: hops, minima, and bonds in the simulations."""
+
+from __future__ import annotations
+
+import ase.build
+import numpy as np
+import polars as pl
+import pytest
+
+from adatom.core import GRAPHENE, AtomTable, DefectTable, SimulationResult
+from adatom.report import facts, fates, words
+from views import lattice_xy, make_atoms, make_view
+
+
+def run_of(path, kelvin=900.0):
+    """A run of dynamics with a geometry every 0.1 ps."""
+    for k, atoms in enumerate(path):
+        atoms.info["time_fs"] = 100.0 * k
+    return SimulationResult("A", 0, "lammps", "dynamics", kelvin, -1.0, 0.1, "done", 1.0,
+                            trajectory=tuple(path))  # fmt: skip
+
+
+def sheet(gap: float = 2.46):
+    """Graphene with one atom missing; `gap` is the distance of two of its neighbours, Å."""
+    atoms = ase.build.graphene(formula="C2", size=(4, 4, 1), vacuum=6.0)
+    atoms.pbc = True
+    near = np.argsort(atoms.get_distances(12, range(32), mic=True))[1:4]
+    a, b = (int(n) for n in near[:2])
+    line = atoms.get_distance(a, b, mic=True, vector=True)
+    shift = (np.linalg.norm(line) - gap) / 2 * line / np.linalg.norm(line)
+    atoms.positions[a] += shift
+    atoms.positions[b] -= shift
+    del atoms[12]
+    return atoms
+
+
+def test_hops_are_counted_without_the_drift_of_the_specimen():
+    xy = lattice_xy()
+    drift = [np.array([0.9 * f, -0.4 * f]) for f in range(6)]
+    atoms = []
+    for f in range(6):
+        table = make_atoms(f, xy + drift[f], 30).data
+        atoms.append(AtomTable(table.with_columns(track=table["atom"])))
+    site = [0, 0, 1, 1, 1, 2]  # two hops along a bond
+    rows = [
+        {
+            "frame": f, "defect": 0, "kind": "Si1C3", "x_A": 5.0 + 1.42 * site[f] + drift[f][0],
+            "y_A": 6.0 + drift[f][1], "p": 0.9, "atoms": [1], "track": 0, "first_frame": 0,
+            "origin": "first seen", "p_beam_induced": None,
+        }
+        for f in range(6)
+    ]  # fmt: skip
+    (track,) = facts.tracks(DefectTable(pl.DataFrame(rows)))
+    motion = fates.motion_of(track, AtomTable.concat(atoms), GRAPHENE)
+    assert (motion.hops, motion.steps, motion.hop_frames) == (2, 5, (2, 5))
+    assert motion.farthest_A == pytest.approx(1.42, abs=1e-6)
+    low, high = motion.rate_interval
+    assert low < 2 / 5 < high
+
+
+@pytest.mark.parametrize(
+    ("energies", "expected"),
+    [
+        ([-3393.0983, -3393.0991, -3393.0980, -3392.7444], [3, 1]),
+        ([-3404.37494, -3404.37471, -3404.37472, -3404.37458], [4]),
+        ([-1.0, -1.2], [1, 1]),
+        ([-1.0], [1]),
+        ([-10.0, -9.9, -9.8, -9.7, -9.6], [5]),
+    ],
+)
+def test_energies_that_lie_apart_are_minima_of_their_own(energies, expected):
+    assert [m.draws for m in fates.minima(energies)] == expected
+
+
+def test_a_run_that_keeps_its_bonds_survives():
+    rng = np.random.default_rng(0)
+    path = []
+    for _ in range(12):
+        atoms = sheet()
+        atoms.positions += rng.normal(0.0, 0.05, atoms.positions.shape)
+        path.append(atoms)
+    fate = fates.run_fate(run_of(path))
+    assert fate.survived
+    assert not fate.healed
+    assert fates.events_in_words([fate, fate]) == "keeps its bonds in 2 of 2 runs"
+    assert [t for t, _ in fate.snapshots] == pytest.approx([0.0, 0.6, 1.1])
+
+
+def test_a_bond_that_forms_for_good_is_an_event_and_a_passing_one_is_not():
+    formed = fates.run_fate(run_of([sheet()] * 5 + [sheet(1.6) for _ in range(7)]))
+    (event,) = formed.events
+    assert event.formed
+    assert fates.events_in_words([formed]) == "a C–C bond forms in 1 of 1"
+    passing = fates.run_fate(run_of([sheet(), sheet(1.6), *(sheet() for _ in range(8))]))
+    assert passing.survived
+
+
+def test_a_sheet_whose_atoms_all_have_three_bonds_at_the_end_has_healed():
+    whole = ase.build.graphene(formula="C2", size=(4, 4, 1), vacuum=6.0)
+    whole.pbc = True
+    open_ = whole.copy()
+    open_.positions[12, 2] += 2.5  # lifted out of its site
+    fate = fates.run_fate(run_of([open_.copy(), open_.copy(), *(whole.copy() for _ in range(8))]))
+    assert fate.healed
+    assert "heals in 1 of 1" in fates.events_in_words([fate])
+
+
+def test_a_supercell_says_which_defects_of_the_frame_it_holds():
+    view = make_view()
+    assert [r["kind"] for r in fates.held_defects(view, 0, [0, 1, 2, -1])] == ["Si1C3"]
+    assert fates.held_defects(view, 0, [0, 1, -1]) == []
+
+
+def test_numbers_are_cut_where_their_uncertainty_begins():
+    assert words.measured(0.70869, 0.1719) == "0.71 ± 0.17"
+    assert words.measured(-3393.01, 0.177, "eV") == "−3393.01 ± 0.18 eV"
+    assert words.energy_difference(0.0004) == "less than 1 meV"
+    assert words.probability(1.0) == "p > 0.99"
+    assert "0.00" not in words.energy_difference(0.004)
+
+
+def test_kinds_are_named_as_one_says_them():
+    said = {n: words.kind_in_words(n, GRAPHENE) for n in ("Si1C4", "V2", "ad-Si", "Stone-Wales")}
+    assert said == {
+        "Si1C4": "silicon in the carbon sheet, four bonds",
+        "V2": "two neighbouring carbon atoms missing",
+        "ad-Si": "silicon on top of the crystal",
+        "Stone-Wales": "a bond rotated by 90 degrees",
+    }
