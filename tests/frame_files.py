@@ -87,6 +87,7 @@ def write(path, data):
             path,
             data,
             imagej=kind == "ij.tif",
+            metadata={"axes": "TYX"[-data.ndim :]} if kind == "ij.tif" else None,
             compression="zlib" if kind == "packed.tif" else None,
             byteorder=">" if kind == "big.tif" else None,
             photometric="minisblack",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 
 class AdatomError(Exception):
     """Base of every error that adatom raises on purpose.
@@ -21,6 +23,7 @@ class AdatomError(Exception):
     exit_code = 1
 
     def __init__(self, subject: str, *, expected: str, got: str, todo: str) -> None:
+        subject, expected, got, todo = map(printable, (subject, expected, got, todo))
         self.subject = subject
         self.expected = expected
         self.got = got
@@ -44,6 +47,25 @@ class EngineMissing(BadInput):
 
 class StepFailed(AdatomError):
     """A step ran and did not reach its result (a relaxation that exploded, a full disk)."""
+
+
+def printable(text: str) -> str:
+    """Make text from a file safe for a terminal: characters that steer it become visible.
+
+    Control characters, and those that turn the direction of writing, are replaced by their
+    escapes.
+
+    Examples
+    --------
+    >>> printable("a\x1b[2Jb")
+    'a\\x1b[2Jb'
+    """
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"}
+        else character
+        for character in str(text)
+    )
 
 
 def _rebuild(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tracemalloc
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,7 +37,7 @@ def check_reader(
     reader
         What the entry point names.
     path
-        A file of its format.
+        A file of its format, or a directory.
     frames
         What the file holds, shape (frame, row, col). Rows and columns differ in number. With eight
         frames or more, of 100 kB or more each, laziness is checked too.
@@ -119,10 +120,16 @@ def _check_damage(reader: Reader, path: Path, dataset: str | None) -> None:
             for i in range(stack.count):
                 stack.load(i)
 
-    whole = path.read_bytes()
-    noise = np.random.default_rng(0).bytes(min(len(whole), 4096))
-    with TemporaryDirectory() as directory:
-        for what, content in (("cut off", whole[: len(whole) // 2]), ("of noise", noise)):
+    rng = np.random.default_rng(0)
+    for what in ("cut off", "of noise"):
+        with TemporaryDirectory() as directory:
             damaged = Path(directory) / f"damaged{path.suffix}"
-            damaged.write_bytes(content)
+            copy = shutil.copytree if path.is_dir() else shutil.copyfile
+            copy(path, damaged)
+            for file in (
+                [damaged] if damaged.is_file() else filter(Path.is_file, damaged.rglob("*"))
+            ):
+                whole = file.read_bytes()
+                half, noise = whole[: len(whole) // 2], rng.bytes(min(len(whole), 4096))
+                file.write_bytes(half if what == "cut off" else noise)
             expect_refused(lambda p=damaged: read_all(p), f"{reader.name}: a file {what}")  # type: ignore[misc]

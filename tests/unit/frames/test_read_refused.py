@@ -14,7 +14,7 @@ from rsciio import IO_PLUGINS
 
 from adatom.errors import BadInput
 from adatom.frames import read
-from adatom.frames.readers.stack import is_image
+from adatom.frames.readers.axes import is_image
 from adatom.frames.readers.vendor import READERS, vendor_suffixes
 from frame_files import KINDS, frames, signal, write
 
@@ -93,7 +93,6 @@ BAD = {
     "palette.png": (picture("P"), "screenshot"),
     "rgb.jpg": (picture("RGB"), "screenshot"),
     "rgb.tif": (tif_of(np.zeros((40, 50, 3), np.uint8), photometric="rgb"), "screenshot"),
-    "planar.tif": (tif_of(np.zeros((3, 40, 50), np.uint8), photometric="rgb"), "screenshot"),
     "rgb.npy": (saved(np.zeros((40, 50, 3), np.uint8)), "screenshot"),
     "movie-rgb.npy": (saved(np.zeros((5, 40, 50, 3), np.uint8)), "screenshot"),
     "complex.npy": (saved(np.ones((40, 40), complex)), "complex"),

@@ -21,6 +21,7 @@ from adatom.frames.readers.stack import Stack
 from adatom.instrument import find_instrument, registered_instruments
 from adatom.simulation import require
 from adatom.simulation.engines.calculator import CalculatorEngine
+from adatom.store import open_frames
 
 # --- engines -------------------------------------------------------------------------------------
 
@@ -223,8 +224,18 @@ def write_hdf5(path, data):
 
 def write_tiff(path, data):
     tifffile.imwrite(
-        path, data, imagej=True, resolution=(10 / PIXEL_A, 10 / PIXEL_A), metadata={"unit": "nm"}
+        path,
+        data,
+        imagej=True,
+        resolution=(10 / PIXEL_A, 10 / PIXEL_A),
+        metadata={"unit": "nm", "axes": "TYX"},
     )
+
+
+def write_zarr(path, data):
+    store = open_frames(path, len(data), data.shape[1:], PIXEL_A)
+    for i, frame in enumerate(data):
+        store.write(i, frame)
 
 
 WRITERS = {
@@ -233,6 +244,7 @@ WRITERS = {
     "hdf5": (".hdf5", write_hdf5, PIXEL_A),
     "tiff": (".tif", write_tiff, PIXEL_A),
     "vendor": (".hspy", write_hspy, PIXEL_A),
+    "zarr": (".zarr", write_zarr, PIXEL_A),
 }
 
 

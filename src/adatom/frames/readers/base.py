@@ -26,6 +26,13 @@ class Reader(Protocol):
         Name of the format; also the name of its entry point.
     summary
         One line of description.
+
+    Notes
+    -----
+    The reader runs in a child process, so that a damaged file ends only that. A reader that bounds
+    its memory and time itself may say so with an attribute ``is_bounded = True``, and is then used
+    in this process. A reader may take ``axes`` as a third argument, the user's order of the axes;
+    see `adatom.frames.readers.axes.lay_out`.
     """
 
     name: str

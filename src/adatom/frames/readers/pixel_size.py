@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from adatom.errors import BadInput
@@ -40,13 +40,20 @@ class Scale:
     Parameters
     ----------
     pixel_A
-        Edge of a pixel, Å; None if the source has none.
+        Edge of a pixel, Å; None if the source has none. Where `ratio` is not 1, the longer edge.
     notes
         Assumptions, for the user.
+    ratio
+        Height of a pixel over its width; 1 for square pixels.
     """
 
     pixel_A: float | None = None
     notes: tuple[str, ...] = ()
+    ratio: float = 1.0
+
+    def with_notes(self, *notes: str) -> Scale:
+        """Give the same scale with more notes before its own."""
+        return replace(self, notes=(*notes, *self.notes))
 
 
 def normal_unit(unit: object) -> str:
@@ -84,7 +91,11 @@ def from_axes(scales: Sequence[object], units: Sequence[object], subject: str) -
     Raises
     ------
     BadInput
-        If the axes are reciprocal (a diffraction pattern), or the pixels are not square to 1 %.
+        If the axes are reciprocal (a diffraction pattern).
+
+    Notes
+    -----
+    Pixels that are square to 1 % count as square; others have a `Scale.ratio`.
     """
     names = [normal_unit(u) for u in units]
     names = [name or other for name, other in zip(names, reversed(names), strict=True)]
@@ -104,12 +115,12 @@ def from_axes(scales: Sequence[object], units: Sequence[object], subject: str) -
     if unknown is not None:
         return Scale(None, (f"the file's axis unit '{unknown}' is no length: no scale taken",))
     if not any(names):
-        _check_square(rows, columns, "", subject)
         # Programs write 1 without a unit if they do not know the scale.
-        return Scale() if rows == 1 or columns == 1 else guess_unit(math.sqrt(rows * columns))
-    rows, columns = rows * UNIT_A[names[0]], columns * UNIT_A[names[1]]
-    _check_square(rows, columns, " Å", subject)
-    return Scale(math.sqrt(rows * columns))
+        known = rows != 1 and columns != 1
+        edge, ratio = _edge(rows, columns)
+        return replace(guess_unit(edge), ratio=ratio) if known else Scale()
+    edge, ratio = _edge(rows * UNIT_A[names[0]], columns * UNIT_A[names[1]])
+    return Scale(edge, ratio=ratio)
 
 
 def guess_unit(value: float) -> Scale:
@@ -131,12 +142,13 @@ def guess_unit(value: float) -> Scale:
     return Scale(size, (note,))
 
 
-def from_field_of_view(value: object, unit: object, shape: tuple[int, int]) -> Scale:
-    """Pixel size from the field of view (`scan size`): the edge of the whole frame.
+def from_field_of_view(
+    value: object, unit: object, shape: tuple[int, int], axis: str = ""
+) -> Scale:
+    """Pixel size from the field of view (`scan size`) along one edge of the frame.
 
     Published files have it without a unit, some in pm (2000 for 2 nm), some in nm (4.0). The unit
-    that gives 0.005-1 Å per pixel is used, with a note. In a frame that is not square it is the
-    longer edge.
+    that gives 0.005-1 Å per pixel is used, with a note.
 
     Parameters
     ----------
@@ -146,6 +158,8 @@ def from_field_of_view(value: object, unit: object, shape: tuple[int, int]) -> S
         Its unit; empty if the file has none.
     shape
         Rows and columns of the frame.
+    axis
+        ``x`` if it is that of a row of pixels, ``y`` for a column; empty for the longer edge.
     """
     text, name = str(_text(value)).strip(), normal_unit(unit)
     if not name and " " in text:
@@ -154,7 +168,7 @@ def from_field_of_view(value: object, unit: object, shape: tuple[int, int]) -> S
     number = _number(text)
     if number is None or number <= 0:
         return Scale()
-    per_pixel = number / max(shape)
+    per_pixel = number / {"x": shape[1], "y": shape[0]}.get(axis, max(shape))
     if name:
         return Scale(per_pixel * UNIT_A[name]) if name in UNIT_A else Scale()
     for guess in ("pm", "nm"):
@@ -169,8 +183,8 @@ def from_metadata(tree: object, shape: tuple[int, int], subject: str) -> Scale:
     """Pixel size from a nested dictionary: JSON beside or inside a file, or its attributes.
 
     Understands ``pixel_size_A`` and ``sampling`` (Å), ``scan size`` (see `from_field_of_view`),
-    ``field_of_view_x`` with ``field_of_view_units``, and Nion Swift's ``spatial_calibrations`` or
-    ``dimensional_calibrations``.
+    ``field_of_view_x`` and ``field_of_view_y`` with ``field_of_view_units``, and Nion Swift's
+    ``spatial_calibrations`` or ``dimensional_calibrations``.
     """
     notes: tuple[str, ...] = ()
     for level in _dictionaries_in(tree):
@@ -186,11 +200,17 @@ def _from_level(level: Mapping[str, Any], shape: tuple[int, int], subject: str) 
         size = _number(level.get(key))
         if size is not None and size > 0:
             return Scale(size)
-    for key in ("scan size", "scan_size", "field_of_view_x", "field_of_view", "fov"):
-        if key in level:
-            stem = key.removesuffix("_x")
-            unit = next((level[u] for u in (f"{stem}_units", f"{stem}_unit") if u in level), "")
-            return from_field_of_view(level[key], unit, shape)
+    for stem in ("scan size", "scan_size", "field_of_view", "fov"):
+        unit = next((level[u] for u in (f"{stem}_units", f"{stem}_unit") if u in level), "")
+        along = {
+            axis: from_field_of_view(level[key], unit, shape, axis)
+            for axis in "xy"
+            if (key := f"{stem}_{axis}") in level
+        }
+        if along:
+            return _from_edges(along)
+        if stem in level:
+            return from_field_of_view(level[stem], unit, shape)
     for key in ("spatial_calibrations", "dimensional_calibrations"):
         axes = level.get(key)
         if isinstance(axes, list) and len(axes) >= 2 and all(isinstance(a, dict) for a in axes):
@@ -199,6 +219,16 @@ def _from_level(level: Mapping[str, Any], shape: tuple[int, int], subject: str) 
                 [a.get("scale") for a in image], [a.get("units") for a in image], subject
             )
     return Scale()
+
+
+def _from_edges(along: Mapping[str, Scale]) -> Scale:
+    """Scale from the fields of view along x, y or both; one alone means square pixels."""
+    known = {axis: found for axis, found in along.items() if found.pixel_A is not None}
+    if len(known) < 2:
+        return next(iter([*known.values(), *along.values()]))
+    rows, columns = known["y"].pixel_A or 0.0, known["x"].pixel_A or 0.0
+    edge, ratio = _edge(rows, columns)
+    return Scale(edge, known["x"].notes, ratio)
 
 
 def check_range(pixel_A: float, subject: str, *, given: bool) -> None:
@@ -246,15 +276,12 @@ def check_range(pixel_A: float, subject: str, *, given: bool) -> None:
     )
 
 
-def _check_square(rows: float, columns: float, unit: str, subject: str) -> None:
-    if abs(rows / columns - 1) > 0.01:
-        raise BadInput(
-            subject,
-            expected="square pixels",
-            got=f"{rows:.5g} x {columns:.5g}{unit} (row x column), "
-            f"{abs(rows / columns - 1) * 100:.1f} % apart",
-            todo="Resample the frames to square pixels first.",
-        )
+def _edge(rows: float, columns: float) -> tuple[float, float]:
+    """Edge of the pixels, and height over width: 1 if they are square to 1 %."""
+    ratio = rows / columns
+    if abs(ratio - 1) <= 0.01:
+        return math.sqrt(rows * columns), 1.0
+    return max(rows, columns), ratio
 
 
 def _number(value: object) -> float | None:

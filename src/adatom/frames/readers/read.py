@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -16,23 +16,28 @@ from numpy.typing import NDArray
 
 from adatom.core import Calibration, Movie, content_hash
 from adatom.core.frame import parse_image
-from adatom.errors import BadInput
+from adatom.errors import BadInput, printable
+from adatom.frames.readers.apart import READING
+from adatom.frames.readers.arrays import is_array_like, open_array
 from adatom.frames.readers.base import readable_suffixes
-from adatom.frames.readers.open_file import open_array, open_file
+from adatom.frames.readers.open_file import open_file
 from adatom.frames.readers.pixel_size import check_range
+from adatom.frames.readers.square import with_square_pixels
 from adatom.frames.readers.stack import Stack, as_bad_input
+from adatom.frames.readers.zarr_images import is_zarr
 
-Source = Path | NDArray[Any]
+Source = Any  # a Path, or what `adatom.frames.readers.arrays.open_array` takes
 # Most open files of a movie; the number of file handles of a process is limited.
 _KEEP_OPEN = 4
 
 
 def read(
-    paths: str | Path | NDArray[Any] | Sequence[str | Path | NDArray[Any]],
+    paths: str | Path | NDArray[Any] | Sequence[str | Path | NDArray[Any]] | Any,
     *,
     pixel_size_A: float | None = None,
     frames: slice | str | None = None,
     dataset: str | None = None,
+    axes: str | None = None,
 ) -> Movie:
     """Read frames from files or arrays; each frame is read when it is accessed.
 
@@ -40,24 +45,32 @@ def read(
     ----------
     paths
         One file or several (joined in natural order: frame2 before frame10), a directory of
-        frames of one format, or arrays of shape (row, col) or (frame, row, col).
+        frames of one format, an OME-Zarr directory, or arrays of shape (row, col) or (frame, row,
+        col): of NumPy, dask, zarr or h5py, a HyperSpy signal, a sidpy or xarray data set.
     pixel_size_A
         Edge of a pixel in Å; replaces the file's value.
     frames
-        Selection of frames: a slice, or text ``START:STOP`` counted from 0, without STOP itself.
+        Selection of frames: a slice, or text such as ``2:5`` or ``:3,4:``, counted from 0, without
+        the number after the colon.
     dataset
-        Name (or number from 0) of the image in a file that holds several.
+        Name (or number from 0) of the image in a file that holds several, or of the channel.
+    axes
+        Order of the axes, a letter each: ``t`` frames, ``c`` channels, ``y`` rows, ``x`` columns.
+        By default labels, units and order in the file decide.
 
     Returns
     -------
     A movie. Its ``calibration`` is None if neither the file nor the caller gives a scale; its
-    ``notes`` list the assumptions. Nothing is unpickled.
+    ``notes`` list the assumptions. Nothing is unpickled. Rectangular pixels are averaged to square
+    ones. Files of other programs' formats are read in a child process, with limits of memory and
+    time that follow their size.
 
     Raises
     ------
     BadInput
         If a file is missing, empty, damaged, not of grey-scale images, without frames or of an
-        unknown kind, if the files differ in shape or scale, or if the scale cannot be right.
+        unknown kind, if its axes can be read in two ways, if its reader takes too long or too much
+        memory, if the files differ in shape or scale, or if the scale cannot be right.
 
     Examples
     --------
@@ -69,13 +82,13 @@ def read(
     if pixel_size_A is not None:
         check_range(Calibration(pixel_size_A).pixel_size_A, "pixel size", given=True)
     sources, names = _sources(paths)
-    stacks = [_open(s, n, dataset) for s, n in zip(sources, names, strict=True)]
+    stacks = [_open(s, n, dataset, axes) for s, n in zip(sources, names, strict=True)]
     _check_same_shape(stacks, names)
     size_A, notes = _scale(stacks, names, pixel_size_A)
     label = names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]} ({len(names)} files)"
     counts = tuple(stack.count for stack in stacks)
     chosen = _select(frames, sum(counts), label)
-    loader = FrameLoader(tuple(sources), tuple(names), counts, chosen, dataset)
+    loader = FrameLoader(tuple(sources), tuple(names), counts, chosen, dataset, axes)
     # A truncated file fails at its last frame: read it now, before anything is written.
     for probe in {0, len(chosen) - 1}:
         loader.raw(probe)
@@ -87,10 +100,13 @@ def read(
         calibration=None if size_A is None else Calibration(size_A),
         source=label,
         fingerprint=content_hash(
-            [_digest(s) for s in sources], list(chosen), dataset or "", size_A or 0.0
+            [_digest(s, stack) for s, stack in zip(sources, stacks, strict=True)],
+            [*chosen],
+            *([dataset or ""] if axes is None else [dataset or "", axes]),
+            size_A or 0.0,
         ),
         dose_per_A2=doses.pop() if len(doses) == 1 else None,
-        notes=notes,
+        notes=tuple(printable(note) for note in notes),
     )
 
 
@@ -110,13 +126,16 @@ class FrameLoader:
         Position of every frame of the movie among all frames of the sources.
     dataset
         Name or number of the image in each file.
+    axes
+        The user's order of the axes.
     """
 
     sources: tuple[Source, ...]
     names: tuple[str, ...]
     counts: tuple[int, ...]
-    chosen: range
+    chosen: Sequence[int]
     dataset: str | None
+    axes: str | None = None
     _opened: dict[int, Stack] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, i: int) -> NDArray[np.float32]:
@@ -131,7 +150,9 @@ class FrameLoader:
         if which not in self._opened:
             while len(self._opened) >= _KEEP_OPEN:
                 self._opened.pop(next(iter(self._opened)))
-            self._opened[which] = _open(self.sources[which], self.names[which], self.dataset)
+            self._opened[which] = _open(
+                self.sources[which], self.names[which], self.dataset, self.axes
+            )
         with as_bad_input(
             subject, "a whole frame", "The file is damaged or cut off: copy it again."
         ):
@@ -152,20 +173,18 @@ class FrameLoader:
         return {**self.__dict__, "_opened": {}}
 
 
-def _sources(
-    paths: str | Path | NDArray[Any] | Sequence[str | Path | NDArray[Any]],
-) -> tuple[list[Source], list[str]]:
-    items: list[Any]
-    items = [paths] if isinstance(paths, (str, Path, np.ndarray)) else list(paths)
-    wrong = [type(item).__name__ for item in items if not isinstance(item, (str, Path, np.ndarray))]
+def _sources(paths: Any) -> tuple[list[Source], list[str]]:
+    single = isinstance(paths, (str, Path)) or is_array_like(paths)
+    items = [paths] if single or not isinstance(paths, Iterable) else list(paths)
+    wrong = [i for i in items if not isinstance(i, (str, Path)) and not is_array_like(i)]
     if not items or wrong:
         raise BadInput(
             "frames",
             expected="files or NumPy arrays",
-            got=f"a {wrong[0]}" if wrong else "nothing",
+            got=f"a {type(wrong[0]).__name__}" if wrong else "nothing",
             todo="Give at least one file of frames.",
         )
-    arrays = [item for item in items if isinstance(item, np.ndarray)]
+    arrays = [item for item in items if not isinstance(item, (str, Path))]
     if arrays:
         if len(arrays) < len(items):
             raise BadInput(
@@ -174,15 +193,20 @@ def _sources(
                 got="both",
                 todo="Read the files first, or give only one kind.",
             )
-        return list(arrays), [
-            f"array {i}" if len(arrays) > 1 else "array" for i in range(len(arrays))
-        ]
+        return arrays, [f"array {i}" if len(arrays) > 1 else "array" for i in range(len(arrays))]
     files: list[Path] = []
     for item in items:
-        path = Path(item).expanduser()
-        files += _directory(path) if path.is_dir() else [path]
+        path = _expanded(Path(item))
+        files += _directory(path) if path.is_dir() and not is_zarr(path) else [path]
     files.sort(key=natural_key)
     return list(files), [str(path) for path in files]
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:  # a name that starts with ~ and is no user
+        return path
 
 
 def natural_key(path: Path) -> tuple[list[tuple[int, int, str]], str]:
@@ -198,9 +222,18 @@ def _directory(path: Path) -> list[Path]:
     files = [
         f
         for f in path.iterdir()
-        if f.is_file() and not f.name.startswith(".") and f.suffix.lower() in suffixes
+        if (f.is_file() or is_zarr(f))
+        and not f.name.startswith(".")
+        and f.suffix.lower() in suffixes
     ]
     kinds = sorted({f.suffix.lower() for f in files})
+    if (path / "campaign.toml").is_file():
+        raise BadInput(
+            str(path),
+            expected="a directory of frames",
+            got="a campaign directory",
+            todo=f"Give its frames, {path / 'frames.zarr'}.",
+        )
     if len(kinds) != 1:
         held = ", ".join(f"{sum(f.suffix.lower() == k for f in files)} {k}" for k in kinds)
         raise BadInput(
@@ -212,10 +245,10 @@ def _directory(path: Path) -> list[Path]:
     return files
 
 
-def _open(source: Source, name: str, dataset: str | None) -> Stack:
-    if isinstance(source, np.ndarray):
-        return open_array(source, name)
-    return open_file(source, dataset)
+def _open(source: Source, name: str, dataset: str | None, axes: str | None) -> Stack:
+    if isinstance(source, Path):
+        return open_file(source, dataset, axes, apart=READING.open)
+    return with_square_pixels(open_array(source, name, dataset, axes), name)
 
 
 def _check_same_shape(stacks: Sequence[Stack], names: Sequence[str]) -> None:
@@ -265,43 +298,55 @@ def _scale(
     return (known[0][0] if known else None), tuple(notes)
 
 
-def _select(frames: slice | str | None, total: int, label: str) -> range:
-    """Positions of the chosen frames among all of them."""
-    wanted = slice(None) if frames is None else frames
-    if isinstance(wanted, str):
-        match = re.fullmatch(r"\s*(\d*)\s*:\s*(\d*)\s*", wanted)
-        if match is None:
-            raise BadInput(
-                "`frames`",
-                expected="START:STOP, whole numbers from 0, such as 0:10, 5: or :20",
-                got=repr(wanted),
-                todo="STOP itself is left out; leave either side empty for the first or last.",
-            )
-        wanted = slice(*(int(g) if g else None for g in match.groups()))
-    if wanted.step is not None and wanted.step < 1:
-        raise BadInput(
-            "`frames`", expected="a step of 1 or more", got=str(wanted.step), todo="Time runs on."
-        )
-    chosen = range(total)[wanted]
-    if not chosen:
-        start, stop = wanted.start or 0, total if wanted.stop is None else wanted.stop
+def _select(frames: slice | str | None, total: int, label: str) -> Sequence[int]:
+    """Positions of the chosen frames among all of them, in order."""
+    given = "" if frames is None else str(frames)
+    wanted = [slice(None) if frames is None else frames]
+    if isinstance(frames, str):
+        wanted = [_parse_range(part, frames) for part in frames.split(",")]
+    slices = [part for part in wanted if isinstance(part, slice)]
+    if any(part.step is not None and part.step < 1 for part in slices):
+        raise BadInput("`frames`", expected="a step of 1 or more", got=given, todo="Time runs on.")
+    chosen = [range(total)[part] for part in slices]
+    if not all(chosen):
+        empty = slices[[bool(part) for part in chosen].index(False)]
+        start, stop = empty.start or 0, total if empty.stop is None else empty.stop
         raise BadInput(
             "`frames`",
             expected=f"frames among the {total} of {label} (0 to {total - 1})",
             got=f"{start}:{stop}, which is none of them",
             todo="Choose with START:STOP, counted from 0.",
         )
-    return chosen
+    return chosen[0] if len(chosen) == 1 else sorted({i for part in chosen for i in part})
 
 
-def _digest(source: Source) -> str:
+def _parse_range(part: str, given: str) -> slice:
+    match = re.fullmatch(r"\s*(\d{0,18})\s*:\s*(\d{0,18})\s*", part)
+    if match is None:
+        raise BadInput(
+            "`frames`",
+            expected="START:STOP, whole numbers from 0, such as 0:10, 5:, :20, or :3,4: without 3",
+            got=repr(given),
+            todo="STOP itself is left out; leave either side empty for the first or last.",
+        )
+    return slice(*(int(g) if g else None for g in match.groups()))
+
+
+def _digest(source: Source, stack: Stack) -> str:
     """Hash the contents of a source, without its name."""
     if isinstance(source, np.ndarray):
         return content_hash(source)
+    if not isinstance(source, Path):
+        return content_hash(*(stack.load(i) for i in range(stack.count)))
     digest = hashlib.sha256()
     # A TIA .emi file has its pixels in .ser files in the same directory.
     beside = sorted(source.parent.glob(f"{source.stem}_*.ser")) if _is_emi(source) else []
-    for path in [source, *beside]:
+    files = [source, *beside]
+    if source.is_dir():
+        files = sorted(path for path in source.rglob("*") if path.is_file())
+    for path in files:
+        if source.is_dir():
+            digest.update(str(path.relative_to(source)).encode())
         with path.open("rb") as file:
             while block := file.read(1 << 22):
                 digest.update(block)

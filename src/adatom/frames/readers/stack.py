@@ -11,11 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adatom.errors import AdatomError, BadInput
+from adatom.frames.readers.axes import Axis, Layout, is_image, lay_out
 from adatom.frames.readers.pixel_size import Scale
 
-MIN_PIXELS = (
-    16  # fewest rows and columns of an image: smaller arrays are spectra, tables or thumbnails
-)
 # Names of the image in published files that also hold other arrays.
 WELL_KNOWN = ("nn_input", "image_data", "haadf")
 
@@ -46,127 +44,11 @@ class Stack:
 
     def with_notes(self, *notes: str) -> Stack:
         """Give the same frames with more notes about the scale."""
-        return replace(self, scale=Scale(self.scale.pixel_A, notes + self.scale.notes))
+        return self.with_scale(self.scale.with_notes(*notes))
 
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Which axes of an array are frames, rows and columns.
-
-    Parameters
-    ----------
-    count, shape
-        Number of frames; rows and columns.
-    kept
-        Axes longer than one: (row, column) or (frame, row, column).
-    ndim
-        Number of axes, those of length one included.
-    """
-
-    count: int
-    shape: tuple[int, int]
-    kept: tuple[int, ...]
-    ndim: int
-
-    def index(self, i: int) -> tuple[int | slice, ...]:
-        """Index of frame `i`, shape (row, col), in the array."""
-        out: list[int | slice] = [0] * self.ndim
-        for axis in self.kept[-2:]:
-            out[axis] = slice(None)
-        if len(self.kept) == 3:
-            out[self.kept[0]] = i
-        return tuple(out)
-
-
-def is_image(shape: Sequence[int], dtype: np.dtype[Any]) -> bool:
-    """Whether an array of this shape can hold frames, in contrast to a table or a spectrum."""
-    kept = [n for n in shape if n != 1]
-    return dtype.kind in "buif" and len(kept) in {2, 3} and min(kept[-2:]) >= MIN_PIXELS
-
-
-def parse_layout(shape: Sequence[int], dtype: np.dtype[Any], subject: str) -> Layout:
-    """Find frames, rows and columns in an array; axes of length one are dropped.
-
-    Parameters
-    ----------
-    shape
-        (row, col) or (frame, row, col), with any axes of length one between.
-    dtype
-        Type of its numbers.
-    subject
-        File, for messages.
-
-    Raises
-    ------
-    BadInput
-        If it is a colour picture, complex, not of numbers, empty, tiny, or has other axes.
-    """
-    shape = tuple(int(n) for n in shape)
-    _check_numbers(dtype, shape, subject)
-    kept = tuple(axis for axis, n in enumerate(shape) if n != 1)
-    sizes = tuple(shape[axis] for axis in kept)
-    if 0 in sizes:
-        raise BadInput(
-            subject,
-            expected="at least one frame",
-            got=f"an empty array of shape {shape}",
-            todo="Check that the acquisition was saved.",
-        )
-    if len(sizes) in {3, 4} and sizes[-1] in {3, 4} and min(sizes[-3:-1]) >= MIN_PIXELS:
-        raise colour(subject, f"shape {shape}: a colour picture, such as a screenshot")
-    if len(sizes) > 3:
-        raise BadInput(
-            subject,
-            expected="frames of shape (frame, row, col)",
-            got=f"{len(sizes)}-dimensional data of shape {shape}, such as a 4D-STEM datacube",
-            todo="Give an image made from it: sum each diffraction pattern over an annular "
-            "(virtual) dark-field detector, or choose one slice.",
-        )
-    if len(sizes) < 2 or min(sizes[-2:]) < MIN_PIXELS:
-        raise BadInput(
-            subject,
-            expected=f"frames of at least {MIN_PIXELS} x {MIN_PIXELS} pixels",
-            got=f"an array of shape {shape}",
-            todo="Check that the file holds images and not spectra, a table or a thumbnail.",
-        )
-    count = sizes[0] if len(sizes) == 3 else 1
-    return Layout(count, (sizes[-2], sizes[-1]), kept, len(shape))
-
-
-def _check_numbers(dtype: np.dtype[Any], shape: tuple[int, ...], subject: str) -> None:
-    if dtype.names is not None:
-        if {"R", "G", "B"} <= {name.upper() for name in dtype.names}:
-            raise colour(subject, f"RGB pixels, shape {shape}: a colour picture or a screenshot")
-        raise BadInput(
-            subject,
-            expected="an array of real numbers",
-            got=f"records with fields {', '.join(dtype.names)}",
-            todo="Give the field that holds the image as an array of its own.",
-        )
-    if dtype.kind == "c":
-        raise BadInput(
-            subject,
-            expected="real numbers",
-            got=f"complex numbers ({dtype}) of shape {shape}",
-            todo="Give the recorded image, or the modulus of the wave or the transform.",
-        )
-    if dtype.kind not in "buif":
-        raise BadInput(
-            subject,
-            expected="an image of real numbers",
-            got=f"an array of {dtype} of shape {shape}",
-            todo="Give grey-scale frames of numbers, shape (row, col) or (frame, row, col).",
-        )
-
-
-def colour(subject: str, got: str) -> BadInput:
-    """Make the error for a colour picture: its values are not proportional to the signal."""
-    return BadInput(
-        subject,
-        expected="grey-scale data from the detector",
-        got=got,
-        todo="Give the file that the microscope saved (.dm4, .emd, .tif ...), not a picture of it.",
-    )
+    def with_scale(self, scale: Scale) -> Stack:
+        """Give the same frames with another scale."""
+        return replace(self, scale=scale)
 
 
 def choose(options: Sequence[tuple[str, str]], dataset: str | None, subject: str) -> int:
@@ -212,6 +94,106 @@ def choose(options: Sequence[tuple[str, str]], dataset: str | None, subject: str
     if len(hits) != 1:
         raise BadInput(subject, expected=expected, got=got, todo=todo)
     return hits[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One array in a file, which may hold the frames.
+
+    Parameters
+    ----------
+    name
+        Its name in the file; empty for the only array.
+    axes
+        Its axes, in order.
+    dtype
+        Type of its numbers.
+    """
+
+    name: str
+    axes: tuple[Axis, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of entries along every axis."""
+        return tuple(axis.size for axis in self.axes)
+
+
+def choose_image(
+    found: Sequence[Candidate], dataset: str | None, order: str | None, subject: str
+) -> tuple[int, Layout]:
+    """Choose the array with the frames, and its channel if it has several.
+
+    Parameters
+    ----------
+    found
+        Every array of the file.
+    dataset
+        Name or number of an image from the user: an array, or a channel of one.
+    order
+        The user's order of the axes; see `adatom.frames.readers.axes.lay_out`.
+    subject
+        File, for messages.
+
+    Returns
+    -------
+    Position in `found`, and how to read it.
+
+    Raises
+    ------
+    BadInput
+        If no image fits or more than one, or the array holds no frames.
+    """
+    images = [i for i, one in enumerate(found) if is_image(one.shape, one.dtype)]
+    images += [i for i, one in enumerate(found) if i not in images and _channels(one, order)]
+    images = sorted(images) or [i for i, one in enumerate(found) if _holds_frames(one, order)]
+    if dataset is not None:
+        images = list(range(len(found)))
+    elif not images and len(found) == 1:
+        images = [0]  # the error message then describes this array
+    names: list[tuple[str, str]] = []
+    where: list[tuple[int, int | None]] = []
+    for i in images:
+        one = found[i]
+        text = f"{one.shape}"
+        channels = _channels(one, order)
+        names.append((one.name, text))
+        where.append((i, None))
+        if channels:
+            inside = [f"{one.name}/{name}".strip("/") for name in channels]
+            names[-1:] = [(name, f"of {text}") for name in inside]
+            where[-1:] = [(i, channel) for channel in range(len(inside))]
+    if len(where) == 1 and where[0][1] is None and not names[0][0] and dataset is not None:
+        raise BadInput(
+            subject,
+            expected="a file with named images for `dataset`",
+            got=f"one array of shape {found[0].shape}",
+            todo="Leave `dataset` out.",
+        )
+    number, channel = where[choose(names, dataset, subject)]
+    one = found[number]
+    layout = lay_out(one.axes, one.dtype, f"{subject}, {one.name}" if one.name else subject, order)
+    if channel is None:
+        return number, layout
+    note = f"of the channels {', '.join(layout.channels[:8])}, {layout.channels[channel]} is read"
+    return number, replace(layout.of_channel(channel), notes=(*layout.notes, note))
+
+
+def _channels(one: Candidate, order: str | None) -> tuple[str, ...]:
+    """Names of an array's channels; none where it holds no frames, which is told later."""
+    try:
+        return lay_out(one.axes, one.dtype, one.name, order).channels
+    except BadInput:
+        return ()
+
+
+def _holds_frames(one: Candidate, order: str | None) -> bool:
+    try:
+        lay_out(one.axes, one.dtype, one.name, order)
+    except BadInput:
+        return False
+    return True
 
 
 @contextmanager

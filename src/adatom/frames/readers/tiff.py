@@ -5,21 +5,32 @@ from __future__ import annotations
 import logging
 import re
 import struct
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
 from adatom.errors import BadInput
+from adatom.frames.readers.axes import Axis, Kind, Layout, colour
 from adatom.frames.readers.pixel_size import MAX_A, MIN_A, Scale, from_axes
-from adatom.frames.readers.stack import Layout, Stack, choose, colour, is_image, parse_layout
+from adatom.frames.readers.stack import Candidate, Stack, choose_image
 from adatom.frames.readers.vendor import tiff_vendor_scale
 
+if TYPE_CHECKING:
+    import tifffile
+
+# More channels than ImageJ can show together are frames, which some programs save as channels.
+_MOST_CHANNELS = 7
 # tifffile logs damaged files to stderr; adatom raises an error instead.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
+# Letters of tifffile's axes. I and Q are pages of which the file says nothing.
+_LETTERS: dict[str, Kind] = {
+    "Y": "row", "X": "column", "T": "frame", "I": "frame", "Q": "frame", "Z": "depth",
+    "C": "channel", "S": "sample",
+}  # fmt: skip
 
 
 class TiffReader:
@@ -32,51 +43,140 @@ class TiffReader:
         """Suffixes of the files that it reads."""
         return (".tif", ".tiff")
 
-    def read(self, path: Path, dataset: str | None) -> Stack:
+    def read(self, path: Path, dataset: str | None, axes: str | None = None) -> Stack:
         """Open a file; see `adatom.frames.readers.base.Reader`."""
-        return _open_tiff(path, dataset)
+        return _open_tiff(path, dataset, axes)
 
 
-def _open_tiff(path: Path, dataset: str | None) -> Stack:
+def _open_tiff(path: Path, dataset: str | None, order: str | None) -> Stack:
+    import tifffile
+
     with tifffile.TiffFile(path) as tif:
         every = list(tif.series)
-        series = [s for s in every if dataset is not None or is_image(s.shape, s.dtype)] or every
-        chosen = series[
-            choose([(s.name, f"{s.shape} {s.dtype}") for s in series], dataset, str(path))
-        ]
-        page = chosen.keyframe
-        grey = {tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.MINISWHITE}
-        if page.samplesperpixel > 1 or page.photometric not in grey:
-            kind = getattr(page.photometric, "name", page.photometric)
-            raise colour(str(path), f"a colour picture ({kind}), such as a screenshot")
-        layout = parse_layout(chosen.shape, chosen.dtype, str(path))
+        if dataset is None and _are_frames(every):
+            return _joined(tif, every, path)
+        found = [Candidate(_series_name(s, every), _axes(tif, s), s.dtype) for s in every]
+        number, layout = choose_image(found, dataset, order, str(path))
+        chosen = every[number]
+        notes = [] if order else _colour_notes(chosen, path)
         _check_tiff_whole(tif, chosen, path)
-        scale = _tiff_scale(tif, chosen, path, every.index(chosen))
-        load = _tiff_loader(path, tif, chosen, layout, every.index(chosen))
+        scale = _tiff_scale(tif, chosen, path, number).with_notes(*notes, *layout.notes)
+        load = _tiff_loader(path, tif, chosen, layout, number)
     return Stack(layout.count, layout.shape, load, scale)
+
+
+def _series_name(series: Any, every: Sequence[Any]) -> str:
+    return str(series.name or "") if len(every) > 1 else ""
+
+
+def _axes(tif: tifffile.TiffFile, series: Any) -> tuple[Axis, ...]:
+    """Axes of a series by tifffile's letters; the planes of a picture count as frames."""
+    kinds = [_LETTERS.get(letter, "") for letter in series.axes]
+    if _has_planes(series):
+        kinds = ["frame" if kind == "sample" else kind for kind in kinds]
+    labels = _channel_names(tif)
+    unnamed = [not labels and n > _MOST_CHANNELS for n in series.shape]
+    kinds = ["depth" if k == "channel" and u else k for k, u in zip(kinds, unnamed, strict=True)]
+    return tuple(
+        Axis(int(n), letter, kind=kind, labels=labels if kind == "channel" else ())
+        for n, letter, kind in zip(series.shape, series.axes, kinds, strict=True)
+    )
+
+
+def _has_planes(series: Any) -> bool:
+    """Whether the colours are stored one after the other, which pictures hardly ever are."""
+    import tifffile
+
+    separate = series.keyframe.planarconfig == tifffile.PLANARCONFIG.SEPARATE
+    return bool(separate) and "S" in series.axes
+
+
+def _colour_notes(series: Any, path: Path) -> list[str]:
+    """Refuse a colour picture; say where its planes are taken as frames."""
+    import tifffile
+
+    page = series.keyframe
+    if _has_planes(series):
+        # tifffile writes three or four frames so if it is not told what they are.
+        note = (
+            f"the {page.samplesperpixel} planes of what the file calls a colour picture are taken "
+            "as frames"
+        )
+        return [note]
+    grey = {tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.MINISWHITE}
+    if page.samplesperpixel > 1 or page.photometric not in grey:
+        kind = getattr(page.photometric, "name", page.photometric)
+        raise colour(str(path), f"a colour picture ({kind}), such as a screenshot")
+    return []
+
+
+def _channel_names(tif: tifffile.TiffFile) -> tuple[str, ...]:
+    """Names of the channels that OME's metadata or ImageJ's labels give."""
+    if tif.is_ome:
+        return tuple(re.findall(r'<Channel\b[^>]*\bName="([^"]+)"', str(tif.ome_metadata)))
+    imagej = tif.imagej_metadata or {}
+    labels, count = imagej.get("Labels", ()), int(imagej.get("channels", 0) or 0)
+    return tuple(str(label) for label in labels[:count])
+
+
+def _are_frames(every: Sequence[Any]) -> bool:
+    """Whether several series are the pages of a movie, some of another size than the others."""
+    images = [s for s in every if s.axes == "YX" and s.keyframe.samplesperpixel == 1]
+    unnamed = all(re.fullmatch(r"(series|generic)?\s*\d*", str(s.name).lower()) for s in every)
+    shapes = Counter(s.shape for s in images)
+    return (
+        len(images) == len(every) > 2
+        and unnamed
+        and 1 < len(shapes) < len(every)
+        and max(shapes.values()) > len(every) / 2
+    )
+
+
+def _joined(tif: tifffile.TiffFile, every: Sequence[Any], path: Path) -> Stack:
+    """Join the pages of the commonest size to a movie; the others are named and left out."""
+    common = Counter(s.shape for s in every).most_common(1)[0][0]
+    kept = [i for i, s in enumerate(every) if s.shape == common]
+    for i in kept:
+        _check_tiff_whole(tif, every[i], path)
+    odd = [f"{i} ({s.shape[0]} x {s.shape[1]})" for i, s in enumerate(every) if i not in kept]
+    note = (
+        f"frames of {common[0]} x {common[1]} are read; of another size, and left out: frame "
+        + ", ".join(odd[:8])
+    )
+    layout = Layout(1, (int(common[0]), int(common[1])), 2, 0, 1)
+    loads = [_tiff_loader(path, tif, every[i], layout, i) for i in kept]
+    scale = _tiff_scale(tif, every[kept[0]], path, kept[0]).with_notes(note)
+    return Stack(len(kept), layout.shape, lambda i: loads[i](0), scale)
 
 
 def _tiff_loader(
     path: Path, tif: tifffile.TiffFile, series: Any, layout: Layout, number: int
 ) -> Callable[[int], NDArray[Any]]:
-    rows, columns = layout.shape
+    import tifffile
+
     if series.dataoffset is not None:
         dtype, offset = series.dtype.newbyteorder(tif.byteorder), int(series.dataoffset)
-        step = rows * columns * dtype.itemsize
+        shape = tuple(series.shape)
 
         def load_mapped(i: int) -> NDArray[Any]:
-            flat = np.fromfile(path, dtype, rows * columns, offset=offset + i * step)
-            return np.reshape(flat, (rows, columns))
+            return np.array(layout.take(np.memmap(path, dtype, "r", offset, shape), i))
 
         return load_mapped
     pages = [int(page.index) for page in series.pages if page is not None]
+    outer = tuple(int(n) for n in series.shape[:-2])
+    whole_pages = len(pages) == int(np.prod(outer)) and (layout.row, layout.column) == (
+        layout.ndim - 2,
+        layout.ndim - 1,
+    )
 
     def load_page(i: int) -> NDArray[Any]:
         with tifffile.TiffFile(path) as again:
-            if len(pages) == layout.count:
-                return np.reshape(again.pages[pages[i]].asarray(), (rows, columns))
+            if whole_pages:
+                page = int(np.arange(len(pages)).reshape(outer)[layout.index(i)[:-2]])
+                return np.reshape(again.pages[pages[page]].asarray(), layout.shape)
             # One compressed page that holds several frames cannot be read in parts.
-            return np.asarray(np.reshape(again.series[number].asarray(), (-1, rows, columns))[i])
+            every = again.series[number].asarray()
+            return np.array(layout.take(every.reshape(series.shape), i))
 
     return load_page
 

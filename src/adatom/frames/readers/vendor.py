@@ -6,6 +6,7 @@ import importlib
 import logging
 import struct
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adatom.errors import BadInput
+from adatom.frames.readers.axes import Axis, Kind, array_frame, colour
+from adatom.frames.readers.hdf5_links import check_self_contained
 from adatom.frames.readers.pixel_size import Scale, from_axes
-from adatom.frames.readers.stack import Stack, as_bad_input, choose, colour, parse_layout
+from adatom.frames.readers.stack import Candidate, Stack, as_bad_input, choose_image
 
 # rosettasciio logs damaged files to stderr; adatom raises an error instead.
 logging.getLogger("rsciio").addHandler(logging.NullHandler())
@@ -44,9 +47,9 @@ class VendorReader:
         """Suffixes of the allowed readers of rosettasciio."""
         return tuple(s for s in vendor_suffixes() if s not in _READ_ELSEWHERE)
 
-    def read(self, path: Path, dataset: str | None) -> Stack:
+    def read(self, path: Path, dataset: str | None, axes: str | None = None) -> Stack:
         """Open a file; see `adatom.frames.readers.base.Reader`."""
-        return open_vendor(path, dataset)
+        return open_vendor(path, dataset, axes)
 
 
 def _plugins() -> list[dict[str, Any]]:
@@ -61,7 +64,9 @@ def vendor_suffixes() -> tuple[str, ...]:
     return tuple(sorted({f".{e.lower()}" for p in allowed for e in p["file_extensions"]}))
 
 
-def open_vendor(path: Path, dataset: str | None, reader: str | None = None) -> Stack:
+def open_vendor(
+    path: Path, dataset: str | None, order: str | None = None, reader: str | None = None
+) -> Stack:
     """Open a file of one of the formats that rosettasciio reads, without reading the pixels.
 
     Parameters
@@ -70,6 +75,8 @@ def open_vendor(path: Path, dataset: str | None, reader: str | None = None) -> S
         The file.
     dataset
         Title or number of the image in a file with several.
+    order
+        The user's order of the axes; see `adatom.frames.readers.axes.lay_out`.
     reader
         Name of the reader, if the suffix does not decide.
 
@@ -90,6 +97,8 @@ def open_vendor(path: Path, dataset: str | None, reader: str | None = None) -> S
         raise unreadable_file(path)
     if allowed[0]["name"] == "Image":
         _check_grey(path)
+    if _is_hdf5(path):
+        check_self_contained(path)
     images: list[dict[str, Any]] = []
     for plugin in allowed:
         try:
@@ -98,7 +107,13 @@ def open_vendor(path: Path, dataset: str | None, reader: str | None = None) -> S
         except Exception:
             if plugin is allowed[-1]:
                 raise
-    return _stack(images, path, dataset)
+    return _stack(images, path, dataset, order)
+
+
+def _is_hdf5(path: Path) -> bool:
+    import h5py
+
+    return bool(h5py.is_hdf5(path))
 
 
 def _check_grey(path: Path) -> None:
@@ -147,43 +162,28 @@ def _read(api: str, path: Path) -> list[dict[str, Any]]:
     return [dict(d) for d in found]
 
 
-def _stack(found: list[dict[str, Any]], path: Path, dataset: str | None) -> Stack:
+def _stack(
+    found: list[dict[str, Any]], path: Path, dataset: str | None, order: str | None
+) -> Stack:
     subject = str(path)
     images = [d for d in found if dataset is not None or _signal_axes(d) == 2] or found
-    options = [(_title(d), f"{d['data'].shape} {d['data'].dtype}") for d in images]
-    image = images[choose(options, dataset, subject)]
-    if _signal_axes(image) == 1 and image["data"].ndim > 1:
-        raise BadInput(
-            subject,
-            expected="images",
-            got=f"spectra of shape {image['data'].shape}",
-            todo="Give an image made from them, such as the sum over an energy window.",
-        )
-    data, axes = _ordered(image["data"], list(image["axes"]))
-    layout = parse_layout(data.shape, data.dtype, subject)
-    rows, columns = (axes[k] for k in layout.kept[-2:])
-    scale = from_axes(
-        (rows.get("scale"), columns.get("scale")),
-        (rows.get("units"), columns.get("units")),
-        subject,
-    )
+    candidates = [Candidate(_title(d), _axes(d), d["data"].dtype) for d in images]
+    number, layout = choose_image(candidates, dataset, order, subject)
+    image, axes = images[number], candidates[number].axes
+    data, rows, columns = image["data"], axes[layout.row], axes[layout.column]
+    scale = from_axes((rows.scale, columns.scale), (rows.unit, columns.unit), subject)
 
     def load(i: int) -> NDArray[Any]:
-        frame = data[layout.index(i)]
-        # One thread: starting a pool of threads takes longer than loading one frame.
-        return np.asarray(frame.compute(scheduler="synchronous") if _lazy(frame) else frame)
+        return array_frame(layout, data, i)
 
     one = ser_frame_loader(path, data.dtype) if path.suffix.lower() == ".ser" else None
-    load = one if one is not None and layout.count > 1 else load
+    load = one if one is not None and layout.count > 1 and order is None else load
+    scale = scale.with_notes(*layout.notes)
     return Stack(layout.count, layout.shape, load, scale, _dose(image, scale))
 
 
 def _title(image: dict[str, Any]) -> str:
     return str(image.get("metadata", {}).get("General", {}).get("title", ""))
-
-
-def _lazy(data: Any) -> bool:
-    return hasattr(data, "compute")
 
 
 def _signal_axes(image: dict[str, Any]) -> int:
@@ -194,14 +194,31 @@ def _signal_axes(image: dict[str, Any]) -> int:
     return 2 if signal == 0 or (signal == 3 and len(navigate) == 3) else signal
 
 
-def _ordered(data: Any, axes: list[dict[str, Any]]) -> tuple[Any, list[dict[str, Any]]]:
-    """Order the axes: scanned axes, rows, columns, by the names in the file."""
-    order = sorted(range(len(axes)), key=lambda k: not axes[k].get("navigate"))
-    names = [str(axes[k].get("name") or "").lower() for k in order[-2:]]
-    # NCEM files are stored (y, x) and come out of the reader transposed, with their names.
-    if names in (["x", "y"], ["width", "height"]):
-        order[-2:] = order[-1], order[-2]
-    return data.transpose(order), [axes[k] for k in order]
+def _axes(image: dict[str, Any]) -> tuple[Axis, ...]:
+    """Axes of an image in the order of its data.
+
+    Scanned axes are frames or channels. An image's own axes are rows and columns by their names:
+    NCEM files are stored (y, x) and come out of the reader transposed, with their names.
+    """
+    scanned = [bool(axis.get("navigate")) for axis in image["axes"]]
+    if all(scanned):  # one number for each place of a scan: an image
+        scanned = [False] * len(scanned)
+    spectra = scanned.count(False) == 1
+    out = []
+    for size, axis, outer in zip(image["data"].shape, image["axes"], scanned, strict=True):
+        plain = Axis(int(size), _name(axis), axis.get("scale"), axis.get("units"))
+        kind: Kind = ""
+        if outer and plain.role in {"", "row", "column"}:
+            kind = "frame"
+        elif not outer and spectra and len(scanned) > 1:
+            kind = "spectrum"
+        out.append(replace(plain, kind=kind))
+    return tuple(out)
+
+
+def _name(axis: dict[str, Any]) -> str:
+    name = str(axis.get("name") or "")
+    return "" if name in {"<undefined>", "Undefined"} else name
 
 
 def _dose(image: dict[str, Any], scale: Scale) -> float | None:

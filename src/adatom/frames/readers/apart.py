@@ -1,0 +1,210 @@
+"""Read files in a child process with limits of memory and time: some file libraries have none.
+
+A damaged or lying file can hang a library, make it allocate without bound, or end its process. Here
+it ends the child process; the error names the file, and the next file gets a new child.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adatom.errors import AdatomError, BadInput
+from adatom.frames.readers.limits import MIB, most_memory, most_seconds
+from adatom.frames.readers.pixel_size import Scale
+from adatom.frames.readers.stack import Stack
+
+_START_SECONDS = 120.0  # to start Python and import the readers, on a busy machine
+_KEPT_OPEN = 8  # most files that a child keeps open
+_TODO = "The file is damaged, or not what its name says: copy it again."
+_LONGEST_LINE = 1 << 20  # bytes of an answer without its pixels
+_WORKER = "adatom.frames.readers.worker"
+# One thread for linear algebra, which reading does not need: each thread takes address space.
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+_Key = tuple[str, str | None, str | None]  # file, data set, order of the axes
+
+
+class _GoneError(Exception):
+    """The child ended, or did not answer in time; the text says which."""
+
+
+class ReadingProcess:
+    """A child process that opens files and reads their frames; started when it is first needed.
+
+    Parameters
+    ----------
+    seconds
+        Gives the longest time in s that a file of so many bytes may take.
+    """
+
+    def __init__(self, seconds: Callable[[int], float] = most_seconds) -> None:
+        self._seconds = seconds
+        self._child: subprocess.Popen[bytes] | None = None
+        self._search_path: list[str] = []  # where the child finds packages
+        self._opened: dict[_Key, int] = {}  # files that are open in the child, and their numbers
+        self._last = 0
+        self._lock = threading.RLock()
+
+    def open(self, path: Path, dataset: str | None, axes: str | None) -> Stack:
+        """Open a file in the child; frames of the stack are read there too.
+
+        Parameters
+        ----------
+        path, dataset, axes
+            As for `adatom.frames.readers.open_file.open_file`.
+
+        Raises
+        ------
+        BadInput
+            If the file cannot be read, or its reader took too long, too much memory or crashed.
+        """
+        key = str(path), dataset, axes
+        about = self._open(key)
+        rows, columns = about["shape"]
+        return Stack(
+            count=int(about["count"]),
+            shape=(int(rows), int(columns)),
+            load=lambda i: self._frame(key, i),
+            scale=Scale(about["pixel_A"], tuple(about["notes"])),
+            dose_per_A2=about["dose"],
+        )
+
+    def close(self) -> None:
+        """End the child; the next file starts another one."""
+        with self._lock:
+            child, self._child = self._child, None
+            self._opened.clear()
+        if child is not None:
+            child.kill()
+            for pipe in (child.stdin, child.stdout):
+                with contextlib.suppress(OSError):
+                    if pipe is not None:
+                        pipe.close()
+            child.wait()
+
+    def abandon(self) -> None:
+        """Forget the child without ending it, in a forked process: it belongs to the other one."""
+        self._child, self._lock = None, threading.RLock()
+        self._opened.clear()
+
+    def _open(self, key: _Key) -> dict[str, Any]:
+        path, dataset, axes = key
+        with self._lock:
+            self._make_ready(path)
+            oldest = next(iter(self._opened)) if len(self._opened) >= _KEPT_OPEN else None
+            forget = self._opened.pop(oldest, -1) if oldest else self._opened.pop(key, -1)
+            self._last += 1
+            request = {"open": path, "dataset": dataset, "axes": axes, "number": self._last}
+            about, _ = self._ask({**request, "forget": forget}, path, path)
+            self._opened[key] = self._last
+            return about
+
+    def _frame(self, key: _Key, i: int) -> NDArray[Any]:
+        subject = f"{key[0]}, frame {i}"
+        with self._lock:
+            self._make_ready(key[0])
+            if key not in self._opened:
+                self._open(key)
+            request = {"frame": i, "of": self._opened[key], "subject": subject}
+            about, content = self._ask(request, key[0], subject)
+        return np.frombuffer(content, np.dtype(about["dtype"])).reshape(about["shape"])
+
+    def _make_ready(self, path: str) -> None:
+        """Start the child, or another one if it ended or packages are found elsewhere now."""
+        search_path = [entry for entry in sys.path if entry]
+        running = self._child is not None and self._child.poll() is None
+        if running and search_path == self._search_path:
+            return
+        self.close()
+        self._search_path = search_path
+        self._child = subprocess.Popen(  # noqa: S603 (our own module, no text of the user)
+            [sys.executable, "-P", "-c", f"from {_WORKER} import main; main()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **_ONE_THREAD, "PYTHONPATH": os.pathsep.join(search_path)},
+        )
+        self._talk(b"", _START_SECONDS, 0, path, path)
+
+    def _ask(
+        self, request: dict[str, Any], path: str, subject: str
+    ) -> tuple[dict[str, Any], bytes]:
+        size = size_of(Path(path))
+        seconds, memory = self._seconds(size), most_memory(size)
+        line = json.dumps({**request, "memory": memory, "seconds": seconds}).encode() + b"\n"
+        about, content = self._talk(line, seconds, memory, path, subject)
+        if "error" in about:
+            where, expected, got, todo = about["error"]
+            cause = AdatomError(where, expected=expected, got=about["cause"], todo=todo)
+            raise BadInput(where, expected=expected, got=got, todo=todo) from cause
+        return about, content
+
+    def _talk(
+        self, request: bytes, seconds: float, most: int, path: str, subject: str
+    ) -> tuple[dict[str, Any], bytes]:
+        """Send a line and receive the answer; a child that is too slow is killed."""
+        child = self._child
+        assert child is not None and child.stdin is not None and child.stdout is not None  # noqa: S101, PT018 (started before)
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            child.kill()
+
+        watch = threading.Timer(seconds, end)
+        watch.daemon = True
+        watch.start()
+        try:
+            child.stdin.write(request)
+            child.stdin.flush()
+            line = child.stdout.readline(_LONGEST_LINE)
+            if not line.endswith(b"\n"):
+                raise _GoneError("a reader that ended in the middle of it (a crash)")
+            about = json.loads(line)
+            if about["bytes"] > most:
+                raise _GoneError(f"{about['bytes'] // MIB} MiB, more than its size allows")
+            content = child.stdout.read(about["bytes"])
+            if len(content) < about["bytes"]:
+                raise _GoneError("a reader that ended in the middle of it (a crash)")
+        except (OSError, ValueError, _GoneError) as error:
+            got = str(error) if isinstance(error, _GoneError) else "a reader that ended (a crash)"
+            if late.is_set():
+                got = f"no answer of its reader in {seconds:.0f} s"
+            self.close()
+            raise BadInput(
+                subject,
+                expected=f"a whole {Path(path).suffix.lower()} file".replace("  ", " "),
+                got=got,
+                todo=_TODO,
+            ) from error
+        finally:
+            watch.cancel()
+        return about, content
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files below a directory; 0 if it is gone."""
+    with contextlib.suppress(OSError):
+        if path.is_dir():
+            return sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
+        return path.stat().st_size
+    return 0
+
+
+READING = ReadingProcess()
+atexit.register(READING.close)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=READING.abandon)
