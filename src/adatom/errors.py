@@ -50,15 +50,15 @@ class StepFailed(AdatomError):
 
 
 def printable(text: str) -> str:
-    """Make text from a file safe for a terminal: characters that steer it become visible.
+    r"""Make text from a file safe for a terminal: characters that steer it become visible.
 
     Control characters, and those that turn the direction of writing, are replaced by their
     escapes.
 
     Examples
     --------
-    >>> printable("a\x1b[2Jb")
-    'a\\x1b[2Jb'
+    >>> print(printable("a\x1b[2Jb"))
+    a\x1b[2Jb
     """
     return "".join(
         character.encode("unicode_escape").decode()

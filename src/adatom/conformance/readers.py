@@ -126,9 +126,8 @@ def _check_damage(reader: Reader, path: Path, dataset: str | None) -> None:
             damaged = Path(directory) / f"damaged{path.suffix}"
             copy = shutil.copytree if path.is_dir() else shutil.copyfile
             copy(path, damaged)
-            for file in (
-                [damaged] if damaged.is_file() else filter(Path.is_file, damaged.rglob("*"))
-            ):
+            files = [damaged, *damaged.rglob("*")]  # a directory of zarr has many
+            for file in filter(Path.is_file, files):
                 whole = file.read_bytes()
                 half, noise = whole[: len(whole) // 2], rng.bytes(min(len(whole), 4096))
                 file.write_bytes(half if what == "cut off" else noise)

@@ -37,10 +37,6 @@ _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM
 _Key = tuple[str, str | None, str | None]  # file, data set, order of the axes
 
 
-class _GoneError(Exception):
-    """The child ended, or did not answer in time; the text says which."""
-
-
 class ReadingProcess:
     """A child process that opens files and reads their frames; started when it is first needed.
 
@@ -171,28 +167,23 @@ class ReadingProcess:
             child.stdin.write(request)
             child.stdin.flush()
             line = child.stdout.readline(_LONGEST_LINE)
-            if not line.endswith(b"\n"):
-                raise _GoneError("a reader that ended in the middle of it (a crash)")
-            about = json.loads(line)
-            if about["bytes"] > most:
-                raise _GoneError(f"{about['bytes'] // MIB} MiB, more than its size allows")
-            content = child.stdout.read(about["bytes"])
-            if len(content) < about["bytes"]:
-                raise _GoneError("a reader that ended in the middle of it (a crash)")
-        except (OSError, ValueError, _GoneError) as error:
-            got = str(error) if isinstance(error, _GoneError) else "a reader that ended (a crash)"
-            if late.is_set():
-                got = f"no answer of its reader in {seconds:.0f} s"
-            self.close()
-            raise BadInput(
-                subject,
-                expected=f"a whole {Path(path).suffix.lower()} file".replace("  ", " "),
-                got=got,
-                todo=_TODO,
-            ) from error
+            about = json.loads(line) if line.endswith(b"\n") else {"bytes": -1}
+            content = child.stdout.read(min(max(about["bytes"], 0), most))
+        except OSError:  # the child ended before
+            about, content = {"bytes": -1}, b""
         finally:
             watch.cancel()
-        return about, content
+        if len(content) == about["bytes"]:
+            return about, content
+        self.close()
+        got = "a reader that ended in the middle of it (a crash)"
+        if late.is_set():
+            got = f"no answer of its reader in {seconds:.0f} s"
+        elif about["bytes"] > most:
+            got = f"{about['bytes'] // MIB} MiB, more than its size allows"
+        raise BadInput(
+            subject, expected=f"a whole {Path(path).suffix.lower()} file", got=got, todo=_TODO
+        )
 
 
 def size_of(path: Path) -> int:

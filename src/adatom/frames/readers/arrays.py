@@ -1,4 +1,4 @@
-"""Arrays in memory or lazy ones: NumPy, dask, zarr, h5py, and signals with axes (HyperSpy, sidpy, xarray)."""
+"""Arrays of NumPy, dask, zarr and h5py, and signals with axes of HyperSpy, sidpy and xarray."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def open_array(
             todo="Fill them (array.filled(value)), cut them off, or leave those frames out.",
         )
     found = [Candidate("", labels, data.dtype)]
-    number, layout = choose_image(found, dataset, axes, subject)
+    _, layout = choose_image(found, dataset, axes, subject)
     rows, columns = labels[layout.row], labels[layout.column]
     scale = from_axes((rows.scale, columns.scale), (rows.unit, columns.unit), subject)
 
