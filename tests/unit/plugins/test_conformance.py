@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import rsciio.hspy
 import tifffile
+import zarr
 from ase.calculators.lj import LennardJones
 from pydantic import BaseModel
 
@@ -21,7 +22,6 @@ from adatom.frames.readers.stack import Stack
 from adatom.instrument import find_instrument, registered_instruments
 from adatom.simulation import require
 from adatom.simulation.engines.calculator import CalculatorEngine
-from adatom.store import open_frames
 
 # --- engines -------------------------------------------------------------------------------------
 
@@ -233,9 +233,16 @@ def write_tiff(path, data):
 
 
 def write_zarr(path, data):
-    store = open_frames(path, len(data), data.shape[1:], PIXEL_A)
-    for i, frame in enumerate(data):
-        store.write(i, frame)
+    scale = [{"type": "scale", "scale": [1.0, PIXEL_A, PIXEL_A]}]
+    axes = [{"name": n, "type": "space", "unit": "angstrom"} for n in "yx"]
+    image = {
+        "axes": [{"name": "t", "type": "time"}, *axes],
+        "datasets": [{"path": "0", "coordinateTransformations": scale}],
+    }
+    group = zarr.open_group(path, mode="w", attributes={"ome": {"multiscales": [image]}})
+    group.create_array("0", shape=data.shape, chunks=(1, *data.shape[1:]), dtype=data.dtype)[:] = (
+        data
+    )
 
 
 WRITERS = {
