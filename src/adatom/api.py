@@ -29,7 +29,7 @@ from adatom.campaign.arguments import (
 )
 from adatom.campaign.config import Config, InputOptions
 from adatom.campaign.given import Engines, simulate_given
-from adatom.campaign.sources import settle_scale, twin_movie
+from adatom.campaign.sources import checked_frames, settle_scale, twin_movie
 from adatom.core import (
     Advice,
     AtomTable,
@@ -46,6 +46,7 @@ from adatom.feedback import advise as _advise
 from adatom.frames.readers.read import read
 from adatom.instrument import TwinOptions
 from adatom.materials.library import load_material
+from adatom.parallel.progress import Silent
 from adatom.simulation import DynamicsOptions, RelaxOptions
 from adatom.structures import SupercellOptions, build_supercell, sample_structures
 from adatom.training.adapt.options import AdaptOptions
@@ -509,11 +510,11 @@ def _open(
 
     The notes of a `Movie` are not repeated: the user read it and has them in `Movie.notes`.
     """
-    if isinstance(frames, Movie):
-        return settle_scale(frames, material, trust=trust_scale)
-    movie = read(frames, pixel_size_A=pixel_size_A)
-    settled, notes = settle_scale(movie, material, trust=trust_scale)
-    return settled, (*movie.notes, *notes)
+    given = isinstance(frames, Movie)
+    movie = frames if isinstance(frames, Movie) else read(frames, pixel_size_A=pixel_size_A)
+    checked, left_out = checked_frames(movie, Silent())
+    settled, notes = settle_scale(checked, material, trust=trust_scale)
+    return settled, (*(() if given else movie.notes), *left_out, *notes)
 
 
 def _listed(frames: Sequence[int]) -> str:

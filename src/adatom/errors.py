@@ -41,6 +41,10 @@ class BadInput(AdatomError):
     exit_code = 2
 
 
+class BlankFrame(BadInput):
+    """A frame without contrast, as from a blanked beam: a movie can go on without it."""
+
+
 class EngineMissing(BadInput):
     """A simulation engine that was asked for is not installed; says how to install it."""
 

@@ -98,7 +98,8 @@ def choose_ensemble(
             files += [path, path.with_suffix(".json")]
         return file_hash(*files) if all(f.exists() for f in files) else ""
 
-    inputs = [config.adapt, movie.fingerprint, material, ensemble.fingerprint(), config.adaptation]
+    first = [movie.frame_hash(i) for i in range(min(config.adaptation.frames, len(movie)))]
+    inputs = [config.adapt, first, material, ensemble.fingerprint(), config.adaptation]
     job = Job("adapt", "movie", [*inputs, config.analysis()], current, make, seed=config.seed)
     steps.run([job])
     done = read_json(outcome)

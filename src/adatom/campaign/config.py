@@ -40,7 +40,12 @@ class InputOptions(BaseModel):
         None, description="the simulated microscope in the place of files"
     )
     dataset: str | None = Field(None, description="which image of files that hold several")
-    frames: str | None = Field(None, description="START:STOP, the frames to use; all by default")
+    axes: str | None = Field(
+        None, description="order of the axes, such as tyx; by default the file's labels decide"
+    )
+    frames: str | None = Field(
+        None, description="START:STOP, the frames to use, or several such ranges; all by default"
+    )
     pixel_size_A: float | None = Field(None, gt=0, description="pixel size; by default the file's")
     trust_scale: bool = Field(
         default=False, description="keep the given scale where the lattice says another"

@@ -151,9 +151,15 @@ def _find(
 
     assert movie.calibration is not None  # settled by sources.open_movie  # noqa: S101
     px = movie.calibration.pixel_size_A
-    inputs = [movie.fingerprint, px, material, ensemble.fingerprint(), options]
+    inputs = [px, material, ensemble.fingerprint(), options]
     jobs = [
-        Job("find", f"frame {i}", [*inputs, i], partial(current, i), partial(make, i))
+        Job(
+            "find",
+            f"frame {i}",
+            [movie.frame_hash(i), *inputs, i],
+            partial(current, i),
+            partial(make, i),
+        )
         for i in range(len(movie))
     ]
     with frames_at_once(len(movie)) as at_once:

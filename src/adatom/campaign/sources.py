@@ -10,7 +10,7 @@ import numpy as np
 from adatom.campaign.config import InputOptions
 from adatom.campaign.twin import make_twin
 from adatom.core import Calibration, Frame, Material, Movie, content_hash
-from adatom.errors import BadInput
+from adatom.errors import BadInput, BlankFrame
 from adatom.frames.lattice.spectrum import TRUSTED_CONTRAST, ScaleEstimate, estimate_scale
 from adatom.frames.readers.read import read
 from adatom.instrument.twin import TwinOptions
@@ -56,26 +56,56 @@ def open_movie(
         pixel_size_A=options.pixel_size_A,
         frames=options.frames,
         dataset=options.dataset,
-    ).cached(_KEPT_BYTES)
-    check_frames(movie, progress)
+        axes=options.axes,
+    )
+    movie, left_out = checked_frames(movie, progress)
     movie, warnings = settle_scale(movie, material, trust=options.trust_scale)
-    return movie, (*movie.notes, *warnings)
+    return movie, (*movie.notes, *left_out, *warnings)
 
 
-def check_frames(movie: Movie, progress: Progress) -> None:
-    """Read every frame once, so that a bad one is refused before anything is written.
+def checked_frames(movie: Movie, progress: Progress) -> tuple[Movie, tuple[str, ...]]:
+    """Read every frame once: a bad one is refused before anything is written, a blank one left out.
+
+    Parameters
+    ----------
+    movie
+        Frames, with or without a calibration.
+    progress
+        Receives the progress.
+
+    Returns
+    -------
+    The movie without its blank frames, the first frames in memory, and notes for the user. Each
+    frame must later have the pixels that it had here.
 
     Raises
     ------
     BadInput
         Naming the first frame that cannot be used.
     """
-    calibration = movie.calibration or Calibration(1.0)
+    movie = movie.cached(_KEPT_BYTES)
+    kept: list[int] = []
+    blank: list[BlankFrame] = []
     progress.start("read", len(movie), 0)
-    for frame in movie.recalibrated(calibration):
-        del frame
+    for i in range(len(movie)):
+        try:
+            movie.frame_hash(i)
+            kept.append(i)
+        except BlankFrame as error:
+            blank.append(error)
         progress.advance("read")
     progress.finish("read")
+    if not blank:
+        return movie, ()
+    if not kept:
+        raise blank[0]
+    which = [str(i) for i in range(len(movie)) if i not in set(kept)]
+    numbers = ", ".join(which[:8]) + (" ..." if len(which) > 8 else "")
+    note = (
+        f"left out of {len(movie)} frames, because they have no contrast: frame {numbers} "
+        f"({blank[0].got}); the others are numbered from 0 without them"
+    )
+    return movie.selected(kept), (note,)
 
 
 def settle_scale(movie: Movie, material: Material, *, trust: bool) -> tuple[Movie, tuple[str, ...]]:
@@ -156,7 +186,7 @@ def twin_movie(options: TwinOptions, material: Material, seed: int) -> Movie:
         source="simulated microscope",
         fingerprint=content_hash("twin", options, *(f.data for f in frames)),
         dose_per_A2=options.dose_per_A2,
-    )
+    ).cached(0)
 
 
 def _frame_of(frames: list[Frame], index: int) -> np.ndarray:

@@ -9,11 +9,27 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from adatom.core import Record, content_hash
+from adatom.core.code import code_hash
 from adatom.errors import BadInput, StepFailed
 from adatom.parallel.overlap import overlapped
 from adatom.parallel.progress import Progress
 from adatom.store import CampaignDirectory
 from adatom.version import __version__
+
+# What every step's result rests on, and the code of each step beside that: packages and modules of
+# adatom. A test compares them with the imports.
+_COMMON = ("core", "materials")
+_FINDING = (*_COMMON, "frames", "features", "learning", "analysis", "campaign.find")
+STEP_CODE = {
+    "adapt": (*_FINDING, "training", "campaign.adapt"),
+    "find": _FINDING,
+    "link": (*_COMMON, "features", "campaign.find"),
+    "supercells": (*_COMMON, "features", "structures", "simulation", "campaign.simulate"),
+    "relax": (*_COMMON, "structures", "simulation", "campaign.simulate"),
+    "dynamics": (*_COMMON, "structures", "simulation", "campaign.simulate"),
+    "advice": (*_COMMON, "feedback", "instrument", "simulation", "campaign.advise"),
+    "report": (*_COMMON, "report", "simulation", "campaign.report"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +41,7 @@ class Job:
     step, item
         Names, such as ``find`` and ``frame 12``.
     inputs
-        All values that determine the result; the key is a hash of them, the step and the version.
+        All values that determine the result; the key is a hash of them, the step and its code.
     current
         Gives the hash of the output on the disk, or an empty string if there is none.
     make
@@ -48,7 +64,12 @@ class Job:
     def key(self) -> str:
         """Hash that identifies this job: the same key means the same result."""
         return content_hash(
-            self.step, self.item, __version__, list(self.parents), self.seed, *self.inputs
+            self.step,
+            self.item,
+            code_hash(*STEP_CODE.get(self.step, _COMMON)),
+            list(self.parents),
+            self.seed,
+            *self.inputs,
         )
 
 

@@ -10,6 +10,7 @@ import typer
 
 from adatom.cli.options import (
     Adapt,
+    Axes,
     Dataset,
     Draws,
     Frames,
@@ -41,6 +42,7 @@ def run(
     pixel_size: PixelSize = None,
     frame_range: Range = None,
     dataset: Dataset = None,
+    axes: Axes = None,
     trust_scale: Trust = None,
     output: Output = _OUTPUT,
     draws: Draws = None,
@@ -56,7 +58,8 @@ def run(
     """Do the main job: find atoms and defects, build supercells, relax and heat them, advise."""
     config = config_of(
         frames=frames, material=material, zone_axis=zone_axis, pixel_size=pixel_size,
-        frame_range=frame_range, dataset=dataset, trust_scale=trust_scale, draws=draws,
+        frame_range=frame_range, dataset=dataset, axes=axes, trust_scale=trust_scale,
+        draws=draws,
         max_structures=max_structures, temperatures=temperatures, picoseconds=picoseconds,
         voltage=voltage, weights=weights, adapt=adapt, seed=seed,
     )  # fmt: skip
@@ -70,6 +73,7 @@ def find(
     pixel_size: PixelSize = None,
     frame_range: Range = None,
     dataset: Dataset = None,
+    axes: Axes = None,
     trust_scale: Trust = None,
     output: Output = _OUTPUT,
     voltage: Voltage = None,
@@ -81,7 +85,8 @@ def find(
     """Find atoms and defects only: tables, maps and a page; `adatom simulate` goes on from it."""
     config = config_of(
         frames=frames, material=material, zone_axis=zone_axis, pixel_size=pixel_size,
-        frame_range=frame_range, dataset=dataset, trust_scale=trust_scale, voltage=voltage,
+        frame_range=frame_range, dataset=dataset, axes=axes, trust_scale=trust_scale,
+        voltage=voltage,
         weights=weights, adapt=adapt, seed=seed,
     )  # fmt: skip
     _run(config, output, as_json=as_json, only_find=True)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from adatom.cli.options import (
+    Axes,
     Dataset,
     Frames,
     Json,
@@ -90,6 +91,7 @@ def adapt(
     pixel_size: PixelSize = None,
     frame_range: Range = None,
     dataset: Dataset = None,
+    axes: Axes = None,
     trust_scale: Trust = None,
     rounds: Rounds = None,
     weights: Weights = None,
@@ -104,7 +106,7 @@ def adapt(
 
     config = config_of(
         frames=frames, material=material, zone_axis=zone_axis, pixel_size=pixel_size,
-        frame_range=frame_range, dataset=dataset, trust_scale=trust_scale, rounds=rounds,
+        frame_range=frame_range, dataset=dataset, axes=axes, trust_scale=trust_scale, rounds=rounds,
         weights=weights, seed=seed,
     )  # fmt: skip
     screen = Screen()

@@ -19,7 +19,9 @@ from adatom.errors import AdatomError, BadInput
 
 Frames = Annotated[
     list[Path],
-    typer.Argument(help="image files or one directory: any vendor format, .tif, .npy, .npz, .hdf5"),
+    typer.Argument(
+        help="image files or one directory: any vendor format, .tif, .npy, .npz, .hdf5, .zarr"
+    ),
 ]
 Material = Annotated[
     str | None,
@@ -48,11 +50,20 @@ PixelSize = Annotated[
 ]
 Range = Annotated[
     str | None,
-    typer.Option("--frames", show_default="all", help="START:STOP, frames to use"),
+    typer.Option(
+        "--frames", show_default="all", help="START:STOP, frames to use, or several: :3,4:"
+    ),
 ]
 Dataset = Annotated[
-    str | None, typer.Option("--dataset", help="which image of a file that holds several")
+    str | None, typer.Option("--dataset", help="which image or channel of a file with several")
 ]
+Axes = Annotated[
+    str | None,
+    typer.Option(
+        "--axes", show_default="the file's labels",
+        help="order of the axes, a letter each: t frames, c channels, y rows, x columns",
+    ),
+]  # fmt: skip
 Trust = Annotated[
     bool | None,
     typer.Option(
@@ -114,7 +125,14 @@ def absolute(path: Path) -> str:
 
 def absolute_frames(paths: Sequence[Path]) -> tuple[str, ...]:
     """Give the absolute paths of image files, with links resolved."""
-    return tuple(str(p.expanduser().resolve()) for p in paths)
+    return tuple(_resolved(p) for p in paths)
+
+
+def _resolved(path: Path) -> str:
+    try:
+        return str(path.expanduser().resolve())
+    except (OSError, RuntimeError):  # links in a circle, or ~ before what is no user
+        return str(path.absolute())
 
 
 def material_path(text: str) -> str:
@@ -191,6 +209,7 @@ SETTINGS = {
     "pixel_size": Setting("--pixel-size", "input.pixel_size_A"),
     "frame_range": Setting("--frames", "input.frames"),
     "dataset": Setting("--dataset", "input.dataset"),
+    "axes": Setting("--axes", "input.axes"),
     "trust_scale": Setting("--trust-scale", "input.trust_scale"),
     "material": Setting("--material", "material", material_path),
     "zone_axis": Setting("--zone-axis", "zone_axis", zone_axis_of),

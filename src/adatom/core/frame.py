@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from adatom.core.arrays import Image
 from adatom.core.calibration import Calibration
-from adatom.errors import BadInput
+from adatom.core.record import content_hash
+from adatom.errors import BadInput, BlankFrame, StepFailed
+
+_LEAVE_OUT = (
+    "The beam was blanked or the detector off: leave the frame out with `frames`, such as :3,4:."
+)
+# Largest pixel value, and the reciprocal of the least difference: their squares are numbers in
+# single precision, which ends at 3e38 and 1e-38.
+_LARGEST = 1e18
+# Range of an image over its largest value, below which float32 (24 bits) leaves less than 12 bits.
+_LEAST_SPREAD = 2.0**-12
 
 
 def parse_image(data: ArrayLike, source: str) -> Image:
@@ -31,7 +41,14 @@ def parse_image(data: ArrayLike, source: str) -> Image:
     Raises
     ------
     BadInput
-        If the array is not two-dimensional, is empty or tiny, complex, not finite, or constant.
+        If the array is not two-dimensional, is empty or tiny, complex, not finite, or too large
+        or small for single precision.
+    BlankFrame
+        If all pixels are equal, or none is a number.
+
+    Notes
+    -----
+    An offset that single precision cannot carry (1e10 under counts of a few) is taken off before.
     """
     array = np.asarray(data)
     todo = "Give grey-scale frames of numbers, one (row, col) image each."
@@ -48,8 +65,10 @@ def parse_image(data: ArrayLike, source: str) -> Image:
         )
     if array.dtype.kind not in "buif":
         raise BadInput(source, expected="real numbers", got=f"dtype {array.dtype}", todo=todo)
-    image = np.ascontiguousarray(array, dtype=np.float32)
+    image = _single_precision(array, source)
     bad = int(np.count_nonzero(~np.isfinite(image)))
+    if bad == image.size:
+        raise BlankFrame(source, expected="finite pixel values", got="none", todo=_LEAVE_OUT)
     if bad:
         raise BadInput(
             source,
@@ -58,16 +77,46 @@ def parse_image(data: ArrayLike, source: str) -> Image:
             todo="Mask or interpolate them, or leave the frame out with `frames` START:STOP.",
         )
     if float(image.min()) == float(image.max()):
-        raise BadInput(
+        raise BlankFrame(
             source,
             expected="an image with contrast",
             got=f"every pixel equal to {float(image.min()):g}",
-            todo="The beam was blanked or the detector off: leave the frame out "
-            "with `frames` START:STOP.",
+            todo=_LEAVE_OUT,
         )
+    low, high = float(image.min()), float(image.max())
+    if max(abs(low), abs(high)) > _LARGEST:
+        raise _out_of_range(source, f"values up to {max(abs(low), abs(high)):g}", "Divide")
+    if high - low < 1 / _LARGEST:
+        raise _out_of_range(source, f"differences of {high - low:g}", "Multiply")
     image = image.copy() if image is data else image
     image.flags.writeable = False
     return image
+
+
+def _out_of_range(source: str, got: str, what: str) -> BadInput:
+    return BadInput(
+        source,
+        expected=f"pixel values up to {_LARGEST:g} that differ by {1 / _LARGEST:g} or more",
+        got=got,
+        todo=f"{what} the frames by a constant.",
+    )
+
+
+def _single_precision(array: NDArray[Any], source: str) -> Image:
+    """Convert to float32; an offset that would hide the differences of the pixels is taken off."""
+    if array.dtype.itemsize <= (4 if array.dtype.kind == "f" else 2):  # float32 holds them exactly
+        return np.ascontiguousarray(array, dtype=np.float32)
+    wide = array.astype(np.float64)
+    finite = wide[np.isfinite(wide)]
+    if finite.size == 0:
+        return np.full(array.shape, np.nan, dtype=np.float32)
+    low, high = float(finite.min()), float(finite.max())
+    largest = max(abs(low), abs(high))
+    if largest > _LARGEST:
+        raise _out_of_range(source, f"values up to {largest:g}", "Divide")
+    if 0 < high - low < _LEAST_SPREAD * largest:
+        wide -= low
+    return np.ascontiguousarray(wide, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,32 +158,75 @@ class Frame:
         return replace(self, calibration=calibration)
 
 
-class _CachedFrames:
-    """Load frames, and keep the first ones in memory; the memory is not sent to other processes.
+class _CheckedFrames:
+    """Load frames of a movie; each must stay what it was when it was first read.
 
     Parameters
     ----------
     load
         Gives frame i.
+    positions
+        Which frames of `load` are those of the movie, in order.
+    source
+        File name, for messages.
     most_bytes
-        Most bytes of all frames in memory.
+        Most bytes of frames kept in memory; the memory is not sent to other processes.
+    hashes
+        Hash of the pixels of every frame that was read, by its position.
     """
 
-    def __init__(self, load: Callable[[int], ArrayLike], most_bytes: int) -> None:
-        self.load, self._most, self._held = load, most_bytes, 0
-        self._frames: dict[int, NDArray[Any]] = {}
+    def __init__(
+        self,
+        load: Callable[[int], ArrayLike],
+        positions: Sequence[int],
+        source: str,
+        most_bytes: int,
+        hashes: dict[int, str] | None = None,
+    ) -> None:
+        self.load, self.positions, self.source = load, positions, source
+        self._most, self._held = most_bytes, 0
+        self._hashes: dict[int, str] = {} if hashes is None else hashes
+        self._frames: dict[int, Image] = {}
 
-    def __call__(self, index: int) -> ArrayLike:
-        if index in self._frames:
-            return self._frames[index]
-        image = np.asarray(self.load(index))
+    def __call__(self, index: int) -> Image:
+        position = self.positions[index]
+        if position in self._frames:
+            return self._frames[position]
+        subject = f"{self.source}, frame {position}"
+        image = parse_image(self.load(position), subject)
+        found = content_hash(image)
+        if self._hashes.setdefault(position, found) != found:
+            raise StepFailed(
+                subject,
+                expected="the pixels that were read at the start",
+                got="others: the file was changed during the run",
+                todo="Run again when the file is as it should be; frames of it are done again.",
+            )
         if self._held + image.nbytes <= self._most:
-            self._frames[index] = image
+            self._frames[position] = image
             self._held += image.nbytes
         return image
 
-    def __reduce__(self) -> tuple[type[_CachedFrames], tuple[Any, ...]]:
-        return _CachedFrames, (self.load, self._most)
+    def hash(self, index: int) -> str:
+        """Hash of the pixels of a frame."""
+        if self.positions[index] not in self._hashes:
+            self(index)
+        return self._hashes[self.positions[index]]
+
+    def selected(self, indices: Sequence[int]) -> _CheckedFrames:
+        """Give some of the frames; those in memory stay there."""
+        positions = [self.positions[i] for i in indices]
+        out = _CheckedFrames(self.load, positions, self.source, self._most, self._hashes)
+        out._frames, out._held = self._frames, self._held
+        return out
+
+    def released(self) -> _CheckedFrames:
+        """Give the same frames, none of them kept in memory."""
+        return _CheckedFrames(self.load, self.positions, self.source, 0, self._hashes)
+
+    def __reduce__(self) -> tuple[type[_CheckedFrames], tuple[Any, ...]]:
+        parts = (self.load, self.positions, self.source, self._most, dict(self._hashes))
+        return _CheckedFrames, parts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -201,16 +293,38 @@ class Movie:
     def cached(self, most_bytes: int) -> Movie:
         """Give the same movie with the first frames kept in memory, so that each is read once.
 
+        A frame that is read again, and has other pixels than before, is refused.
+
         Parameters
         ----------
         most_bytes
             Most bytes of all frames in memory.
         """
-        return replace(self, load=_CachedFrames(self.load, most_bytes))
+        frames = _CheckedFrames(self.load, range(self.count), self.source, most_bytes)
+        return replace(self, load=frames)
 
     def released(self) -> Movie:
         """Give the same frames, none of them kept in memory."""
-        return replace(self, load=self.load.load) if isinstance(self.load, _CachedFrames) else self
+        if isinstance(self.load, _CheckedFrames):
+            return replace(self, load=self.load.released())
+        return self
+
+    def selected(self, indices: Sequence[int]) -> Movie:
+        """Give some of the frames, in the order of their numbers in `indices`."""
+        kept = self.load if isinstance(self.load, _CheckedFrames) else self.cached(0).load
+        assert isinstance(kept, _CheckedFrames)  # noqa: S101 (cached makes one)
+        return replace(
+            self,
+            load=kept.selected(indices),
+            count=len(indices),
+            fingerprint=content_hash(self.fingerprint, list(indices)),
+        )
+
+    def frame_hash(self, index: int) -> str:
+        """Hash of the pixels of one frame, as they were read."""
+        if isinstance(self.load, _CheckedFrames):
+            return self.load.hash(index)
+        return content_hash(parse_image(self.load(index), f"{self.source}, frame {index}"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

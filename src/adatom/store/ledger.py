@@ -24,7 +24,7 @@ LEDGER_SCHEMA = 1  # version of the table; raise it when an old adatom cannot re
 _BUSY_SECONDS = 10.0  # s: wait for another program's transaction, which takes milliseconds
 # Every column of the table ``steps`` of ``ledger.sqlite``; the reference page is made from it.
 LEDGER_COLUMNS = {
-    "key": "Hash of inputs, options and version of adatom; primary key.",
+    "key": "Hash of inputs, options and the code of the step; primary key.",
     "step": "Name of the step, such as `find`.",
     "item": "What the step was applied to, such as `frame 12`.",
     "parents": "Keys of the steps whose results it used, a JSON list.",
@@ -187,7 +187,7 @@ class Ledger:
         Parameters
         ----------
         key
-            Hash of the step's inputs, options and version.
+            Hash of the step's inputs, options and code.
 
         Returns
         -------

@@ -144,14 +144,6 @@ def _inf_in_the_middle(path: Path, movie: np.ndarray) -> Path:
     return path
 
 
-def _constant_frame(path: Path, movie: np.ndarray) -> Path:
-    path = path.with_suffix(".npy")
-    bad = movie.copy()
-    bad[1] = 3.0
-    np.save(path, bad)
-    return path
-
-
 def _missing(path: Path, movie: np.ndarray) -> Path:
     return path.with_suffix(".dm3")
 
@@ -168,7 +160,6 @@ def _missing(path: Path, movie: np.ndarray) -> Path:
         (_screenshot, ("RGB",)),
         (_nan_in_the_middle, ("frame 1", "4 NaN or infinite pixels", "--frames")),
         (_inf_in_the_middle, ("frame 1", "1 NaN or infinite pixels")),
-        (_constant_frame, ("frame 1", "every pixel equal to 3")),
         (_missing, ()),
     ],
     ids=lambda x: getattr(x, "__name__", "")[1:],
