@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from adatom.core import Record, content_hash
-from adatom.core.code import code_hash
 from adatom.errors import BadInput, StepFailed
 from adatom.parallel.overlap import overlapped
 from adatom.parallel.progress import Progress
 from adatom.store import CampaignDirectory
+from adatom.store.code import code_hash
 from adatom.version import __version__
 
 # What every step's result rests on, and the code of each step beside that: packages and modules of

@@ -1,4 +1,4 @@
-"""The reading step: blank frames are left out and said, and frames stay what they were when read."""
+"""The reading step: blank frames are left out and said; frames stay what they were when read."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def test_a_blank_frame_is_left_out_and_said():
     with pytest.raises(BlankFrame, match="every pixel equal to 7"):
         checked_frames(read(np.full((2, 32, 32), 7.0), pixel_size_A=0.1), Silent())
     data[2, 0, 0] = np.inf
-    with pytest.raises(BadInput, match="frame 2: .*1 NaN or infinite"):
+    with pytest.raises(BadInput, match=r"frame 2: .*1 NaN or infinite"):
         checked_frames(read(data, pixel_size_A=0.1), Silent())
 
 

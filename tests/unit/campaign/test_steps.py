@@ -8,7 +8,7 @@ import pytest
 import adatom
 from adatom.campaign.steps import STEP_CODE, Job
 from adatom.core import code
-from adatom.core.code import code_hash
+from adatom.store.code import code_hash
 
 ROOT = Path(adatom.__file__).parent
 # What no result depends on: files, processes, errors, the command line and the order of steps.
