@@ -7,7 +7,7 @@ import pytest
 
 import adatom
 from adatom.campaign.steps import STEP_CODE, Job
-from adatom.core import code
+from adatom.store import code
 from adatom.store.code import code_hash
 
 ROOT = Path(adatom.__file__).parent
