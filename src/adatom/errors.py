@@ -45,6 +45,10 @@ class BlankFrame(BadInput):
     """A frame without contrast, as from a blanked beam: a movie can go on without it."""
 
 
+class DamagedFile(BadInput):
+    """A file or frame that its reader cannot read; other files of a movie can go on without it."""
+
+
 class EngineMissing(BadInput):
     """A simulation engine that was asked for is not installed; says how to install it."""
 

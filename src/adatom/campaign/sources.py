@@ -10,7 +10,7 @@ import numpy as np
 from adatom.campaign.config import InputOptions
 from adatom.campaign.twin import make_twin
 from adatom.core import Calibration, Frame, Material, Movie, content_hash
-from adatom.errors import BadInput, BlankFrame
+from adatom.errors import BadInput, BlankFrame, DamagedFile
 from adatom.frames.lattice.spectrum import TRUSTED_CONTRAST, ScaleEstimate, estimate_scale
 from adatom.frames.readers.read import read
 from adatom.instrument.twin import TwinOptions
@@ -64,7 +64,7 @@ def open_movie(
 
 
 def checked_frames(movie: Movie, progress: Progress) -> tuple[Movie, tuple[str, ...]]:
-    """Read every frame once: a bad one is refused before anything is written, a blank one left out.
+    """Read every frame once: a bad one is refused, a blank or damaged one left out and said.
 
     Parameters
     ----------
@@ -75,8 +75,8 @@ def checked_frames(movie: Movie, progress: Progress) -> tuple[Movie, tuple[str, 
 
     Returns
     -------
-    The movie without its blank frames, the first frames in memory, and notes for the user. Each
-    frame must later have the pixels that it had here.
+    The movie without its blank and damaged frames, the first frames in memory, and notes for the
+    user. Each frame must later have the pixels that it had here.
 
     Raises
     ------
@@ -85,25 +85,27 @@ def checked_frames(movie: Movie, progress: Progress) -> tuple[Movie, tuple[str, 
     """
     movie = movie.cached(_KEPT_BYTES)
     kept: list[int] = []
-    blank: list[BlankFrame] = []
+    unusable: list[BlankFrame | DamagedFile] = []
     progress.start("read", len(movie), 0)
     for i in range(len(movie)):
         try:
             movie.frame_hash(i)
             kept.append(i)
-        except BlankFrame as error:
-            blank.append(error)
+        except (BlankFrame, DamagedFile) as error:
+            unusable.append(error)
         progress.advance("read")
     progress.finish("read")
-    if not blank:
+    if not unusable:
         return movie, ()
     if not kept:
-        raise blank[0]
+        raise unusable[0]
     which = [str(i) for i in range(len(movie)) if i not in set(kept)]
     numbers = ", ".join(which[:8]) + (" ..." if len(which) > 8 else "")
+    kinds = {BlankFrame: "have no contrast", DamagedFile: "cannot be read"}
+    why = " or ".join(sorted({kinds[type(error)] for error in unusable}))
     note = (
-        f"left out of {len(movie)} frames, because they have no contrast: frame {numbers} "
-        f"({blank[0].got}); the others are numbered from 0 without them"
+        f"left out of {len(movie)} frames, because they {why}: frame {numbers} "
+        f"({unusable[0].got}); the others are numbered from 0 without them"
     )
     return movie.selected(kept), (note,)
 

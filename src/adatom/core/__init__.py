@@ -3,32 +3,38 @@
 ``Frame -> Prediction -> AtomTable -> Structure -> SimulationResult -> Advice -> ScanRequest``
 """
 
-from adatom.core.advice import Advice
-from adatom.core.atoms import AtomTable
-from adatom.core.calibration import Affine, Calibration
-from adatom.core.defect_kind import (
-    Adatom,
-    Antisite,
-    Boundary,
-    Cluster,
-    DefectKind,
-    Interstitial,
-    Other,
-    Rings,
-    StoneWales,
-    Substitution,
-    Vacancy,
-)
-from adatom.core.defects import DefectTable
-from adatom.core.empty_sites import EmptySites
-from adatom.core.frame import Frame, LabelledFrame, Movie, ScanRequest
-from adatom.core.imaging import Estimate, Imaging
-from adatom.core.lattice import Lattice
-from adatom.core.material import GRAPHENE, KnockOnData, Material
-from adatom.core.prediction import VACANCY, Prediction
-from adatom.core.record import Record, content_hash
-from adatom.core.simulation import SimulationResult, SimulationTask
-from adatom.core.structure import Structure
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from adatom.core.advice import Advice
+    from adatom.core.atoms import AtomTable
+    from adatom.core.calibration import Affine, Calibration
+    from adatom.core.defect_kind import (
+        Adatom,
+        Antisite,
+        Boundary,
+        Cluster,
+        DefectKind,
+        Interstitial,
+        Other,
+        Rings,
+        StoneWales,
+        Substitution,
+        Vacancy,
+    )
+    from adatom.core.defects import DefectTable
+    from adatom.core.empty_sites import EmptySites
+    from adatom.core.frame import Frame, LabelledFrame, Movie, ScanRequest
+    from adatom.core.imaging import Estimate, Imaging
+    from adatom.core.lattice import Lattice
+    from adatom.core.material import GRAPHENE, KnockOnData, Material
+    from adatom.core.prediction import VACANCY, Prediction
+    from adatom.core.record import Record, content_hash
+    from adatom.core.simulation import SimulationResult, SimulationTask
+    from adatom.core.structure import Structure
 
 __all__ = [
     "GRAPHENE",
@@ -66,3 +72,47 @@ __all__ = [
     "Vacancy",
     "content_hash",
 ]
+
+# Where each name is defined: a table of atoms imports polars, which reading a file does not need.
+_HOMES = {
+    "Adatom": "defect_kind",
+    "Advice": "advice",
+    "Affine": "calibration",
+    "Antisite": "defect_kind",
+    "AtomTable": "atoms",
+    "Boundary": "defect_kind",
+    "Calibration": "calibration",
+    "Cluster": "defect_kind",
+    "DefectKind": "defect_kind",
+    "DefectTable": "defects",
+    "EmptySites": "empty_sites",
+    "Estimate": "imaging",
+    "Frame": "frame",
+    "GRAPHENE": "material",
+    "Imaging": "imaging",
+    "Interstitial": "defect_kind",
+    "KnockOnData": "material",
+    "LabelledFrame": "frame",
+    "Lattice": "lattice",
+    "Material": "material",
+    "Movie": "frame",
+    "Other": "defect_kind",
+    "Prediction": "prediction",
+    "Record": "record",
+    "Rings": "defect_kind",
+    "ScanRequest": "frame",
+    "SimulationResult": "simulation",
+    "SimulationTask": "simulation",
+    "StoneWales": "defect_kind",
+    "Structure": "structure",
+    "Substitution": "defect_kind",
+    "VACANCY": "prediction",
+    "Vacancy": "defect_kind",
+    "content_hash": "record",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"adatom.core.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'adatom.core' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The reading step: blank frames are left out and said; frames stay what they were when read."""
+"""The reading step: blank frames are left out and said, others stay what they were when read."""
 
 import numpy as np
 import pytest

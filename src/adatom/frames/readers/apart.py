@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adatom.errors import AdatomError, BadInput
+from adatom.errors import AdatomError, BadInput, DamagedFile
 from adatom.frames.readers.limits import MIB, most_memory, most_seconds
 from adatom.frames.readers.pixel_size import Scale
 from adatom.frames.readers.stack import Stack
@@ -145,7 +145,8 @@ class ReadingProcess:
         if "error" in about:
             where, expected, got, todo = about["error"]
             cause = AdatomError(where, expected=expected, got=about["cause"], todo=todo)
-            raise BadInput(where, expected=expected, got=got, todo=todo) from cause
+            kind = DamagedFile if about["damaged"] else BadInput
+            raise kind(where, expected=expected, got=got, todo=todo) from cause
         return about, content
 
     def _talk(
@@ -181,7 +182,7 @@ class ReadingProcess:
             got = f"no answer of its reader in {seconds:.0f} s"
         elif about["bytes"] > most:
             got = f"{about['bytes'] // MIB} MiB, more than its size allows"
-        raise BadInput(
+        raise DamagedFile(
             subject, expected=f"a whole {Path(path).suffix.lower()} file", got=got, todo=_TODO
         )
 

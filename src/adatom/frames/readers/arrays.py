@@ -124,7 +124,8 @@ def _sidpy_axes(item: Any) -> tuple[Axis, ...]:
     from adatom.frames.readers.hdf5 import SIDPY_KINDS
 
     out = []
-    for size, axis in zip(item.shape, (item._axes[i] for i in range(item.ndim)), strict=True):  # noqa: SLF001 (sidpy has no public list of them)
+    for i, size in enumerate(item.shape):
+        axis = getattr(item, f"dim_{i}")
         kind = SIDPY_KINDS.get(str(axis.dimension_type).rpartition(".")[2], "")
         step = float(axis.values[-1] - axis.values[0]) / (size - 1) if size > 1 else None
         out.append(Axis(int(size), str(axis.name), step, axis.units, kind))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from adatom.core import Calibration, Movie, content_hash
 from adatom.core.frame import parse_image
-from adatom.errors import BadInput, printable
+from adatom.errors import BadInput, DamagedFile, printable
 from adatom.frames.readers.apart import READING
 from adatom.frames.readers.arrays import is_array_like, open_array
 from adatom.frames.readers.base import readable_suffixes
@@ -81,8 +81,7 @@ def read(
     """
     if pixel_size_A is not None:
         check_range(Calibration(pixel_size_A).pixel_size_A, "pixel size", given=True)
-    sources, names = _sources(paths)
-    stacks = [_open(s, n, dataset, axes) for s, n in zip(sources, names, strict=True)]
+    sources, names, stacks, damaged = _open_all(*_sources(paths), dataset, axes)
     _check_same_shape(stacks, names)
     size_A, notes = _scale(stacks, names, pixel_size_A)
     label = names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]} ({len(names)} files)"
@@ -106,7 +105,7 @@ def read(
             size_A or 0.0,
         ),
         dose_per_A2=doses.pop() if len(doses) == 1 else None,
-        notes=tuple(printable(note) for note in notes),
+        notes=tuple(printable(note) for note in (*damaged, *notes)),
     )
 
 
@@ -243,6 +242,26 @@ def _directory(path: Path) -> list[Path]:
             todo="Name the files themselves.",
         )
     return files
+
+
+def _open_all(
+    sources: Sequence[Source], names: Sequence[str], dataset: str | None, axes: str | None
+) -> tuple[list[Source], list[str], list[Stack], list[str]]:
+    """Open every source; of several files, damaged ones are left out and named in a note."""
+    opened: list[tuple[Source, str, Stack]] = []
+    damaged: list[DamagedFile] = []
+    for source, name in zip(sources, names, strict=True):
+        try:
+            stack = _open(source, name, dataset, axes)
+            if len(sources) > 1:
+                stack.load(stack.count - 1)  # a file that was cut off fails at its last frame
+            opened.append((source, name, stack))
+        except DamagedFile as error:
+            damaged.append(error)
+    if not opened:
+        raise damaged[0]
+    notes = [f"left out, damaged: {e.subject}: {e.got}" for e in damaged]
+    return [s for s, _, _ in opened], [n for _, n, _ in opened], [k for *_, k in opened], notes
 
 
 def _open(source: Source, name: str, dataset: str | None, axes: str | None) -> Stack:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adatom.errors import AdatomError, BadInput
+from adatom.errors import AdatomError, BadInput, DamagedFile
 from adatom.frames.readers.axes import Axis, Layout, is_image, lay_out
 from adatom.frames.readers.pixel_size import Scale
 
@@ -198,7 +198,7 @@ def _holds_frames(one: Candidate, order: str | None) -> bool:
 
 @contextmanager
 def as_bad_input(subject: str, expected: str, todo: str) -> Iterator[None]:
-    """Turn any exception of a file library into `BadInput`; the original is its cause."""
+    """Turn any exception of a file library into `DamagedFile`; the original is its cause."""
     try:
         yield
     except AdatomError:
@@ -207,4 +207,4 @@ def as_bad_input(subject: str, expected: str, todo: str) -> Iterator[None]:
         # For a damaged file, the libraries raise many types, from struct.error to AssertionError.
         words = " ".join(str(error).split())[:160]
         got = f"{type(error).__name__}: {words}" if words else type(error).__name__
-        raise BadInput(subject, expected=expected, got=got.rstrip("."), todo=todo) from error
+        raise DamagedFile(subject, expected=expected, got=got.rstrip("."), todo=todo) from error

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adatom.errors import BadInput
+from adatom.errors import DamagedFile
 from adatom.frames.readers.axes import Axis, Kind, Layout, colour
 from adatom.frames.readers.pixel_size import MAX_A, MIN_A, Scale, from_axes
 from adatom.frames.readers.stack import Candidate, Stack, choose_image
@@ -197,7 +197,7 @@ def _check_tiff_whole(tif: tifffile.TiffFile, series: Any, path: Path) -> None:
     present = int(np.prod(series.shape[:-2]))
     if max(ends, default=0) > size or announced > present or broken:
         missing = f"{present} of {announced} frames" if announced > present else f"{size} bytes"
-        raise BadInput(
+        raise DamagedFile(
             str(path),
             expected="a whole TIFF file"
             + (f" of {max(ends)} bytes or more" if max(ends, default=0) > size else ""),

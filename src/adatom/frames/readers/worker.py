@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from adatom.errors import AdatomError
+from adatom.errors import AdatomError, DamagedFile
 from adatom.frames.readers.open_file import open_file
 from adatom.frames.readers.stack import Stack, as_bad_input
 
@@ -57,7 +57,9 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
                 _answer(answers, about, frame.tobytes())
         except AdatomError as error:
             told = (error.subject, error.expected, error.got, error.todo)
-            _answer(answers, {"error": told, "cause": repr(error.__cause__)})
+            damaged = isinstance(error, DamagedFile)
+            cause = repr(error.__cause__)
+            _answer(answers, {"error": told, "cause": cause, "damaged": damaged})
 
 
 def _about(stack: Stack) -> dict[str, Any]:
