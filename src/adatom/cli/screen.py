@@ -12,7 +12,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from adatom.cli.options import error_with_options, with_options
-from adatom.errors import AdatomError
+from adatom.errors import AdatomError, printable
 
 _stderr = Console(stderr=True)  # results go to stdout, progress and messages to stderr
 
@@ -50,7 +50,7 @@ class Screen:
     def warn(self, text: str) -> None:
         """Show a warning above the bars."""
         # Escaped, because brackets in a file's name are not markup.
-        message = escape(with_options(text))
+        message = escape(printable(with_options(text)))
         _stderr.print(f"[yellow]warning:[/] {message}", highlight=False, soft_wrap=True)
 
     def close(self) -> None:
@@ -60,7 +60,7 @@ class Screen:
 
 def say(text: str) -> None:
     """Write a line to stderr, without markup."""
-    _stderr.print(text, highlight=False, soft_wrap=True, markup=False)
+    _stderr.print(printable(text), highlight=False, soft_wrap=True, markup=False)
 
 
 def show_error(error: AdatomError) -> None:
@@ -83,7 +83,7 @@ def show_summary(summary: dict[str, Any], *, as_json: bool) -> None:
     if summary["bond_length_A"] is not None:
         out.print(f"nearest neighbours {summary['bond_length_A']:.3f} Å, distortion removed")
     for kind, count in list(summary["defect_frames"].items())[:6]:
-        out.print(f"  {kind}: seen {count} times")
+        out.print(printable(f"  {kind}: seen {count} times"))
     for row in summary["relaxed"]:
         spread = row["energy_sd_eV"]
         more = "" if spread is None else f" ± {spread:.4f}"
@@ -98,7 +98,7 @@ def show_summary(summary: dict[str, Any], *, as_json: bool) -> None:
             if row["runs"]
             else f"  dynamics at {row['temperature_K']:g} K: none finished"
         )
-    out.print(f"report: {summary['report']}")
+    out.print(printable(f"report: {summary['report']}"))
 
 
 def show_adaptation(adapted: dict[str, Any]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-import tomllib
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +20,7 @@ from adatom.core.arrays import FloatArray
 from adatom.core.composition import count_formula
 from adatom.core.material import ANY, Form
 from adatom.core.plugins import DEFECT_NAMERS, ENGINES, check_registered
+from adatom.core.toml import parse_toml
 from adatom.errors import BadInput
 from adatom.materials.projection import Projection, project
 
@@ -207,7 +207,7 @@ def _text_of(path: Path) -> str:
 def _parse(text: str, source: str, folder: Path | None) -> Material:
     todo = "See docs/how-to/add-a-material.md for what a material file says."
     try:
-        given = MaterialFile.model_validate(tomllib.loads(text))
+        given = MaterialFile.model_validate(parse_toml(text))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(p) for p in first["loc"])
@@ -217,7 +217,7 @@ def _parse(text: str, source: str, folder: Path | None) -> Material:
             got=repr(first.get("input"))[:80],
             todo=todo,
         ) from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise BadInput(source, expected="a TOML file", got=str(error), todo=todo) from error
     check_registered(DEFECT_NAMERS, given.defect_namer, f"{source}, defect_namer")
     for engine in given.simulated_by:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
@@ -12,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 import tomli_w
 
+from adatom.core.toml import parse_toml
 from adatom.errors import BadInput
 from adatom.store.atomic import TEMPORARY, explained, sweep_leftovers
 from adatom.store.ledger import Ledger
@@ -296,8 +296,8 @@ def _read_config(root: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if not path.exists():
         raise _no_campaign(root, f"a directory without {_CONFIG_NAME}")
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        table = parse_toml(path.read_text("utf-8"))
+    except ValueError as error:  # no TOML, or no text
         raise _no_campaign(path, f"no TOML ({error})") from error
     about = table.pop(_TABLE, None)
     if not isinstance(about, dict):
@@ -305,6 +305,9 @@ def _read_config(root: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     for name, kind in (("schema", int), ("fingerprint", str)):
         if not isinstance(about.get(name), kind):
             raise _no_campaign(path, f"a [{_TABLE}] table without {name!r}")
+    source = about.get("source", [])
+    if not isinstance(source, list) or not all(isinstance(name, str) for name in source):
+        raise _no_campaign(path, f"a [{_TABLE}] table with `source` {source!r}, not names of files")
     if about["schema"] > CAMPAIGN_SCHEMA:
         raise BadInput(
             str(path),

@@ -190,7 +190,7 @@ def load_image(path: Path, *, writable: bool = False) -> ImageArray:
     import zarr
 
     try:
-        group = zarr.open_group(str(path), mode="r+" if writable else "r")
+        group = zarr.open_group(_store(path, writable=writable), mode="r+" if writable else "r")
         array = group[_RESOLUTION]
         ome: Any = group.attrs["ome"]
         dataset = ome["multiscales"][0]["datasets"][0]
@@ -201,6 +201,13 @@ def load_image(path: Path, *, writable: bool = False) -> ImageArray:
     if not isinstance(array, zarr.Array) or array.chunks != (1, *array.shape[1:]):
         raise _no_image(path, "no array of one chunk per frame")
     return ImageArray(path, array, pixel_size_A, classes)
+
+
+def _store(path: Path, *, writable: bool) -> Any:
+    """Store of a directory; given as text, a name with "::" in it would be taken for an address."""
+    from zarr.storage import LocalStore
+
+    return LocalStore(path, read_only=not writable)
 
 
 def _no_image(path: Path, got: str) -> BadInput:
@@ -237,7 +244,8 @@ def _build(path: Path, layouts: Mapping[str, ImageLayout], attributes: dict[str,
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = temporary_beside(path)
     try:
-        top = zarr.open_group(str(draft), mode="w-", zarr_format=3, attributes=attributes)
+        store = _store(draft, writable=True)
+        top = zarr.open_group(store, mode="w-", zarr_format=3, attributes=attributes)
         for name, layout in layouts.items():
             group = top.create_group(name) if name else top
             group.attrs.update({"ome": _ome_metadata(name or path.stem, layout)})

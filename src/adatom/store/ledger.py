@@ -194,7 +194,7 @@ class Ledger:
         The record; None if the step never finished, failed, or was started again since.
         """
         rows = self._query(f"SELECT {_COLUMNS} FROM steps WHERE key = ? AND status = 'done'", key)  # noqa: S608
-        return _record(rows[0]) if rows else None
+        return self._record(rows[0]) if rows else None
 
     def start(
         self,
@@ -290,7 +290,7 @@ class Ledger:
         rows = self._query(
             f"SELECT {_COLUMNS} FROM steps WHERE status = 'done' ORDER BY finished_no"  # noqa: S608
         )
-        return [_record(row) for row in rows]
+        return [self._record(row) for row in rows]
 
     def summary(self) -> pl.DataFrame:
         """Count the items of each step by status.
@@ -300,6 +300,28 @@ class Ledger:
         One row per step: ``step, done, failed, running, seconds`` (s, summed over the finished).
         """
         return pl.DataFrame(self._query(_SUMMARY), schema=_SUMMARY_SCHEMA, orient="row")
+
+    def _record(self, row: tuple[Any, ...]) -> Record:
+        """Make a record of a row; one that no adatom wrote is refused."""
+        key, step, item, parents, seed, version, seconds, output = row
+        try:
+            return Record(
+                key=str(key),
+                step=str(step),
+                item=str(item),
+                parents=_keys(parents),
+                seed=int(seed),
+                version=str(version),
+                seconds=float(seconds),
+                output=str(output),
+            )
+        except (TypeError, ValueError, RecursionError) as error:
+            raise BadInput(
+                str(self._path),
+                expected="a ledger whose rows adatom wrote",
+                got=f"a row of {step}, {item} with {type(error).__name__}: {error}",
+                todo="A damaged ledger can be deleted, and the steps are then done again.",
+            ) from error
 
     def _query(self, sql: str, values: Any = None) -> list[Any]:
         arguments = () if values is None else (values,) if isinstance(values, str) else values
@@ -336,18 +358,12 @@ def _explanation(path: Path, error: sqlite3.DatabaseError) -> AdatomError:
     )
 
 
-def _record(row: tuple[Any, ...]) -> Record:
-    key, step, item, parents, seed, version, seconds, output = row
-    return Record(
-        key=key,
-        step=step,
-        item=item,
-        parents=tuple(json.loads(parents)),
-        seed=int(seed),
-        version=version,
-        seconds=float(seconds),
-        output=output,
-    )
+def _keys(text: str) -> tuple[str, ...]:
+    """Read a JSON list of keys."""
+    keys = json.loads(text)
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise TypeError(f"parents {text!r}")
+    return tuple(keys)
 
 
 def _iso(moment: datetime) -> str:
