@@ -12,7 +12,6 @@ from adatom.features.refinement.image_model import Probe
 from adatom.features.refinement.noise import Noise
 from adatom.features.refinement.optics import Optics
 from adatom.features.refinement.refine import Refined, RefineOptions, refine
-from sheets import extent
 
 
 def start_of(truth, scale=0.06, seed=0):
@@ -20,14 +19,14 @@ def start_of(truth, scale=0.06, seed=0):
 
 
 def refine_truth(truth, start, **options) -> Refined:
-    outside = atoms_beyond_border(start, extent(truth.frame), GRAPHENE)
+    outside = atoms_beyond_border(start, truth.frame.border_distance_A, GRAPHENE)
     return refine(truth.frame, start, RefineOptions(**options), outside)
 
 
 def fit_of(truth) -> Fit:
     """A fit of a whole frame that has not run."""
     start = start_of(truth)
-    outside = atoms_beyond_border(start, extent(truth.frame), GRAPHENE)
+    outside = atoms_beyond_border(start, truth.frame.border_distance_A, GRAPHENE)
     binned = bin_frame(truth.frame)
     rc, px = binned.rc(np.concatenate([start, outside])), binned.calibration.pixel_size_A
     sigma2 = (0.42 / px) ** 2

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adatom.analysis.card import calibration_warning
+from adatom.analysis.flags import pixel_warnings
 from adatom.analysis.frame import name_defects
 from adatom.analysis.lattice import lattice_of
 from adatom.analysis.movie import analyse_movie
@@ -137,7 +138,8 @@ def find(
     -----
     UserWarning
         If the lattice contradicts the pixel size (the message has both values and says which one is
-        used), a scale had to be assumed, or the options are not those of the calibration.
+        used), a scale had to be assumed, the options are not those of the calibration, or pixels
+        are masked or clipped.
 
     Returns
     -------
@@ -165,7 +167,13 @@ def find(
     for note in notes:
         warnings.warn(note, stacklevel=2)
     analysis = AnalysisOptions(find=options or FindOptions())
-    return AtomTable.concat(r.atoms for r in analyse_movie(movie, ensemble, chosen, analysis))
+    tables, flags = [], {}
+    for i, result in enumerate(analyse_movie(movie, ensemble, chosen, analysis)):
+        tables.append(result.atoms)
+        flags[i] = result.flags
+    for told in pixel_warnings(flags):
+        warnings.warn(told, stacklevel=2)
+    return AtomTable.concat(tables)
 
 
 def adapt(
@@ -251,6 +259,11 @@ def find_defects(
     atoms
         Atoms of these frames.
 
+    Warns
+    -----
+    UserWarning
+        If the lattice contradicts the pixel size, as `find` does.
+
     Returns
     -------
     Defects of all frames; `DefectTable.data` is a polars table.
@@ -270,7 +283,9 @@ def find_defects(
     ['Si1C3', 'V1']
     """
     chosen = read_material(material, zone_axis)
-    movie, _ = _open(frames, chosen, pixel_size_A, trust_scale=trust_scale)
+    movie, notes = _open(frames, chosen, pixel_size_A, trust_scale=trust_scale)
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
 
     def named(frame: Frame) -> DefectTable:
         own = atoms.of_frame(frame.index)

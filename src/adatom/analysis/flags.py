@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from adatom.analysis.card import fit_in_card
+from adatom.core import Pixels
 from adatom.features.find import FoundAtoms
 from adatom.features.novelty.frame import OodModel, confident_share
 from adatom.learning.weights import Ensemble
@@ -40,6 +43,16 @@ class FrameFlags(BaseModel):
         Number of confident atoms divided by the number that the frame's area should hold.
     unlike_regions
         Out-of-distribution regions: left, top, right, bottom (Å) and their score.
+    masked
+        What does not show the specimen, in words, and its area, Å².
+    masked_boxes
+        Rectangles that cover it: left, top, right, bottom, Å.
+    masked_share
+        Share of the frame that does not show the specimen.
+    clipped_share
+        Share of the pixels that are clipped from below and from above.
+    limited_atoms
+        Number of atoms under which pixels are clipped, so that their brightness is a limit.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,6 +66,11 @@ class FrameFlags(BaseModel):
     share_farther: float | None
     share_sure: float
     unlike_regions: tuple[tuple[float, float, float, float, float], ...]
+    masked: tuple[tuple[str, float], ...] = ()
+    masked_boxes: tuple[Box, ...] = ()
+    masked_share: float = 0.0
+    clipped_share: tuple[float, float] = (0.0, 0.0)
+    limited_atoms: int = 0
 
     @property
     def is_out_of_distribution(self) -> bool:
@@ -90,6 +108,8 @@ def flags_of(found: FoundAtoms, ensemble: Ensemble) -> FrameFlags:
     optics = found.refined.optics
     whole, local = ood_model_of(ensemble), ood_model_of(ensemble, "novelty_of_regions")
     score = None if whole is None else whole.score(found.description)
+    pixels = found.frame.pixels or Pixels.all_seen(found.frame.shape)
+    px = found.frame.calibration.pixel_size_A
     return FrameFlags(
         probe_sigma_A=optics.sigma_A,
         probe_ellipticity=optics.ellipticity,
@@ -100,4 +120,52 @@ def flags_of(found: FoundAtoms, ensemble: Ensemble) -> FrameFlags:
         share_farther=None if whole is None else whole.share_farther(score or 0.0),
         share_sure=confident_share(found.atoms.column("p_exists")),
         unlike_regions=() if local is None else tuple(found.regions.out_of_distribution(local)),
+        masked=tuple((a.kind, a.pixels * px**2) for a in pixels.areas),
+        # The centre of pixel 0 is the origin: its edge lies half a pixel before.
+        masked_boxes=tuple(
+            ((a - 0.5) * px, (b - 0.5) * px, (c - 0.5) * px, (d - 0.5) * px)
+            for a, b, c, d in pixels.boxes_px()
+        ),
+        masked_share=pixels.masked_share,
+        clipped_share=(float((pixels.clipped < 0).mean()), float((pixels.clipped > 0).mean())),
+        limited_atoms=int((found.clipped & found.atoms.is_likely).sum()),
     )
+
+
+def pixel_warnings(flags: Mapping[int, FrameFlags]) -> tuple[str, ...]:
+    """Write the warnings about pixels that do not show the specimen, or are clipped.
+
+    Parameters
+    ----------
+    flags
+        Flags of each frame by its number.
+
+    Returns
+    -------
+    One sentence for each kind of warning that applies.
+    """
+    out = []
+    masked = {i: f for i, f in flags.items() if f.masked}
+    if masked:
+        first, one = max(masked.items(), key=lambda item: item[1].masked_share)
+        what = ", ".join(f"{kind} ({area:.3g} Å²)" for kind, area in one.masked)
+        out.append(
+            f"masked, because it is no specimen, in {len(masked)} of {len(flags)} frames: {what} "
+            f"in frame {first}, {one.masked_share:.1%} of it; no atoms or defects are looked for "
+            "there"
+        )
+    for end, name in ((1, "highest"), (0, "lowest")):
+        clipped = {i: f for i, f in flags.items() if f.clipped_share[end] > 0}
+        if clipped:
+            first, one = max(clipped.items(), key=lambda item: item[1].clipped_share[end])
+            told = (
+                f"; the brightness of {one.limited_atoms} atoms there is fitted beyond it, and "
+                "their elements are less sure"
+                if end and one.limited_atoms
+                else ""
+            )
+            out.append(
+                f"saturated: pixels are clipped at the {name} value in {len(clipped)} of "
+                f"{len(flags)} frames (frame {first}: {one.clipped_share[end]:.2%}){told}"
+            )
+    return tuple(out)

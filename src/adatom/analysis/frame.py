@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+import polars as pl
 from scipy.spatial import cKDTree
 
 from adatom.analysis.card import fit_in_card
@@ -28,6 +29,8 @@ from adatom.features.defects.base import DefectNamer
 from adatom.features.defects.holes import hole_evidence, sites_of_holes
 from adatom.features.defects.vacancy_test import site_evidence
 from adatom.features.find import FindOptions, FoundAtoms, find
+from adatom.features.refinement.binning import restored_frame
+from adatom.frames.specimen.examine import examine
 from adatom.learning.ensemble import map_shape, predict_tiles
 from adatom.learning.weights import Ensemble
 
@@ -97,12 +100,17 @@ def analyse_frame(
         If the ensemble's card has no calibration.
     """
     options = options or AnalysisOptions()
+    frame = examine(frame)
     maps = _empty_maps(frame, ensemble)
     tiles = predict_tiles(frame, ensemble) if predictions is None else predictions
     found = find_atoms(frame, ensemble, material, options.find, _summarised(tiles, maps))
+    if found.refined.restored is not None:
+        # Networks that saw a clipped Si take it for C: they look again at the restored frame.
+        tiles = predict_tiles(restored_frame(frame, found.refined.restored), ensemble)
+        found = find_atoms(frame, ensemble, material, options.find, _summarised(tiles, maps))
     lattice = lattice_of(found.atoms, material)
-    sites = tested_sites(found, lattice, frame)
-    atoms = replace(found.atoms, empty_sites=sites.table(frame.index))
+    sites = _seen(tested_sites(found, lattice, frame), frame)
+    atoms = replace(_in_file_unit(found), empty_sites=sites.table(frame.index))
     defects = name_defects(frame, atoms, lattice, material, options)
     return FrameResult(atoms, lattice, defects, maps, flags_of(found, ensemble), found)
 
@@ -134,6 +142,7 @@ def find_atoms(
     BadInput
         If the ensemble's card has no calibration.
     """
+    frame = examine(frame)
     tiles = predict_tiles(frame, ensemble) if predictions is None else predictions
     return find(frame, tiles, material, calibrator_of(ensemble), options)
 
@@ -163,14 +172,17 @@ def name_defects(
     options
         See `AnalysisOptions`.
     """
-    options = options or AnalysisOptions()
+    options, frame = options or AnalysisOptions(), examine(frame)
     if atoms.empty_sites is None:
         sites = _sites_by_counts(frame, atoms, lattice, options)
     else:
         sites = EmptySites.from_table(atoms.empty_sites)
     extent = frame.calibration.extent_xy(frame.shape)
     namer: DefectNamer = plugin(DEFECT_NAMERS, material.defect_namer, DefectNamer)
-    return namer.name_defects(atoms, lattice, material, extent, sites, frame.index, options.defects)
+    named = namer.name_defects(
+        atoms, lattice, material, extent, sites, frame.index, options.defects
+    )
+    return _on_specimen(named, frame, options)
 
 
 def calibrator_of(ensemble: Ensemble) -> Calibrator:
@@ -232,7 +244,30 @@ def _sites_by_counts(
     extent = frame.calibration.extent_xy(frame.shape)
     index, xy = lattice.sites_within(extent, margin_A=_BORDER_A)
     labels = np.array(lattice.material.site_species)[index[:, 2]]
-    return EmptySites(xy, site_evidence(frame, atoms, xy, labels, options.evidence))
+    evidence = site_evidence(frame, atoms, xy, labels, options.evidence)
+    return _seen(EmptySites(xy, evidence), frame)
+
+
+def _in_file_unit(found: FoundAtoms) -> AtomTable:
+    """Give the table with amplitudes in the intensity of the file."""
+    unit = 1.0 if found.frame.pixels is None else found.frame.pixels.unit
+    return AtomTable(found.atoms.data.with_columns(pl.col("amplitude") * unit))
+
+
+def _seen(sites: EmptySites, frame: Frame) -> EmptySites:
+    """Count sites on masked pixels as filled: nothing is known of them, so none is a vacancy."""
+    if frame.pixels is None or not frame.pixels.any_masked:
+        return sites
+    seen = frame.border_distance_A(sites.xy) >= _BORDER_A
+    return EmptySites(sites.xy, np.where(seen, sites.p, 0.0))
+
+
+def _on_specimen(defects: DefectTable, frame: Frame, options: AnalysisOptions) -> DefectTable:
+    """Drop what touches masked pixels, as namers do at the border of a frame."""
+    if frame.pixels is None or not frame.pixels.any_masked or not len(defects):
+        return defects
+    away = frame.border_distance_A(defects.data.select("x_A", "y_A").to_numpy())
+    return DefectTable(defects.data.filter(pl.Series(away >= options.defects.border_A)))
 
 
 def _empty_maps(frame: Frame, ensemble: Ensemble) -> dict[str, Image]:

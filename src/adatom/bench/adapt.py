@@ -174,7 +174,7 @@ def shift_rows(name: str, start: Ensemble, chosen: AdaptOptions, count: int) -> 
 
 
 def _pseudo_labels(ensemble: Ensemble, frame: Frame) -> LabelledFrame:
-    return label_frame(frame, find_atoms(frame, ensemble, GRAPHENE), GRAPHENE)
+    return label_frame(find_atoms(frame, ensemble, GRAPHENE), GRAPHENE)
 
 
 def round_rows(start: Ensemble, peers: Path | None, output: Path) -> list[Row]:

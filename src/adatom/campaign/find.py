@@ -72,6 +72,11 @@ class MovieResult:
         return tuple(i for i, flags in self.flags.items() if flags.has_few_confident_atoms)
 
     @property
+    def masked_regions(self) -> dict[int, tuple[Box, ...]]:
+        """What does not show the specimen (left, top, right, bottom in Å) by frame number."""
+        return {i: flags.masked_boxes for i, flags in self.flags.items() if flags.masked_boxes}
+
+    @property
     def unlike_regions(self) -> dict[int, tuple[Box, ...]]:
         """Out-of-distribution regions (left, top, right, bottom in Å) by frame number."""
         return {i: flags.boxes for i, flags in self.flags.items() if flags.boxes}

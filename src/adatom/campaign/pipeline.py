@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adatom.analysis.card import calibration_warning, check_card
+from adatom.analysis.flags import pixel_warnings
 from adatom.campaign.adapt import choose_ensemble
 from adatom.campaign.advise import advise_campaign
 from adatom.campaign.config import Config, ensemble_of, material_of, parse_config
@@ -87,7 +88,9 @@ def run_campaign(
         warnings.add(*chosen.warnings, calibration_warning(chosen.ensemble.card, config.find))
         found = find_in_movie(movie, material, config, chosen.ensemble, steps, chosen.analysed)
         movie = movie.released()  # the page shows a few frames: memory is for simulations now
-        warnings.add(*ood_warnings(found), *_lattice_warnings(found.lattices))
+        warnings.add(
+            *pixel_warnings(found.flags), *ood_warnings(found), *_lattice_warnings(found.lattices)
+        )
         structures: list[Structure] = []
         results: list[SimulationResult] = []
         parents = [found.key]

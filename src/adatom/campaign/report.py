@@ -96,6 +96,7 @@ def campaign_view(
         defects=found.defects,
         lattice=lattice_table(found.lattices, movie.calibration.pixel_size_A),
         ood_regions=found.unlike_regions,
+        masked_regions=found.masked_regions,
         structures=structures,
         results=results,
         advice=advice,

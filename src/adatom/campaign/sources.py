@@ -13,6 +13,7 @@ from adatom.core import Calibration, Frame, Material, Movie, content_hash
 from adatom.errors import BadInput, BlankFrame, DamagedFile
 from adatom.frames.lattice.spectrum import TRUSTED_CONTRAST, ScaleEstimate, estimate_scale
 from adatom.frames.readers.read import read
+from adatom.frames.specimen.examine import examine
 from adatom.instrument.twin import TwinOptions
 from adatom.parallel.progress import Progress
 
@@ -20,6 +21,8 @@ from adatom.parallel.progress import Progress
 # are good to a few per cent.
 _MOST_SCALE_ERROR = 0.10
 _KEPT_BYTES = 64 * 2**20  # bytes of frames kept in memory: a short movie is read once
+# The same up to which nothing is said: the stretch of a usual scan and the error of the estimate.
+_USUAL_SCALE_ERROR = 0.03
 # Most frames whose spectra are averaged: limits the time for a long movie.
 _MOST_SPECTRA = 24
 
@@ -138,7 +141,7 @@ def settle_scale(movie: Movie, material: Material, *, trust: bool) -> tuple[Movi
         return movie, ()
     step = max(len(movie) // _MOST_SPECTRA, 1)
     some = movie.recalibrated(Calibration(given or 1.0))
-    images = [some[i].data for i in range(0, len(movie), step)][:_MOST_SPECTRA]
+    images = [examine(some[i]).data for i in range(0, len(movie), step)[:_MOST_SPECTRA]]
     if not material.has_lattice:
         todo = "Give `pixel_size_A`, in Å."
         raise BadInput(movie.source, expected="a pixel size", got="none in the file", todo=todo)
@@ -147,15 +150,19 @@ def settle_scale(movie: Movie, material: Material, *, trust: bool) -> tuple[Movi
     if given is None:
         hint = _suggestion(found, material) if sure else "Give `pixel_size_A`, in Å."
         raise BadInput(movie.source, expected="a pixel size", got="none in the file", todo=hint)
-    if not sure or abs(found.pixel_size_A / given - 1.0) <= _MOST_SCALE_ERROR:
-        return movie, ()
+    striped = _stripe_notes(found)
+    if not sure or abs(found.pixel_size_A / given - 1.0) <= _USUAL_SCALE_ERROR:
+        return movie, striped
     ratio = given / found.pixel_size_A
     both = (
         f"the pixel size given is {given:.4g} Å, "
         f"the {material.name} lattice says {found.pixel_size_A:.4g} Å"
     )
     if trust:
-        return movie, (f"{both}; kept as given (`trust_scale`)",)
+        return movie, (f"{both}; kept as given (`trust_scale`)", *striped)
+    if abs(found.pixel_size_A / given - 1.0) <= _MOST_SCALE_ERROR:
+        kept = f"kept, because scans are off by as much; lengths in Å may be {ratio - 1.0:+.1%} off"
+        return movie, (f"{both}; {kept}", *striped)
     power = round(np.log10(ratio))
     if power and abs(ratio / 10.0**power - 1.0) < 0.2:
         raise BadInput(
@@ -166,6 +173,17 @@ def settle_scale(movie: Movie, material: Material, *, trust: bool) -> tuple[Movi
         )
     return movie.recalibrated(Calibration(found.pixel_size_A)), (
         f"{both}; the lattice's is used (`trust_scale` keeps the other)",
+        *striped,
+    )
+
+
+def _stripe_notes(found: ScaleEstimate) -> tuple[str, ...]:
+    if not found.stripes:
+        return ()
+    return (
+        "the frames have stripes, as interference of the scan makes them, with "
+        + " and ".join(str(s) for s in found.stripes[:2])
+        + "; they are left out where the pixel size is checked",
     )
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from adatom.core.imaging import Estimate, Imaging
     from adatom.core.lattice import Lattice
     from adatom.core.material import GRAPHENE, KnockOnData, Material
+    from adatom.core.pixels import MaskedArea, Pixels
     from adatom.core.prediction import VACANCY, Prediction
     from adatom.core.record import Record, content_hash
     from adatom.core.simulation import SimulationResult, SimulationTask
@@ -57,9 +58,11 @@ __all__ = [
     "KnockOnData",
     "LabelledFrame",
     "Lattice",
+    "MaskedArea",
     "Material",
     "Movie",
     "Other",
+    "Pixels",
     "Prediction",
     "Record",
     "Rings",
@@ -94,9 +97,11 @@ _HOMES = {
     "KnockOnData": "material",
     "LabelledFrame": "frame",
     "Lattice": "lattice",
+    "MaskedArea": "pixels",
     "Material": "material",
     "Movie": "frame",
     "Other": "defect_kind",
+    "Pixels": "pixels",
     "Prediction": "prediction",
     "Record": "record",
     "Rings": "defect_kind",

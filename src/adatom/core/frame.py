@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from adatom.core.arrays import Image
+from adatom.core.arrays import FloatArray, Image
 from adatom.core.calibration import Calibration
+from adatom.core.pixels import Pixels
 from adatom.core.record import content_hash
 from adatom.errors import BadInput, BlankFrame, StepFailed
 
@@ -135,6 +136,8 @@ class Frame:
         File name, for messages.
     dose_per_A2
         Electrons per Å², where known.
+    pixels
+        Which pixels show the specimen; None until somebody looked.
     """
 
     data: Image
@@ -142,6 +145,7 @@ class Frame:
     index: int = 0
     source: str = "array"
     dose_per_A2: float | None = None
+    pixels: Pixels | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(
@@ -156,6 +160,26 @@ class Frame:
     def recalibrated(self, calibration: Calibration) -> Frame:
         """Give the same pixels at another scale."""
         return replace(self, calibration=calibration)
+
+    def border_distance_A(self, xy: FloatArray) -> FloatArray:
+        """Distance from where the specimen's pixels end: the frame's border, or masked pixels.
+
+        Parameters
+        ----------
+        xy
+            Shape (point, 2), Å.
+
+        Returns
+        -------
+        Shape (point,), Å; negative outside.
+        """
+        far = np.asarray(self.calibration.extent_xy(self.shape))
+        border = np.minimum(xy, far - xy).min(axis=1, initial=np.inf)
+        if self.pixels is None or not self.pixels.any_masked or not len(xy):
+            return np.asarray(border, dtype=np.float64)
+        away = self.pixels.distance_px(self.calibration.rc(xy))
+        nearest: FloatArray = np.minimum(border, away * self.calibration.pixel_size_A)
+        return nearest
 
 
 class _CheckedFrames:

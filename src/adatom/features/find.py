@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
+from scipy import ndimage
 
 from adatom.core import AtomTable, Frame, Material, Prediction
-from adatom.core.arrays import FloatArray
+from adatom.core.arrays import BoolArray, FloatArray
 from adatom.features.calibration.calibrator import LIKELY_P, Calibrator
 from adatom.features.candidates.beyond_border import atoms_beyond_border
-from adatom.features.candidates.locate import Candidates, LocateOptions, locate
+from adatom.features.candidates.locate import Candidates, LocateOptions, locate, on_specimen
 from adatom.features.novelty.frame import describe
 from adatom.features.novelty.regions import Regions, describe_regions
 from adatom.features.refinement.refine import Refined, RefineOptions, refine
@@ -23,6 +24,9 @@ from adatom.features.scaled_lengths import (
     scale_refined,
 )
 from adatom.features.sublattices import with_sublattice_evidence
+
+# Share of the pixels in the middle of a spot from which it counts as clipped, dimensionless.
+_CLIPPED_SHARE = 0.3
 
 
 class FindOptions(BaseModel):
@@ -43,8 +47,10 @@ class FoundAtoms:
 
     Parameters
     ----------
+    frame
+        The frame, whose intensity is that of `refined`.
     atoms
-        Table of the atoms.
+        Table of the atoms; amplitudes are in the unit of `frame`.
     p_classes
         Probability of each species of the material for each atom, shape (atom, species).
     vacancies_xy
@@ -59,8 +65,11 @@ class FoundAtoms:
         Input of `OodModel.score` for the frame, shape (description,).
     regions
         The same for each region of the frame.
+    clipped
+        Whether the top of each atom's spot is clipped, shape (atom,).
     """
 
+    frame: Frame
     atoms: AtomTable
     p_classes: FloatArray
     vacancies_xy: FloatArray
@@ -69,6 +78,7 @@ class FoundAtoms:
     candidates: Candidates
     description: FloatArray
     regions: Regions
+    clipped: BoolArray
 
 
 def find_candidates(
@@ -93,12 +103,13 @@ def find_candidates(
     options = options or FindOptions()
     scale = material.scale
     candidates = Candidates.concat([locate(tile, options.locate) for tile in tiles])
+    candidates = on_specimen(candidates, frame)
     candidates = scale_candidates(candidates, 1.0 / scale)
     scaled = frame_in_units(frame, scale)
     outside = np.zeros((0, 2))
     if material.coordination > 1:
-        extent = scaled.calibration.extent_xy(scaled.shape)
-        outside = atoms_beyond_border(candidates.xy, extent, material_in_units(material, scale))
+        unscaled = material_in_units(material, scale)
+        outside = atoms_beyond_border(candidates.xy, scaled.border_distance_A, unscaled)
     return candidates, refine(scaled, candidates.xy, options.refine, outside)
 
 
@@ -146,9 +157,19 @@ def find(
     description, regions = describe_frame(frame, candidates, refined, material, options)
     candidates, refined = scale_candidates(candidates, scale), scale_refined(refined, scale)
     return FoundAtoms(
-        atoms, p_classes[keep], candidates.xy[vacant], p_empty[vacant], refined, candidates,
-        description, regions.scaled(scale),
+        frame, atoms, p_classes[keep], candidates.xy[vacant], p_empty[vacant], refined, candidates,
+        description, regions.scaled(scale), clipped_under(frame, atoms.xy, refined),
     )  # fmt: skip
+
+
+def clipped_under(frame: Frame, xy: FloatArray, refined: Refined) -> BoolArray:
+    """Tell for each position, shape (atom, 2), Å, whether the top of its spot is clipped."""
+    if frame.pixels is None or not (frame.pixels.clipped > 0).any() or not len(xy):
+        return np.zeros(len(xy), dtype=np.bool_)
+    edge = max(round(frame.calibration.pixels(refined.optics.sigma_A)), 1)
+    share = ndimage.uniform_filter((frame.pixels.clipped > 0).astype(np.float32), edge)
+    rc = frame.calibration.rc(xy).T
+    return np.asarray(ndimage.map_coordinates(share, rc, order=1) > _CLIPPED_SHARE)
 
 
 def describe_frame(

@@ -162,6 +162,8 @@ class CampaignView:
         matched atoms. Missing columns are filled with nulls.
     ood_regions
         By frame, boxes (left, top, right, bottom, Å) that are out of distribution.
+    masked_regions
+        By frame, boxes (left, top, right, bottom, Å) that do not show the specimen.
     structures
         Supercells: the most probable ones (draw -1) and the samples.
     results
@@ -199,6 +201,9 @@ class CampaignView:
     defects: DefectTable = field(default_factory=DefectTable.empty)
     lattice: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=LATTICE_SCHEMA))
     ood_regions: Mapping[int, Sequence[tuple[float, float, float, float]]] = field(
+        default_factory=dict
+    )
+    masked_regions: Mapping[int, Sequence[tuple[float, float, float, float]]] = field(
         default_factory=dict
     )
     structures: Sequence[Structure] = ()

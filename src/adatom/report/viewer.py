@@ -91,7 +91,7 @@ def viewer(view: CampaignView, defects: Sequence[RankedDefect]) -> Html:
                       preserveAspectRatio="none")  # fmt: skip
     marks = join(_marks(view, n, defects, hidden=n != start) for n in view.frame_numbers)
     drawing = element(
-        "svg", picture, element("g", class_="atoms"), marks,
+        "svg", _hatch(view), picture, element("g", class_="atoms"), marks,
         viewBox=f"{x} {y} {width} {height}", style=f"--u:{unit:.5f}", role="img",
         aria_label=f"Frame {start} with its defects ringed and numbered",
     )  # fmt: skip
@@ -218,7 +218,14 @@ def _marks(
 ) -> Html:
     """Rings and numbers of one frame's defects, and its regions that are unlike training."""
     kinds = kind_colours(defects)
-    parts: list[Html] = [_box(edges) for edges in view.ood_regions.get(number, ())]
+    parts: list[Html] = [
+        _box(edges, "unlike", "unlike anything in training")
+        for edges in view.ood_regions.get(number, ())
+    ]
+    parts += [
+        _box(edges, "masked", "no specimen: masked")
+        for edges in view.masked_regions.get(number, ())
+    ]
     xy = dict(enumerate(view.atoms.of_frame(number).xy))
     here = [(d, k) for d in defects for k in np.flatnonzero(d.track.frames == number)]
     for count, (defect, k) in enumerate(here):
@@ -279,11 +286,23 @@ def _circle(center: FloatArray, radius: float, kind: str, colour: str | None) ->
     return element("circle", cx=x, cy=y, r=f"{radius:.2f}", class_=kind, stroke=colour)
 
 
-def _box(edges: tuple[float, float, float, float]) -> Html:
+def _hatch(view: CampaignView) -> Html:
+    """The pattern that fills masked areas, lines 1.5 Å apart."""
+    if not any(view.masked_regions.values()):
+        return Html("")
+    line = element("path", d="M0 0V1.5", stroke="#b4becb", stroke_width="0.5")
+    pattern = element(
+        "pattern", line, id="masked", width="1.5", height="1.5", patternUnits="userSpaceOnUse",
+        patternTransform="rotate(45)",
+    )  # fmt: skip
+    return element("defs", pattern)
+
+
+def _box(edges: tuple[float, float, float, float], kind: str, title: str) -> Html:
     left, top, right, bottom = edges
     return element(
-        "rect", element("title", "unlike anything in training"), x=f"{left:.2f}", y=f"{top:.2f}",
-        width=f"{right - left:.2f}", height=f"{bottom - top:.2f}", class_="unlike",
+        "rect", element("title", title), x=f"{left:.2f}", y=f"{top:.2f}",
+        width=f"{right - left:.2f}", height=f"{bottom - top:.2f}", class_=kind,
     )  # fmt: skip
 
 
@@ -373,6 +392,8 @@ def _legend(view: CampaignView) -> Html:
         keys.append(element("span", element("i", class_="dashed"), f"p < {UNCERTAIN_P}"))
     if any(view.ood_regions.values()):
         keys.append(element("span", element("i", class_="hatched"), "unlike training"))
+    if any(view.masked_regions.values()):
+        keys.append(element("span", element("i", class_="masked"), "no specimen, masked"))
     keys.append(
         element("span", "Discs: 2σ of the position, to scale. Point at an atom for its numbers.")
     )

@@ -1,6 +1,7 @@
 """Refinement: the fit of all atoms of a frame, and what lies beyond its border."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from adatom.core import GRAPHENE, Calibration, Frame
 from adatom.errors import BadInput
 from adatom.features.candidates.beyond_border import atoms_beyond_border
+from adatom.features.neighbours import border_distance
 from adatom.features.refinement import refine as refinement
 from adatom.features.refinement.fit import Fit
 from adatom.features.refinement.refine import RefineOptions, refine, tiles
@@ -101,7 +103,7 @@ def test_tiles_give_what_the_whole_frame_gives():
     truth = graphene_frame(470, px=0.15, counts=20.0, field=(38, 34), silicon=[(19, 17)])
     start = start_of(truth)
     whole = refine_truth(truth, start)
-    outside = atoms_beyond_border(start, extent(truth.frame), GRAPHENE)
+    outside = atoms_beyond_border(start, truth.frame.border_distance_A, GRAPHENE)
     tiled = refine(truth.frame, start, outside_xy=outside, tile_px=90)
     assert len(tiles(truth.frame.shape, 90)) == 9
     moved = np.linalg.norm(tiled.xy - whole.xy, axis=1)
@@ -142,7 +144,9 @@ def test_odd_and_small_frames_are_refined(shape):
     frame = replace(truth.frame, data=truth.frame.data[: shape[0], : shape[1]].copy())
     xy = truth.xy[np.all(truth.xy <= extent(frame), axis=1)]
     start = xy + np.random.default_rng(0).normal(0.0, 0.05, xy.shape)
-    refined = refine(frame, start, None, atoms_beyond_border(start, extent(frame), GRAPHENE))
+    refined = refine(
+        frame, start, None, atoms_beyond_border(start, frame.border_distance_A, GRAPHENE)
+    )
     assert refined.xy.shape == xy.shape
     assert np.isfinite(refined.covariance).all()
     assert (
@@ -221,7 +225,9 @@ def test_guessed_atoms_outside_continue_the_sheet(seed):
     sites = lattice_points(GRAPHENE, far, 4.0, rng.uniform(0, 6)) + rng.uniform(-1, 1, 2)
     inside = np.all((sites >= 0) & (sites <= far), axis=1)
     found = atoms_beyond_border(
-        sites[inside] + rng.normal(0, 0.03, (inside.sum(), 2)), far, GRAPHENE
+        sites[inside] + rng.normal(0, 0.03, (inside.sum(), 2)),
+        partial(border_distance, extent_xy_A=far),
+        GRAPHENE,
     )
     beyond = sites[~inside]
     distance, which = cKDTree(beyond).query(found)
@@ -235,7 +241,8 @@ def test_guessed_atoms_outside_continue_the_sheet(seed):
 def test_too_few_atoms_give_no_guesses_outside():
     for n in range(4):
         xy = np.random.default_rng(n).uniform(3.0, 9.0, (n, 2))
-        assert atoms_beyond_border(xy, (12.0, 12.0), GRAPHENE).shape == (0, 2)
+        away = partial(border_distance, extent_xy_A=(12.0, 12.0))
+        assert atoms_beyond_border(xy, away, GRAPHENE).shape == (0, 2)
 
 
 def test_linear_algebra_is_held_to_one_thread_and_let_go_again(monkeypatch):

@@ -53,7 +53,7 @@ def found(seed=3):
 
 def test_labels_of_a_clear_frame_are_its_truth():
     truth, seen = found()
-    labels = label_frame(truth.frame, seen, GRAPHENE)
+    labels = label_frame(seen, GRAPHENE)
     assert labels.classes == ("C", "Si")
     inside = inner(truth.frame, truth.xy)
     match = match_truth(labels.xy, truth.xy)
@@ -90,7 +90,7 @@ def changed(seen, atom, **values):
 def test_an_atom_without_a_sure_name_is_taught_with_the_odds_of_its_classes(p_element, taught):
     truth, seen = found()
     atom = middle_atom(truth.frame, seen)
-    labels = label_frame(truth.frame, changed(seen, atom, p_element=p_element), GRAPHENE)
+    labels = label_frame(changed(seen, atom, p_element=p_element), GRAPHENE)
     own = int(np.argmin(np.linalg.norm(labels.xy - seen.atoms.xy[atom], axis=1)))
     np.testing.assert_allclose(labels.p_species[own], taught)
     np.testing.assert_allclose(labels.p_species.sum(axis=1), 1.0)
@@ -123,7 +123,7 @@ def test_doubt_goes_with_the_probabilities(values, labelled, doubt):
     truth, seen = found()
     atom = middle_atom(truth.frame, seen)
     place = seen.atoms.xy[atom]
-    labels = label_frame(truth.frame, changed(seen, atom, **values), GRAPHENE)
+    labels = label_frame(changed(seen, atom, **values), GRAPHENE)
     assert (np.linalg.norm(labels.xy - place, axis=1) < 1e-9).any() == labelled
     at = np.linalg.norm(labels.doubtful_xy - place, axis=1) < 1e-9
     assert at.sum() == (doubt > 0.01)
@@ -136,9 +136,7 @@ def test_an_atom_that_neither_networks_nor_counts_show_is_no_label():
     atom = middle_atom(truth.frame, seen)
     doubted = changed(seen, atom, p_exists=0.4, p_element=0.95)
     unclear = replace(doubted.refined, amplitude_sd=doubted.refined.amplitude / 4.0)
-    kept, dropped = (
-        label_frame(truth.frame, f, GRAPHENE) for f in (doubted, replace(doubted, refined=unclear))
-    )
+    kept, dropped = (label_frame(f, GRAPHENE) for f in (doubted, replace(doubted, refined=unclear)))
     place = seen.atoms.xy[atom]
     assert np.linalg.norm(kept.xy - place, axis=1).min() < 1e-9
     assert np.linalg.norm(dropped.xy - place, axis=1).min() > 0.5

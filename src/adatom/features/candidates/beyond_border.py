@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
@@ -18,7 +20,7 @@ _ROUNDS = 2  # the second round adds neighbours of the atoms guessed in the firs
 
 
 def atoms_beyond_border(
-    xy: FloatArray, extent_xy_A: tuple[float, float], material: Material
+    xy: FloatArray, border_distance_A: Callable[[FloatArray], FloatArray], material: Material
 ) -> FloatArray:
     """Guess atoms outside the frame from the neighbours that atoms inside lack.
 
@@ -30,8 +32,9 @@ def atoms_beyond_border(
     ----------
     xy
         Positions of the atoms, shape (atom, 2), Å.
-    extent_xy_A
-        x and y of the centre of the last pixel of the frame, Å.
+    border_distance_A
+        Distance of positions (point, 2), Å, from the frame's border or from masked pixels, shape
+        (point,), Å, negative outside: `Frame.border_distance_A`.
     material
         Gives bond length and coordination number.
 
@@ -41,24 +44,24 @@ def atoms_beyond_border(
 
     Examples
     --------
-    >>> from adatom.core import GRAPHENE
+    >>> from adatom.core import GRAPHENE, Calibration, Frame
+    >>> frame = Frame(np.eye(101), Calibration(0.1))
     >>> d = GRAPHENE.bond_length_A
     >>> xy = np.array([[1.0, 5.0], [1.0 + d / 2, 5.0 + d * 0.866], [1.0 + d / 2, 5.0 - d * 0.866]])
-    >>> guessed = atoms_beyond_border(xy, (10.0, 10.0), GRAPHENE)
+    >>> guessed = atoms_beyond_border(xy, frame.border_distance_A, GRAPHENE)
     >>> bool(np.isclose(guessed, [1.0 - d, 5.0], atol=1e-3).all(axis=1).any())
     True
     """
-    far = np.asarray(extent_xy_A)
     known, found = xy, np.zeros((0, 2))
     for _ in range(_ROUNDS):
         if len(known) < material.coordination:
             break
-        rim = np.any((known < _RIM_A) | (known > far - _RIM_A), axis=1)
+        rim = border_distance_A(known) < _RIM_A
         fresh = _missing(known, np.nonzero(rim)[0], material)
         # The maps may miss atoms slightly inside the border, so guesses there are kept.
-        out = np.any((fresh < _INSIDE_A) | (fresh > far - _INSIDE_A), axis=1)
-        near = np.all((fresh > -_OUTSIDE_A) & (fresh < far + _OUTSIDE_A), axis=1)
-        fresh = _apart(fresh[out & near], known, _SAME_ATOM * material.bond_length_A)
+        away = border_distance_A(fresh)
+        near = (away < _INSIDE_A) & (away > -_OUTSIDE_A)
+        fresh = _apart(fresh[near], known, _SAME_ATOM * material.bond_length_A)
         found = np.concatenate([found, fresh])
         known = np.concatenate([known, fresh])
     return found

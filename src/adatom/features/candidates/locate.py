@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from adatom.core import VACANCY, Prediction
+from adatom.core import VACANCY, Frame, Prediction
 from adatom.core.arrays import FloatArray
 
 _SPOT_A = 0.25  # width of a spot in the maps of graphene, Å: the lengths of the options refer to it
@@ -135,6 +135,24 @@ def locate(prediction: Prediction, options: LocateOptions | None = None) -> Cand
         np.mean(seen, axis=0),
         np.minimum(xy, far - xy).min(axis=1, initial=np.inf),
     )
+
+
+def on_specimen(candidates: Candidates, frame: Frame) -> Candidates:
+    """Drop the sites on masked pixels, and measure the others' distance from these.
+
+    Parameters
+    ----------
+    candidates
+        Sites, in Å.
+    frame
+        Their frame.
+    """
+    if frame.pixels is None or not frame.pixels.any_masked:
+        return candidates
+    border = np.minimum(candidates.border_A, frame.border_distance_A(candidates.xy))
+    kept = frame.pixels.distance_px(frame.calibration.rc(candidates.xy)) > 0.0
+    parts = {f.name: getattr(candidates, f.name)[kept] for f in fields(Candidates)}
+    return Candidates(**{**parts, "border_A": border[kept]})
 
 
 class _Window:

@@ -69,7 +69,10 @@ def estimate_imaging(
         )
     chosen = np.unique(np.linspace(0, max(len(frames) - 1, 0), _FRAMES).astype(int))[: len(frames)]
     patched = [
-        FramePatches.from_frame(frames[i], found[i], material, lattices[i] if lattices else None)
+        # The frame that was fitted: its noise is in the unit of the fit.
+        FramePatches.from_frame(
+            found[i].frame, found[i], material, lattices[i] if lattices else None
+        )
         for i in chosen
     ]
     patched = [v for v in patched if v.patches]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from adatom.core import Frame, Lattice, Material
@@ -41,11 +42,14 @@ class FramePatches:
         Noise of original pixels.
     data
         The whole frame, shape (row, col), intensity.
+    zero
+        Intensity that the file calls zero.
     """
 
     patches: list[Patch]
     noise: FrameNoise
     data: Image
+    zero: float = 0.0
 
     @classmethod
     def from_frame(
@@ -55,13 +59,16 @@ class FramePatches:
         binned, old = bin_frame(frame), found.refined.optics.noise
         px, b = binned.calibration.pixel_size_A, frame.shape[0] // binned.data.shape[0]
         noise = FrameNoise(old.constant * b**2, old.gain * b**2, least=old.least * b**2)
-        out = cls([], noise, frame.data)
+        zero = 0.0 if frame.pixels is None else frame.pixels.zero_of_file
+        out = cls([], noise, frame.data, zero)
         located = _Located.of(frame, binned, found, material, lattice)
         if located is None:
             return out
         rim = int(np.ceil(_RIM_A / px))
         mask = np.zeros(binned.data.shape, dtype=np.bool_)
         mask[rim:-rim, rim:-rim] = True
+        if binned.masked is not None:  # beside masked pixels as much as at the border
+            mask &= ~ndimage.binary_dilation(binned.masked, iterations=rim)
         for box in _boxes(binned.data.shape, px, b):
             atoms = located.cut(box, material.host)
             if atoms is not None and mask[box].sum() > _LEAST_PX:
@@ -139,7 +146,7 @@ class _Located:
             return None
         match = cKDTree(refined.xy).query(found.atoms.xy[likely])[1]
         inside = refined.xy[match]
-        outside = _outside(inside, frame.calibration.extent_xy(frame.shape), material, lattice)
+        outside = _outside(inside, frame, material, lattice)
         return cls(
             rc=binned.rc(np.concatenate([inside, outside])),
             element=np.array([*found.atoms.elements[likely], *[material.host] * len(outside)]),
@@ -208,13 +215,15 @@ def _boxes(shape: tuple[int, ...], px: float, bins: int) -> list[tuple[slice, sl
 
 
 def _outside(
-    xy: FloatArray, extent: tuple[float, float], material: Material, lattice: Lattice | None
+    xy: FloatArray, frame: Frame, material: Material, lattice: Lattice | None
 ) -> FloatArray:
     """Atoms outside the frame: sites of the lattice, or missing neighbours of the atoms."""
     if lattice is None:
-        return atoms_beyond_border(xy, extent, material)
+        return atoms_beyond_border(xy, frame.border_distance_A, material)
+    extent = frame.calibration.extent_xy(frame.shape)
     sites = lattice.sites_within(extent, margin_A=-MARGIN_A)[1]
-    out = np.any((sites < 0) | (sites > np.asarray(extent)), axis=1)
+    away = frame.border_distance_A(sites)
+    out = (away < 0.0) & (away > -MARGIN_A)
     apart = cKDTree(xy).query(sites)[0] > 0.6 * material.bond_length_A
     chosen: FloatArray = sites[out & apart]
     return chosen

@@ -162,8 +162,8 @@ def _levels(
     counts, levels, read = [], [], []
     for one_frame in patched:
         noise = one_frame.noise
-        counting = noise.counting(one_frame.data)
-        zero, zero_sd = (0.0, 0.0) if counting else _zero(noise, one_frame)
+        counting = noise.counting(one_frame.data - np.float32(one_frame.zero))
+        zero, zero_sd = (one_frame.zero, 0.0) if counting else _zero(noise, one_frame)
         for patch in one_frame.patches:
             peak, level = float(patch.amplitude[0] * growth), patch.mean_background()
             value, relative = _peak_counts(noise, peak, level)
@@ -175,7 +175,7 @@ def _levels(
             at_level[len(patch.amplitude) :] = by_level / peak
             counts.append(_Row(value, value * at_peak, patch, value * relative))
             levels.append(_Row(share, at_level, patch, zero_sd / peak))
-            read.append(_read_noise(noise, share * value, counting=counting))
+            read.append(_read_noise(noise, zero, share * value, counting=counting))
     read_value, read_sd = (float(np.mean([getattr(r, a) for r in read])) for a in ("value", "sd"))
     return (
         _pool_parts(counts, covariance),
@@ -194,11 +194,11 @@ def _peak_counts(noise: FrameNoise, peak: float, level: float) -> tuple[float, f
     return peak / gain, float(np.hypot(gain_sd / gain, smoothed))
 
 
-def _read_noise(noise: FrameNoise, background: float, *, counting: bool) -> Estimate:
+def _read_noise(noise: FrameNoise, zero: float, background: float, *, counting: bool) -> Estimate:
     """Read noise in counts; with an unknown offset, at most the noise of the background."""
     if not counting:
         return Estimate(0.0, float(np.sqrt(max(background, 0.01))))
-    variance = noise.constant * noise.correlation
+    variance = (noise.constant + noise.gain * zero) * noise.correlation
     sd = noise.correlation * float(noise.covariance[0, 0] ** 0.5)
     return _root(variance if variance > 2 * sd else 0.0, sd)
 

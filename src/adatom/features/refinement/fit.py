@@ -14,6 +14,7 @@ from adatom.features.refinement.fisher import Information, Pairs, find_pairs, in
 from adatom.features.refinement.image_model import Grid, Probe
 from adatom.features.refinement.noise import estimate_noise
 from adatom.features.refinement.optics import Optics, RefineOptions
+from adatom.features.refinement.used_pixels import UsedPixels
 
 # Least Levenberg-Marquardt damping, as a fraction of the Fisher diagonal: as large as the terms
 # that the approximate information leaves out.
@@ -45,6 +46,8 @@ class Fit:
         Initial probe, noise and jitter.
     options
         See `RefineOptions`.
+    pixels
+        Which pixels are used; by default all.
     """
 
     def __init__(
@@ -54,14 +57,18 @@ class Fit:
         outside: NDArray[np.bool_],
         optics: Optics,
         options: RefineOptions,
+        pixels: UsedPixels | None = None,
     ) -> None:
         self.data, self.start, self.options = data, start, options
+        self.pixels = pixels or UsedPixels()
         self.px, self.probe, self.noise = optics.pixel_size_A, optics.probe, optics.noise
         self.grid = Grid((data.shape[0], data.shape[1]))
         self.background = Background(self.grid.shape, Calibration(self.px))
         self.rc, n = start.copy(), len(start)
-        floor = float(np.percentile(data[::2, ::2], 10))
-        self.amplitude = np.full(n, max(float(data[::2, ::2].mean()) - floor, 1e-6))
+        every = (slice(None, None, 2), slice(None, None, 2))
+        seen = self.pixels.cut(every).of(data[every])
+        floor = float(np.percentile(seen, 10))
+        self.amplitude = np.full(n, max(float(seen.mean()) - floor, 1e-6))
         self.coefficients = np.full(self.background.count, floor)
         self.outside = outside
         # Information of the prior on row and column. That of atoms outside the frame is tighter,
@@ -69,7 +76,7 @@ class Fit:
         self._position_prior = np.where(
             outside, (self.px / _OUTSIDE_SIGMA_A) ** 2, (self.px / options.start_sigma_A) ** 2
         )
-        self._faint = max(0.05 * float(data[::2, ::2].std()), 1e-9)
+        self._faint = max(0.05 * float(seen.std()), 1e-9)
         self.damping = _DAMPING
         self._spectrum: NDArray[np.complex64] | None = None
         self._image: Image | None = None
@@ -117,6 +124,11 @@ class Fit:
             self._image = image
         return self._image
 
+    def restored(self) -> Image:
+        """The data, with what is expected of clipped pixels beyond their limit, (row, col)."""
+        model = self.model()
+        return model + self.pixels.residual(self.data, model, self.noise)
+
     def spectrum(self) -> NDArray[np.complex64]:
         """Fourier transform of the atoms as points, for `Grid.image`."""
         if self._spectrum is None:
@@ -133,13 +145,14 @@ class Fit:
         kernel = self.grid.column_derivative(self.grid.kernel(self.probe))
         slope = self.grid.image(self.spectrum(), kernel)
         model = self.model()
-        weighted = slope / self.noise.variance(model)
+        weight, residual, informed = self._weighted(model)
+        weighted = informed * slope
         known = (weighted * slope).sum(axis=1, dtype=np.float64)
         seen = known > 0.05 * known.max()
         if seen.sum() < _LEAST_LINES:
             return
         shift = self.line_shifts.copy()
-        shift[seen] -= (weighted * (self.data - model)).sum(axis=1)[seen] / known[seen]
+        shift[seen] -= (weight * slope * residual).sum(axis=1)[seen] / known[seen]
         variance = 1.0 / known[seen]
         shift[seen] -= np.average(shift[seen], weights=known[seen])
         excess = np.average(shift[seen] ** 2 - variance, weights=known[seen] ** 2)
@@ -166,8 +179,8 @@ class Fit:
             Hold all positions; fit amplitudes and background alone.
         """
         model, now = self.model(), self.objective()
-        weight = (1.0 / self.noise.variance(model)).astype(np.float32)
-        weighted = weight * (self.data - model)
+        weight, residual, informed = self._weighted(model)
+        weighted = weight * residual
         (correlation,) = self.grid.correlate(weighted, self.grid.kernel(self.probe))
         gradient = self.grid.interpolate(correlation, self.rc, ("r", "c", "")).T
         gradient[:, :2] *= self.amplitude[:, None]
@@ -177,7 +190,7 @@ class Fit:
         gradient[:, 2] += prior[:, 2, 2] * (typical - self.amplitude)
         if frozen:
             prior = prior + np.diag([_FROZEN, _FROZEN, 0.0])
-        curvature = self._current_curvature(weight, frozen=frozen)
+        curvature = self._current_curvature(informed, frozen=frozen)
         system = _System(self, curvature, prior, gradient, weighted)
         before = (self.rc, self.amplitude, self.coefficients)
         spectrum = self._spectrum
@@ -206,7 +219,7 @@ class Fit:
             penalty = float((self._position_prior * away.sum(axis=1)).sum())
             penalty += float((self._amplitude_prior() * (self.amplitude - typical) ** 2).sum())
             penalty += float(self.coefficients @ (self.smoothness() @ self.coefficients))
-            self._value = self.noise.deviance(self.data, model) + penalty
+            self._value = self.pixels.deviance(self.data, model, self.noise) + penalty
         return self._value
 
     def smoothness(self) -> sparse.csr_matrix:
@@ -217,6 +230,15 @@ class Fit:
         """Replace the probe."""
         self.probe = probe
         self._image = self._value = None
+
+    def _weighted(self, model: Image) -> tuple[Image, Image, Image]:
+        """Weight of every pixel, residual, and weight in the information, all (row, col)."""
+        weight = self.pixels.weight(self.data, model, self.noise)
+        residual = self.pixels.residual(self.data, model, self.noise)
+        return (
+            weight, residual,
+            self.pixels.information_weight(weight, self.data, model, self.noise),
+        )  # fmt: skip
 
     def _invalidate_image(self) -> None:
         """Discard cached images after atoms or background have changed."""
@@ -231,6 +253,7 @@ class Fit:
         if (
             last is None
             or last.frozen != frozen
+            or self.pixels.clipped is not None  # what clipped pixels tell changes with each step
             or abs(brightness - last.brightness) > _RECOMPUTE * last.brightness
             or np.abs(self.probe.covariance - last.probe.covariance).max()
             > _RECOMPUTE * self.probe.sigma() ** 2
@@ -264,8 +287,8 @@ class Fit:
 
     def covariance(self) -> FloatArray:
         """Covariance of row, column and amplitude, shape (atom, 3, 3), pixels and intensity."""
-        weight = (1.0 / self.noise.variance(self.model())).astype(np.float32)
-        out = self.information(weight).covariance(self.prior(), self.outside)
+        _, _, informed = self._weighted(self.model())
+        out = self.information(informed).covariance(self.prior(), self.outside)
         # Cap at the prior variance: loopy belief propagation can exceed it.
         widest = np.einsum("nii->ni", out)[:, :2].max(axis=1)
         most = (self.options.start_sigma_A / self.px) ** 2
@@ -282,13 +305,18 @@ class Fit:
         """Fit the noise to the residuals, without the rim where atoms outside are guessed."""
         rim = min(int(_RIM_A / self.px), min(self.data.shape) // 6)
         inner = (slice(rim, self.data.shape[0] - rim), slice(rim, self.data.shape[1] - rim))
-        self.noise = estimate_noise(self.data[inner], self.model()[inner])
+        plain = self.pixels.plain(self.data, self.model(), self.noise)
+        self.noise = estimate_noise(
+            self.data[inner], self.model()[inner], None if plain is None else plain[inner]
+        )
         self._value = None
 
     def reduced_chi2(self) -> float:
         """Mean squared residual over the variance of the noise (reduced χ²)."""
         model = self.model()
-        return float(np.mean((self.data - model) ** 2 / self.noise.variance(model)))
+        square = (self.data - model) ** 2 / self.noise.variance(model)
+        plain = self.pixels.plain(self.data, model, self.noise)
+        return float(np.mean(square if plain is None or not plain.any() else square[plain]))
 
     def information(self, weight: Image) -> Information:
         """Fisher information of the atoms; `weight` (row, col) is 1/variance of each pixel."""

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import fft, ndimage
 
-from adatom.core.arrays import FloatArray, Image
+from adatom.core.arrays import BoolArray, FloatArray, Image
+
+_LEAST_PIXELS = 400  # fewer pixels do not show how the noise depends on the signal
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +85,7 @@ class Noise:
         return out
 
 
-def estimate_noise(data: Image, model: Image) -> Noise:
+def estimate_noise(data: Image, model: Image, plain: BoolArray | None = None) -> Noise:
     """Fit the noise of a frame to the residuals of a model.
 
     Pixels are sorted by expected signal into groups, and a line is fitted to the variance of the
@@ -93,11 +95,17 @@ def estimate_noise(data: Image, model: Image) -> Noise:
     ----------
     data, model
         Measured and expected intensity, shape (row, col).
+    plain
+        Pixels to use, shape (row, col); None for all, and if it leaves too few.
     """
     residual = (data - model).astype(np.float64)
-    order = np.argsort(model, axis=None)
-    sorted_model, sorted_residual = model.ravel()[order], residual.ravel()[order]
-    limit = np.percentile(np.abs(residual), 99.9)
+    used, own = model.ravel(), residual.ravel()
+    if plain is not None and np.count_nonzero(plain) >= _LEAST_PIXELS:
+        used, own = model[plain], residual[plain]
+        residual = np.where(plain, residual, 0.0)
+    order = np.argsort(used)
+    sorted_model, sorted_residual = used[order], own[order]
+    limit = np.percentile(np.abs(own), 99.9)
     edges = np.linspace(0, len(order), 25).astype(int)[:-1]
     size = np.diff(np.append(edges, len(order)))
     square = np.clip(sorted_residual, -limit, limit) ** 2

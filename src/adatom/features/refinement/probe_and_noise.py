@@ -10,8 +10,10 @@ from adatom.features.refinement.fit import Fit
 from adatom.features.refinement.image_model import Probe
 from adatom.features.refinement.noise import Noise
 from adatom.features.refinement.optics import Optics, RefineOptions
+from adatom.features.refinement.used_pixels import UsedPixels
 
 START_SIGMA_A = 0.42  # initial width (sigma) of the probe, Å: the default of simulated frames
+_CLIPPED_STEPS = 6  # last steps where pixels are clipped: amplitudes beyond them grow slowly
 _SIGMA_RANGE_A = (0.2, 0.9)  # sharpest and widest probe (sigma) in units of graphene's pattern, Å
 
 
@@ -22,6 +24,7 @@ def fit_probe_and_noise(
     px: float,
     options: RefineOptions,
     *,
+    pixels: UsedPixels | None = None,
     whole: bool = True,
 ) -> Fit:
     """Fit the probe and the noise together with the atoms of a part of the frame.
@@ -38,6 +41,8 @@ def fit_probe_and_noise(
         Pixel size, Å.
     options
         See `RefineOptions`.
+    pixels
+        Which pixels are used; by default all.
     whole
         True if the part is the whole frame. If not, the atoms are refined again later, and here
         only as precisely as the probe and the noise need.
@@ -49,9 +54,9 @@ def fit_probe_and_noise(
     sigma2 = (START_SIGMA_A / px) ** 2
     optics = Optics(
         Probe(np.array([sigma2, 0.0, sigma2]), np.array([0.1, 0.0])),
-        Noise(max(float(data.var()), 1e-12), 0.0, 1.0, 1e-12), px,
+        Noise(max(float((pixels or UsedPixels()).of(data).var()), 1e-12), 0.0, 1.0, 1e-12), px,
     )  # fmt: skip
-    fit = Fit(data, start, outside, optics, options)
+    fit = Fit(data, start, outside, optics, options, pixels)
     for iteration in range(options.probe_iterations):
         fit.step(frozen=iteration < 2)
         if iteration >= 1:
@@ -65,7 +70,7 @@ def fit_probe_and_noise(
     fit.take_steps(2)
     fit.measure_noise()
     fit.fit_line_shifts()
-    fit.take_steps(2)
+    fit.take_steps(2 if fit.pixels.clipped is None else _CLIPPED_STEPS)
     fit.measure_noise()
     return fit
 
@@ -83,13 +88,14 @@ def _fit_probe(fit: Fit) -> Probe:
     core = grid.image(spectrum, grid.kernel(probe))
     model = core + fit.background.image(fit.coefficients)
     columns += [core, np.ones_like(core)]
-    weight = 1.0 / fit.noise.variance(model)
+    weight = fit.pixels.weight(fit.data, model, fit.noise)
+    residual = fit.pixels.residual(fit.data, model, fit.noise)
+    known = fit.pixels.information_weight(weight, fit.data, model, fit.noise)
     j = np.stack([c.ravel() for c in columns]).astype(np.float64)
-    jw = j * weight.ravel()
-    normal = jw @ j.T
+    normal = (j * known.ravel()) @ j.T
     prior = np.zeros(7)
     prior[3:5] = 1.0 / 0.3**2
-    right = jw @ (fit.data - model).ravel()
+    right = j @ (weight * residual).ravel().astype(np.float64)
     right[3:5] -= prior[3:5] * (probe.tails - np.array([0.1, 0.0]))
     normal += np.diag(prior + 1e-6 * np.diag(normal))
     change = np.linalg.solve(normal, right)[:5]

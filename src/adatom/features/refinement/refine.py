@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from adatom.core import Frame
-from adatom.core.arrays import FloatArray
+from adatom.core.arrays import FloatArray, Image
 from adatom.features.refinement.binning import BinnedFrame, bin_frame
 from adatom.features.refinement.fit import Fit
 from adatom.features.refinement.image_model import Probe
 from adatom.features.refinement.noise import Noise
 from adatom.features.refinement.optics import Optics, RefineOptions
 from adatom.features.refinement.probe_and_noise import START_SIGMA_A, fit_probe_and_noise
+from adatom.features.refinement.used_pixels import UsedPixels
 
 __all__ = ["Optics", "RefineOptions", "Refined", "refine"]
 
@@ -46,6 +47,9 @@ class Refined:
         Mean squared residual over the variance of the noise: 1 if the model explains the frame.
     start_sigma_A
         Standard deviation of the prior on the positions of the networks, Å.
+    restored
+        The binned frame with what is expected of clipped pixels beyond their limit, shape (row,
+        col); None if no pixel is clipped.
     """
 
     xy: FloatArray
@@ -56,6 +60,7 @@ class Refined:
     optics: Optics
     reduced_chi2: float
     start_sigma_A: float
+    restored: Image | None = None
 
 
 def refine(
@@ -148,6 +153,7 @@ def _refine(
     )
     if not n:
         return _without_atoms(binned, options)
+    pixels = UsedPixels(binned.masked, binned.clipped)
     square = _busiest(binned.data.shape, start)
     inside = _within(start, square, binned.data.shape)
     outside = np.nonzero(inside)[0] >= n
@@ -156,9 +162,10 @@ def _refine(
     ]
     shared = fit_probe_and_noise(
         binned.data[square], start[inside] - _corner(square), outside, px, options,
-        whole=any(tile == square for _, tile in pieces),
+        pixels=pixels.cut(square), whole=any(tile == square for _, tile in pieces),
     )  # fmt: skip
     optics, background = shared.optics(), float(np.median(shared.coefficients))
+    restored = None if binned.clipped is None else binned.data.copy()
     chi2: list[tuple[float, int]] = []
     for core, tile in pieces:
         inside = _within(start, tile, binned.data.shape)
@@ -168,24 +175,30 @@ def _refine(
             fit = shared
         else:
             outside = np.nonzero(inside)[0] >= n
-            fit = Fit(binned.data[tile], start[inside] - _corner(tile), outside, optics, options)
+            here = start[inside] - _corner(tile)
+            fit = Fit(binned.data[tile], here, outside, optics, options, pixels.cut(tile))
             fit.set_start(shared.typical_amplitude(), background)
             fit.run(options.iterations)
         mine = _within(start[inside], core, binned.data.shape)
         out.store(np.nonzero(inside)[0][mine].astype(np.int64), fit, mine, _corner(tile))
         chi2.append((fit.reduced_chi2(), int(mine.sum())))
+        if restored is not None:
+            inner = tuple(
+                slice(c.start - t.start, c.stop - t.start) for c, t in zip(core, tile, strict=True)
+            )
+            restored[core] = fit.restored()[inner]
     value, weights = np.array(chi2).T
     variance = np.maximum(np.einsum("nii->ni", out.covariance), 0.0)
     return Refined(
         binned.xy(out.rc)[:n], out.covariance[:n, 1::-1, 1::-1] * px**2, out.amplitude[:n],
         np.sqrt(variance[:n, 2]), out.background[:n], optics,
-        float(np.average(value, weights=np.maximum(weights, 1))), options.start_sigma_A,
+        float(np.average(value, weights=np.maximum(weights, 1))), options.start_sigma_A, restored,
     )  # fmt: skip
 
 
 def _without_atoms(binned: BinnedFrame, options: RefineOptions) -> Refined:
     """Give the result for a frame without atoms."""
-    px, data = binned.calibration.pixel_size_A, binned.data
+    px, data = binned.calibration.pixel_size_A, UsedPixels(binned.masked).of(binned.data)
     sigma2 = (START_SIGMA_A / px) ** 2
     probe = Probe(np.array([sigma2, 0.0, sigma2]), np.zeros(2))
     noise = Noise(max(float(data.var()), 1e-12), 0.0, 1.0, 1e-12)

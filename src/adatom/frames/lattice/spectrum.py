@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from adatom.core import Material
 from adatom.core.arrays import FloatArray
+from adatom.frames.lattice.stripes import Stripes, without_stripes
 
 _LOG_STEP = 0.006  # step of the logarithms of scale and spatial frequency: 0.6 %
 _ANGLE_STEP = np.pi / 240  # rad: 0.75 degrees
@@ -36,11 +37,14 @@ class ScaleEstimate:
         deviations.
     angle_rad
         Direction of the first reflection.
+    stripes
+        Stripes that were left out: interference of the scan.
     """
 
     pixel_size_A: float
     contrast: float
     angle_rad: float
+    stripes: tuple[Stripes, ...] = ()
 
 
 def estimate_scale(
@@ -52,9 +56,9 @@ def estimate_scale(
 ) -> ScaleEstimate:
     """Find the pixel size at which the material's reflections fit the frames' power spectrum.
 
-    The spectra of all frames are averaged and whitened by their radial median. The search over
-    scale and rotation uses the first two rings of reflections together, so that one ring is not
-    mistaken for the other.
+    The spectra of all frames are averaged, freed of stripes, and whitened by their radial median.
+    The search over scale and rotation uses the first two rings of reflections together, so that one
+    ring is not mistaken for the other.
 
     Parameters
     ----------
@@ -71,7 +75,8 @@ def estimate_scale(
     -------
     The best fit; trust it if its contrast reaches `TRUSTED_CONTRAST`.
     """
-    polar = _polar_spectrum(images)
+    power, stripes = without_stripes(_spectrum(images))
+    polar = _polar_spectrum(power)
     reflections, rings = _reflections(material)
     weight = np.where(rings == 0, 1.0, 0.5)
     shift = np.round(np.log(np.linalg.norm(reflections, axis=1)) / _LOG_STEP).astype(int)
@@ -105,7 +110,8 @@ def estimate_scale(
     others = plain[np.isfinite(plain)]
     spread = 1.4826 * float(np.median(np.abs(others - np.median(others))))
     contrast = float((plain[best_scale, best_angle] - np.median(others)) / max(spread, 1e-9))
-    return ScaleEstimate(_sharpen(images, reflections[rings == 0], coarse, angle), contrast, angle)
+    sharp = _sharpen(power, reflections[rings == 0], coarse, angle)
+    return ScaleEstimate(sharp, contrast, angle, stripes)
 
 
 def _ring_inside(polar: FloatArray, row: NDArray[np.int64], turn: NDArray[np.int64]) -> FloatArray:
@@ -140,14 +146,13 @@ def _spectrum(images: Sequence[NDArray[np.float32]]) -> FloatArray:
     return total
 
 
-def _polar_spectrum(images: Sequence[NDArray[np.float32]]) -> FloatArray:
+def _polar_spectrum(power: FloatArray) -> FloatArray:
     """Logarithm of the whitened power spectrum on a grid of log k and angle (half a turn).
 
     Each row is divided by its median over angles, so that only the dependence on direction remains.
     A maximum filter over a few per cent and degrees then tolerates the shifts of reflections in a
     distorted scan.
     """
-    power = _spectrum(images)
     middle = power.shape[0] // 2
     log_k = np.arange(np.log(_LOWEST_K), np.log(0.48), _LOG_STEP)
     angle = np.arange(0.0, np.pi, _ANGLE_STEP)
@@ -165,11 +170,8 @@ def _polar_spectrum(images: Sequence[NDArray[np.float32]]) -> FloatArray:
     return out - np.median(out, axis=1, keepdims=True)
 
 
-def _sharpen(
-    images: Sequence[NDArray[np.float32]], reflections: FloatArray, coarse_A: float, angle: float
-) -> float:
+def _sharpen(power: FloatArray, reflections: FloatArray, coarse_A: float, angle: float) -> float:
     """Pixel size from the centres of mass of the first ring's peaks (root of the area's scale)."""
-    power = _spectrum(images)
     n = power.shape[0]
     c, s = np.cos(angle), np.sin(angle)
     rotated = reflections @ np.array([[c, s], [-s, c]])

@@ -26,10 +26,12 @@ _VISIBLE_SD = 5.0
 _VISIBLE_P = 0.3
 _OPEN_SITE_P = 0.05  # p_empty below which a site counts as occupied
 _MIN_DOUBT = 0.01  # smaller doubts are ignored: they change a weight by less than 1 %
+_MASKED_STEP_A = 0.5  # distance of the places that take masked pixels out of the loss, Å
+_CROPS = 8  # crops of which the one with the fewest masked pixels is taken
 _SMOOTH_PX = 1.5  # Gaussian width, pixels, of the local mean signal that sets the noise level
 
 
-def label_frame(frame: Frame, found: FoundAtoms, material: Material) -> LabelledFrame:
+def label_frame(found: FoundAtoms, material: Material) -> LabelledFrame:
     """Turn the atoms and vacancies that were found into labels.
 
     Atoms and vacancies with a high probability become labels. The remaining probability becomes a
@@ -41,10 +43,8 @@ def label_frame(frame: Frame, found: FoundAtoms, material: Material) -> Labelled
 
     Parameters
     ----------
-    frame
-        Real frame.
     found
-        Atoms and vacancies that a calibrated ensemble found in it.
+        Atoms and vacancies that a calibrated ensemble found in a real frame.
     material
         Gives the order of the species.
     """
@@ -67,11 +67,14 @@ def label_frame(frame: Frame, found: FoundAtoms, material: Material) -> Labelled
         ]
     )
     places = np.concatenate([table.xy, found.vacancies_xy[empty], found.vacancies_xy[open_sites]])
+    hidden = _masked_places(found.frame)
+    places = np.concatenate([places, hidden])
+    doubt = np.concatenate([doubt, np.ones(len(hidden))])
     uncertain = doubt > _MIN_DOUBT
     named = (p_kind > _ELEMENT_P)[label, None]
     p_species = np.where(named, np.eye(len(material.species))[kinds[label]], found.p_classes[label])
     return LabelledFrame(
-        frame,
+        found.frame,
         table.xy[label],
         kinds[label],
         material.species,
@@ -80,6 +83,15 @@ def label_frame(frame: Frame, found: FoundAtoms, material: Material) -> Labelled
         np.clip(doubt[uncertain], 0.0, 1.0),
         p_species,
     )
+
+
+def _masked_places(frame: Frame) -> FloatArray:
+    """Places that cover the masked pixels, where nothing is known, shape (place, 2), Å."""
+    if frame.pixels is None or not frame.pixels.any_masked:
+        return np.zeros((0, 2))
+    step = max(round(_MASKED_STEP_A / frame.calibration.pixel_size_A), 1)
+    rc = np.argwhere(frame.pixels.masked[::step, ::step]) * step
+    return frame.calibration.xy(rc.astype(np.float64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +161,8 @@ def _has_one_species(labelled: LabelledFrame) -> NDArray[np.bool_]:
 def random_crop(labelled: LabelledFrame, field_A: float, rng: np.random.Generator) -> LabelledFrame:
     """Crop a random square of a labelled frame; rotate it by quarter turns and mirror it at random.
 
-    A crop without contrast, which may occur at very low dose, is replaced by the whole frame.
+    A crop without contrast, which may occur at very low dose, is replaced by the whole frame. Of a
+    few crops, that with the fewest masked pixels is taken.
 
     Parameters
     ----------
@@ -164,8 +177,7 @@ def random_crop(labelled: LabelledFrame, field_A: float, rng: np.random.Generato
     px = frame.calibration.pixel_size_A
     side = int(np.ceil(field_A / px)) + 1
     rows, cols = (min(side, n) for n in frame.shape)
-    top = int(rng.integers(frame.shape[0] - rows + 1))
-    left = int(rng.integers(frame.shape[1] - cols + 1))
+    top, left = _place(frame, rows, cols, rng)
     data = frame.data[top : top + rows, left : left + cols]
     if float(data.min()) == float(data.max()):  # not one count in the crop
         rows, cols = frame.shape
@@ -191,6 +203,21 @@ def random_crop(labelled: LabelledFrame, field_A: float, rng: np.random.Generato
         vacancies_xy=transform(labelled.vacancies_xy),
         doubtful_xy=transform(labelled.doubtful_xy),
     )
+
+
+def _place(frame: Frame, rows: int, cols: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Choose the top left pixel of a crop."""
+    best, least = (0, 0), np.inf
+    masked = frame.pixels is not None and frame.pixels.any_masked
+    for _ in range(_CROPS if masked else 1):
+        top = int(rng.integers(frame.shape[0] - rows + 1))
+        left = int(rng.integers(frame.shape[1] - cols + 1))
+        if frame.pixels is None or not masked:
+            return top, left
+        hidden = float(frame.pixels.masked[top : top + rows, left : left + cols].mean())
+        if hidden < least:
+            best, least = (top, left), hidden
+    return best
 
 
 def with_fewer_counts(

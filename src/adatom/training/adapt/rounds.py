@@ -303,7 +303,7 @@ def _training_set(
         scored if not dropped else runner.analyse(frames, best.with_members(kept), scored=False)
     )
     imaging = _estimate_imaging(analysed, runner.material)
-    new_labels = [label_frame(s.frame, s.found, runner.material) for s in analysed]
+    new_labels = [label_frame(s.found, runner.material) for s in analysed]
     change = compare_labels(labels or [_without_labels(f) for f in new_labels], new_labels)
     density = atom_density(analysed, runner.material)
     simulated = replace(runner, density_A2=density).simulated_like(imaging)

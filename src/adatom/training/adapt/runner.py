@@ -19,6 +19,7 @@ from adatom.features.calibration.calibrator import MATCH_A
 from adatom.features.find import FindOptions, FoundAtoms
 from adatom.features.member_scores import MemberScore, score_members
 from adatom.features.refinement.refine import Optics
+from adatom.frames.specimen.examine import examine
 from adatom.learning.device import use_threads
 from adatom.learning.ensemble import predict
 from adatom.learning.network import Network
@@ -292,7 +293,7 @@ def atom_density(scored: Sequence[ScoredFrame], material: Material) -> float | N
     for part in scored:
         w, h = part.frame.calibration.extent_xy(part.frame.shape)
         count += float((part.found.atoms.column("p_exists") > _LIKELY_P).sum())
-        area += w * h
+        area += w * h * (1.0 - (part.frame.pixels.masked_share if part.frame.pixels else 0.0))
     return max(count, 1.0) / area
 
 
@@ -304,6 +305,7 @@ def _analyse(
     ensemble: Ensemble, material: Material, options: FindOptions, scored: bool, frame: Frame
 ) -> ScoredFrame:
     use_threads(1)
+    frame = examine(frame)
     maps = predict(frame, ensemble)
     analysis = AnalysisOptions(find=options)
     result = analyse_frame(frame, ensemble, material, analysis, predictions=[maps])
