@@ -40,7 +40,7 @@ def defect_table(*rows):
             {
                 "frame": frame, "defect": number, "kind": kind, "x_A": float(x), "y_A": float(y),
                 "p": p, "atoms": [], "track": track, "first_frame": 0, "origin": "first seen",
-                "p_beam_induced": None,
+                "p_beam_induced": None, "hops": None,
             }
         )  # fmt: skip
     return DefectTable(pl.DataFrame(columns, schema=SCHEMA))

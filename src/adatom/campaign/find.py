@@ -114,7 +114,7 @@ def find_in_movie(
         "movie",
         [config.link],
         current=lambda: _hash_of(directory.atoms_path, directory.defects_path),
-        make=partial(_link, directory, config, len(movie)),
+        make=partial(_link, directory, config, movie),
         parents=tuple(keys),
     )
     (key,) = steps.run([link])
@@ -194,8 +194,10 @@ def _write_parts(directory: CampaignDirectory, i: int, result: FrameResult) -> N
     write_json(_part(directory, i, "frame.json"), told)
 
 
-def _link(directory: CampaignDirectory, config: Config, count: int) -> str:
+def _link(directory: CampaignDirectory, config: Config, movie: Movie) -> str:
     """Join the frames' parts into the two tables that a user reads."""
+    assert movie.calibration is not None  # settled by sources.open_movie  # noqa: S101
+    count, extent = len(movie), movie.calibration.extent_xy(movie.shape)
     atoms = AtomTable.concat(
         AtomTable(read_table(_part(directory, i, "atoms.parquet"))) for i in range(count)
     )
@@ -204,7 +206,14 @@ def _link(directory: CampaignDirectory, config: Config, count: int) -> str:
     )
     drift = dict.fromkeys(range(count), (0.0, 0.0)) | estimate_drift(atoms, config.link)
     atoms = link_atoms(atoms, drift, config.link)
-    defects = link_defects(defects, drift, frames=range(count), options=config.link)
+    defects = link_defects(
+        defects,
+        drift,
+        frames=range(count),
+        extent_xy_A=extent,
+        border_A=config.defects.border_A,
+        options=config.link,
+    )
     write_table(directory.atoms_path, atoms.data)
     write_table(directory.defects_path, defects.data)
     return file_hash(directory.atoms_path, directory.defects_path)

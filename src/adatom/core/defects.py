@@ -27,10 +27,14 @@ COLUMNS = {
     "origin": Column(
         _S,
         "",
-        "Where it came from: `first seen` in the first frame, `appeared` later, `from KIND` since "
-        "it changed its kind; empty until linked.",
+        "Where it came from: `first seen` in the first frame; later `came into the field` over the "
+        "border with the drift, or `appeared`; `from KIND` since it changed its kind; empty until "
+        "linked.",
     ),
     "p_beam_induced": Column(_F, "", "Probability that the beam made it; null until known."),
+    "hops": Column(
+        _I, "", "Hops of its track to other sites, up to this frame; null until linked."
+    ),
 }
 SCHEMA = schema_of(COLUMNS)
 
@@ -42,8 +46,9 @@ class DefectTable:
     ``kind`` is the name of a `DefectKind`, such as ``Si1C3`` or ``V1``. ``atoms`` are numbers from
     the ``atom`` column of the same frame's atom table, impurity or displaced atoms first. ``p`` is
     the probability that the defect is there and is of this kind. ``origin`` is filled when frames
-    are linked: ``first seen``, ``appeared``, or ``from <kind>``. ``p_beam_induced`` is null until
-    it is known.
+    are linked: ``first seen``, ``came into the field``, ``appeared``, or ``from <kind>``.
+    ``p_beam_induced`` and ``hops`` are null until they are known; tables of version 0.1.0 have no
+    ``hops``.
 
     Parameters
     ----------
@@ -54,6 +59,8 @@ class DefectTable:
     data: pl.DataFrame
 
     def __post_init__(self) -> None:
+        if "hops" not in self.data.columns:
+            object.__setattr__(self, "data", self.data.with_columns(hops=pl.lit(None, pl.Int32)))
         if self.data.schema != SCHEMA:
             object.__setattr__(self, "data", self.data.select(list(SCHEMA)).cast(SCHEMA))
 
@@ -109,6 +116,7 @@ class DefectTable:
             "first_frame": [frame] * n,
             "origin": [""] * n,
             "p_beam_induced": [None] * n,
+            "hops": [None] * n,
         }
         return cls(pl.DataFrame(columns, schema=SCHEMA))
 

@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 from adatom.core import AtomTable, DefectTable
 from adatom.core.arrays import FloatArray, IntArray
 from adatom.errors import BadInput
+from adatom.features.histories import SearchedField, hops, origins
 from adatom.features.linking import link_points
 
 Drift = Mapping[int, tuple[float, float]]  # shift x, y of each frame, Å
@@ -34,6 +35,9 @@ class LinkOptions(BaseModel):
     )
     drift_A: float = Field(
         default=4.0, ge=0.0, description="largest drift of the specimen between two frames, Å"
+    )
+    hop_A: float = Field(
+        default=1.0, gt=0.0, description="shortest hop of a tracked defect to another site, Å"
     )
     element_penalty_A: float = Field(
         default=0.5, ge=0.0, description="distance added where the element changes, Å"
@@ -202,9 +206,11 @@ def link_defects(
     drift_xy_A: Drift | None = None,
     *,
     frames: Iterable[int] | None = None,
+    extent_xy_A: tuple[float, float] | None = None,
+    border_A: float = 0.0,
     options: LinkOptions | None = None,
 ) -> DefectTable:
-    """Link defects to tracks over the frames and record the origin of each.
+    """Link defects to tracks over the frames; record the origin of each, and its hops.
 
     Parameters
     ----------
@@ -217,13 +223,19 @@ def link_defects(
     frames
         All frames that were analysed, including those without defects; defects of the first one
         have the origin ``first seen``. Default: the frames of the table.
+    extent_xy_A
+        Far corner x, y of the frames, Å. Without it, no defect is known to have come in over the
+        border.
+    border_A
+        Defects nearer to the border were not named, Å.
     options
-        Longest step and longest gap.
+        Longest step, longest gap and shortest hop.
 
     Returns
     -------
-    The same defects with ``track``, ``first_frame`` and ``origin`` filled: ``first seen`` in the
-    first frame, ``appeared`` later, ``from <kind>`` after a track changed its kind.
+    The same defects with ``track``, ``first_frame``, ``origin`` and ``hops`` filled. The origin is
+    ``first seen`` in the first frame; later ``came into the field`` where the drift carried its
+    place over the border, else ``appeared``; and ``from <kind>`` after a track changed its kind.
 
     Raises
     ------
@@ -234,26 +246,28 @@ def link_defects(
     if not len(table):
         return table
     frame = table.data["frame"].to_numpy().astype(np.int64)
-    start = min([*([] if frames is None else frames), int(frame.min())])
     drift = _defect_drift(table, frame, o) if drift_xy_A is None else drift_xy_A
-    position = table.xy - _drift_of(drift, frame)
-    track = link_points(frame, position, o.defect_step_A, o.gap_frames)
+    place = table.xy - _drift_of(drift, frame)
+    track = link_points(frame, place, o.defect_step_A, o.gap_frames)
+    analysed = np.unique([*([] if frames is None else frames), *frame]).astype(np.int64)
+    moved = np.array([drift.get(int(f), (np.nan, np.nan)) for f in analysed])
+    searched = SearchedField(analysed, moved, extent_xy_A, border_A)
     kinds = table.kinds
-    origin, first = [""] * len(frame), np.zeros(len(frame), dtype=np.int64)
+    origin, first, hopped = [""] * len(frame), np.zeros_like(frame), np.zeros_like(frame)
     for number in range(int(track.max()) + 1):
         rows = np.flatnonzero(track == number)
         rows = rows[np.argsort(frame[rows], kind="stable")]
         first[rows] = frame[rows[0]]
-        since = "first seen" if frame[rows[0]] == start else "appeared"
-        for k, row in enumerate(rows):
-            if k and kinds[row] != kinds[rows[k - 1]]:
-                since = f"from {kinds[rows[k - 1]]}"
+        hopped[rows] = hops(place[rows], o.hop_A)
+        began = searched.origin(int(frame[rows[0]]), place[rows[0]])
+        for row, since in zip(rows, origins([kinds[r] for r in rows], began), strict=True):
             origin[row] = since
     return DefectTable(
         table.data.with_columns(
             pl.Series("track", track, dtype=pl.Int32),
             pl.Series("first_frame", first, dtype=pl.Int32),
             pl.Series("origin", origin, dtype=pl.String),
+            pl.Series("hops", hopped, dtype=pl.Int32),
         )
     )
 

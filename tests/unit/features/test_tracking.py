@@ -91,7 +91,7 @@ def test_a_silicon_that_hops_keeps_its_track():
 
 def defects(rows):
     columns = [
-        (f, k, kind, float(x), float(y), 0.9, [k], -1, f, "", None)
+        (f, k, kind, float(x), float(y), 0.9, [k], -1, f, "", None, None)
         for k, (f, kind, x, y) in enumerate(rows)
     ]
     return DefectTable(pl.DataFrame(columns, schema=SCHEMA, orient="row"))
@@ -146,3 +146,40 @@ def test_missing_drift_is_refused_and_empty_tables_pass():
         link_atoms(table, {0: (0.0, 0.0)})
     assert len(link_atoms(AtomTable.empty())) == 0
     assert len(link_defects(DefectTable.empty())) == 0
+
+
+def drifting(step, seen, *, frames=6, kind="Si1C3"):
+    """A defect that rests in a specimen which moves by `step` Å a frame; seen in some frames."""
+    drift = {f: (step * f, 0.0) for f in range(frames)}
+    rows = [(f, kind, seen[f] + step * f, 10.0) for f in range(frames) if f in seen]
+    return defects(rows), drift
+
+
+@pytest.mark.parametrize("step", [0.1, 0.5, 3.0])
+def test_what_drifts_in_over_the_border_came_into_the_field(step):
+    start = 1.4 - step  # in frame 1 still nearer to the border than what is named
+    table, drift = drifting(step, dict.fromkeys(range(2, 6), start))
+    field = {"extent_xy_A": (20.0, 20.0), "border_A": 1.5, "frames": range(6)}
+    linked = link_defects(table, drift, **field).data
+    assert set(linked["origin"]) == {"came into the field"}
+    # The same place in a specimen that rests was in the field all the time.
+    table, still = drifting(0.0, dict.fromkeys(range(2, 6), 6.0))
+    assert set(link_defects(table, still, **field).data["origin"]) == {"appeared"}
+    # So was a place that came in long before something was seen there.
+    table, drift = drifting(1.0, {5: 1.0})
+    assert link_defects(table, drift, **field).data["origin"].to_list() == ["appeared"]
+
+
+def test_a_track_counts_its_hops():
+    at = [5.0, 5.2, 6.4, 6.5, 5.1, 5.0]  # there and back, 1.4 Å apart
+    table, drift = drifting(0.5, dict(enumerate(at)))
+    linked = link_defects(table, drift).data
+    assert linked["track"].to_list() == [0] * 6
+    assert linked["hops"].to_list() == [0, 0, 1, 1, 2, 2]
+    far = LinkOptions(hop_A=2.0)
+    assert link_defects(table, drift, options=far).data["hops"].to_list() == [0] * 6
+
+
+def test_tables_without_hops_are_read():
+    old = defects([(0, "V1", 5.0, 5.0)]).data.drop("hops")
+    assert DefectTable(old).data["hops"].to_list() == [None]

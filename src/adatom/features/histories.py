@@ -1,0 +1,116 @@
+"""History of a tracked defect: where it came from, and how often it hopped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from adatom.core.arrays import FloatArray, IntArray
+from adatom.features.neighbours import border_distance
+
+FIRST_SEEN, APPEARED, CAME_IN = "first seen", "appeared", "came into the field"
+# A defect may be named one frame late. This far inside of the searched field, Å, it would have been
+# named before if it had been there.
+_SURELY_SEARCHED_A = 1.0
+_NEW_SHARE = 0.3  # weight of a new position in the mean place of a defect that did not hop
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SearchedField:
+    """Where and when defects were searched.
+
+    Parameters
+    ----------
+    frames
+        Numbers of all analysed frames, ascending.
+    drift_xy_A
+        Shift of the specimen in each of them, shape (frame, 2), Å; NaN where it is not known.
+    extent_xy_A
+        Far corner x, y of the frames, Å; None if it is not known.
+    border_A
+        Defects nearer to the border are not named, Å.
+    """
+
+    frames: IntArray
+    drift_xy_A: FloatArray
+    extent_xy_A: tuple[float, float] | None = None
+    border_A: float = 1.5
+
+    def origin(self, frame: int, place_xy_A: FloatArray) -> str:
+        """Origin of a defect that is first named in a frame.
+
+        Parameters
+        ----------
+        frame
+            Number of this frame.
+        place_xy_A
+            Where it is then, shape (2,), Å, without the drift.
+
+        Returns
+        -------
+        ``first seen`` in the first frame. ``came into the field`` if the drift moved its place over
+        the border: it lay outside of the searched field, and since then too near to its edge to
+        be sure that it was looked at. Else ``appeared``.
+
+        Examples
+        --------
+        >>> drift = np.array([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0]])
+        >>> searched = SearchedField(np.arange(3), drift, (20.0, 20.0))
+        >>> searched.origin(2, np.array([0.0, 9.0])), searched.origin(2, np.array([8.0, 9.0]))
+        ('came into the field', 'appeared')
+        """
+        before = self.frames < frame
+        if not before.any():
+            return FIRST_SEEN
+        if self.extent_xy_A is None:
+            return APPEARED
+        depth = border_distance(place_xy_A + self.drift_xy_A[before], self.extent_xy_A)
+        depth = depth[np.isfinite(depth)] - self.border_A
+        outside = np.flatnonzero(depth < 0.0)
+        if not len(outside) or depth[outside[-1] :].max() > _SURELY_SEARCHED_A:
+            return APPEARED
+        return CAME_IN
+
+
+def origins(kinds: Sequence[str], first: str) -> list[str]:
+    """Origin in every frame of a track: that of its first, or the kind that it had before.
+
+    Examples
+    --------
+    >>> origins(["V1", "V1", "V2", "V2"], "appeared")
+    ['appeared', 'appeared', 'from V1', 'from V1']
+    """
+    out = [first] * min(len(kinds), 1)
+    for before, now in pairwise(kinds):
+        out.append(out[-1] if now == before else f"from {before}")
+    return out
+
+
+def hops(places_xy_A: FloatArray, hop_A: float) -> IntArray:
+    """Count the hops of a track up to each of its frames, shape (frame,).
+
+    A hop is a move of at least `hop_A` away from the mean place since the last one. The mean
+    follows slowly, so that what is left of the drift is no hop.
+
+    Parameters
+    ----------
+    places_xy_A
+        Positions in its frames, shape (frame, 2), Å, without the drift.
+    hop_A
+        Shortest hop, Å.
+
+    Examples
+    --------
+    >>> hops(np.array([[0.0, 0.0], [0.2, 0.1], [1.4, 0.0], [1.5, 0.1], [0.1, 0.0]]), 1.0).tolist()
+    [0, 0, 1, 1, 2]
+    """
+    out = np.zeros(len(places_xy_A), dtype=np.int64)
+    mean = places_xy_A[0]
+    for k, place in enumerate(places_xy_A[1:], 1):
+        hopped = np.hypot(*(place - mean)) >= hop_A
+        out[k] = out[k - 1] + hopped
+        mean = place if hopped else mean + _NEW_SHARE * (place - mean)
+    return out
