@@ -49,6 +49,10 @@ class DamagedFile(BadInput):
     """A file or frame that its reader cannot read; other files of a movie can go on without it."""
 
 
+class FilesDiffer(BadInput):
+    """Files of several sizes or scales were given as one movie."""
+
+
 class EngineMissing(BadInput):
     """A simulation engine that was asked for is not installed; says how to install it."""
 

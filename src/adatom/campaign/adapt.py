@@ -98,7 +98,9 @@ def choose_ensemble(
             files += [path, path.with_suffix(".json")]
         return file_hash(*files) if all(f.exists() for f in files) else ""
 
-    first = [movie.frame_hash(i) for i in range(min(config.adaptation.frames, len(movie)))]
+    # The first frame alone: a campaign that grows keeps its ensemble, and with it its results; one
+    # whose earlier frames changed is refused.
+    first = movie.frame_hash(0)
     inputs = [config.adapt, first, material, ensemble.fingerprint(), config.adaptation]
     job = Job("adapt", "movie", [*inputs, config.analysis()], current, make, seed=config.seed)
     steps.run([job])

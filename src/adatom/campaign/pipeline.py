@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ from adatom.campaign.adapt import choose_ensemble
 from adatom.campaign.advise import advise_campaign
 from adatom.campaign.config import Config, ensemble_of, material_of, parse_config
 from adatom.campaign.find import MovieResult, find_in_movie
-from adatom.campaign.report import report_campaign
+from adatom.campaign.report import page_so_far, report_campaign
 from adatom.campaign.simulate import check_simulation, make_structures, simulate_all
 from adatom.campaign.sources import open_movie
 from adatom.campaign.steps import Steps
 from adatom.campaign.summary import summarise
-from adatom.core import Material, SimulationResult, Structure
+from adatom.core import Material, SimulationResult, Structure, content_hash
 from adatom.parallel.progress import Progress, Silent
 from adatom.report import CampaignView
 from adatom.simulation import caution
@@ -80,8 +81,14 @@ def run_campaign(
     warnings = _Warnings(progress)
     warnings.add(*notes)
     source = config.input.paths or (movie.source,)
+    hashes = [movie.frame_hash(i) for i in range(len(movie))]
     with CampaignDirectory.open(
-        path, config.table(), movie.fingerprint, source=source
+        path,
+        config.table(),
+        frames_fingerprint(hashes),
+        source=source,
+        count=len(hashes),
+        earlier=lambda n: frames_fingerprint(hashes[:n]),
     ) as directory:
         steps = Steps(directory, progress)
         chosen = choose_ensemble(movie, material, config, ensemble, steps)
@@ -95,8 +102,14 @@ def run_campaign(
         results: list[SimulationResult] = []
         parents = [found.key]
         if not only_find and material.simulated_by:
+            page = partial(page_so_far, movie, material, found, config, steps, warnings.texts)
+            page("Simulations are not finished: this page shows what was found.")
             structures, keys = make_structures(movie, found, config, steps)
-            results, done = simulate_all(structures, keys, material, config, steps)
+            try:
+                results, done = simulate_all(structures, keys, material, config, steps)
+            except BaseException:
+                page("The run ended before its simulations: this page shows what was finished.")
+                raise
             parents += [*keys, *done]
         if not only_find:
             warnings.add(*_simulation_warnings(material, structures, results, config))
@@ -107,6 +120,11 @@ def run_campaign(
         )
         summary = summarise(movie, found, results, advice, told, directory)
     return Outcome(summary, view)
+
+
+def frames_fingerprint(frame_hashes: Sequence[str]) -> str:
+    """Hash of a movie's frames in their order."""
+    return content_hash("frames", list(frame_hashes))
 
 
 class _Warnings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -14,7 +15,14 @@ from adatom.campaign.find import MovieResult, lattice_table
 from adatom.campaign.steps import Job, Steps
 from adatom.core import Advice, Calibration, Frame, Material, Movie, SimulationResult, Structure
 from adatom.report import CampaignView, FrameMaps, Loaded, StepSummary, write_report
-from adatom.store import CampaignDirectory, file_hash, load_frames, load_maps
+from adatom.store import (
+    CampaignDirectory,
+    file_hash,
+    load_frames,
+    load_maps,
+    read_result,
+    read_structures,
+)
 
 # Frames of a page, a count: each takes about 10 ms and 10 kB.
 _MOST_FRAMES = 200
@@ -56,6 +64,33 @@ def report_campaign(
     )
     steps.run([job])
     return views[0] if views else None
+
+
+def page_so_far(
+    movie: Movie,
+    material: Material,
+    found: MovieResult,
+    config: Config,
+    steps: Steps,
+    warnings: Sequence[str],
+    unfinished: str,
+) -> None:
+    """Write a page of what stands, in case that the run ends before its last page.
+
+    A campaign in which nothing was done anew keeps its page.
+    """
+    directory = steps.directory
+    if steps.worked == 0 and directory.report_path.exists():
+        return
+    structures = [s for path in sorted(directory.structures.glob("*.extxyz"))
+                  for s in read_structures(path)]  # fmt: skip
+    results = [
+        read_result(path.with_suffix("")) for path in sorted(directory.trajectories.glob("*.json"))
+    ]
+    view = campaign_view(
+        movie, material, found, structures, results, (), warnings, config, directory
+    )  # fmt: skip
+    write_report(replace(view, unfinished=unfinished), directory.report_path)
 
 
 def campaign_view(

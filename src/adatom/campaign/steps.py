@@ -82,10 +82,16 @@ class Steps:
         Open for writing.
     progress
         Receives the progress of every job.
+
+    Attributes
+    ----------
+    worked
+        Number of jobs that were done, and not known from before.
     """
 
     def __init__(self, directory: CampaignDirectory, progress: Progress) -> None:
         self.directory, self.progress = directory, progress
+        self.worked = 0
 
     def is_done(self, job: Job) -> bool:
         """Whether the job was finished before and its output is unchanged."""
@@ -205,6 +211,7 @@ class Steps:
         raise error
 
     def _commit(self, job: Job, output: str, seconds: float) -> None:
+        self.worked += 1
         self.directory.ledger.finish(
             Record(
                 key=job.key,

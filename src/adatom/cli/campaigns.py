@@ -115,19 +115,19 @@ def demo(
 
 
 def _run(config: Any, output: Path, *, as_json: bool, only_find: bool = False) -> Any:
-    from adatom.campaign.pipeline import run_campaign
+    from adatom.campaign.batch import run
 
     outcome = _watched(
-        lambda screen: run_campaign(config, output, only_find=only_find, progress=screen), output
+        lambda screen: run(config, output, only_find=only_find, progress=screen), output
     )
     show_summary(outcome.summary, as_json=as_json)
     return outcome
 
 
 def _resume(directory: Path, *, as_json: bool) -> None:
-    from adatom.campaign.pipeline import resume_campaign
+    from adatom.campaign.batch import resume
 
-    outcome = _watched(lambda screen: resume_campaign(directory, progress=screen), directory)
+    outcome = _watched(lambda screen: resume(directory, progress=screen), directory)
     show_summary(outcome.summary, as_json=as_json)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -78,6 +79,9 @@ def show_summary(summary: dict[str, Any], *, as_json: bool) -> None:
         print(json.dumps(summary))
         return
     out = Console(highlight=False, soft_wrap=True, markup=False)
+    if "files" in summary:
+        _show_batch(summary, out)
+        return
     atoms = ", ".join(f"{n} {element}" for element, n in summary["elements"].items())
     out.print(f"{summary['frames']} frames, {summary['atoms']} atoms ({atoms})")
     if summary["bond_length_A"] is not None:
@@ -99,6 +103,18 @@ def show_summary(summary: dict[str, Any], *, as_json: bool) -> None:
             else f"  dynamics at {row['temperature_K']:g} K: none finished"
         )
     out.print(printable(f"report: {summary['report']}"))
+
+
+def _show_batch(summary: dict[str, Any], out: Console) -> None:
+    for row in summary["files"]:
+        name = Path(row["file"]).name
+        if row["status"] == "done":
+            found = row["defects"] or "no defect"
+            out.print(f"{name}: {row['frames']} frames, {row['atoms']} atoms, {found}")
+        else:
+            out.print(f"{name}: {row['status']}")
+    out.print(f"table: {summary['directory']}/results.csv")
+    out.print(f"report: {summary['report']}")
 
 
 def show_adaptation(adapted: dict[str, Any]) -> None:

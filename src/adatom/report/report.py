@@ -14,7 +14,7 @@ from adatom.report.markup import Html, element, join
 from adatom.report.stories import headline, stories
 from adatom.report.view import CampaignView
 from adatom.report.viewer import script_text
-from adatom.store.atomic import atomic_file
+from adatom.store import write_text
 
 # Anchor and link text of every section, in the order of the page.
 _CONTENTS = (
@@ -60,7 +60,12 @@ def page(view: CampaignView) -> str:
     source = f"{view.source} · {view.material.name}"
     foot = element("footer", f"{source} · written by adatom{' ' + version if version else ''}.")
     body = element("body", header, element("main", *parts), foot, element("script", _script()))
-    return "<!DOCTYPE html>\n" + element("html", _head(view), body, lang="en")
+    return document(view.title, body)
+
+
+def document(title: str, body: Html) -> str:
+    """Make a whole document of a body, which may hold the viewer's script and no other."""
+    return "<!DOCTYPE html>\n" + element("html", _head(title), body, lang="en")
 
 
 def _script() -> Html:
@@ -80,9 +85,9 @@ def write_report(view: CampaignView, path: str | Path) -> None:
     Raises
     ------
     BadInput
-        If the folder does not exist.
+        If the folder does not exist, or cannot be written.
     StepFailed
-        If the disk is full.
+        If the disk is full; a page that was there stays.
     """
     target = Path(path)
     if not target.parent.is_dir():
@@ -92,12 +97,10 @@ def write_report(view: CampaignView, path: str | Path) -> None:
             got=f"no folder {target.parent}",
             todo="Make the folder first.",
         )
-    text = page(view)
-    with atomic_file(target) as file:
-        file.write(text.encode())
+    write_text(target, page(view))
 
 
-def _head(view: CampaignView) -> Html:
+def _head(title: str) -> Html:
     digest = base64.b64encode(hashlib.sha256(_script().encode()).digest()).decode()
     policy = (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
@@ -109,6 +112,6 @@ def _head(view: CampaignView) -> Html:
         element("meta", charset="utf-8"),
         element("meta", http_equiv="Content-Security-Policy", content=policy),
         element("meta", name_="viewport", content="width=device-width, initial-scale=1"),
-        element("title", f"{view.title} · adatom"),
+        element("title", f"{title} · adatom"),
         join([Html(f"<style>\n{style}</style>\n")]),
     )

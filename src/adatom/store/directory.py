@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -64,11 +64,14 @@ class CampaignDirectory:
         fingerprint: str,
         *,
         source: Sequence[str] = (),
+        count: int = 0,
+        earlier: Callable[[int], str] | None = None,
     ) -> CampaignDirectory:
         """Create a campaign directory, or open an existing one for writing.
 
         A new configuration for the same input replaces the old one. The keys of the ledger hash
-        the options, so steps whose options changed run again.
+        the options, so steps whose options changed run again. Input that begins with the frames of
+        the old one extends the campaign.
 
         Parameters
         ----------
@@ -81,6 +84,10 @@ class CampaignDirectory:
             Hash of the input movie.
         source
             Files that the movie was read from, for the reader of ``campaign.toml``.
+        count
+            Number of frames of the movie.
+        earlier
+            Gives the fingerprint of the movie's first n frames.
 
         Raises
         ------
@@ -95,16 +102,17 @@ class CampaignDirectory:
             raise ValueError(f"config: expected no table named {_TABLE!r}, which is adatom's own")
         root = Path(path).expanduser().absolute()
         with explained(root):
-            _refuse_others(root, fingerprint)
+            _refuse_others(root, fingerprint, count, earlier)
             root.mkdir(parents=True, exist_ok=True)
             lock = DirectoryLock(root)
             try:
                 # Check again under the lock: another process may have created it meanwhile.
-                old = _refuse_others(root, fingerprint)
+                old = _refuse_others(root, fingerprint, count, earlier)
                 about = {
                     "schema": CAMPAIGN_SCHEMA,
                     "version": installed_version("adatom"),
                     "fingerprint": fingerprint,
+                    "frames": count,
                     "source": [str(s) for s in source] or (old or {}).get("source", []),
                     "created": (old or {}).get("created", _now()),
                 }
@@ -252,8 +260,10 @@ class CampaignDirectory:
         return self.path / ".parts"
 
 
-def _refuse_others(root: Path, fingerprint: str) -> dict[str, Any] | None:
-    """Refuse a directory that is not this campaign; change nothing.
+def _refuse_others(
+    root: Path, fingerprint: str, count: int, earlier: Callable[[int], str] | None
+) -> dict[str, Any] | None:
+    """Refuse a directory that is not this campaign, or an earlier state of it; change nothing.
 
     Returns the campaign's own table, or None if there is no campaign yet.
     """
@@ -277,7 +287,14 @@ def _refuse_others(root: Path, fingerprint: str) -> dict[str, Any] | None:
             )
         return None
     _, about = _read_config(root)
-    if about["fingerprint"] != fingerprint:
+    before = about.get("frames")
+    grown = (
+        earlier is not None
+        and isinstance(before, int)
+        and 0 < before < count
+        and about["fingerprint"] == earlier(before)
+    )
+    if about["fingerprint"] != fingerprint and not grown:
         raise BadInput(
             str(root),
             expected=f"a campaign of this input (fingerprint {fingerprint})",

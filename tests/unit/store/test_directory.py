@@ -92,6 +92,18 @@ def test_a_campaign_is_made_and_opened_again(tmp_path):
     assert CampaignDirectory.existing(root, read_only=True).config["seed"] == 9
 
 
+def test_input_that_begins_with_the_old_frames_extends_a_campaign(tmp_path):
+    root = tmp_path / "c"
+    with CampaignDirectory.open(root, CONFIG, "2", count=2):
+        pass
+    more = {"count": 3, "earlier": str}
+    with CampaignDirectory.open(root, CONFIG, "3", **more) as campaign:
+        assert campaign.fingerprint == "3"
+    for count, earlier in ((4, lambda n: f"other {n}"), (2, str), (3, str)):
+        with pytest.raises(BadInput, match="one of other input"):
+            CampaignDirectory.open(root, CONFIG, "new", count=count, earlier=earlier)
+
+
 def test_other_directories_are_refused_and_unchanged(tmp_path):
     with CampaignDirectory.open(tmp_path / "theirs", CONFIG, "f1"):
         pass

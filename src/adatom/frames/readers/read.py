@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from adatom.core import Calibration, Movie, content_hash
 from adatom.core.frame import parse_image
-from adatom.errors import BadInput, DamagedFile, printable
+from adatom.errors import BadInput, DamagedFile, FilesDiffer, printable
 from adatom.frames.readers.apart import READING
 from adatom.frames.readers.arrays import is_array_like, open_array
 from adatom.frames.readers.base import readable_suffixes
@@ -81,7 +81,7 @@ def read(
     """
     if pixel_size_A is not None:
         check_range(Calibration(pixel_size_A).pixel_size_A, "pixel size", given=True)
-    sources, names, stacks, damaged = _open_all(*_sources(paths), dataset, axes)
+    sources, names, stacks, damaged = _open_all(*list_sources(paths), dataset, axes)
     _check_same_shape(stacks, names)
     size_A, notes = _scale(stacks, names, pixel_size_A)
     label = names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]} ({len(names)} files)"
@@ -172,7 +172,14 @@ class FrameLoader:
         return {**self.__dict__, "_opened": {}}
 
 
-def _sources(paths: Any) -> tuple[list[Source], list[str]]:
+def list_sources(paths: Any) -> tuple[list[Source], list[str]]:
+    """List the files or arrays of a movie in order, with their names; directories are opened.
+
+    Raises
+    ------
+    BadInput
+        If there is nothing to read, or files and arrays are mixed.
+    """
     single = isinstance(paths, (str, Path)) or is_array_like(paths)
     items = [paths] if single or not isinstance(paths, Iterable) else list(paths)
     wrong = [i for i in items if not isinstance(i, (str, Path)) and not is_array_like(i)]
@@ -273,7 +280,7 @@ def _open(source: Source, name: str, dataset: str | None, axes: str | None) -> S
 def _check_same_shape(stacks: Sequence[Stack], names: Sequence[str]) -> None:
     for stack, name in zip(stacks, names, strict=True):
         if stack.shape != stacks[0].shape:
-            raise BadInput(
+            raise FilesDiffer(
                 name,
                 expected="{} x {} pixels as in {}".format(*stacks[0].shape, names[0]),
                 got="{} x {}".format(*stack.shape),
@@ -305,7 +312,7 @@ def _scale(
     for size, name in known:
         check_range(size, name, given=False)
         if abs(size / known[0][0] - 1) > 0.01:
-            raise BadInput(
+            raise FilesDiffer(
                 name,
                 expected=f"a pixel size of {known[0][0]:.5g} Å as in {known[0][1]}",
                 got=f"{size:.5g} Å",
