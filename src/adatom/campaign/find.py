@@ -17,6 +17,9 @@ from adatom.analysis.movie import frames_at_once
 from adatom.campaign.config import Config
 from adatom.campaign.steps import Job, Steps
 from adatom.core import Affine, AtomTable, DefectTable, Lattice, Material, Movie, content_hash
+from adatom.core.atoms import COLUMNS as ATOM_COLUMNS
+from adatom.core.defects import COLUMNS as DEFECT_COLUMNS
+from adatom.core.empty_sites import COLUMNS as SITE_COLUMNS
 from adatom.features import estimate_drift, link_atoms, link_defects
 from adatom.learning.ensemble import map_shape
 from adatom.learning.weights import Ensemble
@@ -121,7 +124,7 @@ def find_in_movie(
     told = {i: read_json(_part(directory, i, "frame.json")) for i in range(len(movie))}
     return MovieResult(
         AtomTable(read_table(directory.atoms_path)),
-        DefectTable(read_table(directory.defects_path)),
+        DefectTable(read_table(directory.defects_path, DEFECT_COLUMNS)),
         {i: lattice_from_json(one["lattice"], material) for i, one in told.items()},
         {i: FrameFlags.model_validate(one["flags"]) for i, one in told.items()},
         dict(enumerate(keys)),
@@ -179,8 +182,23 @@ def _open_stores(
     shape = map_shape(movie.shape, movie.calibration, ensemble.working)
     working = ensemble.working.pixel_size_A
     return (
-        open_frames(directory.frames_path, count, movie.shape, px, replace=True),
-        open_maps(directory.maps_path, count, ensemble.classes, shape, working, replace=True),
+        open_frames(
+            directory.frames_path,
+            count,
+            movie.shape,
+            px,
+            frame_time_s=movie.frame_time_s,
+            replace=True,
+        ),
+        open_maps(
+            directory.maps_path,
+            count,
+            ensemble.classes,
+            shape,
+            working,
+            frame_time_s=movie.frame_time_s,
+            replace=True,
+        ),
     )
 
 
@@ -188,9 +206,9 @@ def _write_parts(directory: CampaignDirectory, i: int, result: FrameResult) -> N
     sites = result.atoms.empty_sites
     assert sites is not None  # analyse_frame tests them  # noqa: S101
     told = {"lattice": lattice_to_json(result.lattice), "flags": result.flags.model_dump()}
-    write_table(_part(directory, i, "atoms.parquet"), result.atoms.data)
-    write_table(_part(directory, i, "sites.parquet"), sites)
-    write_table(_part(directory, i, "defects.parquet"), result.defects.data)
+    write_table(_part(directory, i, "atoms.parquet"), result.atoms.data, ATOM_COLUMNS)
+    write_table(_part(directory, i, "sites.parquet"), sites, SITE_COLUMNS)
+    write_table(_part(directory, i, "defects.parquet"), result.defects.data, DEFECT_COLUMNS)
     write_json(_part(directory, i, "frame.json"), told)
 
 
@@ -202,7 +220,8 @@ def _link(directory: CampaignDirectory, config: Config, movie: Movie) -> str:
         AtomTable(read_table(_part(directory, i, "atoms.parquet"))) for i in range(count)
     )
     defects = DefectTable.concat(
-        DefectTable(read_table(_part(directory, i, "defects.parquet"))) for i in range(count)
+        DefectTable(read_table(_part(directory, i, "defects.parquet"), DEFECT_COLUMNS))
+        for i in range(count)
     )
     drift = dict.fromkeys(range(count), (0.0, 0.0)) | estimate_drift(atoms, config.link)
     atoms = link_atoms(atoms, drift, config.link)
@@ -214,8 +233,8 @@ def _link(directory: CampaignDirectory, config: Config, movie: Movie) -> str:
         border_A=config.defects.border_A,
         options=config.link,
     )
-    write_table(directory.atoms_path, atoms.data)
-    write_table(directory.defects_path, defects.data)
+    write_table(directory.atoms_path, atoms.data, ATOM_COLUMNS)
+    write_table(directory.defects_path, defects.data, DEFECT_COLUMNS)
     return file_hash(directory.atoms_path, directory.defects_path)
 
 

@@ -19,6 +19,7 @@ from adatom.errors import AdatomError, BadInput
 from adatom.parallel.processes import cores, local_processes
 from adatom.simulation import dynamics, engine_version, find_engine, relax, require, scale_to
 from adatom.store import (
+    RESULTS_COLUMNS,
     file_hash,
     read_result,
     read_structures,
@@ -237,9 +238,11 @@ def simulate_all(
     work = partial(run_or_report, partial(relax, options=config.relax))
     keys = _run(jobs, tasks, stems, work, steps)
     relaxed = [read_result(stem) for stem in stems]
-    heated, hot_keys = _heat(draws, relaxed, keys, material, config, steps)
+    heated, hot_keys, hot_stems = _heat(draws, relaxed, keys, material, config, steps)
     everything = [*relaxed, *heated]
-    write_table(directory.simulations_path, results_table(everything))
+    files = [result_files(stem)[0].relative_to(directory.path) for stem in (*stems, *hot_stems)]
+    table = results_table(everything, [path.as_posix() for path in files])
+    write_table(directory.simulations_path, table, RESULTS_COLUMNS)
     return everything, [*keys, *hot_keys]
 
 
@@ -250,7 +253,7 @@ def _heat(
     material: Material,
     config: Config,
     steps: Steps,
-) -> tuple[list[SimulationResult], list[str]]:
+) -> tuple[list[SimulationResult], list[str], list[Path]]:
     engine = config.simulate.dynamics_engine
     version = engine_version(engine)
     tasks, stems, jobs = [], [], []
@@ -271,7 +274,7 @@ def _heat(
             jobs.append(_job("dynamics", task, stem, [config.dynamics, version], (parents[i],)))
     work = partial(run_or_report, partial(dynamics, options=config.dynamics))
     keys = _run(jobs, tasks, stems, work, steps)
-    return [read_result(stem) for stem in stems], keys
+    return [read_result(stem) for stem in stems], keys, stems
 
 
 def run_or_report(work: Simulate, task: SimulationTask) -> SimulationResult:

@@ -21,7 +21,11 @@ COLUMNS = {
     "x_A": Column(_F, "Å", "Centre along the columns of the image, from the centre of pixel 0."),
     "y_A": Column(_F, "Å", "Centre down the rows of the image, from the centre of pixel 0."),
     "p": Column(_F, "", "Probability that the defect is there and is of this kind."),
-    "atoms": Column(pl.List(_I), "", "Its atoms, as numbers of the atom table of that frame."),
+    "atoms": Column(
+        pl.List(_I),
+        "",
+        "Its atoms, as numbers of the atom table of that frame; in the file as text, `12 15 16`.",
+    ),
     "track": Column(_I, "", "Number of the same defect over all frames; -1 until linked."),
     "first_frame": Column(_I, "", "Frame in which its track begins."),
     "origin": Column(

@@ -275,6 +275,8 @@ class Movie:
         Electrons per Å² and frame, where known.
     notes
         Assumptions made when reading, for the user.
+    frame_time_s
+        Time from frame to frame, s, where known.
     """
 
     load: Callable[[int], ArrayLike]
@@ -285,6 +287,7 @@ class Movie:
     fingerprint: str
     dose_per_A2: float | None = None
     notes: tuple[str, ...] = field(default=())
+    frame_time_s: float | None = None
 
     def __len__(self) -> int:
         return self.count

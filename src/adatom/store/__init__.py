@@ -17,6 +17,7 @@ from adatom.store.arrays import (
 from adatom.store.directory import CAMPAIGN_SCHEMA, CampaignDirectory
 from adatom.store.ledger import Ledger
 from adatom.store.results import (
+    RESULTS_COLUMNS,
     RESULTS_SCHEMA,
     read_result,
     result_files,
@@ -43,6 +44,7 @@ from adatom.store.tables import (
 __all__ = [
     "CAMPAIGN_SCHEMA",
     "MAPS",
+    "RESULTS_COLUMNS",
     "RESULTS_SCHEMA",
     "CampaignDirectory",
     "FrameStore",

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from adatom.core.arrays import Image
@@ -117,8 +118,9 @@ class MapStore:
     ) -> str:
         """Write the maps of one frame; writing them again replaces them.
 
-        Values are stored in half precision (relative error 5e-4, absolute error 3e-8). That is
-        enough for display and for choosing regions; no step should compute positions from them.
+        Values are rounded to half precision (relative error 5e-4, absolute error 3e-8) and stored
+        as float32, which every viewer reads. That is enough for display and for choosing regions;
+        no step should compute positions from them.
 
         Parameters
         ----------
@@ -139,7 +141,7 @@ class MapStore:
             If the disk is full.
         """
         for name, data in zip(MAPS, (mean, std, entropy, mutual_information), strict=True):
-            self.images[name].write(frame, data)
+            self.images[name].write(frame, np.asarray(data, dtype=np.float16))
         return self.hash(frame)
 
     def read(self, frame: int) -> dict[str, Image]:
@@ -163,6 +165,7 @@ def open_frames(
     shape: tuple[int, int],
     pixel_size_A: float,
     *,
+    frame_time_s: float | None = None,
     replace: bool = False,
 ) -> FrameStore:
     """Open ``frames.zarr`` to write, or create it.
@@ -177,6 +180,8 @@ def open_frames(
         Rows and columns.
     pixel_size_A
         Edge of one pixel, Å.
+    frame_time_s
+        Time from frame to frame, s; None if it is not known.
     replace
         Delete an existing store of another shape or pixel size instead of refusing it.
 
@@ -187,8 +192,8 @@ def open_frames(
     StepFailed
         If the disk is full.
     """
-    layout = ImageLayout((count, *shape), "float32", "tyx", pixel_size_A)
-    return FrameStore(open_or_build(Path(path), {"": layout}, {}, replace=replace)[""])
+    layout = ImageLayout((count, *shape), "float32", "tyx", pixel_size_A, frame_time_s=frame_time_s)
+    return FrameStore(open_or_build(Path(path), {"": layout}, replace=replace)[""])
 
 
 def open_maps(
@@ -198,6 +203,7 @@ def open_maps(
     shape: tuple[int, int],
     pixel_size_A: float,
     *,
+    frame_time_s: float | None = None,
     replace: bool = False,
 ) -> MapStore:
     """Open ``maps.zarr`` to write, or create it.
@@ -214,6 +220,8 @@ def open_maps(
         Rows and columns of the maps.
     pixel_size_A
         Edge of one of their pixels, Å.
+    frame_time_s
+        Time from frame to frame, s; None if it is not known.
     replace
         Delete an existing store of another shape, pixel size or classes instead of refusing it.
 
@@ -226,13 +234,17 @@ def open_maps(
     """
     layouts = {
         name: ImageLayout(
-            (count, len(classes), *shape), "float16", "tcyx", pixel_size_A, tuple(classes), maximum
+            (count, len(classes), *shape),
+            "float32",
+            "tcyx",
+            pixel_size_A,
+            tuple(classes),
+            maximum,
+            frame_time_s,
         )
         for name, maximum in _MAXIMUM.items()
     }
-    # The root group holds no image itself: viewers open the four groups in it.
-    root = {"ome": {"version": "0.5"}}
-    return MapStore(open_or_build(Path(path), layouts, root, replace=replace))
+    return MapStore(open_or_build(Path(path), layouts, replace=replace))
 
 
 def load_frames(path: str | Path) -> FrameStore:

@@ -58,7 +58,7 @@ class ImageLayout:
     shape
         Number of frames, then the shape of one frame (one chunk).
     dtype
-        ``float32`` or ``float16``.
+        ``float32``.
     axes
         One letter per axis: ``t``, ``c``, ``y``, ``x``.
     pixel_size_A
@@ -67,6 +67,8 @@ class ImageLayout:
         Label of every channel.
     maximum
         Upper end of the display range of the channels.
+    frame_time_s
+        Time from frame to frame, s; None if it is not known.
     """
 
     shape: tuple[int, ...]
@@ -75,6 +77,7 @@ class ImageLayout:
     pixel_size_A: float
     classes: tuple[str, ...] = ()
     maximum: float = 1.0
+    frame_time_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,7 +139,6 @@ class ImageArray:
 def open_or_build(
     path: Path,
     layouts: Mapping[str, ImageLayout],
-    attributes: dict[str, Any],
     *,
     replace: bool,
 ) -> dict[str, ImageArray]:
@@ -148,8 +150,6 @@ def open_or_build(
         The store.
     layouts
         Layout of every image by the name of its group; ``""`` is the root group.
-    attributes
-        Attributes of the root group.
     replace
         Delete an existing store that differs instead of refusing it.
 
@@ -170,7 +170,7 @@ def open_or_build(
                     raise
                 remove_tree(path)
         if not path.exists():
-            _build(path, layouts, attributes)
+            _build(path, layouts)
         images = {name: load_image(path / name, writable=True) for name in layouts}
         for name, layout in layouts.items():
             array = images[name].array
@@ -237,15 +237,24 @@ def _check_same(path: Path, layouts: Mapping[str, ImageLayout]) -> None:
                 )
 
 
-def _build(path: Path, layouts: Mapping[str, ImageLayout], attributes: dict[str, Any]) -> None:
-    """Create the empty store under a temporary name, then rename it: it appears complete."""
+def _build(path: Path, layouts: Mapping[str, ImageLayout]) -> None:
+    """Create the empty store under a temporary name, then rename it: it appears complete.
+
+    Several images are a series of one group, as the transitional layout of the specification has
+    it, so that viewers open all of them from the path of the store.
+    """
     import zarr
 
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = temporary_beside(path)
     try:
+        several = {"ome": {"version": "0.5", "bioformats2raw.layout": 3}}
+        attributes: dict[str, Any] = {} if "" in layouts else several
         store = _store(draft, writable=True)
         top = zarr.open_group(store, mode="w-", zarr_format=3, attributes=attributes)
+        if "" not in layouts:
+            series = {"ome": {"version": "0.5", "series": list(layouts)}}
+            top.create_group("OME", attributes=series)
         for name, layout in layouts.items():
             group = top.create_group(name) if name else top
             group.attrs.update({"ome": _ome_metadata(name or path.stem, layout)})
@@ -262,14 +271,15 @@ def _build(path: Path, layouts: Mapping[str, ImageLayout], attributes: dict[str,
 
 
 def _create_array(group: zarr.Group, layout: ImageLayout) -> None:
-    from zarr.codecs import Crc32cCodec, ZstdCodec
+    from zarr.codecs import BloscCodec, Crc32cCodec
 
     group.create_array(
         name=_RESOLUTION,
         shape=layout.shape,
         chunks=(1, *layout.shape[1:]),
         dtype=layout.dtype,
-        compressors=[ZstdCodec(level=3), Crc32cCodec()],
+        # Shuffled bytes: numbers rounded to half precision take no more than as float16.
+        compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec()],
         fill_value=math.nan,  # an unwritten frame reads as NaN; zarr does not skip a written chunk
         dimension_names=tuple(layout.axes),
     )
@@ -277,15 +287,16 @@ def _create_array(group: zarr.Group, layout: ImageLayout) -> None:
 
 def _ome_metadata(name: str, layout: ImageLayout) -> dict[str, Any]:
     kinds: dict[str, dict[str, str]] = {
-        "t": {
-            "name": "t",
-            "type": "time",
-        },  # unit: frames, since the time between them may be unknown
+        "t": {"name": "t", "type": "time"},  # without a unit it counts frames
         "c": {"name": "c", "type": "channel"},
         "y": {"name": "y", "type": "space", "unit": "angstrom"},
         "x": {"name": "x", "type": "space", "unit": "angstrom"},
     }
-    scale = [float(layout.pixel_size_A) if axis in "yx" else 1.0 for axis in layout.axes]
+    step = 1.0
+    if layout.frame_time_s is not None:
+        kinds["t"]["unit"], step = "second", float(layout.frame_time_s)
+    steps = {"t": step, "c": 1.0, "y": float(layout.pixel_size_A), "x": float(layout.pixel_size_A)}
+    scale = [steps[axis] for axis in layout.axes]
     level = {
         "path": _RESOLUTION,
         "coordinateTransformations": [{"type": "scale", "scale": scale}],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ RESULTS_COLUMNS = {
         "dynamics.",
     ),
     "energy_sd_eV": Column(_F, "eV", "Standard deviation over that half; NaN for a relaxation."),
+    "trajectory": Column(_S, "", "File of its geometries, from the campaign's directory."),
     "status": Column(_S, "", "`done`, `not converged`, or `failed: ` and the reason."),
     "seconds": Column(_F, "s", "Wall time."),
 }
@@ -56,15 +57,21 @@ TRACE_COLUMNS = {
 _FLOATS = ("temperature_K", "energy_eV", "energy_sd_eV", "seconds")
 
 
-def results_table(results: Iterable[SimulationResult]) -> pl.DataFrame:
+def results_table(results: Sequence[SimulationResult], trajectories: Sequence[str]) -> pl.DataFrame:
     """Make the table ``simulations.parquet``, one row per result.
 
     Parameters
     ----------
     results
         Results in the order of the rows; energies in eV, temperatures in K, times in s.
+    trajectories
+        File of each result's geometries.
     """
-    rows = [{name: getattr(r, name) for name in RESULTS_SCHEMA} for r in results]
+    rows = [
+        {name: getattr(r, name) for name in RESULTS_SCHEMA if name != "trajectory"}
+        | {"trajectory": file}
+        for r, file in zip(results, trajectories, strict=True)
+    ]
     return pl.DataFrame(rows, schema=RESULTS_SCHEMA)
 
 
@@ -117,7 +124,9 @@ def write_result(stem: str | Path, result: SimulationResult) -> str:
     # JSON has no NaN or infinity, and null could not tell them apart.
     content |= {name: _float_word(content[name]) for name in _FLOATS}
     content["trajectory"] = write_trajectory(motion, result.trajectory)
-    content["trace"] = write_table(traces, _trace_table(result.trace))
+    content["trace"] = write_table(
+        traces, _trace_table(result.trace), TRACE_COLUMNS.get(result.task, {})
+    )
     write_json(seal, content)
     return file_hash(motion, traces, seal)
 

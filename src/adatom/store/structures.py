@@ -16,12 +16,14 @@ from typing import Any
 import ase
 import ase.io
 import numpy as np
+from ase import units
 from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict, per_config_properties
 
 from adatom.core import Structure
 from adatom.store.atomic import atomic_file, file_hash, reading
 
 _EXTRA = "adatom_info"  # key of that entry
+_VELOCITY = "velocity"  # column of velocities, Å/fs; it follows from momenta and masses
 # Keys of the format itself, and keys that ASE's reader moves from ``info`` to a calculator.
 _RESERVED = {"lattice", "properties", "pbc", "virial", _EXTRA, *per_config_properties}
 
@@ -75,7 +77,7 @@ def write_trajectory(path: str | Path, trajectory: Iterable[ase.Atoms]) -> str:
     path
         The file.
     trajectory
-        Geometries in Å, first to last.
+        Geometries in Å, first to last. Those with momenta get a column ``velocity``, Å/fs.
 
     Returns
     -------
@@ -93,7 +95,7 @@ def write_trajectory(path: str | Path, trajectory: Iterable[ase.Atoms]) -> str:
     path = Path(path)
     text = io.StringIO(newline="\n")
     for atoms in trajectory:
-        ase.io.write(text, _guarded(atoms), format="extxyz")
+        ase.io.write(text, _guarded(_with_velocities(atoms)), format="extxyz")
     with atomic_file(path) as file:
         file.write(text.getvalue().encode())
     return file_hash(path)
@@ -118,6 +120,16 @@ def read_trajectory(path: str | Path) -> tuple[ase.Atoms, ...]:
         return tuple(_unguarded(atoms) for atoms in frames)
 
 
+def _with_velocities(atoms: ase.Atoms) -> ase.Atoms:
+    """Give a copy with the column that other programs know; ASE's reader needs the momenta."""
+    if not atoms.has("momenta") or _VELOCITY in atoms.arrays:
+        return atoms
+    out: ase.Atoms = atoms.copy()
+    out.calc = atoms.calc
+    out.set_array(_VELOCITY, atoms.get_velocities() * units.fs)
+    return out
+
+
 def _guarded(atoms: ase.Atoms) -> ase.Atoms:
     lost = {k: v for k, v in atoms.info.items() if not _survives(k, v)}
     if not lost:
@@ -132,6 +144,8 @@ def _guarded(atoms: ase.Atoms) -> ase.Atoms:
 
 
 def _unguarded(atoms: ase.Atoms) -> ase.Atoms:
+    if atoms.has("momenta"):
+        atoms.arrays.pop(_VELOCITY, None)
     extra = atoms.info.pop(_EXTRA, None)
     if isinstance(extra, str):
         atoms.info.update({k: _from_json(v) for k, v in json.loads(extra).items()})

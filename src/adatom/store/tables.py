@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from adatom.core.columns import Column
 from adatom.store.atomic import atomic_file, file_hash, is_intact, reading
 
 __all__ = [
@@ -26,8 +28,15 @@ __all__ = [
 ]
 
 
-def write_table(path: str | Path, table: pl.DataFrame) -> str:
+_COLUMNS_KEY = "adatom.columns"  # key of the columns' units and meanings in a file's metadata
+
+
+def write_table(
+    path: str | Path, table: pl.DataFrame, columns: Mapping[str, Column] | None = None
+) -> str:
     """Write a parquet table.
+
+    Lists become text with spaces between the items, since CSV and many programs know no lists.
 
     Parameters
     ----------
@@ -35,6 +44,9 @@ def write_table(path: str | Path, table: pl.DataFrame) -> str:
         The file.
     table
         What to write.
+    columns
+        Description of its columns: the file's metadata hold unit and meaning of each, as JSON
+        under ``adatom.columns``.
 
     Returns
     -------
@@ -49,14 +61,30 @@ def write_table(path: str | Path, table: pl.DataFrame) -> str:
     """
     # Write to memory first: polars would replace the error of a full disk by its own.
     content = io.BytesIO()
-    table.write_parquet(content, compression="zstd")
+    lists = [name for name, kind in table.schema.items() if isinstance(kind, pl.List)]
+    flat = table.with_columns(
+        pl.col(name).cast(pl.List(pl.String)).list.join(" ") for name in lists
+    )
+    flat.write_parquet(content, compression="zstd", metadata=_metadata(columns or {}))
     with atomic_file(Path(path)) as file:
         file.write(content.getbuffer())
     return file_hash(path)
 
 
-def read_table(path: str | Path) -> pl.DataFrame:
+def _metadata(columns: Mapping[str, Column]) -> dict[str, str]:
+    told = {name: {"unit": c.unit, "meaning": c.meaning} for name, c in columns.items()}
+    return {_COLUMNS_KEY: json.dumps(told, ensure_ascii=False)} if told else {}
+
+
+def read_table(path: str | Path, columns: Mapping[str, Column] | None = None) -> pl.DataFrame:
     """Read a parquet table.
+
+    Parameters
+    ----------
+    path
+        The file.
+    columns
+        Description of its columns: text becomes a list where the type says so.
 
     Raises
     ------
@@ -69,7 +97,16 @@ def read_table(path: str | Path) -> pl.DataFrame:
     with reading(path, "parquet table"):
         # Read to memory first: Windows cannot replace a mapped file, and polars treats a path with
         # [ ] as a pattern.
-        return pl.read_parquet(io.BytesIO(path.read_bytes()))
+        table = pl.read_parquet(io.BytesIO(path.read_bytes()))
+        return table.with_columns(
+            pl.when(pl.col(name) == "")
+            .then(pl.lit([], dtype=pl.List(pl.String)))
+            .otherwise(pl.col(name).str.split(" "))
+            .cast(column.dtype)
+            .alias(name)
+            for name, column in (columns or {}).items()
+            if isinstance(column.dtype, pl.List) and table.schema.get(name) == pl.String
+        )
 
 
 def write_text(path: str | Path, text: str) -> str:

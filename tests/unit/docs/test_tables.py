@@ -15,7 +15,7 @@ from adatom.store.results import RESULTS_COLUMNS, results_table
 TABLES = {
     "atoms": (AtomTable.empty().data, atoms.COLUMNS),
     "defects": (DefectTable.empty().data, defects.COLUMNS),
-    "simulations": (results_table([]), RESULTS_COLUMNS),
+    "simulations": (results_table([], []), RESULTS_COLUMNS),
     "empty sites": (EmptySites(np.zeros((1, 2)), np.ones(1)).table(0), empty_sites.COLUMNS),
 }
 UNITS = {"_A": "Å", "_A2": "Å²", "_eV": "eV", "_K": "K", "_fs": "fs"}

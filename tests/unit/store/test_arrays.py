@@ -59,7 +59,7 @@ def test_plain_zarr_reads_the_store_with_its_metadata(tmp_path):
     open_maps(tmp_path / "maps.zarr", 3, ("C", "Si"), (24, 32), 0.15).write(1, **some_maps(1))
     for place, axes, scale, dtype in (
         ("frames.zarr", "tyx", [1, 0.078125, 0.078125], "float32"),
-        *((f"maps.zarr/{name}", "tcyx", [1, 1, 0.15, 0.15], "float16") for name in MAPS),
+        *((f"maps.zarr/{name}", "tcyx", [1, 1, 0.15, 0.15], "float32") for name in MAPS),
     ):
         group = zarr.open(tmp_path / place, mode="r")
         ome = group.attrs["ome"]
@@ -76,6 +76,9 @@ def test_plain_zarr_reads_the_store_with_its_metadata(tmp_path):
         assert array.dtype == dtype
         assert array.chunks == (1, *array.shape[1:])
         assert np.isnan(array[2]).all()  # never written
+    whole = zarr.open(tmp_path / "maps.zarr", mode="r")
+    assert whole.attrs["ome"] == {"version": "0.5", "bioformats2raw.layout": 3}
+    assert whole["OME"].attrs["ome"]["series"] == list(MAPS)
     channels = zarr.open(tmp_path / "maps.zarr" / "entropy", mode="r").attrs["ome"]["omero"]
     assert [c["label"] for c in channels["channels"]] == ["C", "Si"]
     np.testing.assert_allclose(
@@ -124,3 +127,10 @@ def test_another_shape_is_refused_and_more_frames_are_appended(tmp_path):
     with pytest.raises(BadInput, match="OME-Zarr"):
         open_frames(tmp_path / "photos", 1, (8, 8), 0.1, replace=True)
     assert (tmp_path / "photos" / "cat.jpg").read_bytes() == b"meow"
+
+
+def test_the_time_between_frames_is_in_the_metadata(tmp_path):
+    open_frames(tmp_path / "f.zarr", 3, (24, 32), 0.1, frame_time_s=0.4)
+    (image,) = zarr.open(tmp_path / "f.zarr", mode="r").attrs["ome"]["multiscales"]
+    assert image["axes"][0] == {"name": "t", "type": "time", "unit": "second"}
+    assert image["datasets"][0]["coordinateTransformations"][0]["scale"] == [0.4, 0.1, 0.1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from adatom.core import Record, SimulationResult, Structure
+from adatom.core.columns import Column
 from adatom.errors import BadInput, StepFailed
 from adatom.store import (
     RESULTS_SCHEMA,
@@ -62,8 +64,16 @@ def test_tables_json_and_text_come_back(tmp_path):
     )
     path = tmp_path / "odd [1] *.parquet"
     assert write_table(path, table) == file_hash(path)
-    assert read_table(path).equals(table, null_equal=True)
-    assert read_table(path).schema == table.schema
+    columns = {
+        "x_A": Column(pl.Float64(), "Å", "Position."),
+        "atoms": Column(pl.List(pl.Int32), "", "Numbers."),
+    }
+    assert read_table(path, columns).equals(table, null_equal=True)
+    assert read_table(path, columns).schema == table.schema
+    assert read_table(path)["atoms"].to_list() == ["1", "", "2 3"]
+    write_table(path, table, columns)
+    told = json.loads(pl.read_parquet_metadata(path)["adatom.columns"])
+    assert told["x_A"] == {"unit": "Å", "meaning": "Position."}
 
     value = {
         "b": np.float32(0.5),
@@ -212,7 +222,7 @@ def test_an_ordinary_structure_is_an_ordinary_file(tmp_path):
     assert "adatom_info" not in text
     assert "name=C18" in text
     plain = ase.io.read(tmp_path / "s.extxyz")
-    np.testing.assert_array_equal(plain.arrays["fixed"], np.zeros(18))
+    assert plain.constraints == []
 
 
 def trajectory(frames: int = 5) -> tuple[ase.Atoms, ...]:
@@ -315,10 +325,13 @@ def test_a_half_rewritten_result_is_noticed(tmp_path):
 
 
 def test_the_table_of_results_has_one_row_per_result_and_its_schema(tmp_path):
-    table = results_table([result(), result(draw=-1, energy_sd_eV=float("nan"))])
+    table = results_table(
+        [result(), result(draw=-1, energy_sd_eV=float("nan"))], ["trajectories/a.extxyz", "b"]
+    )
     assert table.schema == RESULTS_SCHEMA
     assert table["draw"].to_list() == [2, -1]
+    assert table["trajectory"][0] == "trajectories/a.extxyz"
     assert table["energy_eV"][0] == -1234.5678901234567
-    assert results_table([]).schema == RESULTS_SCHEMA
+    assert results_table([], []).schema == RESULTS_SCHEMA
     write_table(tmp_path / "simulations.parquet", table)
     assert read_table(tmp_path / "simulations.parquet").equals(table, null_equal=True)

@@ -159,7 +159,7 @@ def _produce(
     """Run the production, sample by sample."""
     stride = max(1, round(options.sample_fs / options.timestep_fs))
     count = max(2, round(options.production_ps * 1e3 / (stride * options.timestep_fs)))
-    kept = set(np.linspace(0, count - 1, min(count, options.trajectory_frames - 1)).round())
+    kept = set(evenly_kept(count, options.trajectory_frames - 1))
     for i in range(count):
         sheet.command(f"run {stride} pre {'no' if i else 'yes'} post no")
         energy, kelvin = sheet.energy_eV, sheet.temperature_K
@@ -188,6 +188,28 @@ def _produce(
                 got=f"{samples.time_fs[-1] * 1e-3:g} ps when the time was over",
                 todo="Allow more seconds, or ask for a shorter production.",
             )
+
+
+def evenly_kept(count: int, most: int) -> range:
+    """Samples to keep, the last one among them, at even times.
+
+    Parameters
+    ----------
+    count
+        Number of samples.
+    most
+        Most samples to keep.
+
+    Examples
+    --------
+    >>> [*evenly_kept(20, 6)], [*evenly_kept(3, 6)]
+    ([3, 7, 11, 15, 19], [0, 1, 2])
+    """
+    least = -(-count // most)
+    # A stride that divides the number makes the first interval, from time zero, as long as others.
+    whole = [k for k in range(least, 2 * least) if count % k == 0]
+    stride = whole[0] if whole else least
+    return range((count - 1) % stride, count, stride)
 
 
 def _seeds(seed: int) -> list[int]:
