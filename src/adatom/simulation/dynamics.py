@@ -34,9 +34,9 @@ def dynamics(task: SimulationTask, options: DynamicsOptions) -> SimulationResult
     -------
     Mean and standard deviation of the potential energy over the second half of the production,
     the trace (also ``total_energy_eV``, potential and kinetic), and geometries with velocities and
-    potential energy; positions are unwrapped. The first geometry is the
-    minimum that the run started from. If the engine failed or the time ran out, the status is
-    ``failed: <why>`` and the result has the samples up to then.
+    potential energy, at even times; positions are unwrapped. The first geometry is the
+    minimum that the run started from, at time zero. If the engine failed or the time ran out, the
+    status is ``failed: <why>`` and the result has the samples up to then.
 
     Raises
     ------
@@ -114,6 +114,9 @@ class Samples:
         if task.structure.fixed.any():
             for atoms in (start, *self.geometries):
                 atoms.set_constraint(FixAtoms(mask=task.structure.fixed))
+        first = start.copy()
+        first.calc = start.calc
+        first.info["time_fs"] = 0.0
         second_half = np.array(self.energy_eV[len(self.energy_eV) // 2 :])
         return SimulationResult(
             structure=task.structure.name,
@@ -125,7 +128,7 @@ class Samples:
             energy_sd_eV=float(second_half.std()) if len(second_half) else float("nan"),
             status=status,
             seconds=seconds,
-            trajectory=(start, *self.geometries),
+            trajectory=(first, *self.geometries),
             trace={
                 "time_fs": np.array(self.time_fs),
                 "temperature_K": np.array(self.temperature_K),

@@ -17,12 +17,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from adatom.errors import BadInput, StepFailed
 from adatom.store.atomic import (
+    atomic_file,
     explained,
     reading,
     remove_tree,
@@ -34,6 +36,7 @@ from adatom.store.atomic import (
 if TYPE_CHECKING:
     import zarr
 
+_SERIES_XML = "METADATA.ome.xml"  # in the group OME of a store of several images
 _RESOLUTION = "0"  # name of the only resolution level
 # Display colours of the channels in viewers, hexadecimal RGB.
 _COLOURS = ("FFFFFF", "FF8800", "00AAFF", "66DD66", "FF66CC", "FFDD33")
@@ -94,12 +97,15 @@ class ImageArray:
         Edge of one pixel, Å.
     classes
         Label of every channel.
+    frame_time_s
+        Time from frame to frame, s; None if it is not known.
     """
 
     path: Path
     array: zarr.Array[Any]
     pixel_size_A: float
     classes: tuple[str, ...]
+    frame_time_s: float | None = None
 
     def chunk(self, frame: int) -> Path:
         """Path of the file of one frame, which need not exist."""
@@ -172,10 +178,13 @@ def open_or_build(
         if not path.exists():
             _build(path, layouts)
         images = {name: load_image(path / name, writable=True) for name in layouts}
-        for name, layout in layouts.items():
+        grown = [n for n, one in layouts.items() if images[n].array.shape[0] < one.shape[0]]
+        for name in grown:
             array = images[name].array
-            if array.shape[0] < layout.shape[0]:
-                array.resize((layout.shape[0], *array.shape[1:]))
+            array.resize((layouts[name].shape[0], *array.shape[1:]))
+        if grown and "" not in layouts:
+            with atomic_file(path / "OME" / _SERIES_XML) as file:
+                file.write(_series_xml(layouts))
     return images
 
 
@@ -194,13 +203,15 @@ def load_image(path: Path, *, writable: bool = False) -> ImageArray:
         array = group[_RESOLUTION]
         ome: Any = group.attrs["ome"]
         dataset = ome["multiscales"][0]["datasets"][0]
-        pixel_size_A = float(dataset["coordinateTransformations"][0]["scale"][-1])
+        scale = dataset["coordinateTransformations"][0]["scale"]
+        pixel_size_A = float(scale[-1])
+        timed = ome["multiscales"][0]["axes"][0].get("unit") == "second"
         classes = tuple(str(c["label"]) for c in ome.get("omero", {}).get("channels", ()))
     except _BROKEN as error:
         raise _no_image(path, f"{type(error).__name__}: {error}") from error
     if not isinstance(array, zarr.Array) or array.chunks != (1, *array.shape[1:]):
         raise _no_image(path, "no array of one chunk per frame")
-    return ImageArray(path, array, pixel_size_A, classes)
+    return ImageArray(path, array, pixel_size_A, classes, float(scale[0]) if timed else None)
 
 
 def _store(path: Path, *, writable: bool) -> Any:
@@ -255,6 +266,7 @@ def _build(path: Path, layouts: Mapping[str, ImageLayout]) -> None:
         if "" not in layouts:
             series = {"ome": {"version": "0.5", "series": list(layouts)}}
             top.create_group("OME", attributes=series)
+            (draft / "OME" / _SERIES_XML).write_bytes(_series_xml(layouts))
         for name, layout in layouts.items():
             group = top.create_group(name) if name else top
             group.attrs.update({"ome": _ome_metadata(name or path.stem, layout)})
@@ -268,6 +280,22 @@ def _build(path: Path, layouts: Mapping[str, ImageLayout]) -> None:
         shutil.rmtree(draft, ignore_errors=True)
         raise
     sync_directory(path.parent)
+
+
+def _series_xml(layouts: Mapping[str, ImageLayout]) -> bytes:
+    """Describe a series in OME-XML: some viewers read it in the place of the list of names."""
+    space = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+    root = ET.Element("OME", xmlns=space)
+    for name, layout in layouts.items():
+        sizes = dict(zip(layout.axes, layout.shape, strict=True))
+        image = ET.SubElement(root, "Image", ID=f"Image:{name}", Name=name)
+        pixels = ET.SubElement(
+            image, "Pixels", ID=f"Pixels:{name}", DimensionOrder="XYCZT", Type="float",
+            SizeX=str(sizes["x"]), SizeY=str(sizes["y"]), SizeC=str(sizes.get("c", 1)), SizeZ="1",
+            SizeT=str(sizes["t"]),
+        )  # fmt: skip
+        ET.SubElement(pixels, "MetadataOnly")
+    return ET.tostring(root, encoding="utf-8", xml_declaration=True)
 
 
 def _create_array(group: zarr.Group, layout: ImageLayout) -> None:

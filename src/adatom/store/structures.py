@@ -23,7 +23,7 @@ from adatom.core import Structure
 from adatom.store.atomic import atomic_file, file_hash, reading
 
 _EXTRA = "adatom_info"  # key of that entry
-_VELOCITY = "velocity"  # column of velocities, Å/fs; it follows from momenta and masses
+_VELOCITY = "velo"  # velocities, Å/fs, by the name that OVITO and libAtoms know
 # Keys of the format itself, and keys that ASE's reader moves from ``info`` to a calculator.
 _RESERVED = {"lattice", "properties", "pbc", "virial", _EXTRA, *per_config_properties}
 
@@ -77,7 +77,7 @@ def write_trajectory(path: str | Path, trajectory: Iterable[ase.Atoms]) -> str:
     path
         The file.
     trajectory
-        Geometries in Å, first to last. Those with momenta get a column ``velocity``, Å/fs.
+        Geometries in Å, first to last. Those with momenta get a column ``velo``, Å/fs.
 
     Returns
     -------
