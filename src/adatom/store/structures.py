@@ -1,31 +1,47 @@
-"""Structures and trajectories as extended XYZ, which ASE and most viewers can open.
+"""Structures and trajectories as extended XYZ, which ASE, OVITO, chemfiles and others open.
 
-ASE's reader guesses types: it reads a name ``007`` as 7 and ``5,7`` as an array, and a backslash or
-a newline breaks the line. Values that would change are stored as JSON in one more entry of the
-comment line, ``adatom_info``. Files without such values do not have this entry.
+Readers of the format differ in what they accept. This module writes only what all of them read
+alike: plain names, words and numbers in the comment line, and columns of numbers, truth values or
+single words. The rest is kept for adatom as percent-encoded JSON in further entries of the comment
+line: ``adatom_info``, and ``adatom_info_1`` and so on where one is too long for a reader. Columns
+of words with spaces are percent-encoded, and columns of matrices are written flat; that entry holds
+what restores them. Files that need none of this do not have it.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import ase
 import ase.io
 import numpy as np
 from ase import units
 from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict, per_config_properties
+from numpy.typing import NDArray
 
 from adatom.core import Structure
 from adatom.store.atomic import atomic_file, file_hash, reading
 
 _EXTRA = "adatom_info"  # key of that entry
 _VELOCITY = "velo"  # velocities, Å/fs, by the name that OVITO and libAtoms know
+_COLUMNS, _WORDS, _SHAPES = "columns", "words", "shapes"  # keys in it that are not of ``info``
 # Keys of the format itself, and keys that ASE's reader moves from ``info`` to a calculator.
 _RESERVED = {"lattice", "properties", "pbc", "virial", _EXTRA, *per_config_properties}
+_RESERVED_COLUMNS = {"species", "pos", "symbols", "move_mask"}
+_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_COLUMN = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_WORD = re.compile(r"[A-Za-z0-9_.+:/-]+")
+_TEXT = re.compile(r"[A-Za-z0-9_.+:/-]+( [A-Za-z0-9_.+:/-]+)*")
+_LARGEST_INTEGER = 2**31 - 1  # libAtoms' reader has integers of 32 bits
+_LONGEST = 1000  # characters; libAtoms' parser in C does not read a value of 1400
+_MOST = 40  # numbers of an array in the comment line: at most 25 characters each
+_EMPTY = "%"  # an empty word; percent-encoding never gives a single percent sign
 
 
 def write_structures(path: str | Path, structures: Iterable[Structure]) -> str:
@@ -131,15 +147,31 @@ def _with_velocities(atoms: ase.Atoms) -> ase.Atoms:
 
 
 def _guarded(atoms: ase.Atoms) -> ase.Atoms:
-    lost = {k: v for k, v in atoms.info.items() if not _survives(k, v)}
-    if not lost:
+    """Copy atoms so that every reader understands them; what only adatom reads is in one entry."""
+    info = {k: _jsonable(v) for k, v in atoms.info.items() if not _is_plain(k, v)}
+    odd = {k: v for k, v in atoms.arrays.items() if not _is_plain_column(k, v)}
+    if not info and not odd:
         return atoms
     out: ase.Atoms = atoms.copy()
     out.calc = atoms.calc
-    for key in lost:
-        del out.info[key]
-    # ASE's reader treats every backslash as an escape, but its writer escapes none: double them.
-    out.info[_EXTRA] = json.dumps({k: _jsonable(v) for k, v in lost.items()}).replace("\\", "\\\\")
+    for key in list(atoms.info):
+        if not _is_plain(key, atoms.info[key]):
+            del out.info[key]
+    kept: dict[str, Any] = {"info": info}
+    for name, values in odd.items():
+        del out.arrays[name]
+        named = _COLUMN.fullmatch(name) and name.lower() not in _RESERVED_COLUMNS
+        if named and values.dtype.kind in "fib" and values.ndim > 2 and values.size > len(values):
+            out.arrays[name] = values.reshape(len(values), -1)
+            kept.setdefault(_SHAPES, {})[name] = list(values.shape[1:])
+        elif named and _are_words(values):
+            out.arrays[name] = np.array([quote(v, safe="") or _EMPTY for v in values])
+            kept.setdefault(_WORDS, []).append(name)
+        else:
+            kept.setdefault(_COLUMNS, {})[name] = _jsonable(values)
+    code = quote(json.dumps(kept), safe="")
+    for i in range(0, len(code), _LONGEST):
+        out.info[f"{_EXTRA}_{i // _LONGEST}" if i else _EXTRA] = code[i : i + _LONGEST]
     return out
 
 
@@ -147,27 +179,71 @@ def _unguarded(atoms: ase.Atoms) -> ase.Atoms:
     if atoms.has("momenta"):
         atoms.arrays.pop(_VELOCITY, None)
     extra = atoms.info.pop(_EXTRA, None)
-    if isinstance(extra, str):
+    if not isinstance(extra, str):
+        return atoms
+    number = 1
+    while isinstance(more := atoms.info.pop(f"{_EXTRA}_{number}", None), str):
+        extra, number = extra + more, number + 1
+    if extra.startswith("{"):  # adatom 0.1.0 wrote plain JSON of ``info`` alone
         atoms.info.update({k: _from_json(v) for k, v in json.loads(extra).items()})
+        return atoms
+    kept = json.loads(unquote(extra))
+    atoms.info.update({k: _from_json(v) for k, v in kept["info"].items()})
+    for name, shape in kept.get(_SHAPES, {}).items():
+        atoms.arrays[name] = atoms.arrays[name].reshape(len(atoms), *shape)
+    for name in kept.get(_WORDS, []):
+        words = ["" if v == _EMPTY else unquote(v) for v in atoms.arrays[name]]
+        atoms.arrays[name] = np.array(words)
+    for name, values in kept.get(_COLUMNS, {}).items():
+        atoms.arrays[name] = _from_json(values)
     return atoms
 
 
-def _survives(key: Any, value: Any) -> bool:
+def _is_plain(key: Any, value: Any) -> bool:
+    """Tell whether every reader understands an entry, and ASE's gives back the same."""
+    if not isinstance(key, str) or not _KEY.fullmatch(key) or key.lower() in _RESERVED:
+        return False
+    if key.startswith(_EXTRA):
+        return False
+    if isinstance(value, str):
+        plain = len(value) <= _LONGEST and _TEXT.fullmatch(value) is not None
+        return plain and _survives(key, value)
+    if isinstance(value, np.ndarray):
+        plain = value.ndim == 1 and 1 < value.size <= _MOST and value.dtype.kind in "fib"
+        return plain and _are_usual(value) and _survives(key, value)
+    numbers = (bool, np.bool_, int, np.integer, float, np.floating)
+    return isinstance(value, numbers) and _are_usual(np.asarray(value)) and _survives(key, value)
+
+
+def _is_plain_column(name: str, values: NDArray[Any]) -> bool:
+    if name in ("numbers", "positions"):
+        return True
+    if not _COLUMN.fullmatch(name) or name.lower() in _RESERVED_COLUMNS:
+        return False
+    if values.dtype.kind in "OU":
+        words = _are_words(values) and all(map(_WORD.fullmatch, values))
+        return words and not any(v == _EMPTY for v in values)
+    return values.dtype.kind in "fib" and values.ndim <= 2 and values.size >= len(values)
+
+
+def _are_words(values: NDArray[Any]) -> bool:
+    return values.ndim == 1 and all(isinstance(v, str) for v in values)
+
+
+def _are_usual(values: NDArray[Any]) -> bool:
+    """Tell whether numbers are finite, and integers fit in 32 bits."""
+    if values.dtype.kind == "i":
+        return bool((np.abs(values.astype(np.float64)) <= _LARGEST_INTEGER).all())
+    return values.dtype.kind in "fb" and bool(np.isfinite(values).all())
+
+
+def _survives(key: str, value: Any) -> bool:
     """Tell whether ASE's writer and reader return the same entry."""
-    if not isinstance(key, str) or key.lower() in _RESERVED or not key.isprintable():
-        return False
-    if isinstance(value, str) and not value.isprintable():  # a line break, above all
-        return False
-    if isinstance(value, np.ndarray) and value.size < 2:
-        return False
     try:
-        # Test it between two entries: an empty value or a trailing = swallows the next one.
-        line = key_val_dict_to_str({"before": 1, key: value, "after": 2})
-        back = key_val_str_to_dict(line)
+        back = key_val_str_to_dict(key_val_dict_to_str({key: value}))
     except (ValueError, TypeError, AttributeError):
         return False
-    whole = list(back) == ["before", key, "after"] and (back["before"], back["after"]) == (1, 2)
-    return whole and _same(back[key], value)
+    return list(back) == [key] and _same(back[key], value)
 
 
 def _same(back: Any, value: Any) -> bool:

@@ -223,6 +223,7 @@ def test_an_ordinary_structure_is_an_ordinary_file(tmp_path):
     assert "name=C18" in text
     plain = ase.io.read(tmp_path / "s.extxyz")
     assert plain.constraints == []
+    assert set(plain.arrays) == {"numbers", "positions", "source_atom", "sigma"}
 
 
 def trajectory(frames: int = 5) -> tuple[ase.Atoms, ...]:
