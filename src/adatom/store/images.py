@@ -295,7 +295,8 @@ def _series_xml(layouts: Mapping[str, ImageLayout]) -> bytes:
             SizeT=str(sizes["t"]),
         )  # fmt: skip
         ET.SubElement(pixels, "MetadataOnly")
-    return ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    out: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return out
 
 
 def _create_array(group: zarr.Group, layout: ImageLayout) -> None:
