@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from adatom.campaign.config import Config, material_of, parse_config
 from adatom.campaign.pipeline import Outcome, resume_campaign, run_campaign
 from adatom.core import Calibration, Frame
 from adatom.core.columns import Column, schema_of
+from adatom.core.toml import parse_toml
 from adatom.errors import AdatomError, BadInput, FilesDiffer
 from adatom.frames.readers.read import list_sources
 from adatom.parallel.progress import Progress, Silent
@@ -136,8 +136,8 @@ def resume(path: Path, *, only_find: bool = False, progress: Progress | None = N
         return resume_campaign(path, only_find=only_find, progress=progress)
     source = path / BATCH_CONFIG
     try:
-        table = tomllib.loads(read_text(source))
-    except tomllib.TOMLDecodeError as error:
+        table = parse_toml(read_text(source))
+    except ValueError as error:
         raise BadInput(
             str(source),
             expected="the TOML that adatom wrote",
