@@ -19,6 +19,7 @@ import typer
 
 import adatom
 from adatom import core
+from adatom.campaign.batch import BATCH_COLUMNS
 from adatom.campaign.reference import reference as configuration
 from adatom.cli.main import app
 from adatom.core import atoms, defects, empty_sites
@@ -111,6 +112,7 @@ def tables() -> dict[str, str]:
         "atoms": columns(atoms.COLUMNS),
         "defects": columns(defects.COLUMNS),
         "simulations": columns(RESULTS_COLUMNS),
+        "batch": columns(BATCH_COLUMNS),
         "empty-sites": columns(empty_sites.COLUMNS),
         "trace-relax": columns(TRACE_COLUMNS["relax"]),
         "trace-dynamics": columns(TRACE_COLUMNS["dynamics"]),

@@ -44,6 +44,15 @@ def label_free(found, material, far):
     return text
 
 
+def draw_bar(ax, pixel_size_A, shape):
+    goal = shape[1] * pixel_size_A / 4
+    length = max(n for n in (1, 2, 5, 10, 20, 50, 100) if n <= max(goal, 1))
+    x, y = 0.04 * shape[1], 0.95 * shape[0]
+    ax.plot([x, x + length / pixel_size_A], [y, y], color="white", lw=5, solid_capstyle="butt")
+    text = f"{length / 10:g} nm" if length >= 10 else f"{length} Å"
+    ax.text(x, 0.935 * shape[0], text, color="white", fontsize=15, fontweight="bold")
+
+
 def main(name, material_name, pixel_size, adapted, path):
     material, start = ensemble_for(material_name)
     frame = read(path, pixel_size_A=float(pixel_size) or None)[0]
@@ -56,6 +65,7 @@ def main(name, material_name, pixel_size, adapted, path):
     for k, ax in enumerate(axes):
         ax.imshow(part, cmap="gray", vmin=np.percentile(part, 1), vmax=np.percentile(part, 99.7))
         ax.set_axis_off()
+        draw_bar(ax, frame.calibration.pixel_size_A, part.shape)
         if k:
             ensemble = start if k == 1 else weights.load(Path(adapted))
             found = find_atoms(frame, ensemble, material)
@@ -66,8 +76,8 @@ def main(name, material_name, pixel_size, adapted, path):
                 xy = found.atoms.xy[rows] / frame.calibration.pixel_size_A - corner
                 inside = np.all((xy >= 0) & (xy < part.shape[::-1]), axis=1)
                 ax.plot(*xy[inside].T, "o", mfc="none", ms=6, color=f"C{i}", label=species)
-            ax.legend(loc="lower right", fontsize=7)
-        ax.set_title(titles[k], fontsize=8)
+            ax.legend(loc="lower right", fontsize=12)
+        ax.set_title(titles[k].replace(", ", "\n", 1), fontsize=15)
     path = Path(__file__).with_name(f"adapt-{name}.png")
     figure.savefig(path, dpi=58)
     with Image.open(path) as image:  # a palette is a third of the size

@@ -22,7 +22,9 @@ for column, dose in enumerate((0.3, 1.0, 20.0)):
         ax = axes[row, column]
         ax.imshow(truth.frame.data, cmap="gray", vmax=np.percentile(truth.frame.data, 99.7))
         ax.set_axis_off()
-    axes[0, column].set_title(f"{dose:g} counts at a carbon peak")
+        ax.plot([8, 8 + 10 / px], [152, 152], color="white", lw=4, solid_capstyle="butt")
+        ax.text(8, 148, "1 nm", color="white", fontsize=15, fontweight="bold", va="bottom")
+    axes[0, column].set_title(f"{dose:g} counts at a carbon peak", fontsize=18)
     ax = axes[1, column]
     sure = found.atoms.column("p_exists") > 0.5
     silicon = found.atoms.elements == "Si"
@@ -32,7 +34,8 @@ for column, dose in enumerate((0.3, 1.0, 20.0)):
     ax.plot(*empty.T, "x", color="tab:red", ms=7)
     ax.plot(*(truth.vacancies_xy / px).T, "s", mfc="none", color="yellow", ms=10)
     ax.plot(*(truth.xy[truth.species > 0] / px).T, "s", mfc="none", color="white", ms=10)
-axes[1, 0].set_title(
-    "C (cyan), Si (orange), vacancies (×); squares: true Si, true vacancies", fontsize=8
+figure.supxlabel(
+    "C (cyan), Si (orange), vacancies (×). Squares: true Si (white), true vacancies (yellow).",
+    fontsize=16,
 )
 figure.savefig(Path(__file__).with_suffix(".png"), dpi=70, pil_kwargs={"optimize": True})

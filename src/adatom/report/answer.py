@@ -10,13 +10,14 @@ import numpy as np
 from adatom.core import Advice
 from adatom.report.facts import UNCERTAIN_P, median_sigma
 from adatom.report.markup import Html, count, element, join, listing, number
-from adatom.report.stories import Story, certainty, deeds, verdicts
+from adatom.report.stories import Story, certainty, deeds, place_of, verdicts
 from adatom.report.summary import all_warnings
 from adatom.report.view import CampaignView
 from adatom.report.viewer import LETTERS, RankedDefect, kind_colours, viewer
-from adatom.report.words import capital
+from adatom.report.words import capital, how_sure
 
 _CARDS = 5  # defects told one by one on the first screen, a count; the rest are in the table
+_LINKS = 40  # links to the defects of one kind, a count
 _NEXT = 2  # actions on the first screen, a count
 # What every action asks for.
 ACTIONS = {
@@ -84,6 +85,8 @@ def _cards(view: CampaignView, told: Sequence[Story], ranked: Sequence[RankedDef
             none = f"No defect was named in {count(view.frame_count, 'frame')}."
         return element("p", none, class_="missing")
     colours = kind_colours(ranked)
+    if len(told) > _CARDS and len({s.words for s in told}) < len(told):
+        return _groups(view, told, colours)
     cards = [_card(view, s, colours) for s in told[:_CARDS]]
     rest = told[_CARDS:]
     if rest:
@@ -92,6 +95,52 @@ def _cards(view: CampaignView, told: Sequence[Story], ranked: Sequence[RankedDef
         link = element("a", f"{len(rest)} more", href="#defects")
         cards.append(element("li", element("p", link, f": {names}."), class_="more"))
     return element("ol", *cards, class_="stories")
+
+
+def _groups(view: CampaignView, told: Sequence[Story], colours: dict[str, str]) -> Html:
+    """Tell many defects by their kind, each with a link to every one of them."""
+    groups: dict[str, list[Story]] = {}
+    for story in told:
+        groups.setdefault(story.words, []).append(story)
+    several = sorted(groups.items(), key=lambda item: -len(item[1]))
+    cards = [
+        _card(view, group[0], colours) if len(group) == 1 else _group(group, colours)
+        for _, group in several[:_CARDS]
+    ]
+    if len(several) > _CARDS:
+        link = element("a", count(len(several) - _CARDS, "more kind"), href="#defects")
+        cards.append(element("li", element("p", link, "."), class_="more"))
+    return element("ol", *cards, class_="stories")
+
+
+def _group(group: Sequence[Story], colours: dict[str, str]) -> Html:
+    tracked = [(s, s.track) for s in group if s.track is not None]
+    p = sorted((float(np.nanmean(t.p)) for _, t in tracked), reverse=True)
+    words = Counter(how_sure(value).split(" (")[0] for value in p)  # the surest first
+    rows = [("Sure", capital(listing([f"{n} {word}" for word, n in words.items()])))]
+    moved = [s.motion for s in group if s.motion is not None and s.motion.steps]
+    if moved:
+        hops, steps = sum(m.hops for m in moved), sum(m.steps for m in moved)
+        rows.append(("Did", f"{count(hops, 'hop')} in {count(steps, 'step')} of {len(moved)}"))
+    for story in group:
+        rows += [
+            (label, f"{capital(text)} (number {story.rank})") for label, text in verdicts(story)
+        ]
+    places = [
+        element("a", str(s.rank), href="#found", data_go=place_of(t)) for s, t in tracked[:_LINKS]
+    ]
+    more = f" and {len(tracked) - _LINKS} more" if len(tracked) > _LINKS else ""
+    facts = [join([element("dt", k), element("dd", v)]) for k, v in rows]
+    facts.append(join([element("dt", "Where"), element("dd", *_spaced(places), more)]))
+    kind = tracked[0][1].main_kind
+    badge = element("span", class_="dot", style=f"background:{colours[kind]}")
+    name = element("span", f"{len(group)} × {group[0].words}")
+    head = element("h3", badge, name, element("small", kind))
+    return element("li", head, element("dl", *facts))
+
+
+def _spaced(parts: Sequence[Html]) -> list[Html]:
+    return [Html(f"{part} ") for part in parts]
 
 
 def _card(view: CampaignView, story: Story, colours: dict[str, str]) -> Html:
@@ -108,8 +157,7 @@ def _card(view: CampaignView, story: Story, colours: dict[str, str]) -> Html:
     facts = element("dl", *(join([element("dt", k), element("dd", v)]) for k, v in rows))
     if track is None:
         return element("li", element("h3", capital(story.words)), facts)
-    k = int(np.argmax(np.nan_to_num(track.p)))
-    place = f"{track.frames[k]} {track.xy[k][0]:.2f} {track.xy[k][1]:.2f}"
+    place = place_of(track)
     badge = element("span", str(story.rank), class_="rank",
                     style=f"background:{colours[track.main_kind]}")  # fmt: skip
     name = element("a", capital(story.words), href="#found", data_go=place)

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import ase
 import numpy as np
@@ -318,8 +319,13 @@ def relaxation_events(built: ase.Atoms, after: ase.Atoms) -> tuple[BondEvent, ..
     return tuple(formed + gone)
 
 
-def held_defects(view: CampaignView, frame: int, sources: Sequence[int]) -> list[dict[str, object]]:
-    """Defects of a frame of which every atom is in a supercell, as rows of the table.
+def held_defects(
+    view: CampaignView, frame: int, defect: int, sources: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Defects of a frame that a supercell holds, as rows of the table; its own one first.
+
+    A cell is taken from the frame up to a distance from its defect. Another defect is in it if its
+    centre is no farther, whether or not all of its atoms are.
 
     Parameters
     ----------
@@ -327,9 +333,22 @@ def held_defects(view: CampaignView, frame: int, sources: Sequence[int]) -> list
         The campaign.
     frame
         Number of the frame that the supercell was built from.
+    defect
+        Number of its defect in that frame; -1 for perfect crystal.
     sources
-        Numbers of the cell's atoms in that frame.
+        Numbers of the cell's atoms in that frame; -1 for atoms of the perfect lattice.
     """
-    own = {int(n) for n in sources if n >= 0}
-    rows = view.defects.of_frame(frame).data.iter_rows(named=True)
-    return [row for row in rows if row["atoms"] and set(row["atoms"]) <= own]
+    rows = list(view.defects.of_frame(frame).data.iter_rows(named=True))
+    atoms = view.atoms.of_frame(frame)
+    own = np.isin(atoms.column("atom"), [n for n in sources if n >= 0])
+    if not own.any():
+        return [r for r in rows if r["defect"] == defect]
+    main = [r for r in rows if r["defect"] == defect]
+    center = np.array([main[0]["x_A"], main[0]["y_A"]]) if main else atoms.xy[own].mean(axis=0)
+    reach = float(np.linalg.norm(atoms.xy[own] - center, axis=1).max())
+    others = [
+        r
+        for r in rows
+        if r not in main and np.hypot(r["x_A"] - center[0], r["y_A"] - center[1]) <= reach
+    ]
+    return main + others

@@ -99,9 +99,6 @@ def _energy_panel(ax: Axes, view: CampaignView) -> None:
     for place, row in enumerate(rows):
         values = row.energies() - group.lowest_eV
         ax.plot(values, np.full(len(values), place), "o", color=KINDS[1], mfc=KINDS[5], ms=7)
-        if len(values) > 1:
-            ax.errorbar(values.mean(), place + 0.3, xerr=values.std(ddof=1), fmt="|", ms=9,
-                        capsize=3, color=KINDS[0])  # fmt: skip
     ax.set_ylim(max(len(rows), 1) - 0.35, -0.5)
     ax.set_yticks([])
     ax.margins(x=0.08)

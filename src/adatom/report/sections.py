@@ -9,7 +9,7 @@ import numpy as np
 from adatom.report import frame_charts
 from adatom.report.facts import Track
 from adatom.report.markup import Html, element, folded, join, number, section, table
-from adatom.report.stories import Story, certainty, deeds
+from adatom.report.stories import Story, certainty, deeds, place_of
 from adatom.report.timeline import MOST_ROWS, kinds_key, timeline
 from adatom.report.view import CampaignView
 from adatom.report.viewer import RankedDefect
@@ -63,8 +63,7 @@ def _table(view: CampaignView, seen: Sequence[tuple[Story, Track]]) -> Html:
     body = []
     for story, track in seen:
         k = int(np.argmax(np.nan_to_num(track.p)))
-        goal = f"{track.frames[k]} {track.xy[k][0]:.2f} {track.xy[k][1]:.2f}"
-        name = element("a", capital(story.words), href="#found", data_go=goal)
+        name = element("a", capital(story.words), href="#found", data_go=place_of(track))
         x, y = track.xy[k]
         sure = probability(float(track.p[k])) if one else certainty(view, track)
         row = [str(story.rank), name, _kind_shares(track), sure, number(x), number(y)]

@@ -112,9 +112,12 @@ def _drawn(
 def _holds(view: CampaignView, own: Simulated) -> str:
     """Which defects of the frame are in the supercell."""
     first = own.first
-    rows = held_defects(view, first.frame, first.source_atom.tolist())
-    main = [r for r in rows if r["defect"] == first.defect and r["kind"] == first.kind]
-    others = [kind_in_words(str(r["kind"]), view.material) for r in rows if r not in main]
+    perfect = first.kind == "pristine"
+    own_defect = -1 if perfect else first.defect
+    rows = held_defects(view, first.frame, own_defect, first.source_atom.tolist())
+    others = [
+        kind_in_words(str(r["kind"]), view.material) for r in rows if r["defect"] != own_defect
+    ]
     what = (
         "no defect: perfect crystal"
         if first.kind == "pristine"

@@ -179,6 +179,12 @@ def _one(view: CampaignView, built: list[Structure]) -> Simulated:
     )
 
 
+def place_of(track: Track) -> str:
+    """Where the viewer shows a defect best: frame, x and y in Å, for its links."""
+    k = int(np.argmax(np.nan_to_num(track.p)))
+    return f"{track.frames[k]} {track.xy[k][0]:.2f} {track.xy[k][1]:.2f}"
+
+
 def headline(view: CampaignView, told: Sequence[Story]) -> str:
     """Say in one sentence what was found."""
     if view.headline:
@@ -197,7 +203,7 @@ def headline(view: CampaignView, told: Sequence[Story]) -> str:
     if len(kinds) == 1:
         ((words, n),) = kinds.items()
         return f"{capital(counted(n))} defects: each {words}{tail}"
-    named = [w if n == 1 else f"{n} × {w}" for w, n in kinds.most_common(3)]
+    named = [w if n == 1 else f"{n}\u00a0×\u00a0{w}" for w, n in kinds.most_common(3)]
     rest = len(sure) - sum(n for _, n in kinds.most_common(3))
     more = f"; {rest} more of other kinds" if rest else ""
     head = f"{capital(counted(len(sure)))} defects: " if len(sure) > 1 else ""

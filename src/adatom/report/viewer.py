@@ -96,7 +96,7 @@ def viewer(view: CampaignView, defects: Sequence[RankedDefect]) -> Html:
         aria_label=f"Frame {start} with its defects ringed and numbered",
     )  # fmt: skip
     tip = element("output", class_="tip", hidden="")
-    stage = element("div", drawing, element("div", class_="bar"), tip, _zoom(), class_="stage")
+    stage = element("div", drawing, element("div", class_="bar"), tip, class_="stage")
     text = json.dumps(data, ensure_ascii=True).replace("<", "\\u003c")
     script = Html(f'<script type="application/json" id="frames-data">{text}</script>\n')
     return element(
@@ -270,20 +270,26 @@ def _ring(
         rings = [_circle(center, radius, "halo", None), _circle(center, radius, "ring", colour)]
     badge = []
     if rank is not None:
-        x, y = center[0] + 0.75 * radius, center[1] - 0.75 * radius
         mark = element(
             "g",
             element("circle", r="9", style=f"--c:{colour}"),
             element("text", str(rank), y="4"),
             class_="k",
+            style=f"--r:{radius:.2f}px",
         )
-        badge.append(element("g", mark, transform=f"translate({x:.2f} {y:.2f})", class_="badge"))
+        badge.append(
+            element(
+                "g", mark, transform=f"translate({center[0]:.2f} {center[1]:.2f})", class_="badge"
+            )
+        )
     return element("g", title, *rings, *badge, class_="defect" if sure else "defect unsure")
 
 
 def _circle(center: FloatArray, radius: float, kind: str, colour: str | None) -> Html:
     x, y = f"{center[0]:.2f}", f"{center[1]:.2f}"
-    return element("circle", cx=x, cy=y, r=f"{radius:.2f}", class_=kind, stroke=colour)
+    size = f"{radius:.2f}"
+    least = f"--r:{size}px" if kind in ("ring", "halo") else None  # never too small to be seen
+    return element("circle", cx=x, cy=y, r=size, class_=kind, stroke=colour, style=least)
 
 
 def _hatch(view: CampaignView) -> Html:
@@ -352,7 +358,7 @@ def _controls(view: CampaignView, data: dict[str, Any]) -> Html:
                     value=str(data["start"]), class_="slide", aria_label="Frame"),
             element("button", "›", type="button", data_do="next", aria_label="Next frame"),
         ]  # fmt: skip
-    walk = element("div", name, *row, class_="walk")
+    walk = element("div", name, *row, _zoom(), class_="walk")
     pictures = [("smoothed", "Smoothed"), ("recorded", "Recorded")]
     if any("networks" in f for f in data["frames"]):
         pictures.append(("networks", "Disagreement"))
@@ -365,9 +371,9 @@ def _controls(view: CampaignView, data: dict[str, Any]) -> Html:
         ),
         class_="segments", role="group", aria_label="Picture",
     )  # fmt: skip
-    layers = [("atoms", "Atoms"), ("defects", "Defects")] + (
-        [("advice", "Advice")] if view.advice else []
-    )
+    layers = [("atoms", "Atoms"), ("defects", "Defects")]
+    if any(a.target_xy_A is not None or a.scan is not None for a in view.advice):
+        layers.append(("advice", "Advice"))
     toggles = element(
         "div",
         *(

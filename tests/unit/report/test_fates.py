@@ -107,8 +107,16 @@ def test_a_sheet_whose_atoms_all_have_three_bonds_at_the_end_has_healed():
 
 def test_a_supercell_says_which_defects_of_the_frame_it_holds():
     view = make_view()
-    assert [r["kind"] for r in fates.held_defects(view, 0, [0, 1, 2, -1])] == ["Si1C3"]
-    assert fates.held_defects(view, 0, [0, 1, -1]) == []
+    rows = view.defects.data
+    near = rows.filter(pl.col("frame") == 0).with_columns(
+        defect=pl.lit(1, pl.Int32), kind=pl.lit("V1"), x_A=pl.col("x_A") + 2.0
+    )
+    view = make_view(defects=DefectTable(pl.concat([rows, near])))
+    distance = np.linalg.norm(lattice_xy() - (5.0, 6.0), axis=1)
+    for reach, held in ((1.8, ["Si1C3"]), (3.5, ["Si1C3", "V1"])):
+        sources = np.flatnonzero(distance < reach).tolist()
+        found = fates.held_defects(view, 0, 0, [*sources, -1])
+        assert [r["kind"] for r in found] == held
 
 
 def test_numbers_are_cut_where_their_uncertainty_begins():
