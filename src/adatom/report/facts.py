@@ -66,8 +66,10 @@ class Track:
         Shape (n, 2), Å.
     atoms
         Numbers of its atoms in each of these frames.
+    hops
+        Shape (n,): hops up to each of these frames; None if they were not counted.
     origin
-        Origin of the defect, as in the table.
+        Where it came from, before any change of its kind.
     p_beam
         Probability that the beam made it; NaN if unknown.
     """
@@ -78,6 +80,7 @@ class Track:
     p: FloatArray
     xy: FloatArray
     atoms: tuple[tuple[int, ...], ...]
+    hops: NDArray[np.int64] | None
     origin: str
     p_beam: float
 
@@ -124,6 +127,7 @@ def _track(part: pl.DataFrame, number: int | None) -> Track:
         p=part["p"].fill_null(np.nan).to_numpy().astype(np.float64),
         xy=part.select("x_A", "y_A").to_numpy(),
         atoms=tuple(tuple(numbers or ()) for numbers in part["atoms"].to_list()),
+        hops=None if part["hops"].has_nulls() else part["hops"].to_numpy().astype(np.int64),
         origin=str(part["origin"][0] or ""),
         p_beam=float(beam.to_numpy().mean()) if len(beam) else math.nan,
     )

@@ -10,18 +10,14 @@ from typing import Any
 
 import ase
 import numpy as np
-import polars as pl
 from ase.data import covalent_radii
 from scipy.special import betaincinv
 
-from adatom.core import AtomTable, Material, SimulationResult
+from adatom.core import SimulationResult
 from adatom.core.arrays import FloatArray
 from adatom.report.facts import Track
 from adatom.report.view import CampaignView
 
-# A defect hopped when it moved farther than this share of a bond between two frames: a site away
-# is a whole bond, noise and the wobble of its name are far less.
-_HOP_SHARE = 0.6
 # Lengths over the sum of the covalent radii: a bond forms below the first, and is broken above the
 # second. The gap keeps a vibrating bond from being told as events.
 _FORMED, _BROKEN = 1.15, 1.4
@@ -36,23 +32,20 @@ Bond = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """Motion of one defect in the movie, drift of the specimen removed.
+    """Motion of one defect in the movie.
 
     Parameters
     ----------
     hops
-        Steps between frames in which it moved farther than 0.6 of a bond.
+        Hops to other sites.
     steps
         Number of steps between the frames in which it was seen.
-    farthest_A
-        Longest of these steps, Å.
     hop_frames
         Frame at the end of each hop.
     """
 
     hops: int
     steps: int
-    farthest_A: float
     hop_frames: tuple[int, ...]
 
     @property
@@ -62,42 +55,17 @@ class Motion:
         return (0.0 if self.hops == 0 else float(low)), float(high)
 
 
-def motion_of(track: Track, atoms: AtomTable, material: Material) -> Motion:
-    """Count the hops of a linked defect.
-
-    The drift between two frames is the median displacement of the atoms that were seen in both.
-
-    Parameters
-    ----------
-    track
-        The defect; several entries in one frame count once.
-    atoms
-        Atoms of all frames, linked.
-    material
-        Its bond length sets what a hop is.
-    """
+def motion_of(track: Track) -> Motion | None:
+    """Read the hops of a defect from its track; None if they were not counted."""
+    if track.hops is None:
+        return None
     frames, first = np.unique(track.frames, return_index=True)
-    xy = track.xy[first]
-    lengths = []
-    for k in range(len(frames) - 1):
-        drift = _drift(atoms, int(frames[k]), int(frames[k + 1]))
-        lengths.append(float(np.linalg.norm(xy[k + 1] - xy[k] - drift)))
-    least = _HOP_SHARE * material.bond_length_A
-    hopped = tuple(int(frames[k + 1]) for k, d in enumerate(lengths) if d > least)
-    return Motion(len(hopped), len(lengths), max(lengths, default=0.0), hopped)
-
-
-def _drift(atoms: AtomTable, before: int, after: int) -> FloatArray:
-    one, two = (
-        atoms.of_frame(f).data.filter(pl.col("track") >= 0).select("track", "x_A", "y_A")
-        for f in (before, after)
+    counts = track.hops[first]
+    return Motion(
+        hops=int(counts[-1]),
+        steps=len(frames) - 1,
+        hop_frames=tuple(int(f) for f in frames[1:][np.diff(counts) > 0]),
     )
-    both = one.join(two, on="track", suffix="_after")
-    if both.height == 0:
-        return np.zeros(2)
-    moved = both.select(pl.col("x_A_after") - pl.col("x_A"), pl.col("y_A_after") - pl.col("y_A"))
-    out: FloatArray = np.median(moved.to_numpy(), axis=0)
-    return out
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,6 @@ from adatom.report.markup import count, listing, number
 from adatom.report.view import CampaignView
 from adatom.report.words import capital, counted, energy_difference, how_sure, kind_in_words
 
-_MOST_MOTIONS = 24  # defects whose hops are counted, a count: the rest are not told one by one
 _FLAT_A = 0.1  # Å: an atom nearer to the sheet is in its plane
 DOUBTFUL_P = 0.5  # a defect below it in every frame is named as doubtful
 
@@ -121,8 +120,8 @@ def stories(view: CampaignView) -> list[Story]:
             loose.append(simulated)
     out = []
     for rank, track in enumerate(tracks(view.defects), start=1):
-        followed = track.number is not None and len(track.frames) > 1 and rank <= _MOST_MOTIONS
-        motion = motion_of(track, view.atoms, view.material) if followed else None
+        followed = track.number is not None and len(track.frames) > 1
+        motion = motion_of(track) if followed else None
         own = by_track.get(track.number) if track.number is not None else None
         if own is None:
             own = next(
@@ -233,7 +232,7 @@ def deeds(view: CampaignView, story: Story) -> str:
         if motion.hops:
             where = listing([str(f) for f in motion.hop_frames[:6]])
             more = " …" if motion.hops > 6 else ""
-            times = "once" if motion.hops == 1 else f"{counted(motion.hops)} times"
+            times = {1: "once", 2: "twice"}.get(motion.hops, f"{counted(motion.hops)} times")
             parts.append(
                 f"hopped {times} in {count(motion.steps, 'step')} (frame {where}{more}): "
                 f"{motion.hops / motion.steps:.2f} a step, 68 % interval {low:.2f} to {high:.2f}"
@@ -241,8 +240,8 @@ def deeds(view: CampaignView, story: Story) -> str:
         else:
             parts.append(f"no hop in {count(motion.steps, 'step')} (at most {high:.2f} a step)")
     parts += _changes(view, track)
-    if track.origin == "appeared":
-        parts.append(f"appeared in frame {track.frames.min()}")
+    if track.origin in ("appeared", "came into the field"):
+        parts.append(f"{track.origin} in frame {track.frames.min()}")
     if track.frames.max() < view.frame_count - 1:
         parts.append(f"last seen in frame {track.frames.max()}")
     if math.isfinite(track.p_beam):

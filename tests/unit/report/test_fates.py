@@ -7,9 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from adatom.core import GRAPHENE, AtomTable, DefectTable, SimulationResult
-from adatom.report import facts, fates, words
-from views import lattice_xy, make_atoms, make_view
+from adatom.core import GRAPHENE, DefectTable, SimulationResult
+from adatom.report import facts, fates, stories, words
+from views import lattice_xy, make_defects, make_view
 
 
 def run_of(path, kelvin=900.0):
@@ -34,28 +34,18 @@ def sheet(gap: float = 2.46):
     return atoms
 
 
-def test_hops_are_counted_without_the_drift_of_the_specimen():
-    xy = lattice_xy()
-    drift = [np.array([0.9 * f, -0.4 * f]) for f in range(6)]
-    atoms = []
-    for f in range(6):
-        table = make_atoms(f, xy + drift[f], 30).data
-        atoms.append(AtomTable(table.with_columns(track=table["atom"])))
-    site = [0, 0, 1, 1, 1, 2]  # two hops along a bond
-    rows = [
-        {
-            "frame": f, "defect": 0, "kind": "Si1C3", "x_A": 5.0 + 1.42 * site[f] + drift[f][0],
-            "y_A": 6.0 + drift[f][1], "p": 0.9, "atoms": [1], "track": 0, "first_frame": 0,
-            "origin": "first seen", "p_beam_induced": None,
-        }
-        for f in range(6)
-    ]  # fmt: skip
-    (track,) = facts.tracks(DefectTable(pl.DataFrame(rows)))
-    motion = fates.motion_of(track, AtomTable.concat(atoms), GRAPHENE)
+def test_hops_of_a_track_are_told_with_their_rate():
+    rows = make_defects(6).data.with_columns(hops=pl.Series([0, 0, 1, 1, 1, 2], dtype=pl.Int32))
+    (track,) = facts.tracks(DefectTable(rows))
+    motion = fates.motion_of(track)
     assert (motion.hops, motion.steps, motion.hop_frames) == (2, 5, (2, 5))
-    assert motion.farthest_A == pytest.approx(1.42, abs=1e-6)
     low, high = motion.rate_interval
     assert low < 2 / 5 < high
+    told = stories.deeds(make_view(defects=DefectTable(rows)), stories.stories(
+        make_view(defects=DefectTable(rows)))[0])  # fmt: skip
+    assert "hopped twice in 5 steps (frame 2 and 5): 0.40 a step" in told
+    (unknown,) = facts.tracks(make_defects(6))
+    assert fates.motion_of(unknown) is None
 
 
 @pytest.mark.parametrize(
