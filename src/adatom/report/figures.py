@@ -14,7 +14,7 @@ from matplotlib.patches import Ellipse
 from adatom.core import AtomTable, Calibration, Frame
 from adatom.report.colours import MUTED, colour_of
 from adatom.report.facts import UNCERTAIN_P
-from adatom.report.images import GAMMA, grey_levels, shrink, smooth
+from adatom.report.images import GAMMA, grey_levels, percentiles, shrink, smooth
 from adatom.report.style import key, scale_bar
 from adatom.report.view import FrameMaps
 
@@ -31,8 +31,9 @@ def draw_image(ax: Axes, frame: Frame, *, sigma_A: float) -> None:
         image = smooth(image, frame.calibration.pixels(sigma_A))
     # Bright impurity atoms set the grey scale: on a linear scale the host lattice would be black.
     gamma = GAMMA if sigma_A > 0 else 1.0
+    small = shrink(image, _LARGEST_PX)
     ax.imshow(
-        grey_levels(shrink(image, _LARGEST_PX), 0.5, 99.5, gamma=gamma),
+        grey_levels(small, *percentiles(small), gamma=gamma),
         cmap="gray",
         vmin=0.0,
         vmax=1.15 if sigma_A > 0 else 1.0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,16 +20,42 @@ GAMMA = 0.6  # exponent of the grey scale, chosen so that C shows beside Si
 _TOP = 1.15  # white of a smoothed frame, so that its brightest atoms stay below the white marks
 
 
-def smoothed_picture(frame: Frame, largest_px: int) -> str:
-    """Smooth a frame and raise its grey values to ``GAMMA``, so that the host shows beside Si."""
+Box = tuple[float, float, float, float]  # left, top, right, bottom, Å
+
+
+def smoothed_picture(frame: Frame, largest_px: int, masked: Sequence[Box] = ()) -> str:
+    """Smooth a frame and raise its grey values to ``GAMMA``, so that the host shows beside Si.
+
+    Parameters
+    ----------
+    frame
+        The frame.
+    largest_px
+        Longest edge of the picture, pixels.
+    masked
+        Areas without specimen, which do not set the grey levels.
+    """
     image = smooth(frame.data, frame.calibration.pixels(SMOOTHING_A))
-    grey = grey_levels(shrink(image, largest_px), 0.5, 99.5, gamma=GAMMA)
+    limits = display_limits(image, frame, masked)
+    grey = grey_levels(shrink(image, largest_px), *limits, gamma=GAMMA)
     return _webp(np.asarray(grey / _TOP * 255.0), quality=70)
 
 
-def recorded_picture(frame: Frame, largest_px: int) -> str:
-    """Show a frame as it was recorded, stretched between its 0.5th and 99.5th percentiles."""
-    return _webp(grey_levels(shrink(frame.data, largest_px), 0.5, 99.5) * 255.0, quality=45)
+def recorded_picture(frame: Frame, largest_px: int, masked: Sequence[Box] = ()) -> str:
+    """Show a frame as it was recorded; parameters as of `smoothed_picture`."""
+    limits = display_limits(frame.data, frame, masked)
+    return _webp(grey_levels(shrink(frame.data, largest_px), *limits) * 255.0, quality=45)
+
+
+def display_limits(
+    image: NDArray[np.float32], frame: Frame, masked: Sequence[Box]
+) -> tuple[float, float]:
+    """Values of black and white: the 0.5th and 99.5th percentiles of the specimen."""
+    shown = np.ones(image.shape, dtype=np.bool_)
+    for box in masked:
+        left, top, right, bottom = (round(frame.calibration.pixels(edge)) for edge in box)
+        shown[max(top, 0) : bottom + 1, max(left, 0) : right + 1] = False
+    return percentiles(image[shown] if shown.any() else image)
 
 
 def disagreement_picture(maps: FrameMaps, largest_px: int, top: float) -> str:
@@ -59,15 +86,20 @@ def smooth(image: ArrayLike, sigma_px: float) -> NDArray[np.float32]:
     return out
 
 
+def percentiles(values: NDArray[np.float32]) -> tuple[float, float]:
+    """The 0.5th and 99.5th percentiles, between which images are stretched for display."""
+    low, high = np.percentile(values, (0.5, 99.5))
+    return float(low), float(high)
+
+
 def grey_levels(
     image: NDArray[np.float32], low: float, high: float, *, gamma: float = 1.0
 ) -> NDArray[np.float32]:
-    """Stretch an image (row, col) between two percentiles to 0..1 in 64 levels, for display.
+    """Stretch an image (row, col) between two of its values to 0..1 in 64 levels, for display.
 
     The stretched values are raised to the power `gamma`.
     """
-    a, b = np.percentile(image, (low, high))
-    scaled = np.clip((image - a) / max(float(b - a), 1e-12), 0.0, 1.0) ** gamma
+    scaled = np.clip((image - low) / max(high - low, 1e-12), 0.0, 1.0) ** gamma
     return np.asarray(np.round(scaled * 63.0) / 63.0, dtype=np.float32)
 
 

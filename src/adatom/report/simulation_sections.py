@@ -134,7 +134,7 @@ def _energies(own: Simulated) -> Html:
     if not own.relaxations:
         return Html("")
     text = next((t for label, t in _verdict_pairs(own) if label == "Relaxed"), "")
-    parts = [element("p", f"{count(len(own.relaxations), 'draw')} from the uncertainty: {text}.")]
+    parts = [element("p", f"{capital(text)}.")]
     if len(own.minima) > 1 or any(r.status == "not converged" for r in own.relaxations):
         parts.append(energy_strip(own))
     return join(parts)

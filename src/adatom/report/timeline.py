@@ -85,7 +85,8 @@ def _run(
         "rect", element("title", f"{defect.rank}: {kind}, {where}"),
         x=f"{_LEFT + first * step + gap:.1f}", y=f"{y + 3:.0f}",
         width=f"{(last - first + 1) * step - 2 * gap:.1f}", height=f"{_ROW - 6:.0f}",
-        fill=colours[kind], opacity=f"{shade:g}", rx="2", data_go=str(first), tabindex="0",
+        fill=colours[kind], opacity=f"{shade:g}", rx="2", data_go=str(first), data_last=str(last),
+        tabindex="0",
     )  # fmt: skip
 
 

@@ -219,7 +219,11 @@
     const link = event.target.closest('[data-go]');
     if (!link) return;
     event.preventDefault();
-    go(...link.dataset.go.split(' ').map(Number));
+    const [frame, x, y] = link.dataset.go.split(' ').map(Number);
+    const r = link.getBoundingClientRect(); // a cell of the timeline may be several frames wide
+    const wide = Number(link.dataset.last ?? frame) - frame + 1;
+    const share = Math.min(Math.max((event.clientX - r.left) / r.width, 0), 0.999);
+    go(frame + (wide > 1 ? Math.floor(share * wide) : 0), x, y);
   });
   new ResizeObserver(place).observe(svg);
   place();

@@ -126,12 +126,12 @@ def _data(
     frames, map_extent = [], extent
     top = None
     for n in numbers:
-        frame = view.frames[n]
+        frame, masked = view.frames[n], view.masked_regions.get(n, ())
         one = {
             "n": n,
             "name": view.frame_name(n),
-            "smoothed": smoothed_picture(frame, edge),
-            "recorded": recorded_picture(frame, min(edge, 360)),
+            "smoothed": smoothed_picture(frame, edge, masked),
+            "recorded": recorded_picture(frame, min(edge, 360), masked),
             "atoms": atoms.get(n),
         }
         maps = view.maps_of(n)

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from adatom.core import AtomTable
+from adatom.core import AtomTable, Frame
 from adatom.report import facts, figures, images, markup
-from views import make_structure
+from views import lattice_xy, make_frame, make_structure
 
 
 def test_two_sigma_ellipses_are_true_to_scale():
@@ -45,7 +45,7 @@ def test_blocks_are_averaged_and_levels_are_stretched():
     assert small.shape == (4, 4)
     assert small[0, 0] == image[:2, :2].mean()
     assert images.shrink(image, 8) is image
-    grey = images.grey_levels(image, 0.0, 100.0)
+    grey = images.grey_levels(image, float(image.min()), float(image.max()))
     assert (grey.min(), grey.max()) == (0.0, 1.0)
 
 
@@ -56,3 +56,15 @@ def test_markup_escapes_text_and_keeps_markup():
     assert markup.number(-12700.5, 1) == "−12\u202f700.5"
     assert markup.number(math.nan) == "–"
     assert markup.listing(["a", "b", "c"]) == "a, b and c"
+
+
+def test_what_is_masked_does_not_set_the_grey_levels():
+    frame = make_frame(0, lattice_xy(), 30)
+    data = frame.data.copy()
+    data[80:, :40] = 1e4  # a burnt-in bar
+    burnt = Frame(data, frame.calibration)
+    bar = (0.0, 12.8, 6.2, 15.2)
+    plain = images.recorded_picture(frame, 96)
+    assert images.recorded_picture(burnt, 96) != plain
+    low, high = images.display_limits(burnt.data, burnt, [bar])
+    assert (low, high) == pytest.approx(images.percentiles(frame.data), abs=1.0)
