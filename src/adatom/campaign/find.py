@@ -124,7 +124,7 @@ def find_in_movie(
     told = {i: read_json(_part(directory, i, "frame.json")) for i in range(len(movie))}
     return MovieResult(
         AtomTable(read_table(directory.atoms_path)),
-        DefectTable(read_table(directory.defects_path, DEFECT_COLUMNS)),
+        DefectTable(read_table(directory.defects_path)),
         {i: lattice_from_json(one["lattice"], material) for i, one in told.items()},
         {i: FrameFlags.model_validate(one["flags"]) for i, one in told.items()},
         dict(enumerate(keys)),
@@ -220,8 +220,7 @@ def _link(directory: CampaignDirectory, config: Config, movie: Movie) -> str:
         AtomTable(read_table(_part(directory, i, "atoms.parquet"))) for i in range(count)
     )
     defects = DefectTable.concat(
-        DefectTable(read_table(_part(directory, i, "defects.parquet"), DEFECT_COLUMNS))
-        for i in range(count)
+        DefectTable(read_table(_part(directory, i, "defects.parquet"))) for i in range(count)
     )
     drift = dict.fromkeys(range(count), (0.0, 0.0)) | estimate_drift(atoms, config.link)
     atoms = link_atoms(atoms, drift, config.link)

@@ -57,7 +57,7 @@ class DefectTable:
     Parameters
     ----------
     data
-        A polars table with exactly the columns of ``SCHEMA``.
+        A polars table with exactly the columns of ``SCHEMA``; ``atoms`` may be text, as in files.
     """
 
     data: pl.DataFrame
@@ -65,6 +65,8 @@ class DefectTable:
     def __post_init__(self) -> None:
         if "hops" not in self.data.columns:
             object.__setattr__(self, "data", self.data.with_columns(hops=pl.lit(None, pl.Int32)))
+        if self.data.schema["atoms"] == pl.String:  # as files hold it
+            object.__setattr__(self, "data", self.data.with_columns(_numbers(pl.col("atoms"))))
         if self.data.schema != SCHEMA:
             object.__setattr__(self, "data", self.data.select(list(SCHEMA)).cast(SCHEMA))
 
@@ -157,3 +159,9 @@ class DefectTable:
             If a name in the table is not that of a kind.
         """
         return [DefectKind.parse(name) for name in self.kinds]
+
+
+def _numbers(text: pl.Expr) -> pl.Expr:
+    """Split a text of numbers, which is empty for none."""
+    none = pl.lit([], dtype=pl.List(pl.String))
+    return pl.when(text == "").then(none).otherwise(text.str.split(" ")).alias("atoms")

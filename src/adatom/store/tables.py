@@ -76,15 +76,8 @@ def _metadata(columns: Mapping[str, Column]) -> dict[str, str]:
     return {_COLUMNS_KEY: json.dumps(told, ensure_ascii=False)} if told else {}
 
 
-def read_table(path: str | Path, columns: Mapping[str, Column] | None = None) -> pl.DataFrame:
+def read_table(path: str | Path) -> pl.DataFrame:
     """Read a parquet table.
-
-    Parameters
-    ----------
-    path
-        The file.
-    columns
-        Description of its columns: text becomes a list where the type says so.
 
     Raises
     ------
@@ -97,16 +90,7 @@ def read_table(path: str | Path, columns: Mapping[str, Column] | None = None) ->
     with reading(path, "parquet table"):
         # Read to memory first: Windows cannot replace a mapped file, and polars treats a path with
         # [ ] as a pattern.
-        table = pl.read_parquet(io.BytesIO(path.read_bytes()))
-        return table.with_columns(
-            pl.when(pl.col(name) == "")
-            .then(pl.lit([], dtype=pl.List(pl.String)))
-            .otherwise(pl.col(name).str.split(" "))
-            .cast(column.dtype)
-            .alias(name)
-            for name, column in (columns or {}).items()
-            if isinstance(column.dtype, pl.List) and table.schema.get(name) == pl.String
-        )
+        return pl.read_parquet(io.BytesIO(path.read_bytes()))
 
 
 def write_text(path: str | Path, text: str) -> str:

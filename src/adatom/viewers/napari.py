@@ -14,7 +14,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from adatom.core.defects import COLUMNS as DEFECT_COLUMNS
 from adatom.store import load_frames, load_maps, read_table
 
 Layer = tuple[Any, dict[str, Any], str]  # data, arguments, kind, as napari takes them
@@ -128,7 +127,7 @@ def _atoms(root: Path, step: float) -> list[Layer]:
 
 
 def _defects(root: Path, step: float) -> list[Layer]:
-    table = read_table(root / "defects.parquet", DEFECT_COLUMNS)
+    table = read_table(root / "defects.parquet")
     if table.is_empty():
         return []
     places = table.select("frame", "y_A", "x_A").to_numpy().astype(np.float64)
