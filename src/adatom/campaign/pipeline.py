@@ -20,6 +20,7 @@ from adatom.campaign.sources import open_movie
 from adatom.campaign.steps import Steps
 from adatom.campaign.summary import summarise
 from adatom.core import Material, SimulationResult, Structure, content_hash
+from adatom.frames.readers.read import prepare_to_read
 from adatom.parallel.progress import Progress, Silent
 from adatom.report import CampaignView
 from adatom.simulation import caution
@@ -72,6 +73,7 @@ def run_campaign(
         If the input cannot be used; nothing is written in this case.
     """
     progress = progress or Silent()
+    prepare_to_read(config.input.paths)  # its start takes as long as that of the networks
     material = material_of(config)
     ensemble = ensemble_of(config)
     check_card(ensemble.card)

@@ -52,6 +52,7 @@ class ReadingProcess:
         self._search_path: list[str] = []  # where the child finds packages
         self._opened: dict[_Key, int] = {}  # files that are open in the child, and their numbers
         self._last = 0
+        self._is_ready = False
         self._lock = threading.RLock()
 
     def open(self, path: Path, dataset: str | None, axes: str | None) -> Stack:
@@ -118,22 +119,29 @@ class ReadingProcess:
             about, content = self._ask(request, key[0], subject)
         return np.frombuffer(content, np.dtype(about["dtype"])).reshape(about["shape"])
 
+    def start(self) -> None:
+        """Start the child and do not wait for it: it imports the readers while others work."""
+        with self._lock:
+            search_path = [entry for entry in sys.path if entry]
+            running = self._child is not None and self._child.poll() is None
+            if running and search_path == self._search_path:
+                return
+            self.close()
+            self._search_path, self._is_ready = search_path, False
+            self._child = subprocess.Popen(  # noqa: S603 (our own module, no text of the user)
+                [sys.executable, "-P", "-c", f"from {_WORKER} import main; main()"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, **_ONE_THREAD, "PYTHONPATH": os.pathsep.join(search_path)},
+            )
+
     def _make_ready(self, path: str) -> None:
-        """Start the child, or another one if it ended or packages are found elsewhere now."""
-        search_path = [entry for entry in sys.path if entry]
-        running = self._child is not None and self._child.poll() is None
-        if running and search_path == self._search_path:
-            return
-        self.close()
-        self._search_path = search_path
-        self._child = subprocess.Popen(  # noqa: S603 (our own module, no text of the user)
-            [sys.executable, "-P", "-c", f"from {_WORKER} import main; main()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, **_ONE_THREAD, "PYTHONPATH": os.pathsep.join(search_path)},
-        )
-        self._talk(b"", _START_SECONDS, 0, path, path)
+        """Start the child if it does not run, and wait until it answers."""
+        self.start()
+        if not self._is_ready:
+            self._talk(b"", _START_SECONDS, 0, path, path)
+            self._is_ready = True
 
     def _ask(
         self, request: dict[str, Any], path: str, subject: str

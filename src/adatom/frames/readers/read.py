@@ -109,6 +109,12 @@ def read(
     )
 
 
+def prepare_to_read(paths: Sequence[str | Path]) -> None:
+    """Start the process that will read these files, where they need one, and do not wait for it."""
+    if any(Path(path).suffix.lower() not in {".npy", ".npz"} for path in paths):
+        READING.start()
+
+
 @dataclass
 class FrameLoader:
     """Load frame i of a movie from its files; can be sent to other processes.
