@@ -118,7 +118,8 @@ def find(
     Parameters
     ----------
     frames
-        A `Movie` from `read`, file names, or an array of shape (row, col) or (frame, row, col).
+        A `Movie` from `read` (which has options for axes, channels and a choice of frames), or what
+        `read` takes: file names, an array of shape (row, col) or (frame, row, col), lazy arrays.
     material
         Material in the frames: its name, its TOML file, a structure file that ASE reads, or
         a `Material`.
