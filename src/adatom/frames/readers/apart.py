@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -26,6 +27,7 @@ from adatom.frames.readers.pixel_size import Scale
 from adatom.frames.readers.stack import Stack
 
 _START_SECONDS = 120.0  # to start Python and import the readers, on a busy machine
+_TOO_LONG = -int(getattr(signal, "SIGXCPU", 0)) or None  # ended by the limit of processor time
 _KEPT_OPEN = 8  # most files that a child keeps open
 _TODO = "The file is damaged, or not what its name says: copy it again."
 _LONGEST_LINE = 1 << 20  # bytes of an answer without its pixels
@@ -43,11 +45,16 @@ class ReadingProcess:
     Parameters
     ----------
     seconds
-        Gives the longest time in s that a file of so many bytes may take.
+        Gives the most processor time in s that a file of so many bytes may take.
+    patience
+        How much longer an answer may take than that: other programs use the processor too, and a
+        disk may be slow. It is the only limit of time on Windows.
     """
 
-    def __init__(self, seconds: Callable[[int], float] = most_seconds) -> None:
-        self._seconds = seconds
+    def __init__(
+        self, seconds: Callable[[int], float] = most_seconds, patience: float = 6.0
+    ) -> None:
+        self._seconds, self._patience = seconds, patience
         self._child: subprocess.Popen[bytes] | None = None
         self._search_path: list[str] = []  # where the child finds packages
         self._opened: dict[_Key, int] = {}  # files that are open in the child, and their numbers
@@ -149,7 +156,7 @@ class ReadingProcess:
         size = size_of(Path(path))
         seconds, memory = self._seconds(size), most_memory(size)
         line = json.dumps({**request, "memory": memory, "seconds": seconds}).encode() + b"\n"
-        about, content = self._talk(line, seconds, memory, path, subject)
+        about, content = self._talk(line, seconds * self._patience, memory, path, subject)
         if "error" in about:
             where, expected, got, todo = about["error"]
             cause = AdatomError(where, expected=expected, got=about["cause"], todo=todo)
@@ -184,9 +191,14 @@ class ReadingProcess:
             watch.cancel()
         if len(content) == about["bytes"]:
             return about, content
-        self.close()
         got = "a reader that ended in the middle of it (a crash)"
-        if late.is_set():
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(1.0)  # one that ended on its own says by what
+        ended_by = child.returncode
+        self.close()
+        if ended_by is not None and ended_by == _TOO_LONG:
+            got = "no answer of its reader within its processor time"
+        elif late.is_set():
             got = f"no answer of its reader in {seconds:.0f} s"
         elif about["bytes"] > most:
             got = f"{about['bytes'] // MIB} MiB, more than its size allows"

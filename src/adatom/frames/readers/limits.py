@@ -31,7 +31,7 @@ def most_memory(size: int) -> int:
 
 
 def most_seconds(size: int) -> float:
-    """Longest time in s to open a file or to read a frame: at least 5 MB/s, as a slow network has.
+    """Most processor time in s to open a file or to read a frame: 20 s, and 5 MB/s.
 
     Parameters
     ----------

@@ -79,15 +79,12 @@ def _answer(answers: BinaryIO, about: dict[str, Any], content: Any = b"") -> Non
 
 
 def _limit(memory: int, seconds: float) -> None:
-    """Allow so many bytes and seconds of processor time more than were used; not on Windows.
-
-    The parent ends a child that is too slow; the limit of time is for a parent that is gone.
-    """
+    """Allow so many bytes and seconds of processor time more than were used; not on Windows."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
         used = resource.getrusage(resource.RUSAGE_SELF)
-        _set(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + seconds) + 5)
+        _set(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + seconds) + 1)
         pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
         _set(resource.RLIMIT_AS, pages * resource.getpagesize() + memory)
 
