@@ -43,6 +43,8 @@ def test_dimension_labels_of_pynsid(tmp_path, dims):
     movie = read(tmp_path / "a.h5")
     assert np.array_equal(movie[0].data, data)
     assert movie.calibration.pixel_size_A == pytest.approx(0.12)
+    said = ("the file's axes are x, y: x is read as columns, y as rows",)
+    assert movie.notes == (said if dims == "xy" else ())
 
 
 def test_a_stack_of_pynsid_with_time_last(tmp_path):

@@ -24,7 +24,7 @@ def cases(shared_data):
 
 
 READ = [  # file, options of read, frames, shape, words in the notes
-    ("nsid_x_y.h5", {}, 1, (150, 220), ""),
+    ("nsid_x_y.h5", {}, 1, (150, 220), "x is read as columns"),
     ("two_detectors_haadf_maadf.tif", {"dataset": "0"}, 1, (224, 224), "channel 0 is read"),
     ("imagej_TCYX.tif", {"dataset": "channel 1"}, 3, (224, 224), "channel 1 is read"),
     ("square_field_rect_pixels.npy", {}, 1, (200, 200), "0.12 Å high and 0.1 Å wide"),

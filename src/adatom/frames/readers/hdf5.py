@@ -62,7 +62,13 @@ def _open_hdf5(path: Path, dataset: str | None, axes: str | None) -> Stack:
         with h5py.File(path) as file:
             return np.asarray(layout.take(file[name], i))
 
-    return Stack(layout.count, layout.shape, load, scale.with_notes(*layout.notes))
+    turned = () if layout.row < layout.column else (_turned(candidates[number].axes),)
+    return Stack(layout.count, layout.shape, load, scale.with_notes(*turned, *layout.notes))
+
+
+def _turned(axes: Sequence[Axis]) -> str:
+    names = ", ".join(axis.name or "?" for axis in axes)
+    return f"the file's axes are {names}: x is read as columns, y as rows"
 
 
 def _axes_of(dataset: h5py.Dataset) -> tuple[Axis, ...]:
