@@ -152,9 +152,7 @@ def test_an_atom_that_neither_networks_nor_counts_show_is_no_label():
 def test_empty_sites_are_labels_doubts_or_nothing(p, labelled, doubt):
     truth, seen = found()
     place = np.array([[8.3, 6.1]])
-    labels = label_frame(
-        truth.frame, replace(seen, vacancies_xy=place, p_empty=np.array([p])), GRAPHENE
-    )
+    labels = label_frame(replace(seen, vacancies_xy=place, p_empty=np.array([p])), GRAPHENE)
     assert len(labels.vacancies_xy) == labelled
     at = np.linalg.norm(labels.doubtful_xy - place, axis=1) < 1e-9
     assert labels.doubt[at].tolist() == ([] if doubt is None else [pytest.approx(doubt)])

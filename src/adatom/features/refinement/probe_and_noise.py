@@ -13,7 +13,7 @@ from adatom.features.refinement.optics import Optics, RefineOptions
 from adatom.features.refinement.used_pixels import UsedPixels
 
 START_SIGMA_A = 0.42  # initial width (sigma) of the probe, Å: the default of simulated frames
-_CLIPPED_STEPS = 6  # last steps where pixels are clipped: amplitudes beyond them grow slowly
+_CLIPPED_STEPS = 12  # last steps where pixels are clipped: amplitudes beyond them grow slowly
 _SIGMA_RANGE_A = (0.2, 0.9)  # sharpest and widest probe (sigma) in units of graphene's pattern, Å
 
 

@@ -23,6 +23,7 @@ _MOST = 8  # most stripes that are looked for
 _MOST_PEAKS = 60  # most peaks that are compared
 _LEAST_PERIODS = 3.0  # slower variations across a frame are shading
 _OTHER_WAY = np.sin(np.radians(15.0))  # least sine between two independent directions
+_LONGEST = 2.5  # most that the lengths of three such reflections differ, as a ratio
 _SAME_PLACE = 0.05  # peaks nearer than this share of their frequency are one: distorted scans
 _NARROW = 4  # half width of what is removed around a stripe, frequency steps of the padded frame
 
@@ -67,8 +68,8 @@ def without_stripes(power: FloatArray) -> tuple[FloatArray, tuple[Stripes, ...]]
             continue
         if not found:
             out = power.copy()
+        k = _centre(power, peaks[number]) / len(power)
         _remove(out, usual, peaks[number])
-        k = peaks[number] / len(power)
         angle = float(np.degrees(np.arctan2(k[0], k[1]))) % 180.0
         found.append(Stripes(float(1.0 / np.hypot(*k)), angle))
     return out, tuple(found)
@@ -103,7 +104,7 @@ def _peaks(relative: FloatArray) -> tuple[NDArray[np.float64], NDArray[np.float6
     rows, cols = np.nonzero((half == highest) & (half > _VISIBLE))
     radius = np.hypot(rows, cols - middle)
     # The padding halves the step of the frequency: two steps are one period in a frame.
-    kept = (radius > 2 * _LEAST_PERIODS) & ((rows > 0) | (cols > middle)) & (radius < middle - 2)
+    kept = (radius > 2 * _LEAST_PERIODS) & ((rows > 0) | (cols > middle)) & (radius < middle - 3)
     at = np.stack([rows, cols - middle], axis=1)[kept].astype(np.float64)
     strength = half[rows, cols][kept]
     first = np.argsort(-strength)[:_MOST_PEAKS]
@@ -121,7 +122,7 @@ def _in_lattice(number: int, peaks: FloatArray, strength: FloatArray) -> bool:
         return False
     length = np.hypot(*other.T)
     across = np.abs(own[0] * other[:, 1] - own[1] * other[:, 0]) / (size * length)
-    other, length = other[across > _OTHER_WAY], length[across > _OTHER_WAY]
+    other = other[(across > _OTHER_WAY) & (length < _LONGEST * size) & (size < _LONGEST * length)]
     if len(other) < 2:
         return False
     both = cKDTree(np.concatenate([other, -other]))
@@ -131,6 +132,16 @@ def _in_lattice(number: int, peaks: FloatArray, strength: FloatArray) -> bool:
         if bool((distance < reach).any()):
             return True
     return False
+
+
+def _centre(power: FloatArray, peak: FloatArray) -> FloatArray:
+    """Centre of mass of a peak, row and column from the middle, frequency steps."""
+    r, c = (peak + len(power) // 2).astype(int)
+    part = power[r - 2 : r + 3, c - 2 : c + 3]
+    step = np.arange(-2, 3)
+    rows, cols = (float(part.sum(axis=1 - k) @ step / part.sum()) for k in (0, 1))
+    out: FloatArray = peak + np.array([rows, cols])
+    return out
 
 
 def _remove(power: FloatArray, usual: FloatArray, peak: FloatArray) -> None:

@@ -87,7 +87,7 @@ def constant_parts(image: Image, levels: Levels) -> ConstantParts:
                 (border if _spans(box, image.shape) else inner)[box] = True
         for k, (box, part, value) in enumerate(zip(boxes, parts, values, strict=True), start=1):
             corner = _touches(box, image.shape) and part.sum() >= _LEAST_CORNER
-            if corner and not border[box][part].all() and _hull_share(part) > _HULL:
+            if corner and not (border | inner)[box][part].all() and _hull_share(part) > _HULL:
                 equals = np.abs(image - value) <= levels.same
                 border |= _regrown(labels == k, equals, edge + larger)
     return ConstantParts(border, inner)
