@@ -150,7 +150,7 @@ def test_an_atom_that_neither_networks_nor_counts_show_is_no_label():
     ("p", "labelled", "doubt"), [(0.97, True, 0.06), (0.5, False, 1.0), (0.02, False, None)]
 )
 def test_empty_sites_are_labels_doubts_or_nothing(p, labelled, doubt):
-    truth, seen = found()
+    _, seen = found()
     place = np.array([[8.3, 6.1]])
     labels = label_frame(replace(seen, vacancies_xy=place, p_empty=np.array([p])), GRAPHENE)
     assert len(labels.vacancies_xy) == labelled
