@@ -293,12 +293,12 @@ def _circle(center: FloatArray, radius: float, kind: str, colour: str | None) ->
 
 
 def _hatch(view: CampaignView) -> Html:
-    """The pattern that fills masked areas, lines 1.5 Å apart."""
+    """The pattern that fills masked areas, lines 1 Å apart."""
     if not any(view.masked_regions.values()):
         return Html("")
-    line = element("path", d="M0 0V1.5", stroke="#b4becb", stroke_width="0.5")
+    line = element("path", d="M0 0V1", stroke="#dfe5ee", stroke_width="1.6")
     pattern = element(
-        "pattern", line, id="masked", width="1.5", height="1.5", patternUnits="userSpaceOnUse",
+        "pattern", line, id="masked", width="1", height="1", patternUnits="userSpaceOnUse",
         patternTransform="rotate(45)",
     )  # fmt: skip
     return element("defs", pattern)
