@@ -11,6 +11,7 @@ import typer
 from adatom.cli.options import (
     Adapt,
     Axes,
+    ConfigFile,
     Dataset,
     Draws,
     Frames,
@@ -30,13 +31,14 @@ from adatom.cli.options import (
     config_of,
 )
 from adatom.cli.screen import Screen, say, show_summary
+from adatom.errors import BadInput
 
 _OUTPUT = Path("adatom-campaign")  # default directory of a campaign
 _Directory = Annotated[Path, typer.Argument(help="campaign directory")]
 
 
 def run(
-    frames: Frames,
+    frames: Frames = None,
     material: Material = None,
     zone_axis: ZoneAxis = None,
     pixel_size: PixelSize = None,
@@ -53,6 +55,7 @@ def run(
     weights: Weights = None,
     adapt: Adapt = None,
     seed: Seed = None,
+    config_file: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
     """Do the main job: find atoms and defects, build supercells, relax and heat them, advise."""
@@ -61,13 +64,13 @@ def run(
         frame_range=frame_range, dataset=dataset, axes=axes, trust_scale=trust_scale,
         draws=draws,
         max_structures=max_structures, temperatures=temperatures, picoseconds=picoseconds,
-        voltage=voltage, weights=weights, adapt=adapt, seed=seed,
+        voltage=voltage, weights=weights, adapt=adapt, seed=seed, config_file=config_file,
     )  # fmt: skip
     _run(config, output, as_json=as_json)
 
 
 def find(
-    frames: Frames,
+    frames: Frames = None,
     material: Material = None,
     zone_axis: ZoneAxis = None,
     pixel_size: PixelSize = None,
@@ -80,14 +83,14 @@ def find(
     weights: Weights = None,
     adapt: Adapt = None,
     seed: Seed = None,
+    config_file: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
     """Find atoms and defects only: tables, maps and a page; `adatom simulate` goes on from it."""
     config = config_of(
         frames=frames, material=material, zone_axis=zone_axis, pixel_size=pixel_size,
         frame_range=frame_range, dataset=dataset, axes=axes, trust_scale=trust_scale,
-        voltage=voltage,
-        weights=weights, adapt=adapt, seed=seed,
+        voltage=voltage, weights=weights, adapt=adapt, seed=seed, config_file=config_file,
     )  # fmt: skip
     _run(config, output, as_json=as_json, only_find=True)
 
@@ -125,6 +128,13 @@ def _run(config: Any, output: Path, *, as_json: bool, only_find: bool = False) -
 
 
 def _resume(directory: Path, *, as_json: bool) -> None:
+    if not directory.expanduser().is_dir():  # said before networks and libraries are loaded
+        raise BadInput(
+            str(directory.expanduser().absolute()),
+            expected="the directory of a campaign",
+            got="no such directory",
+            todo="Name the directory that adatom run -o DIR made.",
+        )
     from adatom.campaign.batch import resume
 
     outcome = _watched(lambda screen: resume(directory, progress=screen), directory)

@@ -16,13 +16,14 @@ from rich.table import Table
 from adatom.cli import campaigns, networks
 from adatom.cli.options import Json
 from adatom.cli.screen import show_error
+from adatom.cli.shared import with_shared_options
 from adatom.errors import AdatomError, BadInput
 from adatom.version import __version__
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    add_completion=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -59,7 +60,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     networks.adapt,
 )
 for _command in _COMMANDS:
-    app.command()(_command)
+    app.command()(with_shared_options(_command))
 
 
 @app.command()

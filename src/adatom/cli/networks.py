@@ -10,6 +10,7 @@ import typer
 
 from adatom.cli.options import (
     Axes,
+    ConfigFile,
     Dataset,
     Frames,
     Json,
@@ -85,7 +86,7 @@ def train(
 
 
 def adapt(
-    frames: Frames,
+    frames: Frames = None,
     material: Material = None,
     zone_axis: ZoneAxis = None,
     pixel_size: PixelSize = None,
@@ -96,6 +97,7 @@ def adapt(
     rounds: Rounds = None,
     weights: Weights = None,
     seed: Seed = None,
+    config_file: ConfigFile = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="ensemble to write, for --weights")
     ] = Path("adapted.safetensors"),
@@ -107,7 +109,7 @@ def adapt(
     config = config_of(
         frames=frames, material=material, zone_axis=zone_axis, pixel_size=pixel_size,
         frame_range=frame_range, dataset=dataset, axes=axes, trust_scale=trust_scale, rounds=rounds,
-        weights=weights, seed=seed,
+        weights=weights, seed=seed, config_file=config_file,
     )  # fmt: skip
     screen = Screen()
     try:

@@ -8,7 +8,9 @@ the name of a Python argument by the name of the option.
 from __future__ import annotations
 
 import math
+import os
 import re
+import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -17,16 +19,31 @@ import typer
 
 from adatom.errors import AdatomError, BadInput
 
+
+def _materials(incomplete: str) -> list[str]:
+    """Complete a built-in material for the shell."""
+    from adatom.materials.library import material_names
+
+    return [name for name in material_names() if name.lower().startswith(incomplete.lower())]
+
+
 Frames = Annotated[
-    list[Path],
+    list[Path] | None,
     typer.Argument(
-        help="image files or one directory: any vendor format, .tif, .npy, .npz, .hdf5, .zarr"
+        show_default=False,
+        help="image files or one directory: any vendor format, .tif, .npy, .npz, .hdf5, .zarr",
+    ),
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", help="TOML file with keys of a campaign.toml; options go before its keys"
     ),
 ]
 Material = Annotated[
     str | None,
     typer.Option(
-        "--material", "-m", show_default="graphene",
+        "--material", "-m", show_default="graphene", autocompletion=_materials,
         help="what the specimen is: a name, a TOML material file or a structure file",
     ),
 ]  # fmt: skip
@@ -124,8 +141,20 @@ def absolute(path: Path) -> str:
 
 
 def absolute_frames(paths: Sequence[Path]) -> tuple[str, ...]:
-    """Give the absolute paths of image files, with links resolved."""
-    return tuple(_resolved(p) for p in paths)
+    """Give the absolute paths of image files, with links resolved.
+
+    Raises
+    ------
+    BadInput
+        If one does not exist: this is said before networks and libraries are loaded.
+    """
+    found = tuple(_resolved(p) for p in paths)
+    for given, path in zip(paths, found, strict=True):
+        if not os.path.lexists(path) and not given.is_symlink():  # readers explain odd links
+            raise BadInput(
+                path, expected="a file of frames", got="no such file", todo="Check the name."
+            )
+    return found
 
 
 def _resolved(path: Path) -> str:
@@ -232,27 +261,43 @@ _BY_ARGUMENT = {
 }
 
 
-def config_of(**given: Any) -> Any:
+def config_of(config_file: Path | None = None, **given: Any) -> Any:
     """Make the configuration from the given options, by the parameters' names.
+
+    Parameters
+    ----------
+    config_file
+        TOML file with keys of a ``campaign.toml``; given options replace its values.
+    **given
+        Options; None where they are not given.
 
     Raises
     ------
     BadInput
         If a value is out of range; the message names the option.
     """
-    from adatom.campaign.config import parse_config
-
-    table: dict[str, Any] = {}
+    source = "command line" if config_file is None else str(config_file)
+    table = {} if config_file is None else _read_config(config_file)
     for name, value in given.items():
-        if value is None:
+        if value is None or value == []:
             continue
         _, key, read = SETTINGS[name]
         *sections, last = key.split(".")
         inside = table
         for section in sections:
-            inside = inside.setdefault(section, {})
+            if not isinstance(inside.setdefault(section, {}), dict):
+                inside[section] = {}  # a file that is wrong there: the option goes before it
+            inside = inside[section]
         inside[last] = value if read is None else read(value)
-    source = "command line"
+    if not (table.get("input") or {}).get("paths") and "twin" not in (table.get("input") or {}):
+        raise BadInput(
+            "FRAMES",
+            expected="image files or one directory",
+            got="none",
+            todo="Name the files after the command, or as input.paths in the file of --config.",
+        )
+    from adatom.campaign.config import parse_config  # networks and libraries: after the checks
+
     try:
         return parse_config(table, source)
     except BadInput as error:
@@ -263,6 +308,27 @@ def config_of(**given: Any) -> Any:
             option, expected=error.expected, got=error.got,
             todo="Give another value, or leave the option out for its default.",
         ) from error  # fmt: skip
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """Read the TOML file of `--config`; paths in it start at its directory."""
+    path = path.expanduser()
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInput(
+            f"--config {path}",
+            expected="a TOML file with keys of a campaign.toml",
+            got=str(getattr(error, "strerror", None) or error),
+            todo="Correct the file, or name another.",
+        ) from error
+    own = table.get("input")
+    if isinstance(own, dict) and isinstance(own.get("paths"), list):
+        own["paths"] = absolute_frames([path.parent / str(name) for name in own["paths"]])
+    for key in ("weights", "material"):
+        if isinstance(table.get(key), str) and (path.parent / table[key]).is_file():
+            table[key] = absolute(path.parent / table[key])
+    return table
 
 
 def with_options(text: str) -> str:

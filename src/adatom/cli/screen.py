@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +17,58 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from adatom.cli.options import error_with_options, with_options
-from adatom.errors import AdatomError, printable
+from adatom.errors import AdatomError, BadInput, printable
+from adatom.version import __version__
 
 _stderr = Console(stderr=True)  # results go to stdout, progress and messages to stderr
+
+
+@dataclass
+class _Wishes:
+    """What the user asked of the output of this command."""
+
+    quiet: bool = False
+    log: Path | None = None
+
+
+_wishes = _Wishes()
+
+
+def obey(*, quiet: bool, log: Path | None) -> None:
+    """Set, for this command, whether progress is shown and which file records the messages.
+
+    Parameters
+    ----------
+    quiet
+        Show warnings and errors alone.
+    log
+        File to append to; None for none.
+
+    Raises
+    ------
+    BadInput
+        If the file cannot be written.
+    """
+    _wishes.quiet, _wishes.log = quiet, None if log is None else log.expanduser()
+    try:
+        _record(f"adatom {__version__}: {shlex.join(sys.argv[1:])}")
+    except OSError as error:
+        _wishes.log = None
+        raise BadInput(
+            "--log",
+            expected="a file that can be written",
+            got=f"{log}: {error.strerror or error}",
+            todo="Name another file.",
+        ) from error
+
+
+def _record(text: str) -> None:
+    """Append a line to the log, with the time (UTC)."""
+    if _wishes.log is None:
+        return
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    with _wishes.log.open("a", encoding="utf-8") as file:
+        file.write(f"{now} {printable(text)}\n")
 
 
 class Screen:
@@ -28,7 +81,7 @@ class Screen:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             console=_stderr,
-            disable=not _stderr.is_terminal,
+            disable=_wishes.quiet or not _stderr.is_terminal,
         )
         self._tasks: dict[str, Any] = {}
         self._bars.start()
@@ -36,8 +89,9 @@ class Screen:
     def start(self, step: str, total: int, done: int) -> None:
         """Begin a step of `total` items; `done` of them were finished by an earlier run."""
         self._tasks[step] = self._bars.add_task(step, total=total, completed=done)
-        if not _stderr.is_terminal:
-            known = f", {done} known from before" if done else ""
+        known = f", {done} known from before" if done else ""
+        _record(f"{step}: {total} to do{known}")
+        if not (_wishes.quiet or _stderr.is_terminal):
             _stderr.print(f"{step}: {total} to do{known}", highlight=False)
 
     def advance(self, step: str) -> None:
@@ -46,10 +100,12 @@ class Screen:
 
     def finish(self, step: str) -> None:
         """Draw a step as it ended."""
+        _record(f"{step}: done")
         self._bars.update(self._tasks[step], refresh=True)
 
     def warn(self, text: str) -> None:
         """Show a warning above the bars."""
+        _record(f"warning: {with_options(text)}")
         # Escaped, because brackets in a file's name are not markup.
         message = escape(printable(with_options(text)))
         _stderr.print(f"[yellow]warning:[/] {message}", highlight=False, soft_wrap=True)
@@ -60,23 +116,32 @@ class Screen:
 
 
 def say(text: str) -> None:
-    """Write a line to stderr, without markup."""
+    """Write a line to stderr, without markup; quiet commands keep it to the log."""
+    _record(text)
+    if not _wishes.quiet:
+        _print(text)
+
+
+def _print(text: str) -> None:
     _stderr.print(printable(text), highlight=False, soft_wrap=True, markup=False)
 
 
 def show_error(error: AdatomError) -> None:
     """Write an error of adatom to stderr: its subject, expected, got, to do."""
     for label, text in error_with_options(error).items():
+        _record(f"{label}: {text}")
         if label == "error":
             _stderr.print(f"[red]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
         else:
-            say(f"  {label:<9}{text}")
+            _print(f"  {label:<9}{text}")
 
 
 def show_summary(summary: dict[str, Any], *, as_json: bool) -> None:
     """Write the summary of a campaign to stdout."""
     if as_json:
         print(json.dumps(summary))
+        return
+    if _wishes.quiet:
         return
     out = Console(highlight=False, soft_wrap=True, markup=False)
     if "files" in summary:
@@ -119,6 +184,8 @@ def _show_batch(summary: dict[str, Any], out: Console) -> None:
 
 def show_adaptation(adapted: dict[str, Any]) -> None:
     """Write a table of the rounds of an adaptation to stdout."""
+    if _wishes.quiet:
+        return
     table = Table(
         "round", "members kept", "labels kept, added, dropped", "F1 on validation frames", "passed"
     )
