@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -126,4 +126,10 @@ def _against_atomai(python: Path, finder: Finder, output: Path) -> Row:
 
 
 def _peak_MB() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Largest resident memory of this process so far, MB; NaN on Windows, which does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return float("nan")
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit / 1024**2

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from adatom.cli import campaigns, networks
+from adatom.cli import campaigns, networks, outputs
 from adatom.cli.options import Json
 from adatom.cli.screen import show_error
 from adatom.cli.shared import with_shared_options
@@ -58,9 +58,13 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     campaigns.demo,
     networks.train,
     networks.adapt,
+    outputs.export,
 )
 for _command in _COMMANDS:
     app.command()(with_shared_options(_command))
+
+
+app.command()(outputs.materials)
 
 
 @app.command()

@@ -256,8 +256,8 @@ _BY_KEY = {setting.key: setting.option for setting in SETTINGS.values()}
 _BY_ARGUMENT = {
     **{setting.key.rsplit(".", 1)[-1]: setting.option for setting in SETTINGS.values()},
     **{
-        name: f"--{name}" for name in ("kind", "members", "steps", "start")
-    },  # arguments of a training
+        name: f"--{name}" for name in ("kind", "members", "steps", "start", "to")
+    },  # arguments of a training and of an export
 }
 
 
@@ -289,7 +289,8 @@ def config_of(config_file: Path | None = None, **given: Any) -> Any:
                 inside[section] = {}  # a file that is wrong there: the option goes before it
             inside = inside[section]
         inside[last] = value if read is None else read(value)
-    if not (table.get("input") or {}).get("paths") and "twin" not in (table.get("input") or {}):
+    source_of_frames = table.get("input")
+    if not isinstance(source_of_frames, dict) or not {"paths", "twin"} & set(source_of_frames):
         raise BadInput(
             "FRAMES",
             expected="image files or one directory",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import uuid
 from collections.abc import Sequence
 from copy import deepcopy
@@ -385,7 +386,7 @@ def load_for(
             f"the networks that ship for {material.name}" if path is None else str(path),
             expected=f"networks for {material.name}, which see {', '.join(material.species)}",
             got=f"some that see {', '.join(ensemble.species)}",
-            todo=f"Train them: adatom train {called}.",
+            todo=f"Train them: `adatom train {called}`.",
         )
     return ensemble
 
@@ -412,7 +413,7 @@ def load_shipped(material: str, *, called: str | None = None) -> Ensemble:
             f"networks for {material}",
             expected=f"a material with shipped networks ({have})",
             got=repr(material),
-            todo=f"Train one in about ten minutes: adatom train {called or material} "
-            f"-o {material}.safetensors; then name the file as `weights`.",
+            todo=f"Train one in about ten minutes: `adatom train {called or material} "
+            f"-o {shlex.quote(f'{material}.safetensors')}`; then name the file as `weights`.",
         )
     return load(path)

@@ -157,14 +157,37 @@ def load_material(name: str, zone_axis: tuple[int, int, int] = (0, 0, 1)) -> Mat
             return _parse(_text_of(path), str(path), path.parent)
         return _from_structure(path, zone_axis)
     names = material_names()
-    close = difflib.get_close_matches(key.lower(), [n.lower() for n in names], n=1)
-    hint = f"Did you mean {close[0]!r}? " if close else ""
+    close = _same_compound(key, names)
+    hint = f"Did you mean {close!r}? " if close else ""
     raise BadInput(
         f"`material` {name}",
         expected="one of " + ", ".join(names) + ", a TOML material file, or a structure file",
         got=repr(name),
         todo=hint + "Name one of these.",
     )
+
+
+def _same_compound(given: str, names: tuple[str, ...]) -> str | None:
+    """Find the name that is meant: the same letters and numbers, or a misspelt word.
+
+    Another compound is never meant: MoTe2 is not MoSe2.
+    """
+    plain = {re.sub(r"[^a-z0-9]", "", name.lower()): name for name in names}
+    key = re.sub(r"[^a-z0-9]", "", given.lower())
+    if key in plain:
+        return plain[key]
+    # The first letters have to agree: gold on carbon is not platinum on carbon.
+    words = [name for name in plain if name[:2] == key[:2] and _elements(name) is None]
+    close = difflib.get_close_matches(key, words, n=1) if _elements(key) is None else []
+    return plain[close[0]] if close else None
+
+
+def _elements(text: str) -> str | None:
+    """Read text in any case as a chemical formula; None if it is a word."""
+    symbols = sorted((s for s in chemical_symbols[1:]), key=len, reverse=True)
+    pattern = "(?:(?:" + "|".join(map(str.lower, symbols)) + r")\d*)+"
+    formula = re.fullmatch(pattern, text.lower()) is not None
+    return text if formula and (len(text) <= 4 or any(c.isdigit() for c in text)) else None
 
 
 def command_line_name(

@@ -62,9 +62,7 @@ def sample_structures(
         As `build_supercell`, and if `count` is negative.
     """
     if count < 0:
-        raise BadInput(
-            "number of draws", expected="0 or more", got=str(count), todo="Ask for some draws."
-        )
+        raise BadInput("`draws`", expected="0 or more", got=str(count), todo="Ask for some draws.")
     options = options or SupercellOptions()
     scene = prepare(
         atoms, lattice, extent_xy_A, center_xy_A=center_xy_A, frame=frame, options=options

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, as_completed
@@ -58,11 +60,13 @@ def parse_options(**given: Any) -> TrainOptions:
         return TrainOptions.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
+        allowed = re.findall(r"'([^']+)'", str(first.get("ctx", {}).get("expected", "")))
+        close = difflib.get_close_matches(str(first["input"]), allowed, n=1)
         raise BadInput(
             f"`{first['loc'][0]}`",
             expected=str(first["msg"]).removeprefix("Input should be "),
             got=repr(first["input"]),
-            todo="Choose one of these.",
+            todo=f"Did you mean {close[0]!r}?" if close else "Choose one of these.",
         ) from error
 
 

@@ -17,7 +17,6 @@ import importlib
 import io
 import json
 import os
-import resource
 import sys
 import time
 import warnings
@@ -274,7 +273,11 @@ def quiet() -> contextlib.redirect_stdout[io.StringIO]:
 
 
 def peak_memory_MB() -> float:
-    """Largest resident memory of this process so far."""
+    """Largest resident memory of this process so far; NaN on Windows, which does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return float("nan")
     unit = 1 if sys.platform == "darwin" else 1024  # bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 

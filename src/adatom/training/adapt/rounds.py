@@ -150,7 +150,7 @@ def adapt(
             "the ensemble",
             expected=f"networks that see {', '.join(material.species)}",
             got=f"some that see {', '.join(ensemble.species)}",
-            todo=f"Train them: adatom train {material.name}.",
+            todo=f"Train them: `adatom train {material.name}`.",
         )
     first = list(frames)[: options.frames]
     if not first:

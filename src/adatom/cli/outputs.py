@@ -1,0 +1,76 @@
+"""Commands that show and export: `materials` and `export`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from adatom.cli.options import Json
+from adatom.cli.screen import say
+
+_Directory = Annotated[Path, typer.Argument(help="campaign directory")]
+
+
+def materials(as_json: Json = False) -> None:
+    """List the built-in materials: elements, lattice, networks that ship, engines."""
+    rows = _materials()
+    if as_json:
+        print(json.dumps(rows))
+        return
+    table = Table("material", "what it is", "elements", "lattice constant", "networks", "engines")
+    for row in rows:
+        length = row["lattice_constant_A"]
+        table.add_row(
+            row["name"],
+            row["form"],
+            " ".join(row["species"]),
+            "" if length is None else f"{length:.3f} Å",
+            "shipped" if row["networks_ship"] else "to train",
+            ", ".join(row["simulated_by"]) or "none",
+        )
+    Console().print(table)
+
+
+def export(
+    directory: _Directory,
+    to: Annotated[
+        str,
+        typer.Option("--to", help="cif, poscar, lammps or xyz for structures; csv for tables"),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", show_default="DIR/export-FORMAT", help="directory to write"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write structures and tables of a campaign in the formats of other programs."""
+    from adatom.campaign.export import export_campaign
+
+    written = export_campaign(directory, to, output)
+    if as_json:
+        print(json.dumps([str(path) for path in written]))
+    else:
+        say(f"wrote {len(written)} files to {written[0].parent}")
+
+
+def _materials() -> list[dict[str, Any]]:
+    from adatom.learning.weights import SHIPPED
+    from adatom.materials.library import load_material, material_names
+
+    found = [load_material(name) for name in material_names()]
+    return [
+        {
+            "name": each.name,
+            "form": each.form,
+            "species": list(each.species),
+            "lattice_constant_A": each.lattice_constant_A if each.has_lattice else None,
+            "networks_ship": (SHIPPED / f"{each.name}.safetensors").exists(),
+            "simulated_by": list(each.simulated_by),
+        }
+        for each in found
+    ]
