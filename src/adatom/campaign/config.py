@@ -25,7 +25,7 @@ from adatom.feedback import AdviceOptions
 from adatom.instrument.twin import TwinOptions
 from adatom.learning.weights import Ensemble, load_for
 from adatom.materials.library import command_line_name, load_material
-from adatom.simulation import DynamicsOptions, RelaxOptions
+from adatom.simulation import DynamicsOptions, RelaxOptions, relaxing_engine
 from adatom.structures import SupercellOptions
 from adatom.training.adapt.options import AdaptOptions
 
@@ -72,7 +72,10 @@ class SimulateOptions(BaseModel):
     minimum_p: float = Field(
         0.3, ge=0, le=1, description="least probability of a defect to simulate"
     )
-    relax_engine: str = Field("gfn1-xtb", description="engine of the relaxations")
+    relax_engine: str = Field(
+        default_factory=relaxing_engine,
+        description="engine of the relaxations; lammps by default where tblite is not installed",
+    )
     dynamics_engine: str = Field("lammps", description="engine of the dynamics")
     temperatures_K: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (300.0, 900.0), description="temperatures of the dynamics"

@@ -9,6 +9,7 @@ from adatom.simulation.engines.base import (
     engine_status,
     engine_version,
     find_engine,
+    relaxing_engine,
     require,
 )
 from adatom.simulation.knock_on import (
@@ -39,6 +40,7 @@ __all__ = [
     "maximum_energy_transfer_eV",
     "measure_lattice_constant_A",
     "relax",
+    "relaxing_engine",
     "require",
     "scale_to",
     "uncertain_cross_section",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from adatom.campaign.config import SimulateOptions
 from adatom.core import GRAPHENE, SimulationTask, Structure
 from adatom.errors import BadInput, EngineMissing, StepFailed
 from adatom.simulation import (
@@ -18,6 +19,7 @@ from adatom.simulation import (
     scale_to,
 )
 from adatom.simulation.classical import Sheet, choose_potential
+from adatom.simulation.engines import base
 from silicon_sheets import sheet, task, with_silicon
 
 
@@ -137,3 +139,9 @@ def test_dynamics_that_takes_too_long_says_so():
     run = dynamics(task(sheet(), "dynamics", "lammps", temperature_K=300.0), slow)
     assert "when the time was over" in run.status
     assert len(run.trace["time_fs"]) == 1
+
+
+def test_lammps_relaxes_where_tblite_is_not_installed(monkeypatch):
+    assert SimulateOptions().relax_engine == "gfn1-xtb"
+    monkeypatch.setattr(base.importlib.util, "find_spec", lambda name: None)
+    assert SimulateOptions().relax_engine == "lammps"

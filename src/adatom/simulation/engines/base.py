@@ -7,6 +7,7 @@ are an ASE calculator: see `adatom.simulation.engines.calculator.CalculatorEngin
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -224,6 +225,19 @@ def engine_version(name: str) -> str:
     if not status.installed:
         raise not_installed(engine.name, status.note, engine.install)
     return status.version
+
+
+def relaxing_engine() -> str:
+    """Name of the engine that relaxes by default: GFN1-xTB, or LAMMPS where tblite is not here.
+
+    tblite has no wheels for Windows and for Linux on Arm.
+
+    Examples
+    --------
+    >>> relaxing_engine()
+    'gfn1-xtb'
+    """
+    return "gfn1-xtb" if importlib.util.find_spec("tblite") is not None else "lammps"
 
 
 def caution(name: str, structure: Structure, material: Material) -> str:

@@ -6,6 +6,7 @@ import ctypes
 import ctypes.util
 import importlib
 import importlib.util
+import platform
 import sys
 from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
@@ -43,7 +44,11 @@ class TBLiteEngine(CalculatorEngine):
     elements = "H to Rn"
     boundary = "periodic in three directions, Γ point alone"
     not_for = "what needs k-points; check energies of defects with a first-principles engine"
-    install = "pip install tblite"
+    install = (
+        "pip install tblite"
+        if sys.platform == "darwin" or (sys.platform, platform.machine()) == ("linux", "x86_64")
+        else "conda install -c conda-forge tblite-python"  # PyPI has no wheel for this system
+    )
     covers = frozenset(chemical_symbols[1 : _RADON + 1])
     distribution = "tblite"
     # Å, for a flat sheet of 7 x 7 cells at the Γ point, by `measure_lattice_constant_A`.
