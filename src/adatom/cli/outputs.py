@@ -23,6 +23,7 @@ def materials(as_json: Json = False) -> None:
         print(json.dumps(rows))
         return
     table = Table("material", "what it is", "elements", "lattice constant", "networks", "engines")
+    table.columns[0].no_wrap = True  # a name is copied whole
     for row in rows:
         length = row["lattice_constant_A"]
         table.add_row(

@@ -199,7 +199,8 @@ def test_structures_are_exported_whole(campaign, to, suffix, reader):
 def test_tables_are_exported_as_csv(campaign, tmp_path):
     path, _ = campaign
     runner.invoke(app, ["export", str(path), "--to", "csv", "-o", str(tmp_path / "out")])
-    assert (tmp_path / "out" / "defects.csv").read_text() == "frame,atoms\n0,1 2\n1,\n"
+    text = (tmp_path / "out" / "defects.csv").read_text()
+    assert text.splitlines() == ["frame,atoms", "0,1 2", '1,""']
 
 
 def test_an_export_that_cannot_be_made_is_refused(campaign, tmp_path):
