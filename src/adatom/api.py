@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,12 @@ from adatom.campaign.arguments import (
     read_structures,
     table_of,
 )
+from adatom.campaign.choose import choose_material, chosen_note, screening_of
 from adatom.campaign.config import Config, InputOptions
 from adatom.campaign.given import Engines, simulate_given
+from adatom.campaign.pipeline import lattice_warnings
 from adatom.campaign.sources import checked_frames, settle_scale, twin_movie
+from adatom.campaign.verdict import judge
 from adatom.core import (
     Advice,
     AtomTable,
@@ -41,9 +45,10 @@ from adatom.core import (
     SimulationResult,
     Structure,
 )
-from adatom.errors import BadInput
+from adatom.errors import BadInput, WrongMaterialWarning
 from adatom.features.find import FindOptions
 from adatom.feedback import advise as _advise
+from adatom.frames.lattice.screening import Screening
 from adatom.frames.readers.read import read
 from adatom.instrument import TwinOptions
 from adatom.materials.library import load_material
@@ -106,10 +111,10 @@ def example_frames(count: int = 2, *, seed: int = 7) -> tuple[NDArray[np.float32
 def find(
     frames: Frames,
     *,
-    material: MaterialLike = "graphene",
+    material: MaterialLike | None = None,
     zone_axis: ZoneAxis = ALONG_C,
     pixel_size_A: float | None = None,
-    trust_scale: bool = False,
+    fit_scale: bool = False,
     weights: str | Path | None = None,
     options: FindOptions | None = None,
 ) -> AtomTable:
@@ -122,13 +127,13 @@ def find(
         `read` takes: file names, an array of shape (row, col) or (frame, row, col), lazy arrays.
     material
         Material in the frames: its name, its TOML file, a structure file that ASE reads, or
-        a `Material`.
+        a `Material`. Left out, it is chosen by lattice and scale, and a warning says so.
     zone_axis
         Lattice direction of the beam, for a structure file.
     pixel_size_A
         Pixel size in Å; needed if the frames have none.
-    trust_scale
-        Keep the given scale even if the lattice contradicts it.
+    fit_scale
+        Take the scale from the material's lattice, in place of the given one.
     weights
         File of an ensemble (``.safetensors``); by default the shipped one of the material.
     options
@@ -137,10 +142,12 @@ def find(
 
     Warns
     -----
+    WrongMaterialWarning
+        If the frames do not show the material; ``adatom find`` then ends with exit code 3.
     UserWarning
-        If the lattice contradicts the pixel size (the message has both values and says which one is
-        used), a scale had to be assumed, the options are not those of the calibration, or pixels
-        are masked or clipped.
+        If the lattice contradicts the pixel size (the message has both values; the given one is
+        used), a scale or the material had to be assumed, the options are not those of the
+        calibration, or pixels are masked or clipped.
 
     Returns
     -------
@@ -150,40 +157,52 @@ def find(
     ------
     BadInput
         If a frame cannot be used, no scale is known, or there are no networks for the material.
+    NoMaterial
+        If no material is named, and the frames do not clearly show one.
 
     Examples
     --------
     >>> import adatom as ad
     >>> frames, pixel_size_A = ad.example_frames(1)
-    >>> atoms = ad.find(frames, pixel_size_A=pixel_size_A)
+    >>> atoms = ad.find(frames, material="graphene", pixel_size_A=pixel_size_A)
     >>> sorted(set(atoms.elements[atoms.is_likely].tolist()))
     ['C', 'Si']
     """
-    chosen = read_material(material, zone_axis)
-    ensemble = read_ensemble(material, zone_axis, weights)
+    if material is not None:  # missing networks are told of before frames are read
+        read_ensemble(material, zone_axis, weights)
+    opened = _open(frames, material, zone_axis, pixel_size_A, fit_scale=fit_scale)
+    chosen, movie = opened.material, opened.movie
+    ensemble = read_ensemble(opened.named, zone_axis, weights)
     unknown = calibration_warning(ensemble.card, options or FindOptions())
-    if unknown:
-        warnings.warn(unknown, stacklevel=2)
-    movie, notes = _open(frames, chosen, pixel_size_A, trust_scale=trust_scale)
-    for note in notes:
-        warnings.warn(note, stacklevel=2)
+    for note in (unknown, *opened.notes):
+        if note:
+            warnings.warn(note, stacklevel=2)
     analysis = AnalysisOptions(find=options or FindOptions())
-    tables, flags = [], {}
+    parts, lattices, flags = [], {}, {}
     for i, result in enumerate(analyse_movie(movie, ensemble, chosen, analysis)):
-        tables.append(result.atoms)
-        flags[i] = result.flags
+        parts.append(result.atoms)
+        lattices[i], flags[i] = result.lattice, result.flags
     for told in pixel_warnings(flags):
         warnings.warn(told, stacklevel=2)
-    return AtomTable.concat(tables)
+    atoms = AtomTable.concat(parts)
+    screening = opened.screening or screening_of(movie, chosen)
+    wrong = judge(movie, chosen, ensemble, screening, atoms, lattices, flags, options)
+    if wrong is not None:
+        warnings.warn(wrong, WrongMaterialWarning, stacklevel=2)
+    else:
+        for note in lattice_warnings(lattices, movie, chosen):
+            if note not in opened.notes:
+                warnings.warn(note, stacklevel=2)
+    return atoms
 
 
 def adapt(
     frames: Frames,
     *,
-    material: MaterialLike = "graphene",
+    material: MaterialLike | None = None,
     zone_axis: ZoneAxis = ALONG_C,
     pixel_size_A: float | None = None,
-    trust_scale: bool = False,
+    fit_scale: bool = False,
     weights: str | Path | None = None,
     options: AdaptOptions | None = None,
     find_options: FindOptions | None = None,
@@ -193,7 +212,7 @@ def adapt(
 
     Parameters
     ----------
-    frames, material, zone_axis, pixel_size_A, trust_scale, weights
+    frames, material, zone_axis, pixel_size_A, fit_scale, weights
         As of `find`.
     options
         Rounds, steps, frames.
@@ -221,15 +240,17 @@ def adapt(
     >>> import adatom as ad
     >>> noise = np.random.default_rng(0).poisson(3.0, (1, 128, 128))
     >>> try:
-    ...     adapted = ad.adapt(noise, pixel_size_A=0.12)
+    ...     adapted = ad.adapt(noise, material="graphene", pixel_size_A=0.12)
     ... except ad.AdatomError as error:
     ...     print(error.expected[:40])
     atoms that stand as in graphene: its lat
     """
-    chosen = read_material(material, zone_axis)
-    ensemble = read_ensemble(material, zone_axis, weights)
-    movie, notes = _open(frames, chosen, pixel_size_A, trust_scale=trust_scale)
-    for note in notes:
+    if material is not None:  # missing networks are told of before frames are read
+        read_ensemble(material, zone_axis, weights)
+    opened = _open(frames, material, zone_axis, pixel_size_A, fit_scale=fit_scale)
+    chosen, movie = opened.material, opened.movie
+    ensemble = read_ensemble(opened.named, zone_axis, weights)
+    for note in opened.notes:
         warnings.warn(note, stacklevel=2)
     first = min((options or AdaptOptions()).frames, len(movie))
     some = [movie[i] for i in range(first)]
@@ -242,10 +263,10 @@ def find_defects(
     frames: Frames,
     atoms: AtomTable,
     *,
-    material: MaterialLike = "graphene",
+    material: MaterialLike | None = None,
     zone_axis: ZoneAxis = ALONG_C,
     pixel_size_A: float | None = None,
-    trust_scale: bool = False,
+    fit_scale: bool = False,
 ) -> DefectTable:
     """Name the defects of every frame.
 
@@ -255,7 +276,7 @@ def find_defects(
 
     Parameters
     ----------
-    frames, material, zone_axis, pixel_size_A, trust_scale
+    frames, material, zone_axis, pixel_size_A, fit_scale
         As of `find`: with the same values, frames and atoms have the same scale.
     atoms
         Atoms of these frames.
@@ -278,14 +299,15 @@ def find_defects(
     --------
     >>> import adatom as ad
     >>> frames, pixel_size_A = ad.example_frames(1)
-    >>> atoms = ad.find(frames, pixel_size_A=pixel_size_A)
-    >>> defects = ad.find_defects(frames, atoms, pixel_size_A=pixel_size_A)
+    >>> given = {"material": "graphene", "pixel_size_A": pixel_size_A}
+    >>> atoms = ad.find(frames, **given)
+    >>> defects = ad.find_defects(frames, atoms, **given)
     >>> sorted(defects.data["kind"])
     ['Si1C3', 'V1']
     """
-    chosen = read_material(material, zone_axis)
-    movie, notes = _open(frames, chosen, pixel_size_A, trust_scale=trust_scale)
-    for note in notes:
+    opened = _open(frames, material, zone_axis, pixel_size_A, fit_scale=fit_scale)
+    chosen, movie = opened.material, opened.movie
+    for note in opened.notes:
         warnings.warn(note, stacklevel=2)
 
     def named(frame: Frame) -> DefectTable:
@@ -519,18 +541,41 @@ def advise(
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Opened:
+    """Frames whose material and scale are settled; `named` is what the user calls the material."""
+
+    movie: Movie
+    material: Material
+    named: MaterialLike
+    notes: tuple[str, ...]
+    screening: Screening | None
+
+
 def _open(
-    frames: Frames, material: Material, pixel_size_A: float | None, *, trust_scale: bool
-) -> tuple[Movie, tuple[str, ...]]:
-    """Read frames and check their scale; gives the movie and what the user should know of it.
+    frames: Frames,
+    material: MaterialLike | None,
+    zone_axis: ZoneAxis,
+    pixel_size_A: float | None,
+    *,
+    fit_scale: bool,
+) -> _Opened:
+    """Read frames, choose the material if none is named, and settle the scale.
 
     The notes of a `Movie` are not repeated: the user read it and has them in `Movie.notes`.
     """
+    named = None if material is None else read_material(material, zone_axis)
     given = isinstance(frames, Movie)
     movie = frames if isinstance(frames, Movie) else read(frames, pixel_size_A=pixel_size_A)
-    checked, left_out = checked_frames(movie, Silent())
-    settled, notes = settle_scale(checked, material, trust=trust_scale)
-    return settled, (*(() if given else movie.notes), *left_out, *notes)
+    movie, left_out = checked_frames(movie, Silent())
+    notes = (*(() if given else movie.notes), *left_out)
+    screening = None
+    if material is None or named is None:
+        material, screening = choose_material(movie)
+        named = read_material(material, zone_axis)
+        notes = (*notes, chosen_note(material, screening))
+    movie, more = settle_scale(movie, named, fit=fit_scale)
+    return _Opened(movie, named, material, (*notes, *more), screening)
 
 
 def _listed(frames: Sequence[int]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 
+WRONG_MATERIAL = 3  # exit code where frames do not show the material, or none that is known
+
 
 class AdatomError(Exception):
     """Base of every error that adatom raises on purpose.
@@ -55,6 +57,20 @@ class FilesDiffer(BadInput):
 
 class EngineMissing(BadInput):
     """A simulation engine that was asked for is not installed; says how to install it."""
+
+
+class NoMaterial(AdatomError):
+    """No material was named, and the frames do not clearly show one; exit code 3."""
+
+    exit_code = WRONG_MATERIAL
+
+
+class WrongMaterialWarning(UserWarning):
+    """The frames do not show the material that was named.
+
+    The command line ends with exit code 3. In Python,
+    ``warnings.simplefilter("error", WrongMaterialWarning)`` makes it an exception.
+    """
 
 
 class StepFailed(AdatomError):

@@ -15,6 +15,7 @@ from adatom.bench.rows import Row
 from adatom.bench.speed import bench_speed
 from adatom.bench.versus import bench_versus
 from adatom.bench.whole import bench_demo, bench_movie, silicon_hits
+from adatom.bench.wrong import bench_wrong
 from adatom.errors import BadInput
 
 __all__ = ["BENCHMARKS", "BenchOptions", "run_benchmark", "silicon_hits"]
@@ -87,4 +88,5 @@ BENCHMARKS: dict[str, Callable[[Any, Path], list[Row]]] = {
     "real": bench_real,
     "speed": bench_speed,
     "versus": bench_versus,
+    "wrong": bench_wrong,
 }

@@ -52,16 +52,17 @@ def bench_movie(data: Path | None, output: Path) -> list[Row]:
         )
     began, cpu = time.perf_counter(), _cpu_seconds()
     config = Config(
+        material="graphene",
         input=InputOptions(
             paths=(str((data / f"{_MOVIE}.tif").absolute()),), pixel_size_A=_MOVIE_PIXEL_A
-        )
+        ),
     )
     summary = run_campaign(config, output).summary
     seconds = time.perf_counter() - began
     hits, frames, worst = silicon_hits(
         read_table(output / "atoms.parquet"), data / f"{_MOVIE}_labels.csv"
     )
-    bond = summary["bond_length_A"] or float("nan")
+    bond = summary["undistorted_bond_length_A"] or float("nan")
     energies = [r for r in summary["relaxed"] if r["draws"] >= 2]
     draws = sum(r["draws"] for r in summary["relaxed"])
     runs = {row["temperature_K"]: row["runs"] for row in summary["dynamics"]}

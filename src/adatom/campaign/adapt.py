@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from adatom.analysis.frame import FrameResult, analyse_frame
-from adatom.campaign.config import Config, ensemble_of, material_of
-from adatom.campaign.sources import open_movie
+from adatom.campaign.choose import open_frames
+from adatom.campaign.config import Config
 from adatom.campaign.steps import Job, Steps
 from adatom.core import Frame, Material, Movie
 from adatom.errors import BadInput
@@ -156,11 +156,12 @@ def adapt_to_file(config: Config, path: Path, progress: Progress) -> dict[str, A
         If the frames cannot be used, or do not show the material.
     """
     weights.check_output(path)
-    material = material_of(config)
-    ensemble = ensemble_of(config)
-    movie, warnings = open_movie(config.input, material, progress, seed=config.seed)
-    for warning in warnings:
-        progress.warn(warning)
+    opened = open_frames(config, progress)
+    for note in opened.notes:
+        progress.warn(note)
+    config, movie, material, ensemble = (
+        opened.config, opened.movie, opened.material, opened.ensemble
+    )  # fmt: skip
     frames = [movie[i] for i in range(min(config.adaptation.frames, len(movie)))]
     done = adapt(
         frames,

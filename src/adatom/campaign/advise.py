@@ -26,8 +26,14 @@ def advise_campaign(
     config: Config,
     steps: Steps,
     parents: Sequence[str],
+    *,
+    shown: bool = True,
 ) -> list[Advice]:
-    """Rank the next actions, and write ``advice.json`` if it does not exist yet."""
+    """Rank the next actions, and write ``advice.json`` if it does not exist yet.
+
+    There is no advice if the frames do not show the material (`shown`): dose and damage are those
+    of something else.
+    """
     directory = steps.directory
     maps = load_maps(directory.maps_path)
     last = len(movie) - 1
@@ -45,11 +51,12 @@ def advise_campaign(
         voltage_kV=config.voltage_kV,
         options=config.advice,
     )
+    advice = advice if shown else []
     path = directory.advice_path
     write = Job(
         "advice",
         "movie",
-        [config.advice, config.voltage_kV],
+        [config.advice, config.voltage_kV, shown],
         current=lambda: file_hash(path) if path.exists() else "",
         make=lambda: write_json(path, advice_to_json(advice)),
         parents=tuple(parents),

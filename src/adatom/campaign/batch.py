@@ -14,8 +14,9 @@ from adatom.campaign.pipeline import Outcome, resume_campaign, run_campaign
 from adatom.core import Calibration, Frame
 from adatom.core.columns import Column, schema_of
 from adatom.core.toml import parse_toml
-from adatom.errors import AdatomError, BadInput, FilesDiffer
+from adatom.errors import AdatomError, BadInput, FilesDiffer, NoMaterial
 from adatom.frames.readers.read import list_sources
+from adatom.materials.library import load_material
 from adatom.parallel.progress import Progress, Silent
 from adatom.report.batch import BatchRow, write_batch_page
 from adatom.store import load_frames, read_text, write_table, write_text
@@ -87,14 +88,18 @@ def run_batch(
     ------
     BadInput
         If the directory holds something else, or no file could be used.
+    NoMaterial
+        If no material is named, and no file clearly shows one.
     """
-    material = material_of(config)
+    material = None if config.material is None else material_of(config)
     sources, _ = list_sources([Path(p) for p in config.input.paths])
     files = [s for s in sources if isinstance(s, Path)]
     root = path.expanduser().absolute()
     _make_root(root, config)
     rows: list[dict[str, Any]] = []
     shown: list[BatchRow] = []
+    wrong: list[str] = []  # files that do not show the material
+    unknown = True  # whether all files failed because no material is clearly likely
     for file, name in zip(files, _names(files), strict=True):
         one = config.model_copy(
             update={"input": config.input.model_copy(update={"paths": (str(file),)})}
@@ -105,22 +110,33 @@ def run_batch(
             status = f"failed: {error.subject}: expected {error.expected}, got {error.got}"
             if progress is not None:
                 progress.warn(status)
+            unknown = unknown and isinstance(error, NoMaterial)
             rows.append({"file": str(file), "campaign": "", "status": status})
             shown.append(BatchRow(file.name, "", status))
         else:
             rows.append(_row(file, name, outcome.summary))
             shown.append(_shown(file, name, root / name, outcome.summary))
+            material = material or load_material(outcome.summary["material"])
+            if outcome.summary["headline"]:
+                wrong.append(f"{file.name} is {outcome.summary['headline']}")
         _write(rows, root)  # after every file, so that an interrupted batch has what stands
-        write_batch_page(shown, material, root / "report.html")
+        if material is not None:
+            write_batch_page(shown, material, root / "report.html")
     if not any(row["status"] == "done" for row in rows):
         first = rows[0]["status"].removeprefix("failed: ")
-        raise BadInput(
+        raise (NoMaterial if unknown else BadInput)(
             f"all {len(rows)} files",
             expected="at least one that can be used",
             got=f"none; the first: {first}",
             todo="Mend the first one; the same command goes on.",
         )
-    summary = {"files": rows, "directory": str(root), "report": str(root / "report.html")}
+    headline = f"{len(wrong)} of {len(rows)} files: {wrong[0]}" if wrong else None
+    summary = {
+        "headline": headline,
+        "files": rows,
+        "directory": str(root),
+        "report": str(root / "report.html"),
+    }
     return Outcome(summary, None)
 
 

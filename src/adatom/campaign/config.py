@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,7 @@ from adatom.features import DefectOptions, LinkOptions
 from adatom.features.defects.vacancy_test import EvidenceOptions
 from adatom.features.find import FindOptions
 from adatom.feedback import AdviceOptions
+from adatom.frames.simulate.detector import detector_exponents
 from adatom.instrument.twin import TwinOptions
 from adatom.learning.weights import Ensemble, load_for
 from adatom.materials.library import command_line_name, load_material
@@ -47,8 +49,11 @@ class InputOptions(BaseModel):
         None, description="START:STOP, the frames to use, or several such ranges; all by default"
     )
     pixel_size_A: float | None = Field(None, gt=0, description="pixel size; by default the file's")
-    trust_scale: bool = Field(
-        default=False, description="keep the given scale where the lattice says another"
+    detector_mrad: tuple[float, float] | None = Field(
+        None, description="inner and outer angle of the detector; they set the contrast in training"
+    )
+    fit_scale: bool = Field(
+        default=False, description="take the scale from the lattice, in place of the given one"
     )
 
     @model_validator(mode="after")
@@ -87,8 +92,13 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    material: Annotated[str, StringConstraints(strip_whitespace=True)] = Field(
-        "graphene", description="name of a material, its TOML file, or a structure file"
+    material: Annotated[str, StringConstraints(strip_whitespace=True)] | None = Field(
+        None,
+        description="name of a material, its TOML file, or a structure file; chosen by lattice and "
+        "scale where it is left out",
+    )
+    screened: bool = Field(
+        default=False, description="the material was chosen by lattice and scale"
     )
     seed: int = Field(0, ge=0, description="seed of all random numbers")
     zone_axis: tuple[int, int, int] = Field(
@@ -131,7 +141,11 @@ def material_of(config: Config) -> Material:
     BadInput
         If there is no such material, or its file cannot be used.
     """
-    return load_material(config.material, config.zone_axis)
+    material = load_material(_named(config), config.zone_axis)
+    if config.input.detector_mrad is None:
+        return material
+    exponents = detector_exponents(*config.input.detector_mrad, config.voltage_kV)
+    return replace(material, contrast_range=exponents)
 
 
 def ensemble_of(config: Config) -> Ensemble:
@@ -143,8 +157,16 @@ def ensemble_of(config: Config) -> Ensemble:
         If there is none, or its species are not those of the material.
     """
     path = None if config.weights is None else Path(config.weights)
-    called = command_line_name(config.material, config.zone_axis)
+    called = command_line_name(_named(config), config.zone_axis)
     return load_for(material_of(config), path, called=called)
+
+
+def _named(config: Config) -> str:
+    if config.material is None:
+        raise BadInput(
+            "`material`", expected="a material", got="none", todo="Name what the frames show."
+        )
+    return config.material
 
 
 def parse_config(table: dict[str, Any], source: str) -> Config:

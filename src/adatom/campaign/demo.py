@@ -15,6 +15,7 @@ from adatom.structures import SupercellOptions
 def demo_config(seed: int) -> Config:
     """Configure a campaign that two cores finish within three minutes."""
     return Config(
+        material="graphene",
         seed=seed,
         input=InputOptions(twin=TwinOptions()),
         supercell=SupercellOptions(min_width_A=12.0, defect_radius_A=4.5),

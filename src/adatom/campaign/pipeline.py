@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from adatom.analysis.card import calibration_warning, check_card
 from adatom.analysis.flags import pixel_warnings
 from adatom.campaign.adapt import choose_ensemble
 from adatom.campaign.advise import advise_campaign
-from adatom.campaign.config import Config, ensemble_of, material_of, parse_config
+from adatom.campaign.choose import Opened, open_frames
+from adatom.campaign.config import Config, material_of, parse_config
 from adatom.campaign.find import MovieResult, find_in_movie
 from adatom.campaign.report import page_so_far, report_campaign
 from adatom.campaign.simulate import check_simulation, make_structures, simulate_all
-from adatom.campaign.sources import open_movie
+from adatom.campaign.sources import scale_note
 from adatom.campaign.steps import Steps
 from adatom.campaign.summary import summarise
-from adatom.core import Material, SimulationResult, Structure, content_hash
+from adatom.campaign.verdict import judge
+from adatom.core import Lattice, Material, Movie, SimulationResult, Structure, content_hash
 from adatom.frames.readers.read import prepare_to_read
+from adatom.learning.weights import Ensemble
 from adatom.parallel.progress import Progress, Silent
 from adatom.report import CampaignView
 from adatom.simulation import caution
 from adatom.store import CampaignDirectory
 
-# Strain of the lattice (dimensionless) above which the user is warned of a wrong scale. Scan
-# distortion is a few per cent.
-_FAR_STRAIN = 0.10
+# Strain of the lattice (dimensionless) above which the user is warned of a distorted scan, and
+# error of the scale above which the user is told. Scan distortion is a few per cent.
+_FAR_STRAIN, _FAR_SCALE = 0.10, 0.03
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,14 +79,17 @@ def run_campaign(
     """
     progress = progress or Silent()
     prepare_to_read(config.input.paths)  # its start takes as long as that of the networks
-    material = material_of(config)
-    ensemble = ensemble_of(config)
+    if not only_find and config.material is not None and material_of(config).simulated_by:
+        check_simulation(config, material_of(config))
+    opened = open_frames(config, progress)
+    config, movie, material, ensemble = (
+        opened.config, opened.movie, opened.material, opened.ensemble
+    )  # fmt: skip
     check_card(ensemble.card)
-    if not only_find and material.simulated_by:
+    if not only_find and config.screened and material.simulated_by:
         check_simulation(config, material)
-    movie, notes = open_movie(config.input, material, progress, seed=config.seed)
     warnings = _Warnings(progress)
-    warnings.add(*notes)
+    warnings.add(*opened.notes)
     source = config.input.paths or (movie.source,)
     hashes = [movie.frame_hash(i) for i in range(len(movie))]
     with CampaignDirectory.open(
@@ -93,13 +101,19 @@ def run_campaign(
         earlier=lambda n: frames_fingerprint(hashes[:n]),
     ) as directory:
         steps = Steps(directory, progress)
+        if config.adapt == "auto" and opened.screening.excludes(material.name):
+            config = config.model_copy(update={"adapt": "never"})
         chosen = choose_ensemble(movie, material, config, ensemble, steps)
         warnings.add(*chosen.warnings, calibration_warning(chosen.ensemble.card, config.find))
         found = find_in_movie(movie, material, config, chosen.ensemble, steps, chosen.analysed)
+        headline = _verdict(opened, chosen.ensemble, found, config)
+        warnings.add(headline)
         movie = movie.released()  # the page shows a few frames: memory is for simulations now
-        warnings.add(
-            *pixel_warnings(found.flags), *ood_warnings(found), *_lattice_warnings(found.lattices)
-        )
+        warnings.add(*pixel_warnings(found.flags))
+        if headline is None:
+            warnings.add(*ood_warnings(found), *lattice_warnings(found.lattices, movie, material))
+        else:  # no simulation of what is not there
+            only_find = True
         structures: list[Structure] = []
         results: list[SimulationResult] = []
         parents = [found.key]
@@ -115,18 +129,30 @@ def run_campaign(
             parents += [*keys, *done]
         if not only_find:
             warnings.add(*_simulation_warnings(material, structures, results, config))
-        advice = advise_campaign(movie, material, found, results, config, steps, parents)
+        advice = advise_campaign(
+            movie, material, found, results, config, steps, parents, shown=headline is None
+        )
         told = tuple(warnings.texts)
         view = report_campaign(
-            movie, material, found, structures, results, advice, told, config, steps, parents
+            movie, material, found, structures, results, advice, told, config, steps, parents,
+            headline=headline,
+        )  # fmt: skip
+        summary = summarise(
+            movie, found, results, advice, told, directory, material, headline=headline
         )
-        summary = summarise(movie, found, results, advice, told, directory)
     return Outcome(summary, view)
 
 
 def frames_fingerprint(frame_hashes: Sequence[str]) -> str:
     """Hash of a movie's frames in their order."""
     return content_hash("frames", list(frame_hashes))
+
+
+def _verdict(opened: Opened, ensemble: Ensemble, found: MovieResult, config: Config) -> str | None:
+    return judge(
+        opened.movie, opened.material, ensemble, opened.screening, found.atoms, found.lattices,
+        found.flags, config.find,
+    )  # fmt: skip
 
 
 class _Warnings:
@@ -200,7 +226,7 @@ def ood_warnings(found: MovieResult) -> tuple[str, ...]:
         which = f"{len(few)} of {len(found.lattices)} frames (first {few[0]})"
         out.append(
             f"hardly an atom is sure in {which}, as in noise, dirt or another material: check what "
-            "they show, or take more counts"
+            "they show"
         )
     patched = {i: boxes for i, boxes in found.unlike_regions.items() if i not in unlike}
     if patched:
@@ -214,19 +240,37 @@ def ood_warnings(found: MovieResult) -> tuple[str, ...]:
     return tuple(out)
 
 
-def _lattice_warnings(lattices: dict[int, Any]) -> tuple[str, ...]:
-    missing = [i for i, lattice in lattices.items() if lattice is None]
+def lattice_warnings(
+    lattices: Mapping[int, Lattice | None], movie: Movie, material: Material
+) -> tuple[str, ...]:
+    """Write the warnings about missing and distorted lattices, and about the scale.
+
+    Parameters
+    ----------
+    lattices
+        Lattice of each frame; None where none was found.
+    movie
+        Calibrated frames.
+    material
+        What they show.
+    """
+    if not material.has_lattice:
+        return ()
+    found = {i: lattice for i, lattice in lattices.items() if lattice is not None}
+    missing = [i for i in lattices if i not in found]
     strained = [
-        i
-        for i, lattice in lattices.items()
-        if lattice is not None and max(abs(s) for s in lattice.affine.strain()) > _FAR_STRAIN
+        i for i, one in found.items() if max(abs(s) for s in one.affine.strain()) > _FAR_STRAIN
     ]
     out = []
     if missing:
         out.append(f"no lattice in {len(missing)} of {len(lattices)} frames: first {missing[0]}")
-    if strained:
+    scales = [float(np.linalg.det(one.affine.array())) ** 0.5 for one in found.values()]
+    if scales and abs(np.median(scales) - 1.0) > _FAR_SCALE and movie.calibration is not None:
+        px = movie.calibration.pixel_size_A
+        out.append(scale_note(px, px * float(np.median(scales)), material))
+    elif strained:
         out.append(
-            f"the lattice is more than {_FAR_STRAIN:.0%} off the given scale in {len(strained)} "
-            f"of {len(lattices)} frames: check `pixel_size_A`"
+            f"the scan is distorted by more than {_FAR_STRAIN:.0%} in {len(strained)} of "
+            f"{len(lattices)} frames"
         )
     return tuple(out)

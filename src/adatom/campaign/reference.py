@@ -34,10 +34,11 @@ def reference() -> str:
 
     Examples
     --------
-    >>> print("\n".join(reference().splitlines()[2:5]))
+    >>> lines = reference().splitlines()
+    >>> print("\n".join([*lines[2:4], lines[6]]))
     | key | type | default | unit | what it says |
     |---|---|---|---|---|
-    | `material` | text | `"graphene"` |  | name of a material, its TOML file, or a structure file |
+    | `seed` | whole number | `0` |  | seed of all random numbers |
     """
     return "\n".join(_section(Config, ""))
 

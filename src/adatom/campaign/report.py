@@ -40,6 +40,8 @@ def report_campaign(
     config: Config,
     steps: Steps,
     parents: Sequence[str],
+    *,
+    headline: str | None = None,
 ) -> CampaignView | None:
     """Write ``report.html`` and return its content; None if the page exists already."""
     path, views = steps.directory.report_path, []
@@ -48,7 +50,7 @@ def report_campaign(
         views.append(
             campaign_view(
                 movie, material, found, structures, results, advice, warnings, config,
-                steps.directory,
+                steps.directory, headline=headline,
             )
         )  # fmt: skip
         write_report(views[0], path)
@@ -57,7 +59,7 @@ def report_campaign(
     job = Job(
         "report",
         "movie",
-        [config, list(warnings), [r.status for r in results]],
+        [config, headline, list(warnings), [r.status for r in results]],
         current=lambda: file_hash(path) if path.exists() else "",
         make=make,
         parents=tuple(parents),
@@ -103,6 +105,8 @@ def campaign_view(
     warnings: Sequence[str],
     config: Config,
     directory: CampaignDirectory,
+    *,
+    headline: str | None = None,
 ) -> CampaignView:
     """Gather the content of the report."""
     assert movie.calibration is not None  # noqa: S101
@@ -143,6 +147,7 @@ def campaign_view(
         configuration=config.model_dump(mode="json", exclude_none=True),
         versions={name: metadata.version(name) for name in _PACKAGES},
         directory=directory.path.name,
+        headline=headline or "",
     )
 
 

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adatom.campaign.config import InputOptions
 from adatom.campaign.twin import make_twin
@@ -21,38 +22,41 @@ from adatom.parallel.progress import Progress
 # are good to a few per cent.
 _MOST_SCALE_ERROR = 0.10
 _KEPT_BYTES = 64 * 2**20  # bytes of frames kept in memory: a short movie is read once
-# The same up to which nothing is said: the stretch of a usual scan and the error of the estimate.
-_USUAL_SCALE_ERROR = 0.03
 # Most frames whose spectra are averaged: limits the time for a long movie.
 _MOST_SPECTRA = 24
 
 
 def open_movie(
-    options: InputOptions, material: Material, progress: Progress, *, seed: int
+    options: InputOptions, progress: Progress, *, seed: int, material: Material | None = None
 ) -> tuple[Movie, tuple[str, ...]]:
-    """Open the movie, check every frame of it, and settle its scale.
+    """Open the movie, and check every frame of it.
 
     Parameters
     ----------
     options
         Files, or the simulated microscope.
-    material
-        Material in the frames.
     progress
         Receives the progress of the check.
     seed
         Seed of the simulated microscope.
+    material
+        Specimen of the simulated microscope.
 
     Returns
     -------
-    The movie with a calibration, and warnings for the user.
+    The movie, and notes on frames that were left out.
 
     Raises
     ------
     BadInput
-        If a file or frame cannot be used, or no scale is known and the lattice gives none.
+        If a file or frame cannot be used, or the simulated microscope has no specimen.
     """
     if options.twin is not None:
+        if material is None:
+            raise BadInput(
+                "the simulated microscope", expected="a specimen", got="no material",
+                todo="Name the `material`.",
+            )  # fmt: skip
         return twin_movie(options.twin, material, seed), ()
     movie = read(
         [Path(p) for p in options.paths],
@@ -61,9 +65,7 @@ def open_movie(
         dataset=options.dataset,
         axes=options.axes,
     )
-    movie, left_out = checked_frames(movie, progress)
-    movie, warnings = settle_scale(movie, material, trust=options.trust_scale)
-    return movie, (*movie.notes, *left_out, *warnings)
+    return checked_frames(movie, progress)
 
 
 def checked_frames(movie: Movie, progress: Progress) -> tuple[Movie, tuple[str, ...]]:
@@ -113,8 +115,18 @@ def checked_frames(movie: Movie, progress: Progress) -> tuple[Movie, tuple[str, 
     return movie.selected(kept), (note,)
 
 
-def settle_scale(movie: Movie, material: Material, *, trust: bool) -> tuple[Movie, tuple[str, ...]]:
-    """Check the file's pixel size against the lattice.
+def some_images(movie: Movie) -> list[NDArray[np.float32]]:
+    """Give a few frames of a movie, evenly spaced: their spectra are averaged."""
+    step = max(len(movie) // _MOST_SPECTRA, 1)
+    some = movie.recalibrated(movie.calibration or Calibration(1.0))
+    return [examine(some[i]).data for i in range(0, len(movie), step)[:_MOST_SPECTRA]]
+
+
+def settle_scale(movie: Movie, material: Material, *, fit: bool) -> tuple[Movie, tuple[str, ...]]:
+    """Check the pixel size against the lattice, or fit it to the lattice where that is asked for.
+
+    A pixel size that the file or the user gives is never replaced unasked: the lattice is that of
+    the named material, and the specimen may be another.
 
     Parameters
     ----------
@@ -122,8 +134,8 @@ def settle_scale(movie: Movie, material: Material, *, trust: bool) -> tuple[Movi
         Frames, with or without a calibration.
     material
         The crystal that they show.
-    trust
-        Keep the given scale even if the lattice contradicts it.
+    fit
+        Take the scale from the lattice.
 
     Returns
     -------
@@ -137,44 +149,33 @@ def settle_scale(movie: Movie, material: Material, *, trust: bool) -> tuple[Movi
         ten, as a wrong unit makes it.
     """
     given = None if movie.calibration is None else movie.calibration.pixel_size_A
-    if not material.has_lattice and given is not None:  # no lattice to check it against
-        return movie, ()
-    step = max(len(movie) // _MOST_SPECTRA, 1)
-    some = movie.recalibrated(Calibration(given or 1.0))
-    images = [examine(some[i]).data for i in range(0, len(movie), step)[:_MOST_SPECTRA]]
     if not material.has_lattice:
+        if given is not None:  # no lattice to check it against
+            return movie, ()
         todo = "Give `pixel_size_A`, in Å."
         raise BadInput(movie.source, expected="a pixel size", got="none in the file", todo=todo)
-    found = estimate_scale(images, material, expected_A=given)
+    found = estimate_scale(some_images(movie), material, expected_A=given)
     sure = found.contrast >= TRUSTED_CONTRAST
-    if given is None:
+    if given is None and not (fit and sure):
         hint = _suggestion(found, material) if sure else "Give `pixel_size_A`, in Å."
         raise BadInput(movie.source, expected="a pixel size", got="none in the file", todo=hint)
     striped = _stripe_notes(found)
-    if not sure or abs(found.pixel_size_A / given - 1.0) <= _USUAL_SCALE_ERROR:
+    if fit:
+        movie, notes = _fitted(movie, material, found if sure else None)
+        return movie, (*notes, *striped)
+    assert given is not None  # only a fit goes on without one  # noqa: S101
+    if not sure or abs(found.pixel_size_A / given - 1.0) <= _MOST_SCALE_ERROR:
         return movie, striped
     ratio = given / found.pixel_size_A
-    both = (
-        f"the pixel size given is {given:.4g} Å, "
-        f"the {material.name} lattice says {found.pixel_size_A:.4g} Å"
-    )
-    if trust:
-        return movie, (f"{both}; kept as given (`trust_scale`)", *striped)
-    if abs(found.pixel_size_A / given - 1.0) <= _MOST_SCALE_ERROR:
-        kept = f"kept, because scans are off by as much; lengths in Å may be {ratio - 1.0:+.1%} off"
-        return movie, (f"{both}; {kept}", *striped)
     power = round(np.log10(ratio))
     if power and abs(ratio / 10.0**power - 1.0) < 0.2:
         raise BadInput(
             movie.source,
             expected=f"a pixel size near {found.pixel_size_A:.4g} Å, which the lattice shows",
             got=f"{given:.4g} Å, 10^{power} times that: a unit taken for another (nm, pm, Å)?",
-            todo=f"Give `pixel_size_A` {found.pixel_size_A:.4g}, or `trust_scale` to keep it.",
+            todo=f"Give `pixel_size_A` {found.pixel_size_A:.4g}, or `fit_scale` to take it.",
         )
-    return movie.recalibrated(Calibration(found.pixel_size_A)), (
-        f"{both}; the lattice's is used (`trust_scale` keeps the other)",
-        *striped,
-    )
+    return movie, (scale_note(given, found.pixel_size_A, material), *striped)
 
 
 def _stripe_notes(found: ScaleEstimate) -> tuple[str, ...]:
@@ -185,6 +186,29 @@ def _stripe_notes(found: ScaleEstimate) -> tuple[str, ...]:
         + " and ".join(str(s) for s in found.stripes[:2])
         + "; they are left out where the pixel size is checked",
     )
+
+
+def scale_note(given_A: float, lattice_A: float, material: Material) -> str:
+    """Say that pixel size and lattice disagree, with both values and which of them is used."""
+    return (
+        f"the pixel size is {given_A:.4g} Å, and a {material.name} lattice would make it "
+        f"{lattice_A:.4g} Å ({lattice_A / given_A - 1.0:+.1%}): kept as given, and so are all "
+        "lengths; `fit_scale` takes the lattice's"
+    )
+
+
+def _fitted(
+    movie: Movie, material: Material, found: ScaleEstimate | None
+) -> tuple[Movie, tuple[str, ...]]:
+    given = "none" if movie.calibration is None else f"{movie.calibration.pixel_size_A:.4g} Å"
+    if found is None:
+        kept = f"the {material.name} lattice is too faint to fit the scale: kept at {given}"
+        return movie, (kept,)
+    note = (
+        f"the pixel size is fitted to the {material.name} lattice (`fit_scale`): "
+        f"{found.pixel_size_A:.4g} Å; the one given is {given}"
+    )
+    return movie.recalibrated(Calibration(found.pixel_size_A)), (note,)
 
 
 def _suggestion(found: ScaleEstimate, material: Material) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from scipy.spatial import cKDTree
 
+from adatom.analysis.contrast import contrast_of
 from adatom.campaign.find import MovieResult
-from adatom.core import Advice, Movie, SimulationResult
+from adatom.core import Advice, Material, Movie, SimulationResult
 from adatom.store import CampaignDirectory
 
 
@@ -20,20 +22,31 @@ def summarise(
     advice: Sequence[Advice],
     warnings: Sequence[str],
     directory: CampaignDirectory,
+    material: Material,
+    *,
+    headline: str | None = None,
 ) -> dict[str, Any]:
-    """Make the summary of a campaign: plain numbers, texts and lists."""
+    """Make the summary of a campaign: plain numbers, texts and lists.
+
+    `headline` is the reason why the frames do not show the material; None if they do.
+    """
     kinds: dict[str, int] = {}
     for row in found.defects.data.iter_rows(named=True):
         kinds[row["kind"]] = kinds.get(row["kind"], 0) + 1
+    contrast = contrast_of(found.atoms, material)
     fitted = [x for x in found.lattices.values() if x is not None]
     strain = [x.affine.strain() for x in fitted]
     return {
+        "headline": headline,
+        "material": material.name,
         "frames": len(movie),
         "pixel_size_A": None if movie.calibration is None else movie.calibration.pixel_size_A,
         "atoms": len(found.atoms),
         "elements": dict(found.atoms.data["element"].value_counts().sort("element").iter_rows()),
         "median_sigma_A": _median(found.atoms.column("sigma_x_A")),
         "bond_length_A": bond_length(found),
+        "undistorted_bond_length_A": bond_length(found, undistorted=True),
+        "contrast": None if contrast is None else asdict(contrast),
         "distortion": [float(np.median([s[k] for s in strain])) for k in range(2)]
         if strain
         else None,
@@ -47,8 +60,11 @@ def summarise(
     }
 
 
-def bond_length(found: MovieResult) -> float | None:
-    """Median distance of nearest neighbours after undistortion, Å; None without a lattice."""
+def bond_length(found: MovieResult, *, undistorted: bool = False) -> float | None:
+    """Median distance of nearest neighbours, Å; None without a lattice.
+
+    It is that of the positions in the table, or of those without the distortion of the scan.
+    """
     lengths = []
     for frame, lattice in found.lattices.items():
         if lattice is None:
@@ -57,7 +73,7 @@ def bond_length(found: MovieResult) -> float | None:
         own = np.isin(atoms.elements, lattice.material.site_species)
         own &= atoms.is_likely
         if own.sum() > 3:
-            xy = lattice.undistort(atoms.xy[own])
+            xy = lattice.undistort(atoms.xy[own]) if undistorted else atoms.xy[own]
             lengths.append(cKDTree(xy).query(xy, k=2)[0][:, 1])
     return _median(np.concatenate(lengths)) if lengths else None
 

@@ -13,7 +13,9 @@ from adatom.cli.options import (
     Axes,
     ConfigFile,
     Dataset,
+    Detector,
     Draws,
+    FitScale,
     Frames,
     Json,
     Material,
@@ -24,14 +26,13 @@ from adatom.cli.options import (
     Range,
     Seed,
     Temperatures,
-    Trust,
     Voltage,
     Weights,
     ZoneAxis,
     config_of,
 )
 from adatom.cli.screen import Screen, say, show_summary
-from adatom.errors import BadInput
+from adatom.errors import WRONG_MATERIAL, BadInput
 
 _OUTPUT = Path("adatom-campaign")  # default directory of a campaign
 _Directory = Annotated[Path, typer.Argument(help="campaign directory")]
@@ -45,7 +46,8 @@ def run(
     frame_range: Range = None,
     dataset: Dataset = None,
     axes: Axes = None,
-    trust_scale: Trust = None,
+    fit_scale: FitScale = None,
+    detector: Detector = None,
     output: Output = _OUTPUT,
     draws: Draws = None,
     max_structures: MaxStructures = None,
@@ -61,7 +63,7 @@ def run(
     """Do the main job: find atoms and defects, build supercells, relax and heat them, advise."""
     config = config_of(
         frames=frames, material=material, zone_axis=zone_axis, pixel_size=pixel_size,
-        frame_range=frame_range, dataset=dataset, axes=axes, trust_scale=trust_scale,
+        frame_range=frame_range, dataset=dataset, axes=axes, fit_scale=fit_scale, detector=detector,
         draws=draws,
         max_structures=max_structures, temperatures=temperatures, picoseconds=picoseconds,
         voltage=voltage, weights=weights, adapt=adapt, seed=seed, config_file=config_file,
@@ -77,7 +79,8 @@ def find(
     frame_range: Range = None,
     dataset: Dataset = None,
     axes: Axes = None,
-    trust_scale: Trust = None,
+    fit_scale: FitScale = None,
+    detector: Detector = None,
     output: Output = _OUTPUT,
     voltage: Voltage = None,
     weights: Weights = None,
@@ -89,8 +92,9 @@ def find(
     """Find atoms and defects only: tables, maps and a page; `adatom simulate` goes on from it."""
     config = config_of(
         frames=frames, material=material, zone_axis=zone_axis, pixel_size=pixel_size,
-        frame_range=frame_range, dataset=dataset, axes=axes, trust_scale=trust_scale,
-        voltage=voltage, weights=weights, adapt=adapt, seed=seed, config_file=config_file,
+        frame_range=frame_range, dataset=dataset, axes=axes, fit_scale=fit_scale, detector=detector,
+        voltage=voltage,
+        weights=weights, adapt=adapt, seed=seed, config_file=config_file,
     )  # fmt: skip
     _run(config, output, as_json=as_json, only_find=True)
 
@@ -123,7 +127,7 @@ def _run(config: Any, output: Path, *, as_json: bool, only_find: bool = False) -
     outcome = _watched(
         lambda screen: run(config, output, only_find=only_find, progress=screen), output
     )
-    show_summary(outcome.summary, as_json=as_json)
+    _finish(outcome.summary, as_json=as_json)
     return outcome
 
 
@@ -138,7 +142,14 @@ def _resume(directory: Path, *, as_json: bool) -> None:
     from adatom.campaign.batch import resume
 
     outcome = _watched(lambda screen: resume(directory, progress=screen), directory)
-    show_summary(outcome.summary, as_json=as_json)
+    _finish(outcome.summary, as_json=as_json)
+
+
+def _finish(summary: dict[str, Any], *, as_json: bool) -> None:
+    """Show the summary; exit code 3 if the frames do not show the material."""
+    show_summary(summary, as_json=as_json)
+    if summary["headline"] is not None:
+        raise typer.Exit(WRONG_MATERIAL)
 
 
 def _watched(work: Callable[[Screen], Any], directory: Path) -> Any:

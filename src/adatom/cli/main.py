@@ -46,7 +46,8 @@ def _adatom(
     """From microscope frames to atoms, simulations and advice.
 
     Finds atoms with their uncertainty, builds, relaxes and heats supercells, and says what to do
-    next. Exit code 0: done, 1: failed, 2: bad input.
+    next. Exit code 0: done, 1: failed, 2: bad input, 3: the frames do not show the material, or
+    none that is known.
     """
 
 
@@ -82,7 +83,7 @@ def doctor(as_json: Json = False) -> None:
 @app.command()
 def bench(
     name: Annotated[
-        str, typer.Argument(help="demo, find, speed, adapt, versus; movie, real with --data")
+        str, typer.Argument(help="demo, find, speed, adapt, versus, wrong; movie, real with --data")
     ],
     data: Annotated[
         Path | None, typer.Option("--data", help="directory of the real micrographs")

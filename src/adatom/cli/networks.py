@@ -12,6 +12,8 @@ from adatom.cli.options import (
     Axes,
     ConfigFile,
     Dataset,
+    Detector,
+    FitScale,
     Frames,
     Json,
     Material,
@@ -19,7 +21,6 @@ from adatom.cli.options import (
     Range,
     Rounds,
     Seed,
-    Trust,
     Weights,
     ZoneAxis,
     config_of,
@@ -93,7 +94,8 @@ def adapt(
     frame_range: Range = None,
     dataset: Dataset = None,
     axes: Axes = None,
-    trust_scale: Trust = None,
+    fit_scale: FitScale = None,
+    detector: Detector = None,
     rounds: Rounds = None,
     weights: Weights = None,
     seed: Seed = None,
@@ -108,7 +110,8 @@ def adapt(
 
     config = config_of(
         frames=frames, material=material, zone_axis=zone_axis, pixel_size=pixel_size,
-        frame_range=frame_range, dataset=dataset, axes=axes, trust_scale=trust_scale, rounds=rounds,
+        frame_range=frame_range, dataset=dataset, axes=axes, fit_scale=fit_scale, detector=detector,
+        rounds=rounds,
         weights=weights, seed=seed, config_file=config_file,
     )  # fmt: skip
     screen = Screen()

@@ -43,7 +43,7 @@ ConfigFile = Annotated[
 Material = Annotated[
     str | None,
     typer.Option(
-        "--material", "-m", show_default="graphene", autocompletion=_materials,
+        "--material", "-m", show_default="chosen by lattice and scale", autocompletion=_materials,
         help="what the specimen is: a name, a TOML material file or a structure file",
     ),
 ]  # fmt: skip
@@ -81,11 +81,18 @@ Axes = Annotated[
         help="order of the axes, a letter each: t frames, c channels, y rows, x columns",
     ),
 ]  # fmt: skip
-Trust = Annotated[
+FitScale = Annotated[
     bool | None,
     typer.Option(
-        "--trust-scale", is_flag=True, show_default=False,
-        help="keep the given scale where the lattice says another",
+        "--fit-scale", is_flag=True, show_default=False,
+        help="take the scale from the material's lattice, in place of the given one",
+    ),
+]  # fmt: skip
+Detector = Annotated[
+    str | None,
+    typer.Option(
+        "--detector", show_default="any",
+        help="INNER,OUTER: angles of the annular detector in mrad; networks adapt to its contrast",
     ),
 ]  # fmt: skip
 Output = Annotated[Path, typer.Option("--output", "-o", help="campaign directory")]
@@ -192,6 +199,26 @@ def zone_axis_of(text: str) -> tuple[int, int, int]:
     return u, v, w
 
 
+def detector_of(text: str) -> tuple[float, float]:
+    """Read the angles of a detector in mrad.
+
+    Raises
+    ------
+    BadInput
+        If these are not two numbers.
+    """
+    try:
+        inner, outer = (float(part) for part in text.split(","))
+    except ValueError:
+        raise BadInput(
+            f"--detector {text}",
+            expected="inner and outer angle in mrad, such as 80,200",
+            got=repr(text),
+            todo="Separate them by a comma.",
+        ) from None
+    return inner, outer
+
+
 def temperatures_of(text: str) -> tuple[float, ...]:
     """Read temperatures in K.
 
@@ -239,7 +266,8 @@ SETTINGS = {
     "frame_range": Setting("--frames", "input.frames"),
     "dataset": Setting("--dataset", "input.dataset"),
     "axes": Setting("--axes", "input.axes"),
-    "trust_scale": Setting("--trust-scale", "input.trust_scale"),
+    "detector": Setting("--detector", "input.detector_mrad", detector_of),
+    "fit_scale": Setting("--fit-scale", "input.fit_scale"),
     "material": Setting("--material", "material", material_path),
     "zone_axis": Setting("--zone-axis", "zone_axis", zone_axis_of),
     "weights": Setting("--weights", "weights", absolute),

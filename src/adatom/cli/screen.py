@@ -144,13 +144,23 @@ def show_summary(summary: dict[str, Any], *, as_json: bool) -> None:
     if _wishes.quiet:
         return
     out = Console(highlight=False, soft_wrap=True, markup=False)
+    if summary["headline"] is not None:
+        out.print(with_options(summary["headline"]))
     if "files" in summary:
         _show_batch(summary, out)
         return
     atoms = ", ".join(f"{n} {element}" for element, n in summary["elements"].items())
     out.print(f"{summary['frames']} frames, {summary['atoms']} atoms ({atoms})")
     if summary["bond_length_A"] is not None:
-        out.print(f"nearest neighbours {summary['bond_length_A']:.3f} Å, distortion removed")
+        out.print(
+            f"nearest neighbours {summary['bond_length_A']:.3f} Å "
+            f"({summary['undistorted_bond_length_A']:.3f} Å without the distortion of the scan)"
+        )
+    if (c := summary["contrast"]) is not None:
+        out.print(
+            f"{c['element']} is {c['ratio']:.2f} ± {c['ratio_sd']:.2f} times as bright as "
+            f"{c['host']}: contrast goes with Z^{c['exponent']:.2f} ± {c['exponent_sd']:.2f}"
+        )
     for kind, count in list(summary["defect_frames"].items())[:6]:
         out.print(printable(f"  {kind}: seen {count} times"))
     for row in summary["relaxed"]:

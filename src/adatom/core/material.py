@@ -15,6 +15,7 @@ Form = Literal["sheet", "columns", "atoms"]
 ANY = "X"  # label of a column of unknown composition
 _LATTICE_A = 2.46  # lattice constant of graphene, Å: that of graphite (2.461 Å)
 _BOND_A = _LATTICE_A / 3.0**0.5  # graphene's bond length, Å
+_ANY_DETECTOR = (0.34, 0.36)  # exponents below and above the usual one, over all detectors
 _USUAL_PROBE_A = 0.43  # standard deviation, Å: the middle of graphene's range of probes
 
 
@@ -66,6 +67,9 @@ class Material:
         Atoms in the rings of the perfect crystal.
     contrast_exponent
         The intensity of an atom is proportional to Z to this power (annular dark field).
+    contrast_range
+        Smallest and largest exponent in simulated frames: those of the experiment's detector. None
+        for those of any annular detector.
     polytypes
         Other arrangements in the same cell, such as stackings of two layers: the sites of each, as
         (label, fractional x, fractional y).
@@ -100,6 +104,7 @@ class Material:
     defect_namer: str = "columns"
     simulated_by: tuple[str, ...] = ()
     knock_on: KnockOnData | None = None
+    contrast_range: tuple[float, float] | None = None
 
     @property
     def has_lattice(self) -> bool:
@@ -147,6 +152,17 @@ class Material:
         if self.probe_sigma_A is None:
             return finest
         return max(finest, float(np.mean(self.probe_sigma_A)) / _USUAL_PROBE_A)
+
+    @property
+    def exponents(self) -> tuple[float, float]:
+        """Smallest and largest exponent of the contrast in simulated frames.
+
+        Without a detector they are 1.3 to 2.0 for the usual exponent of 1.64: from medium-angle to
+        high-angle annular dark field.
+        """
+        below, above = _ANY_DETECTOR
+        middle = self.contrast_exponent
+        return self.contrast_range or (middle - below, middle + above)
 
     def hosts(self) -> set[str]:
         """Labels of the columns of the crystal and of its polytypes."""

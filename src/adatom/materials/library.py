@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from ase import Atoms
-from ase.data import chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols, reference_states
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from scipy.spatial import cKDTree
 
@@ -27,10 +27,13 @@ from adatom.materials.projection import Projection, project
 _BUILT_IN = resources.files("adatom.materials") / "files"
 _THICK_A, _GAP_A = 6.0, 8.0  # Å: a sheet is at most this thick, with at least this gap above it
 _FAINT = 0.09  # intensity relative to the brightest column below which a column is not visible
-_CUBIC = ("fcc", "bcc", "diamond", "zincblende", "rocksalt", "cesiumchloride", "fluorite")
+_CUBIC = ("sc", "fcc", "bcc", "diamond", "zincblende", "rocksalt", "cesiumchloride", "fluorite")
+_SMALLEST_CELL_A, _LARGEST_CELL_A = 1.0, 1e4  # Å: cube root of a cell's volume
+_HEADER_LINES = 10  # lines of a structure file that may hold numbers of atoms
 _CLOSEST_A = 0.6  # Å: columns nearer than this are one site given twice, or not resolved
 _SAME_BOND = 1.15  # neighbours within this factor of the shortest distance are bonded
-Label = Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]*$")]
+Label = Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]*$", max_length=64)]
+Length = Annotated[float, Field(ge=-_LARGEST_CELL_A, le=_LARGEST_CELL_A)]  # Å
 
 
 class _Strict(BaseModel):
@@ -47,7 +50,7 @@ class Column(_Strict):
 class Crystal(_Strict):
     """A projected cell, written out."""
 
-    cell_A: tuple[tuple[float, float], tuple[float, float]]
+    cell_A: tuple[tuple[Length, Length], tuple[Length, Length]]
     columns: tuple[Column, ...] = Field(min_length=1)
 
 
@@ -92,7 +95,9 @@ class MaterialFile(_Strict):
     structure: FromStructure | None = None
     polytype: tuple[Polytype, ...] = Field((), description="other arrangements in the same cell")
     atoms: tuple[Label, ...] = Field((), description="of form 'atoms': what is dispersed")
-    closest_A: float = Field(2.4, gt=0, description="of form 'atoms': shortest distance of two, Å")
+    closest_A: float = Field(
+        2.4, gt=0, le=100, description="of form 'atoms': shortest distance of two, Å"
+    )
     extra: tuple[Label, ...] = Field((), description="what else may be there: dopants, ad-atoms")
     contrast_exponent: float = Field(1.64, gt=0, le=3)
     probe_sigma_A: tuple[float, float] | None = Field(
@@ -116,7 +121,7 @@ class MaterialFile(_Strict):
         given = [bool(self.crystal), bool(self.structure), bool(self.atoms)]
         if sum(given) != 1:
             raise ValueError("give one of [crystal], [structure] and atoms")
-        if self.probe_sigma_A and not 0 < self.probe_sigma_A[0] <= self.probe_sigma_A[1]:
+        if self.probe_sigma_A and not 0 < self.probe_sigma_A[0] <= self.probe_sigma_A[1] < 100:
             raise ValueError("probe_sigma_A must be two positive widths, the narrower one first")
         if bool(self.atoms) != (self.form == "atoms"):
             raise ValueError("atoms go with form = 'atoms', and only with it")
@@ -219,7 +224,7 @@ def command_line_name(
 
 def _text_of(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        return path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadInput(
             str(path), expected="a TOML file in UTF-8", got=str(error),
@@ -240,7 +245,7 @@ def _parse(text: str, source: str, folder: Path | None) -> Material:
             got=repr(first.get("input"))[:80],
             todo=todo,
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(source, expected="a TOML file", got=str(error), todo=todo) from error
     check_registered(DEFECT_NAMERS, given.defect_namer, f"{source}, defect_namer")
     for engine in given.simulated_by:
@@ -294,21 +299,41 @@ def _atoms_of(given: FromStructure, folder: Path | None, source: str) -> Atoms:
     import ase.build  # takes 0.2 s to import, and few materials need it
 
     options = dict(given.bulk or {})
+    for key in ("a", "b", "c"):
+        length = options.get(key, 1.0)
+        if not (isinstance(length, (int, float)) and 0 < length < _LARGEST_CELL_A):
+            raise BadInput(
+                f"{source}, structure.bulk.{key}", expected="a length in Å, above 0",
+                got=repr(length), todo="Mend the lattice constant.",
+            )  # fmt: skip
     try:
-        if options.get("crystalstructure") in _CUBIC:  # zone axes are meant in the cubic cell
-            options.setdefault("cubic", True)
-        return ase.build.bulk(**options)
-    except (TypeError, ValueError, RuntimeError) as error:
+        if _structure_of(options) in _CUBIC and not options.get("orthorhombic"):
+            options.setdefault("cubic", True)  # zone axes are meant in the cubic cell
+        atoms = ase.build.bulk(**options)
+        if _structure_of(options) == "bct":  # and here in the tetragonal one
+            atoms = ase.build.make_supercell(atoms, [[0, 1, 1], [1, 0, 1], [1, 1, 0]])
+    except Exception as error:  # ASE checks arguments by using them
         raise BadInput(
             source, expected="arguments of ase.build.bulk", got=str(error),
             todo="Mend [structure] bulk, or name a structure file.",
         ) from error  # fmt: skip
+    return _checked(atoms, source)
+
+
+def _structure_of(bulk: dict[str, Any]) -> str | None:
+    """Crystal structure of the arguments of ``ase.build.bulk``, which knows that of an element."""
+    if "crystalstructure" in bulk:
+        return str(bulk["crystalstructure"])
+    name = bulk.get("name")
+    known = reference_states[atomic_numbers[name]] if name in atomic_numbers else None
+    return str(known["symmetry"]) if known else None
 
 
 def _read_structure(path: Path) -> Atoms:
     import ase.io
 
     try:
+        _check_counts(path)
         atoms = ase.io.read(path)
     except Exception as error:  # readers of a hundred formats raise anything
         raise BadInput(
@@ -317,13 +342,47 @@ def _read_structure(path: Path) -> Atoms:
             got=f"{type(error).__name__}: {error}",
             todo="Check the file, or write a TOML material file.",
         ) from error
-    if not isinstance(atoms, Atoms) or atoms.cell.rank < 3:
+    if isinstance(atoms, list):  # an empty file of a format that holds several
+        atoms = Atoms()
+    return _checked(atoms, str(path))
+
+
+def _check_counts(path: Path) -> None:
+    """Refuse a file that says more atoms than it has bytes: readers allocate what it says."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        for _ in range(_HEADER_LINES):
+            words = file.readline(_HEADER_LINES * 1024).split()
+            if words and all(w.isdigit() for w in words) and sum(map(int, words)) > size:
+                raise ValueError(f"it says {sum(map(int, words))} atoms in {size} bytes")
+
+
+def _checked(atoms: Atoms, source: str) -> Atoms:
+    """Refuse a structure that cannot be projected: no cell, no atom, or numbers that are none."""
+    numbers = np.concatenate([atoms.cell.array.ravel(), atoms.positions.ravel()])
+    finite = bool(np.isfinite(numbers).all())
+    if finite and atoms.cell.rank < 3:
         raise BadInput(
-            str(path),
+            source,
             expected="a structure with three lattice vectors",
             got="one without",
             todo="Write the cell into the file; for a sheet, any height will do.",
         )
+    height = abs(atoms.cell.volume) ** (1.0 / 3.0)
+    odd = ""
+    if not finite:
+        odd = "positions or lattice vectors that are not finite"
+    elif not len(atoms):
+        odd = "no atom"
+    elif (atoms.numbers < 1).any():
+        odd = "atoms of no element (X)"
+    elif not _SMALLEST_CELL_A < height < _LARGEST_CELL_A:
+        odd = f"a cell of {height:.3g} Å"
+    if odd:
+        raise BadInput(
+            source, expected="a crystal: elements at places in a cell, in Å", got=odd,
+            todo="Mend the file.",
+        )  # fmt: skip
     return atoms
 
 

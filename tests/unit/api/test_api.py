@@ -149,7 +149,7 @@ def test_the_voltage_of_the_frames_reaches_the_advice():
     badly_seen = {"sigma_x_A": pl.lit(0.4), "sigma_y_A": pl.lit(0.4)}
     atoms = AtomTable(atoms.data.with_columns(pl.Series("element", elements), **badly_seen))
     frames = np.random.default_rng(0).poisson(5.0, (1, 260, 260))
-    defects = ad.find_defects(frames, atoms, pixel_size_A=0.1)
+    defects = ad.find_defects(frames, atoms, material="graphene", pixel_size_A=0.1)
     advice = ad.advise(atoms, defects, voltage_kV=81.0)
     assert [a.voltage_kV for a in advice if a.action == "scan"] == [81.0]
 
@@ -159,36 +159,38 @@ def test_options_that_the_networks_were_not_calibrated_for_give_a_warning(tmp_pa
     small = frames[:, :96, :96]
     other = FindOptions.model_validate({"locate": {"threshold": 0.11}})
     with pytest.warns(UserWarning, match=r"find\.locate\.threshold is 0\.11 here and was 0\.08"):
-        ad.find(small, pixel_size_A=pixel_size_A, options=other)
+        ad.find(small, material="graphene", pixel_size_A=pixel_size_A, options=other)
     ensemble = weights.load(SHIPPED / "graphene.safetensors")
     ensemble.card["options"] = other.model_dump()
     weights.save(ensemble, tmp_path / "mine.safetensors")
+    mine = tmp_path / "mine.safetensors"
     with pytest.warns(UserWarning, match="not calibrated"):
-        ad.find(small, pixel_size_A=pixel_size_A, weights=tmp_path / "mine.safetensors")
+        ad.find(small, material="graphene", pixel_size_A=pixel_size_A, weights=mine)
 
 
-def test_a_pixel_size_that_the_lattice_contradicts_gives_a_warning_with_both_values():
+def test_a_pixel_size_that_the_lattice_contradicts_is_kept_and_told_with_both_values():
     frames, pixel_size_A = ad.example_frames(1)
-    wrong = round(1.2 * pixel_size_A, 4)
-    with pytest.warns(UserWarning, match=f"pixel size given is {wrong:.4g} Å") as told:
-        atoms = ad.find(frames, pixel_size_A=wrong)
+    wrong = round(1.12 * pixel_size_A, 4)
+    given = {"material": "graphene", "pixel_size_A": wrong}
+    with pytest.warns(UserWarning, match=f"pixel size is {wrong:.4g} Å") as told:
+        atoms = ad.find(frames, **given)
     # Only ours are counted: an unclosed file of another test may be told of here as well.
     (message,) = [str(w.message) for w in told if "pixel size" in str(w.message)]
-    assert "the graphene lattice says 0.10" in message
-    far = atoms.xy[:, 0].max()
-    assert far == pytest.approx(pixel_size_A * frames.shape[2], rel=0.05)
-    with pytest.warns(UserWarning, match="kept as given") as told:
-        kept = ad.find(frames, pixel_size_A=wrong, trust_scale=True)
+    assert "graphene lattice would make it 0.10" in message
+    assert atoms.xy[:, 0].max() == pytest.approx(wrong * frames.shape[2], rel=0.05)
+    with pytest.warns(UserWarning, match="fitted to the graphene lattice") as told:
+        fitted = ad.find(frames, **given, fit_scale=True)
     assert sum("pixel size" in str(w.message) for w in told) == 1
-    assert kept.xy[:, 0].max() == pytest.approx(wrong * frames.shape[2], rel=0.05)
+    assert fitted.xy[:, 0].max() == pytest.approx(pixel_size_A * frames.shape[2], rel=0.05)
 
 
 def test_defects_have_the_scale_of_the_atoms():
-    """A wrong pixel size is settled by the lattice in `find_defects` as in `find`."""
+    """A scale that is fitted to the lattice is the same in `find_defects` as in `find`."""
     frames, _ = ad.example_frames(1)
+    given = {"material": "graphene", "pixel_size_A": 0.16, "fit_scale": True}
     with pytest.warns(UserWarning, match=r"0\.16 Å"):
-        atoms = ad.find(frames, pixel_size_A=0.16)
-    assert sorted(ad.find_defects(frames, atoms, pixel_size_A=0.16).kinds) == ["Si1C3", "V1"]
+        atoms = ad.find(frames, **given)
+    assert sorted(ad.find_defects(frames, atoms, **given).kinds) == ["Si1C3", "V1"]
 
 
 def test_columns_make_no_supercell():

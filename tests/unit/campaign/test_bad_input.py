@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -213,7 +214,7 @@ def test_a_directory_of_several_formats(face, tmp_path, movie):
 
 
 def test_no_scale_suggests_that_of_the_lattice(face, frames, tmp_path):
-    answer = face("find", frames, "-o", tmp_path / "out")
+    answer = face("find", frames, "--material", "graphene", "-o", tmp_path / "out")
     refused(answer, frames, "a pixel size", "--pixel-size", "graphene")
     suggested = float(answer.err.split("lattice says ")[1].split()[0].rstrip("."))
     assert suggested == pytest.approx(PIXEL_A, rel=0.03)
@@ -222,8 +223,9 @@ def test_no_scale_suggests_that_of_the_lattice(face, frames, tmp_path):
 
 @pytest.mark.parametrize("factor", [10.0, 0.1])
 def test_one_unit_for_another(face, frames, tmp_path, factor):
-    answer = face("find", frames, "--pixel-size", PIXEL_A * factor, "-o", tmp_path / "out")
-    refused(answer, frames, "nm, pm", "--trust-scale")
+    words = ("--material", "graphene", "--pixel-size", PIXEL_A * factor)
+    answer = face("find", frames, *words, "-o", tmp_path / "out")
+    refused(answer, frames, "nm, pm", "--fit-scale")
     suggested = float(answer.err.split("Give --pixel-size ")[1].split(",")[0])
     assert suggested == pytest.approx(PIXEL_A, rel=0.03)
     assert not (tmp_path / "out").exists()
@@ -236,21 +238,20 @@ def test_an_impossible_pixel_size(face, frames, tmp_path, size):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trust", [False, True])
-def test_a_scale_off_the_lattice_is_named_with_both_values(face, frames, tmp_path, trust):
-    given = round(PIXEL_A * 1.15, 4)
-    words = ["--adapt", "never", *(["--trust-scale"] if trust else [])]
+@pytest.mark.parametrize("fit", [False, True])
+def test_a_scale_off_the_lattice_is_named_with_both_values(face, frames, tmp_path, fit):
+    given = round(PIXEL_A * 1.13, 4)
+    words = ["--material", "graphene", "--adapt", "never", *(["--fit-scale"] if fit else [])]
     answer = face(
         "find", frames, "--frames", "0:1", "--pixel-size", given, "-o", tmp_path / "out", "--json",
         *words,
     )  # fmt: skip
     assert answer.code == 0, answer.err
     assert f"{given:.4g} Å" in answer.err
-    assert answer.err.count("lattice says") == 1
     summary = json.loads(answer.out)
-    says = float(answer.err.split("lattice says ")[1].split()[0])
+    says = float(re.search(r"(?:make it|--fit-scale\):) ([\d.]+) Å", answer.err)[1])
     assert says == pytest.approx(PIXEL_A, rel=0.03)
-    assert summary["pixel_size_A"] == pytest.approx(given if trust else says, rel=1e-3)
+    assert summary["pixel_size_A"] == pytest.approx(says if fit else given, rel=1e-3)
     assert summary["warnings"]
 
 

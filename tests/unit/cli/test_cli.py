@@ -102,8 +102,8 @@ def test_help(command):
     ("command", "words"),
     [
         ("run", ("pixel size in Å", "temperatures of the dynamics in K", "300,900", "in ps", "10.0",
-                 "voltage in kV", "60.0", "graphene", "START:STOP", "adatom-campaign")),
-        ("find", ("pixel size in Å", "graphene", "default: (all)", "adatom-campaign")),
+                 "voltage in kV", "60.0", "by lattice and scale", "START:STOP", "adatom-campaign")),
+        ("find", ("pixel size in Å", "lattice and scale", "default: (all)", "adatom-campaign")),
         ("demo", ("default: demo", "default: 7")),
         ("train", ("default: shared", "default: 10", "universal", "dropout")),
         ("bench", ("--quick", "--peers", "--weights", "find, speed")),

@@ -77,7 +77,7 @@ def estimate_scale(
     """
     power, stripes = without_stripes(_spectrum(images))
     polar = _polar_spectrum(power)
-    reflections, rings = _reflections(material)
+    reflections, rings = reflections_of(material)
     weight = np.where(rings == 0, 1.0, 0.5)
     shift = np.round(np.log(np.linalg.norm(reflections, axis=1)) / _LOG_STEP).astype(int)
     turn = np.round(np.arctan2(reflections[:, 1], reflections[:, 0]) / _ANGLE_STEP).astype(int)
@@ -189,8 +189,18 @@ def _sharpen(power: FloatArray, reflections: FloatArray, coarse_A: float, angle:
     return float(np.sqrt(abs(np.linalg.det(linear))))
 
 
-def _reflections(material: Material) -> tuple[FloatArray, NDArray[np.int64]]:
-    """Half of the first two rings of reflections, one of each pair ±g, 1/Å; ring number of each."""
+def reflections_of(material: Material) -> tuple[FloatArray, NDArray[np.int64]]:
+    """Half of the first two rings of reflections, one of each pair ±g, and the ring of each.
+
+    Parameters
+    ----------
+    material
+        A material with a lattice.
+
+    Returns
+    -------
+    Reflections, shape (reflection, 2), 1/Å, and the number of the ring, 0 or 1, of each.
+    """
     reciprocal = np.linalg.inv(material.cell()).T
     h, k = np.meshgrid(np.arange(-3, 4), np.arange(-3, 4), indexing="ij")
     index = np.stack([h.ravel(), k.ravel()], axis=1)
@@ -199,7 +209,7 @@ def _reflections(material: Material) -> tuple[FloatArray, NDArray[np.int64]]:
     index = index[np.abs(phase.sum(axis=1)) > 0.2]
     g = index @ reciprocal
     g = g[(g[:, 1] > 1e-9) | ((np.abs(g[:, 1]) < 1e-9) & (g[:, 0] > 0))]
-    length = np.round(np.linalg.norm(g, axis=1), 6)
+    length = np.round(np.linalg.norm(g, axis=1), 3)  # cells are written with three decimals
     rings = np.unique(length)[:2]
     keep = np.isin(length, rings)
     return g[keep], np.searchsorted(rings, length[keep])
@@ -220,6 +230,6 @@ def first_ring(material: Material) -> FloatArray:
     >>> np.linalg.norm(first_ring(GRAPHENE), axis=1).round(4)  # 1 / 2.13 Å
     array([0.4694, 0.4694, 0.4694])
     """
-    reflections, rings = _reflections(material)
+    reflections, rings = reflections_of(material)
     out: FloatArray = reflections[rings == 0]
     return out

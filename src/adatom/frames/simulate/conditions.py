@@ -150,7 +150,7 @@ class Conditions:
             fly_back_A=rng.normal(0.0, 0.3) if rng.random() < 0.15 else 0.0,
             fly_back_length_A=rng.uniform(1.0, 4.0),
             read_noise=rng.uniform(0.0, 0.5) if rng.random() < 0.25 else 0.0,
-            contrast_exponent=material.contrast_exponent + rng.uniform(-0.34, 0.26),
+            contrast_exponent=rng.uniform(*material.exponents),
             blur_px=rng.uniform(0.3, 1.0) if rng.random() < 0.2 else 0.0,
         )
         return _besides(drawn, material, rng)

@@ -169,7 +169,7 @@ def conditions_like(
         contamination_level=rng.uniform(1.1, 9.1),
         jitter_A=abs(imaging.jitter_A.draw(rng, 0.0, 1.0)),
         read_noise=max(imaging.read_noise.draw(rng, 0.0, 1e3), 0.0),
-        contrast_exponent=material.contrast_exponent + rng.uniform(-0.2, 0.2),
+        contrast_exponent=rng.uniform(*material.exponents),
         blur_px=max(imaging.blur_px.draw(rng, 0.0, 5.0), 0.0),
     )
     if support:

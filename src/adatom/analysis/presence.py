@@ -1,0 +1,106 @@
+"""Does a frame show its material? Sure atoms in a part, and sites as bright as they should be.
+
+The networks of a material find weak guesses in anything. In frames of something else hardly one of
+them is sure. Contamination or a hole makes a whole frame unsure too, and there some part is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from adatom.analysis.frame import find_atoms
+from adatom.core import AtomTable, Frame, Lattice, Material
+from adatom.errors import BadInput
+from adatom.features.find import FindOptions
+from adatom.learning.weights import Ensemble
+
+_PART_A = (11.0, 22.0)  # Å at graphene's scale: smallest and largest edge of a part
+_PARTS = 4  # along each edge of the frame
+_SURE_P = 0.9  # p_exists of a sure atom
+_SHARE = 0.1  # sure atoms over the sites that a part's area should have, in a part that has some
+# Parts that must have some: of the sixteen parts of a frame of noise, one may mislead, rarely two.
+_WITH_ATOMS = 2
+# Ratio of the brightness of equal sites, from which they are not equal. Aberrations of the probe
+# make it up to 1.2 in real graphene; that of boron nitride is 1.55 and more.
+_UNEQUAL = 1.25
+_SITES = 8  # least number of atoms of each kind of site
+
+
+def shows_material(
+    frame: Frame, ensemble: Ensemble, material: Material, options: FindOptions | None = None
+) -> bool:
+    """Tell whether at least two parts of a frame have sure atoms.
+
+    Parameters
+    ----------
+    frame
+        The image.
+    ensemble
+        Calibrated networks of the material.
+    material
+        The crystal, or the dispersed atoms.
+    options
+        How atoms are found.
+    """
+    found = 0
+    for part in _parts(frame, material):
+        atoms = find_atoms(part, ensemble, material, options).atoms
+        width, height = part.calibration.extent_xy(part.shape)
+        sites = width * height / material.site_area_A2
+        found += int((atoms.column("p_exists") > _SURE_P).sum()) >= _SHARE * sites
+        if found >= _WITH_ATOMS:
+            return True
+    return False
+
+
+def _parts(frame: Frame, material: Material) -> Iterator[Frame]:
+    """Cut a frame into overlapping squares; those that cannot be a frame are left out."""
+    px, (rows, cols) = frame.calibration.pixel_size_A, frame.shape
+    low, high = (edge * material.scale for edge in _PART_A)
+    side = min(int(np.clip(min(rows, cols) * px / 3.0, low, high) / px), rows, cols)
+    for r in np.unique(np.linspace(0, rows - side, _PARTS).astype(int)):
+        for c in np.unique(np.linspace(0, cols - side, _PARTS).astype(int)):
+            try:
+                yield Frame(
+                    frame.data[r : r + side, c : c + side].copy(), frame.calibration,
+                    index=frame.index, source=frame.source,
+                )  # fmt: skip
+            except BadInput:  # constant: outside of the scan
+                continue
+
+
+def unequal_sites(atoms: AtomTable, lattice: Lattice | None) -> float:
+    """Ratio of the brightness of sites that should be equal, if it is certainly not one.
+
+    Parameters
+    ----------
+    atoms
+        Atoms of one frame.
+    lattice
+        Their lattice; the test is for crystals of one kind of site, as in a sheet of one element.
+
+    Returns
+    -------
+    Median amplitude on the brighter sublattice over that on the other; 1 if they are equal as far
+    as three standard errors and the probe's aberrations allow.
+    """
+    if lattice is None or len(set(lattice.material.site_species)) != 1:
+        return 1.0
+    if lattice.material.polytypes or lattice.material.is_thick or len(lattice.material.basis) < 2:
+        return 1.0
+    own = atoms.is_likely & (atoms.elements == lattice.material.host)
+    index, offset = lattice.nearest_site(lattice.undistort(atoms.xy[own]))
+    near = np.linalg.norm(offset, axis=1) < lattice.material.bond_length_A / 3
+    amplitude, site = atoms.column("amplitude")[own][near], index[near, 2]
+    groups = [amplitude[site == k] for k in range(len(lattice.material.basis))]
+    if min(len(g) for g in groups) < _SITES:
+        return 1.0
+    middle = np.array([np.median(g) for g in groups])
+    if middle.min() <= 0:
+        return 1.0
+    # The standard error of a median is 1.25 times that of the mean.
+    errors = [1.25 * np.std(g) / len(g) ** 0.5 / m for g, m in zip(groups, middle, strict=True)]
+    ratio = float(middle.max() / middle.min())
+    return ratio if ratio * (1.0 - 3.0 * float(np.hypot(*errors[:2]))) > _UNEQUAL else 1.0

@@ -1,0 +1,171 @@
+"""Open a movie and settle its material and its scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adatom.analysis.frame import find_atoms
+from adatom.campaign.config import Config, ensemble_of, material_of
+from adatom.campaign.sources import open_movie, settle_scale, some_images
+from adatom.core import Calibration, Frame, Material, Movie
+from adatom.errors import BadInput, NoMaterial
+from adatom.features.novelty.frame import confident_share
+from adatom.frames.lattice.screening import CLEAR, Screening, screen
+from adatom.learning.weights import SHIPPED, Ensemble, load_for
+from adatom.materials.library import load_material, material_names
+from adatom.parallel.progress import Progress
+
+# Odds before a frame is seen; 1 for the others. Of the sheets with this lattice, most are graphene.
+_PRIOR = {"graphene": 3.0}
+_SEEN_A = 30.0  # Å: edge of the part of a frame that networks are tried on
+_SURE_SHARE = 0.5  # share of the sites of that part with a sure atom, if it shows the material
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opened:
+    """A movie with everything that is settled before its analysis.
+
+    Parameters
+    ----------
+    config
+        The configuration; it names the material.
+    movie
+        Calibrated frames.
+    material
+        What they show, as the user says or as the frames do.
+    ensemble
+        Networks of the material.
+    screening
+        The materials that fit by lattice and scale.
+    notes
+        What the user should know.
+    """
+
+    config: Config
+    movie: Movie
+    material: Material
+    ensemble: Ensemble
+    screening: Screening
+    notes: tuple[str, ...]
+
+
+def open_frames(config: Config, progress: Progress) -> Opened:
+    """Open the movie of a configuration, choose its material, and settle its scale.
+
+    Raises
+    ------
+    BadInput
+        If a file, the material or the scale cannot be used.
+    NoMaterial
+        If no material is named, and none is clearly likely.
+    """
+    named = config.material is not None
+    if named:  # what is wrong with it is said before frames are read
+        material, ensemble = material_of(config), ensemble_of(config)
+        movie, left_out = open_movie(config.input, progress, seed=config.seed, material=material)
+        movie, notes = settle_scale(movie, material, fit=config.input.fit_scale)
+        screening = screening_of(movie, material)
+        if config.screened:
+            notes = (chosen_note(material.name, screening), *notes)
+    else:
+        movie, left_out = open_movie(config.input, progress, seed=config.seed)
+        name, screening = choose_material(movie)
+        config = config.model_copy(update={"material": name, "screened": True})
+        material, ensemble = material_of(config), ensemble_of(config)
+        movie, notes = settle_scale(movie, material, fit=config.input.fit_scale)
+        notes = (chosen_note(name, screening), *notes)
+    told = (*movie.notes, *left_out, *notes)
+    return Opened(config, movie, material, ensemble, screening, told)
+
+
+def choose_material(movie: Movie) -> tuple[str, Screening]:
+    """Choose the material that a movie shows.
+
+    Lattice and scale decide. Where the field holds too few periods of any lattice, the networks
+    that ship decide, by whether their atoms are sure.
+
+    Returns
+    -------
+    Its name, and how all materials fit.
+
+    Raises
+    ------
+    BadInput
+        If the movie has no scale.
+    NoMaterial
+        If none is clearly likely; the message has the probabilities.
+    """
+    if movie.calibration is None:
+        raise BadInput(
+            movie.source, expected="a pixel size", got="none in the file",
+            todo="Give `pixel_size_A`, in Å, or name the `material`: its lattice tells the size.",
+        )  # fmt: skip
+    screening = screening_of(movie, None)
+    if screening.clear is not None:
+        return screening.clear.name, screening
+    if screening.none >= CLEAR:
+        seen = [name for name in _with_networks() if _networks_see(movie, name)]
+        if len(seen) == 1:
+            return seen[0], screening
+    names = ", ".join(material_names())
+    raise NoMaterial(
+        movie.source,
+        expected=f"a lattice of one of {names}, at {movie.calibration.pixel_size_A:.4g} Å a pixel",
+        got=f"none that is clearly likely: {screening.in_words()}",
+        todo="Check `pixel_size_A`, or name the `material`.",
+    )
+
+
+def screening_of(movie: Movie, material: Material | None) -> Screening:
+    """Compare the movie with the library's materials, and with one of the user's own."""
+    assert movie.calibration is not None  # callers have settled it  # noqa: S101
+    others = [m for m in _library() if material is None or m.name != material.name]
+    candidates = others if material is None else [material, *others]
+    images = some_images(movie)
+    return screen(images, movie.calibration.pixel_size_A, candidates, prior=_PRIOR)
+
+
+def chosen_note(name: str, screening: Screening) -> str:
+    """Say which material was chosen, and why."""
+    match = next((m for m in screening.matches if m.name == name), None)
+    why = (
+        f"by lattice and scale: {screening.in_words()}"
+        if match and match is screening.clear
+        else "the field is small for its lattice, but its networks find sure atoms"
+    )
+    return f"no material was named: taken as {name} ({why}); `material` names another"
+
+
+@cache
+def _library() -> tuple[Material, ...]:
+    return tuple(load_material(name) for name in material_names())
+
+
+def _with_networks() -> Sequence[str]:
+    """Materials of the library whose networks ship."""
+    shipped = {path.stem for path in SHIPPED.glob("*.safetensors")}
+    return [m.name for m in _library() if m.name.lower() in shipped and m.has_lattice]
+
+
+def _networks_see(movie: Movie, name: str) -> bool:
+    material = load_material(name)
+    frame = movie[0]
+    px = frame.calibration.pixel_size_A
+    side = round(_SEEN_A * material.scale / px)
+    part = Frame(_middle(frame.data, side), Calibration(px), source=frame.source)
+    atoms = find_atoms(part, load_for(material, None), material).atoms
+    p = atoms.column("p_exists")
+    width, height = part.calibration.extent_xy(part.shape)
+    sites = width * height / material.site_area_A2
+    sure = float(p.sum()) * confident_share(p)
+    return sure >= _SURE_SHARE * sites
+
+
+def _middle(image: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    (r, c) = (max((n - side) // 2, 0) for n in image.shape)
+    return image[r : r + side, c : c + side].copy()
