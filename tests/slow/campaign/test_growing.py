@@ -20,7 +20,10 @@ pytestmark = pytest.mark.slow
 
 
 def config_of(*paths: Path, **more: object):
-    table = {"input": {"paths": [str(p) for p in paths], "pixel_size_A": PIXEL_A}}
+    table = {
+        "material": "graphene",
+        "input": {"paths": [str(p) for p in paths], "pixel_size_A": PIXEL_A},
+    }
     return parse_config(table | QUICK | more, "test")
 
 

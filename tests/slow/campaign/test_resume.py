@@ -118,7 +118,10 @@ def movie(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def uninterrupted(movie: Path) -> Path:
     campaign = movie.parent / "whole"
-    assert adatom("find", movie, "--pixel-size", PIXEL_A, "-o", campaign).returncode == 0
+    assert (
+        adatom("find", movie, "-m", "graphene", "--pixel-size", PIXEL_A, "-o", campaign).returncode
+        == 0
+    )
     make_quick(campaign)
     done = adatom("simulate", campaign)
     assert done.returncode == 0, done.stderr
@@ -136,7 +139,7 @@ def test_killed_at_every_step(movie: Path, uninterrupted: Path) -> None:
         finished[:] = now
 
     # Twice in `find`, on the real `run`: at its very beginning, and between two frames.
-    words = ("run", movie, "--pixel-size", PIXEL_A, "-o", campaign)
+    words = ("run", movie, "-m", "graphene", "--pixel-size", PIXEL_A, "-o", campaign)
     kill_when(start(*words), (campaign / "campaign.toml").exists)
     survives()
     kill_when(start(*words), lambda: count(ledger(campaign), "find") == 2)

@@ -81,10 +81,11 @@ def test_options_of_the_analysis_reach_it(truth, ensemble):
 def test_python_and_the_campaign_give_the_same_tables(tmp_path):
     stack = simulated_movie(3)
     np.save(tmp_path / "frames.npy", stack)
-    config = Config(input=InputOptions(paths=(str(tmp_path / "frames.npy"),), pixel_size_A=PIXEL_A))
+    given = InputOptions(paths=(str(tmp_path / "frames.npy"),), pixel_size_A=PIXEL_A)
+    config = Config(material="graphene", input=given)
     run_campaign(config, tmp_path / "out", only_find=True)
-    atoms = ad.find(stack, pixel_size_A=PIXEL_A)
-    defects = ad.find_defects(stack, atoms, pixel_size_A=PIXEL_A)
+    atoms = ad.find(stack, material="graphene", pixel_size_A=PIXEL_A)
+    defects = ad.find_defects(stack, atoms, material="graphene", pixel_size_A=PIXEL_A)
     own = pl.exclude("track", "first_frame", "origin", "defect")
     for name, table in (("atoms", atoms), ("defects", defects)):
         kept = pl.read_parquet(tmp_path / "out" / f"{name}.parquet")

@@ -247,7 +247,8 @@ def test_noise_is_far_and_told_of_though_its_description_is_like_training(tmp_pa
     result = analyse_frame(frame, ensemble, GRAPHENE)
     assert not result.flags.is_out_of_distribution
     assert needs_adaptation([result])
-    table = {"input": {"paths": (str(saved(tmp_path, noise[None])),), "pixel_size_A": 0.12},
+    table = {"material": "graphene",
+             "input": {"paths": (str(saved(tmp_path, noise[None])),), "pixel_size_A": 0.12},
              "adapt": "never"}  # fmt: skip
     done = run_campaign(parse_config(table, "test"), tmp_path / "out", only_find=True)
     assert any("hardly an atom is sure in 1 of 1 frames" in w for w in done.summary["warnings"])

@@ -168,7 +168,7 @@ def _missing(path: Path, movie: np.ndarray) -> Path:
 def test_files_that_are_no_frames(face, tmp_path, movie, make, words):
     path = make(tmp_path / "given", movie)
     out = tmp_path / "out"
-    answer = face("find", path, "--pixel-size", PIXEL_A, "-o", out)
+    answer = face("find", path, "-m", "graphene", "--pixel-size", PIXEL_A, "-o", out)
     refused(answer, path.name, *words)
     assert not out.exists()
 
@@ -196,7 +196,7 @@ def test_frames_of_different_sizes(face, tmp_path, movie):
     np.save(paths[0], movie[0])
     np.save(paths[1], movie[1, :100])
     out = tmp_path / "out"
-    answer = face("find", *paths, "--pixel-size", PIXEL_A, "-o", out)
+    answer = face("find", *paths, "-m", "graphene", "--pixel-size", PIXEL_A, "-o", out)
     refused(answer, paths[1], "128 x 128", "100 x 128")
     assert not out.exists()
 
@@ -286,7 +286,7 @@ def test_an_unknown_material(face, frames, tmp_path):
     ],
 )
 def test_a_bad_value(face, frames, tmp_path, option, value, word):
-    words = ("--pixel-size", PIXEL_A, "-o", tmp_path / "out", option, value)
+    words = ("-m", "graphene", "--pixel-size", PIXEL_A, "-o", tmp_path / "out", option, value)
     refused(face("run", frames, *words), word)
     assert not (tmp_path / "out").exists()
 
@@ -350,7 +350,16 @@ def test_weights_that_are_none(face, frames, tmp_path, kind):
     if kind not in ("missing", "cardless"):
         path.with_suffix(".json").write_text(json.dumps(card | {"working_pixel_size_A": 0.1}))
     answer = face(
-        "find", frames, "--pixel-size", PIXEL_A, "--weights", path, "-o", tmp_path / "out"
+        "find",
+        frames,
+        "-m",
+        "graphene",
+        "--pixel-size",
+        PIXEL_A,
+        "--weights",
+        path,
+        "-o",
+        tmp_path / "out",
     )
     refused(answer, path, "adatom train")
     assert not (tmp_path / "out").exists()
@@ -368,7 +377,16 @@ def test_weights_for_something_else(face, frames, tmp_path, change):
         del card["calibration"]
     path.with_suffix(".json").write_text(json.dumps(card))
     answer = face(
-        "find", frames, "--pixel-size", PIXEL_A, "--weights", path, "-o", tmp_path / "out"
+        "find",
+        frames,
+        "-m",
+        "graphene",
+        "--pixel-size",
+        PIXEL_A,
+        "--weights",
+        path,
+        "-o",
+        tmp_path / "out",
     )
     refused(answer, "adatom train", "Mo, S" if change == "classes" else "calibration")
     assert not (tmp_path / "out").exists()
@@ -417,7 +435,7 @@ def test_an_engine_that_is_not_installed(frames, tmp_path, package, engine, inst
     (shim / "sitecustomize.py").write_text(_HIDE.format(package=package))
     out = tmp_path / "out"
     done = adatom(
-        "run", frames, "--pixel-size", PIXEL_A, "-o", out,
+        "run", frames, "-m", "graphene", "--pixel-size", PIXEL_A, "-o", out,
         env={**os.environ, "PYTHONPATH": str(shim)},
     )  # fmt: skip
     refused(Answer(done.returncode, done.stdout, done.stderr), f"engine {engine}", install)
@@ -427,7 +445,7 @@ def test_an_engine_that_is_not_installed(frames, tmp_path, package, engine, inst
 @pytest.mark.slow
 def test_an_engine_that_adatom_cannot_run(face, frames, tmp_path):
     out = tmp_path / "out"
-    assert face("find", frames, "--pixel-size", PIXEL_A, "-o", out).code == 0
+    assert face("find", frames, "-m", "graphene", "--pixel-size", PIXEL_A, "-o", out).code == 0
     before = snapshot(out)
     toml = (out / "campaign.toml").read_text()
     for wrong, words in (("gpaw", ("gpaw", "gfn1-xtb")), ("lamps", ("Did you mean 'lammps'?",))):
@@ -448,7 +466,9 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     root = tmp_path_factory.mktemp("bad-input")
     source = root / "movie.npy"
     np.save(source, simulated_movie(1))
-    done = adatom("find", source, "--pixel-size", PIXEL_A, "-o", root / "campaign")
+    done = adatom(
+        "find", source, "-m", "graphene", "--pixel-size", PIXEL_A, "-o", root / "campaign"
+    )
     assert done.returncode == 0, done.stderr
     return root / "campaign", source
 
@@ -457,7 +477,7 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_a_directory_of_another_campaign(face, campaign, frames):
     path, source = campaign
     before = snapshot(path)
-    answer = face("find", frames, "--pixel-size", PIXEL_A, "-o", path)
+    answer = face("find", frames, "-m", "graphene", "--pixel-size", PIXEL_A, "-o", path)
     refused(answer, path, "other input", source, "-o")
     assert snapshot(path) == before
 
@@ -475,12 +495,21 @@ def test_a_directory_with_foreign_files(face, frames, tmp_path):
     out.mkdir()
     (out / "chapter.tex").write_text("Introduction")
     before = snapshot(out)
-    refused(face("find", frames, "--pixel-size", PIXEL_A, "-o", out), out, "chapter.tex", "-o")
+    refused(
+        face("find", frames, "-m", "graphene", "--pixel-size", PIXEL_A, "-o", out),
+        out,
+        "chapter.tex",
+        "-o",
+    )
     assert snapshot(out) == before
 
 
 def test_a_file_for_a_directory(face, frames, tmp_path):
-    refused(face("find", frames, "--pixel-size", PIXEL_A, "-o", frames), frames, "a file")
+    refused(
+        face("find", frames, "-m", "graphene", "--pixel-size", PIXEL_A, "-o", frames),
+        frames,
+        "a file",
+    )
     assert np.load(frames).shape[0] == 3
 
 

@@ -118,6 +118,7 @@ def test_options_without_a_calibration_are_told_of(tmp_path):
     source = tmp_path / "frames.npy"
     np.save(source, simulated_movie(1))
     table = {
+        "material": "graphene",
         "input": {"paths": [str(source)], "pixel_size_A": PIXEL_A},
         "adapt": "never", "find": {"locate": {"threshold": 0.11}},
     }  # fmt: skip

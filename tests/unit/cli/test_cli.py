@@ -48,7 +48,9 @@ def movie(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def found(movie: Path) -> tuple[Path, dict[str, Any]]:
     """A directory that `adatom find` made, and what it printed."""
     campaign = movie.parent / "found"
-    done = adatom("find", movie, "--pixel-size", PIXEL_A, "-o", campaign, "--json")
+    done = adatom(
+        "find", movie, "-m", "graphene", "--pixel-size", PIXEL_A, "-o", campaign, "--json"
+    )
     assert done.returncode == 0, done.stderr
     return campaign, json.loads(done.stdout)
 
@@ -364,7 +366,18 @@ def test_a_second_simulate_does_nothing(simulated):
 def test_run_does_each_thing_once_and_after_a_change_what_depends_on_it(movie, found, tmp_path):
     campaign = tmp_path / "campaign"
     shutil.copytree(found[0], campaign)
-    words = ("run", movie, "--pixel-size", PIXEL_A, "-o", campaign, "--json", *QUICK_OPTIONS)
+    words = (
+        "run",
+        movie,
+        "-m",
+        "graphene",
+        "--pixel-size",
+        PIXEL_A,
+        "-o",
+        campaign,
+        "--json",
+        *QUICK_OPTIONS,
+    )
     once = adatom(*words)
     assert once.returncode == 0, once.stderr
     records, files = ledger(campaign), results(campaign)
@@ -411,7 +424,7 @@ def test_a_campaign_may_be_moved(found, movie, tmp_path):
     campaign = tmp_path / "moved"
     shutil.copytree(found[0], campaign)
     before = ledger(campaign)
-    done = adatom("find", movie, "--pixel-size", PIXEL_A, "-o", campaign)
+    done = adatom("find", movie, "-m", "graphene", "--pixel-size", PIXEL_A, "-o", campaign)
     assert done.returncode == 0, done.stderr
     assert "3 known from before" in done.stderr
     assert ledger(campaign) == before

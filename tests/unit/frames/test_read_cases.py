@@ -85,7 +85,7 @@ def test_rectangular_pixels_lose_no_vacancy(cases, tmp_path):
     assert (near < 0.5).mean() > 0.99
     row = defects.data.filter(defects.data["kind"] == "V1").row(0, named=True)
     assert (row["x_A"], row["y_A"]) == pytest.approx(tuple(vacancy), abs=0.5)
-    done = adatom("find", path, "--json", "-o", tmp_path / "out")
+    done = adatom("find", path, "-m", "graphene", "--json", "-o", tmp_path / "out")
     assert json.loads(done.stdout)["defect_frames"]["V1"] == 1
     assert "rectangular pixels" in done.stderr
 
@@ -93,7 +93,9 @@ def test_rectangular_pixels_lose_no_vacancy(cases, tmp_path):
 @pytest.mark.slow
 @pytest.mark.realdata
 def test_a_blank_frame_does_not_stop_the_others(cases, tmp_path):
-    done = adatom("find", cases / "blank_in_middle.npz", "--json", "-o", tmp_path / "out")
+    done = adatom(
+        "find", cases / "blank_in_middle.npz", "-m", "graphene", "--json", "-o", tmp_path / "out"
+    )
     assert json.loads(done.stdout)["frames"] == 5
     assert "left out of 6 frames" in done.stderr
     asked = adatom("find", cases / "imagej_TCYX.tif", "-o", tmp_path / "other")
