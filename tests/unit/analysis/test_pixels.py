@@ -15,6 +15,8 @@ from adatom.learning import weights
 from artefacts import annotated, padded
 from sheets import graphene_frame
 
+SLOW = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def ensemble():
@@ -56,6 +58,7 @@ def test_a_border_has_neither_atoms_nor_holes(truth, ensemble):
     assert result.flags.masked[0][1] == pytest.approx(area, rel=0.1)
 
 
+@pytest.mark.slow
 def test_find_and_find_defects_leave_annotation_alone(truth):
     data, mask = annotated(truth.frame.data, box=0.0)
     px = truth.frame.calibration.pixel_size_A
@@ -69,7 +72,10 @@ def test_find_and_find_defects_leave_annotation_alone(truth):
         assert "V3" not in table.kinds
 
 
-@pytest.mark.parametrize(("scale", "offset"), [(1e-10, 0.0), (1.0, -3000.0), (1e6, 5e8)])
+@pytest.mark.parametrize(
+    ("scale", "offset"),
+    [(1e-10, -3e-7), pytest.param(1.0, -3000.0, marks=SLOW), pytest.param(1e6, 5e8, marks=SLOW)],
+)
 def test_tables_do_not_depend_on_the_unit(truth, plain, ensemble, scale, offset):
     other = analysed(truth, scale * truth.frame.data.astype(float) + offset, ensemble)
     for name in ("x_A", "y_A", "sigma_x_A", "sigma_y_A", "p_exists", "p_element", "votes"):
@@ -82,7 +88,7 @@ def test_tables_do_not_depend_on_the_unit(truth, plain, ensemble, scale, offset)
     assert other.flags.ood_score == pytest.approx(plain.flags.ood_score, abs=1e-6)
 
 
-@pytest.mark.parametrize("share", [2.0, 5.0])
+@pytest.mark.parametrize("share", [pytest.param(2.0, marks=SLOW), 5.0])
 def test_clipped_silicon_is_not_surely_carbon(truth, ensemble, share):
     data = np.minimum(truth.frame.data, np.percentile(truth.frame.data, 100 - share))
     result = analysed(truth, data, ensemble)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from adatom.core import Calibration, Frame
+from adatom.frames import read
 from adatom.frames.specimen.examine import examine
 from artefacts import annotated, fly_back, half_scanned, padded, repeated_edge, sheet, turned
 
@@ -135,3 +136,14 @@ def test_masked_pixels_are_covered_by_few_boxes():
     assert len(boxes) < 60
     assert cover[found.masked].mean() > 0.95
     assert (cover & ~found.masked).mean() < 0.01
+
+
+@pytest.mark.realdata
+def test_no_part_of_a_real_frame_is_masked(shared_data):
+    files = sorted(shared_data.glob("graphene_si_library/Si*/*.hdf5"))[::10]
+    files += [*shared_data.glob("graphene_raw/*.hdf5"), *shared_data.glob("pt_single_atoms/*.tif")]
+    files += [shared_data / "mos2" / "MoS2_stem_Exp-000-2.npy"]
+    for path in files:
+        movie = read(path)
+        frame = movie.recalibrated(movie.calibration or Calibration(0.1))[0]
+        assert not examine(frame).pixels.any_masked, path
