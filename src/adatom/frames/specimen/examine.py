@@ -53,7 +53,7 @@ def examine(frame: Frame) -> Frame:
     >>> counts = np.random.default_rng(0).poisson(5.0, (64, 64)).astype(np.float64)
     >>> counts[:, :9] = 0.0
     >>> seen = examine(Frame(1e-10 * counts - 3e-7, Calibration(0.1)))
-    >>> seen.pixels.areas[0].kind, seen.pixels.masked.any(axis=0).sum()
+    >>> seen.pixels.areas[0].kind, int(seen.pixels.masked.any(axis=0).sum())
     ('constant values at the border', 10)
     >>> bool((seen.data[:, 12:] == counts[:, 12:]).all())
     True
