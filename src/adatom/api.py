@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adatom.analysis.card import calibration_warning
-from adatom.analysis.flags import pixel_warnings
+from adatom.analysis.flags import image_warnings, pixel_warnings
 from adatom.analysis.frame import name_defects
 from adatom.analysis.lattice import lattice_of
 from adatom.analysis.movie import analyse_movie
@@ -147,7 +147,8 @@ def find(
     UserWarning
         If the lattice contradicts the pixel size (the message has both values; the given one is
         used), a scale or the material had to be assumed, the options are not those of the
-        calibration, or pixels are masked or clipped.
+        calibration, pixels are masked or clipped, or image and
+        atoms disagree in parts of a frame (contamination, missed and invented columns).
 
     Returns
     -------
@@ -182,7 +183,7 @@ def find(
     for i, result in enumerate(analyse_movie(movie, ensemble, chosen, analysis)):
         parts.append(result.atoms)
         lattices[i], flags[i] = result.lattice, result.flags
-    for told in pixel_warnings(flags):
+    for told in (*pixel_warnings(flags), *image_warnings(flags)):
         warnings.warn(told, stacklevel=2)
     atoms = AtomTable.concat(parts)
     screening = opened.screening or screening_of(movie, chosen)

@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict
 
 from adatom.analysis.card import fit_in_card
 from adatom.core import Pixels
+from adatom.core.arrays import FloatArray
 from adatom.features.find import FoundAtoms
+from adatom.features.image_check import COVERED_SHARE
 from adatom.features.novelty.frame import OodModel, confident_share
 from adatom.learning.weights import Ensemble
 
@@ -19,7 +21,10 @@ from adatom.learning.weights import Ensemble
 _OOD_SHARE = 0.006
 _FEW_CONFIDENT = 0.2
 
+_DISPUTED = 2  # a region is flagged for at least as many columns: single ones occur by chance
+
 Box = tuple[float, float, float, float]  # left, top, right, bottom, Å
+Region = tuple[float, float, float, float, float]  # a box, and what was found in it
 
 
 class FrameFlags(BaseModel):
@@ -53,6 +58,12 @@ class FrameFlags(BaseModel):
         Share of the pixels that are clipped from below and from above.
     limited_atoms
         Number of atoms under which pixels are clipped, so that their brightness is a limit.
+    unsupported_regions
+        Regions with columns that the image contradicts, and their number.
+    missed_regions
+        Regions with spots that no column explains, and their number.
+    covered_regions
+        Regions under contamination, and the share of each that is covered.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,12 +76,15 @@ class FrameFlags(BaseModel):
     ood_score: float | None
     share_farther: float | None
     share_sure: float
-    unlike_regions: tuple[tuple[float, float, float, float, float], ...]
+    unlike_regions: tuple[Region, ...]
     masked: tuple[tuple[str, float], ...] = ()
     masked_boxes: tuple[Box, ...] = ()
     masked_share: float = 0.0
     clipped_share: tuple[float, float] = (0.0, 0.0)
     limited_atoms: int = 0
+    unsupported_regions: tuple[Region, ...] = ()
+    missed_regions: tuple[Region, ...] = ()
+    covered_regions: tuple[Region, ...] = ()
 
     @property
     def is_out_of_distribution(self) -> bool:
@@ -105,7 +119,7 @@ def flags_of(found: FoundAtoms, ensemble: Ensemble) -> FrameFlags:
     ensemble
         Its model card describes the training frames.
     """
-    optics = found.refined.optics
+    optics, check = found.refined.optics, found.check
     whole, local = ood_model_of(ensemble), ood_model_of(ensemble, "novelty_of_regions")
     score = None if whole is None else whole.score(found.description)
     pixels = found.frame.pixels or Pixels.all_seen(found.frame.shape)
@@ -129,7 +143,16 @@ def flags_of(found: FoundAtoms, ensemble: Ensemble) -> FrameFlags:
         masked_share=pixels.masked_share,
         clipped_share=(float((pixels.clipped < 0).mean()), float((pixels.clipped > 0).mean())),
         limited_atoms=int((found.clipped & found.atoms.is_likely).sum()),
+        unsupported_regions=_regions(check.boxes, check.unsupported, _DISPUTED),
+        missed_regions=_regions(check.boxes, check.missed, _DISPUTED),
+        covered_regions=_regions(check.boxes, check.covered, COVERED_SHARE),
     )
+
+
+def _regions(boxes: FloatArray, values: FloatArray, least: float) -> tuple[Region, ...]:
+    chosen = values >= least
+    rows = np.column_stack([boxes, values])[chosen].tolist()
+    return tuple((left, top, right, bottom, value) for left, top, right, bottom, value in rows)
 
 
 def pixel_warnings(flags: Mapping[int, FrameFlags]) -> tuple[str, ...]:
@@ -167,5 +190,48 @@ def pixel_warnings(flags: Mapping[int, FrameFlags]) -> tuple[str, ...]:
             out.append(
                 f"saturated: pixels are clipped at the {name} value in {len(clipped)} of "
                 f"{len(flags)} frames (frame {first}: {one.clipped_share[end]:.2%}){told}"
+            )
+    return tuple(out)
+
+
+def image_warnings(flags: Mapping[int, FrameFlags]) -> tuple[str, ...]:
+    """Write the warnings about regions where the image and the columns disagree.
+
+    Parameters
+    ----------
+    flags
+        Flags of each frame by its number.
+
+    Returns
+    -------
+    One sentence for each kind of disagreement that occurs.
+    """
+    told = (
+        (
+            "covered_regions",
+            "contamination covers",
+            "which atoms are on or under it is not known, and their probabilities are lowered",
+        ),
+        (
+            "missed_regions",
+            "the image shows columns that are not in the table in",
+            "look for what is missing there, and check the material",
+        ),
+        (
+            "unsupported_regions",
+            "the networks see columns that the image does not show in",
+            "their probabilities are lowered; check the material and the scale",
+        ),
+    )
+    out = []
+    for name, what, advice in told:
+        found = {i: getattr(f, name) for i, f in flags.items() if getattr(f, name)}
+        if found:
+            first, regions = next(iter(found.items()))
+            left, top, right, bottom, _ = max(regions, key=lambda region: region[4])
+            out.append(
+                f"{what} parts of {len(found)} of {len(flags)} frames (frame {first}: "
+                f"{len(regions)}, the worst at x {left:.0f} to {right:.0f}, y {top:.0f} to "
+                f"{bottom:.0f} Å): {advice}"
             )
     return tuple(out)

@@ -225,6 +225,7 @@ def tested_sites(found: FoundAtoms, lattice: Lattice | None, frame: Frame) -> Em
     material = lattice.material
     likely = found.atoms.xy[found.atoms.is_likely]
     hole = sites_of_holes(ideal, likely, material.bond_length_A)
+    hole &= frame.border_distance_A(ideal) >= _BORDER_A  # masked pixels are no hole
     if hole.any():
         labels = np.array(material.site_species)[index[hole, 2]]
         evidence = hole_evidence(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from adatom.analysis.card import calibration_warning, check_card
-from adatom.analysis.flags import pixel_warnings
+from adatom.analysis.flags import image_warnings, pixel_warnings
 from adatom.campaign.adapt import choose_ensemble
 from adatom.campaign.advise import advise_campaign
 from adatom.campaign.choose import Opened, open_frames
@@ -237,7 +237,7 @@ def ood_warnings(found: MovieResult) -> tuple[str, ...]:
             f"{first}: {len(boxes)}, the first at x {left:.0f} to {right:.0f}, y {top:.0f} to "
             f"{bottom:.0f} Å): look at what is there, and trust its atoms less"
         )
-    return tuple(out)
+    return (*out, *image_warnings(found.flags))
 
 
 def lattice_warnings(

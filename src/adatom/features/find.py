@@ -14,6 +14,7 @@ from adatom.core.arrays import BoolArray, FloatArray
 from adatom.features.calibration.calibrator import LIKELY_P, Calibrator
 from adatom.features.candidates.beyond_border import atoms_beyond_border
 from adatom.features.candidates.locate import Candidates, LocateOptions, locate, on_specimen
+from adatom.features.image_check import ImageCheck, check_image
 from adatom.features.novelty.frame import describe
 from adatom.features.novelty.regions import Regions, describe_regions
 from adatom.features.refinement.refine import Refined, RefineOptions, refine
@@ -67,6 +68,8 @@ class FoundAtoms:
         The same for each region of the frame.
     clipped
         Whether the top of each atom's spot is clipped, shape (atom,).
+    check
+        Where the image disagrees with the columns.
     """
 
     frame: Frame
@@ -79,6 +82,7 @@ class FoundAtoms:
     description: FloatArray
     regions: Regions
     clipped: BoolArray
+    check: ImageCheck
 
 
 def find_candidates(
@@ -138,11 +142,16 @@ def find(
     options = options or FindOptions()
     candidates, refined = find_candidates(frame, tiles, material, options)
     p_exists, p_empty = calibrator.p_states(candidates, refined)
+    description, regions = describe_frame(frame, candidates, refined, material, options)
+    scale = material.scale
+    p_exists, check = check_image(
+        frame_in_units(frame, scale), candidates, refined, p_exists,
+        material_in_units(material, scale), regions.boxes,
+    )  # fmt: skip
     keep = p_exists >= options.lowest_p_exists
     p_classes = _p_classes(candidates, refined, p_exists, material, calibrator)
     species = np.array(material.species)
     element, p_element = species[np.argmax(p_classes, axis=1)], p_classes.max(axis=1)
-    scale = material.scale
     atoms = AtomTable.build(
         frame=frame.index,
         xy=calibrator.position(candidates, refined, options.refine)[keep] * scale,
@@ -154,11 +163,11 @@ def find(
         amplitude=refined.amplitude[keep],
     )
     vacant = p_empty >= options.lowest_p_exists
-    description, regions = describe_frame(frame, candidates, refined, material, options)
     candidates, refined = scale_candidates(candidates, scale), scale_refined(refined, scale)
     return FoundAtoms(
         frame, atoms, p_classes[keep], candidates.xy[vacant], p_empty[vacant], refined, candidates,
         description, regions.scaled(scale), clipped_under(frame, atoms.xy, refined),
+        check.scaled(scale),
     )  # fmt: skip
 
 

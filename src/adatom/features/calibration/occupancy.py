@@ -67,7 +67,7 @@ def _amplitude_evidence(candidates: Candidates, refined: Refined) -> tuple[Float
     The ratio, shape (site,); and the common logarithm of the median relative error of an amplitude
     divided by 0.05: 0 at 5 %, 1 at 50 %.
     """
-    usual = _class_amplitude(candidates, refined)
+    usual = class_amplitudes(candidates, refined)
     ratio, sd = refined.amplitude / usual, refined.amplitude_sd / usual
     if not len(ratio):
         return np.zeros(0), 0.0
@@ -248,7 +248,7 @@ def _atoms(candidates: Candidates) -> FloatArray:
     return out
 
 
-def _class_amplitude(candidates: Candidates, refined: Refined) -> FloatArray:
+def class_amplitudes(candidates: Candidates, refined: Refined) -> FloatArray:
     """Median amplitude of the most probable class of each site, shape (site,), intensity."""
     mass = _atoms(candidates)
     out: FloatArray = np.full(len(mass), _median(refined.amplitude))

@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from adatom.core import AtomTable, Frame
-from adatom.core.arrays import BoolArray, FloatArray, Image
+from adatom.core.arrays import BoolArray, FloatArray
 from adatom.features.defects.vacancy_test import p_empty_of_amplitudes, typical_amplitudes
 from adatom.features.neighbours import groups
 from adatom.features.refinement.binning import bin_frame
 from adatom.features.refinement.image_model import Grid
-from adatom.features.refinement.refine import Optics, Refined
+from adatom.features.refinement.refine import Refined
+from adatom.features.refinement.spots import spot_amplitudes
 from adatom.features.scaled_lengths import frame_in_units
 
 HOLE_SITES = 4  # the networks list the sites of smaller holes; larger ones fade from eight on
 _CLEAR_BONDS = 0.7  # a site with an atom this near is not free; relaxed neighbours are farther
 _LINK_BONDS = 1.25  # sites nearer than this are neighbours; second neighbours are at 1.73
 _AROUND = 8  # atoms around a site that tell its background
-_REACH = 2.5  # radius of the window in which a spot is weighed, widths (sigma) of the probe
 _UNEVEN = 0.1  # least standard deviation of the background, in amplitudes of an atom
 # A sheet out of focus or under contamination is brighter than a hole. Level from which a place is
 # covered, in amplitudes of an atom; blurred graphene has 0.4 to 0.5.
@@ -113,7 +113,7 @@ def hole_evidence(
     typical = typical_amplitudes(amplitude, likely, labels)
     background = np.median(near, axis=1)
     unsure = np.hypot(near.std(axis=1), _UNEVEN * typical)
-    value, sd, level = _spots_at(
+    value, sd, level = spot_amplitudes(
         binned.data - spots, binned.rc(sites_xy / scale), background, unsure, refined.optics
     )
     p = p_empty_of_amplitudes(value, sd, typical, _PRIOR)
@@ -121,43 +121,3 @@ def hole_evidence(
     near = cKDTree(sites_xy).query_ball_point(sites_xy, _SAME_LEVEL_A * scale)
     level = np.array([level[k].mean() for k in near])
     return np.where(level > _COVERED * typical, 0.0, p)
-
-
-def _spots_at(
-    image: Image, rc: FloatArray, background: FloatArray, unsure: FloatArray, optics: Optics
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Fit one spot and the level under it at each place, each place for itself.
-
-    Least squares with a normal prior on the level.
-
-    Parameters
-    ----------
-    image
-        Shape (row, col), intensity.
-    rc
-        Places, shape (site, 2), pixels.
-    background, unsure
-        Expected level and its standard deviation, shape (site,), intensity.
-    optics
-        Gives the spot and the noise.
-
-    Returns
-    -------
-    Amplitude, its standard deviation, and the level above the expected one, all (site,).
-    """
-    half = max(int(np.ceil(_REACH * optics.probe.sigma())), 1)
-    k = np.arange(-half, half + 1)
-    step = np.stack(np.meshgrid(k, k, indexing="ij"), axis=-1).reshape(-1, 2)
-    pixel = np.round(rc).astype(np.int64)[:, None, :] + step
-    inside = np.all((pixel >= 0) & (pixel < image.shape), axis=2)
-    r, c = np.clip(pixel, 0, np.array(image.shape) - 1).transpose(2, 0, 1)
-    spot = np.where(inside, optics.probe.value_at(pixel - rc[:, None, :]), 0.0)
-    rest = np.where(inside, image[r, c] - background[:, None], 0.0)
-    variance = optics.noise.variance(background.astype(np.float32)).astype(np.float64)
-    square, both = (spot**2).sum(axis=1), spot.sum(axis=1)
-    count = inside.sum(axis=1) + variance / unsure**2
-    determinant = np.maximum(square * count - both**2, 1e-12)
-    right, total = (spot * rest).sum(axis=1), rest.sum(axis=1)
-    value = (count * right - both * total) / determinant
-    level = (square * total - both * right) / determinant
-    return value, np.sqrt(variance * count / determinant), level
