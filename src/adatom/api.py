@@ -191,9 +191,8 @@ def find(
     if wrong is not None:
         warnings.warn(wrong, WrongMaterialWarning, stacklevel=2)
     else:
-        for note in lattice_warnings(lattices, movie, chosen):
-            if note not in opened.notes:
-                warnings.warn(note, stacklevel=2)
+        for note in lattice_warnings(lattices, movie, chosen, opened.notes):
+            warnings.warn(note, stacklevel=2)
     return atoms
 
 

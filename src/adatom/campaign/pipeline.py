@@ -19,7 +19,7 @@ from adatom.campaign.config import Config, material_of, parse_config
 from adatom.campaign.find import MovieResult, find_in_movie
 from adatom.campaign.report import page_so_far, report_campaign
 from adatom.campaign.simulate import check_simulation, make_structures, simulate_all
-from adatom.campaign.sources import scale_note
+from adatom.campaign.sources import SCALE_NOTE, scale_note
 from adatom.campaign.steps import Steps
 from adatom.campaign.summary import summarise
 from adatom.campaign.verdict import judge
@@ -111,7 +111,10 @@ def run_campaign(
         movie = movie.released()  # the page shows a few frames: memory is for simulations now
         warnings.add(*pixel_warnings(found.flags))
         if headline is None:
-            warnings.add(*ood_warnings(found), *lattice_warnings(found.lattices, movie, material))
+            warnings.add(
+                *ood_warnings(found),
+                *lattice_warnings(found.lattices, movie, material, opened.notes),
+            )
         else:  # no simulation of what is not there
             only_find = True
         structures: list[Structure] = []
@@ -241,7 +244,10 @@ def ood_warnings(found: MovieResult) -> tuple[str, ...]:
 
 
 def lattice_warnings(
-    lattices: Mapping[int, Lattice | None], movie: Movie, material: Material
+    lattices: Mapping[int, Lattice | None],
+    movie: Movie,
+    material: Material,
+    told: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """Write the warnings about missing and distorted lattices, and about the scale.
 
@@ -253,6 +259,8 @@ def lattice_warnings(
         Calibrated frames.
     material
         What they show.
+    told
+        Notes of the opening: a scale that was told of there is not told of again.
     """
     if not material.has_lattice:
         return ()
@@ -265,7 +273,10 @@ def lattice_warnings(
     if missing:
         out.append(f"no lattice in {len(missing)} of {len(lattices)} frames: first {missing[0]}")
     scales = [float(np.linalg.det(one.affine.array())) ** 0.5 for one in found.values()]
-    if scales and abs(np.median(scales) - 1.0) > _FAR_SCALE and movie.calibration is not None:
+    off = bool(scales) and abs(np.median(scales) - 1.0) > _FAR_SCALE
+    if any(note.startswith(SCALE_NOTE) for note in told):
+        pass
+    elif off and movie.calibration is not None:
         px = movie.calibration.pixel_size_A
         out.append(scale_note(px, px * float(np.median(scales)), material))
     elif strained:

@@ -188,10 +188,13 @@ def _stripe_notes(found: ScaleEstimate) -> tuple[str, ...]:
     )
 
 
+SCALE_NOTE = "the pixel size is"  # how the notes on the scale begin
+
+
 def scale_note(given_A: float, lattice_A: float, material: Material) -> str:
     """Say that pixel size and lattice disagree, with both values and which of them is used."""
     return (
-        f"the pixel size is {given_A:.4g} Å, and a {material.name} lattice would make it "
+        f"{SCALE_NOTE} {given_A:.4g} Å, and a {material.name} lattice would make it "
         f"{lattice_A:.4g} Å ({lattice_A / given_A - 1.0:+.1%}): kept as given, and so are all "
         "lengths; `fit_scale` takes the lattice's"
     )
@@ -205,7 +208,7 @@ def _fitted(
         kept = f"the {material.name} lattice is too faint to fit the scale: kept at {given}"
         return movie, (kept,)
     note = (
-        f"the pixel size is fitted to the {material.name} lattice (`fit_scale`): "
+        f"{SCALE_NOTE} fitted to the {material.name} lattice (`fit_scale`): "
         f"{found.pixel_size_A:.4g} Å; the one given is {given}"
     )
     return movie.recalibrated(Calibration(found.pixel_size_A)), (note,)
