@@ -51,7 +51,7 @@ def test_noise_given_as_graphene_has_that_as_its_headline(face, noise, tmp_path)
     assert summary["advice"] == 0
     assert json.loads((tmp_path / "out" / "advice.json").read_text()) == []
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert page.index("not graphene: ") < page.index("What was found")
+    assert page.index("<h1") < page.index("not graphene: ") < page.index("</h1>")
     assert "take more counts" not in page
 
 
