@@ -34,7 +34,12 @@ def checked(frame, xy, kind, material):
         np.ones(n), np.full(n, 5.0),
     )  # fmt: skip
     unscaled = material_in_units(material, scale)
-    fit = refine(scaled, candidates.xy, None, atoms_beyond_border(candidates.xy, far, unscaled))
+    fit = refine(
+        scaled,
+        candidates.xy,
+        None,
+        atoms_beyond_border(candidates.xy, scaled.border_distance_A, unscaled),
+    )
     boxes = np.array([(0.0, 0.0, *far)])
     p0 = np.full(n, SURE)
     return check_image(scaled, candidates, fit, p0, unscaled, boxes)
