@@ -19,6 +19,7 @@ from adatom.frames.simulate.specimen import Specimen, lattice_sites
 from adatom.frames.simulate.synthesize import image_specimen
 from adatom.learning import weights
 from adatom.materials.library import load_material
+from adatom.store.tables import read_table
 from sheets import graphene_frame
 from small import PIXEL_A, simulated_movie
 
@@ -88,7 +89,7 @@ def test_python_and_the_campaign_give_the_same_tables(tmp_path):
     defects = ad.find_defects(stack, atoms, material="graphene", pixel_size_A=PIXEL_A)
     own = pl.exclude("track", "first_frame", "origin", "defect", "hops")
     for name, table in (("atoms", atoms), ("defects", defects)):
-        kept = pl.read_parquet(tmp_path / "out" / f"{name}.parquet")
+        kept = read_table(tmp_path / "out" / f"{name}.parquet")
         assert len(table) > 0
         assert kept.select(own).equals(table.data.select(own)), name
 
