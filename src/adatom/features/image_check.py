@@ -51,6 +51,7 @@ _THREEFOLD = 3  # neighbours of a column in the crystals for which that was fitt
 # Around a column this bright, in typical amplitudes, and this sure, up to this far, in bonds, the
 # tails of its own spot are the level.
 _BRIGHT, _SURE_P, _BRIGHT_BONDS = 2.0, 0.9, 2.0
+_LEVEL_SIGMA = 2.0  # standard deviations of the level by counting noise that are no contamination
 _RIM_BONDS = 1.2  # width of the rim of the frame where contamination is not looked for, bonds
 _FORGIVEN = 0.2  # share of the spots' own mean that tails of bright ones may add to the level
 # The level of the clean parts is this quantile of that at the likely columns; holes are darker.
@@ -130,7 +131,10 @@ def check_image(
     even = _brightness(material)[[s in material.site_species for s in material.species]]
     told = not material.is_thick and float(even.min()) > _EVEN
     if told and material.coordination == _THREEFOLD:
-        above = _sample(level, binned.rc(refined.xy)) / typical
+        edge = max(round(_LEVEL_A / px), 1)
+        middle = np.array([np.median(binned.data)], dtype=np.float32)
+        noise = float(refined.optics.noise.variance(middle)[0]) ** 0.5 / edge
+        above = (_sample(level, binned.rc(refined.xy)) - _LEVEL_SIGMA * noise) / typical
         p = covered_p(p, above, refined.xy, seen, material.bond_length_A, refined.amplitude / usual)
     least = _MISSED_SHARE * float(usual[seen].min(initial=np.inf))
     spots = missed_spots(rest, binned, refined, least)
