@@ -21,7 +21,7 @@ from adatom.version import __version__
 _COMMON = ("core", "materials")
 _FINDING = (*_COMMON, "frames", "features", "learning", "analysis", "campaign.find")
 STEP_CODE = {
-    "adapt": (*_FINDING, "training", "campaign.adapt"),
+    "adapt": (*_FINDING, "training", "campaign.adapt", "campaign.choose"),
     "find": _FINDING,
     "link": (*_COMMON, "features", "campaign.find"),
     "supercells": (*_COMMON, "features", "structures", "simulation", "campaign.simulate"),

@@ -134,8 +134,10 @@ def check_image(
         edge = max(round(_LEVEL_A / px), 1)
         middle = np.array([np.median(binned.data)], dtype=np.float32)
         noise = float(refined.optics.noise.variance(middle)[0]) ** 0.5 / edge
-        above = (_sample(level, binned.rc(refined.xy)) - _LEVEL_SIGMA * noise) / typical
-        p = covered_p(p, above, refined.xy, seen, material.bond_length_A, refined.amplitude / usual)
+        if _LEVEL_SIGMA * noise < _COVERED[0] * typical:  # else noise looks like contamination
+            above = (_sample(level, binned.rc(refined.xy)) - _LEVEL_SIGMA * noise) / typical
+            brightness = refined.amplitude / usual
+            p = covered_p(p, above, refined.xy, seen, material.bond_length_A, brightness)
     least = _MISSED_SHARE * float(usual[seen].min(initial=np.inf))
     spots = missed_spots(rest, binned, refined, least)
     columns = cKDTree(refined.xy[seen])
@@ -180,7 +182,7 @@ def supported_p(
 
     >>> amplitude, sd = np.array([0.02, 0.02, 1.0]), np.array([0.02, 0.5, 0.02])
     >>> supported_p(np.full(3, 0.99), amplitude, sd, np.ones(3)).round(2).tolist()
-    [0.26, 0.99, 0.99]
+    [0.28, 0.99, 0.99]
     """
     none, full = np.hypot(sd, _EMPTY_SPREAD * usual), np.hypot(sd, _FULL_SPREAD * usual)
     lack = np.minimum(amplitude - usual, 0.0)

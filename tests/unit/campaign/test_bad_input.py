@@ -292,11 +292,16 @@ def test_a_bad_value(face, frames, tmp_path, option, value, word):
 
 
 def test_what_typer_refuses_is_bad_input_too(face, frames, tmp_path):
-    for words in (("run",), ("find", frames, "--nonsense"), ("run", frames, "--draws", "few")):
+    told = {
+        ("run",): "expected image files or one directory",
+        ("find", frames, "--nonsense"): "Usage",
+        ("run", frames, "--draws", "few"): "Usage",
+    }
+    for words, text in told.items():
         answer = face(*words)
         assert answer.code == 2
         assert answer.out == ""
-        assert "Usage" in answer.err
+        assert text in answer.err
 
 
 def test_an_unknown_benchmark(face):

@@ -17,7 +17,6 @@ from adatom.frames.simulate.specimen import Specimen, lattice_points
 from adatom.frames.simulate.synthesize import expected_image
 from adatom.learning import weights
 from adatom.learning.device import use_threads
-from adatom.report import figures
 from sheets import NONE, graphene_frame
 
 PX, FIELD = 0.14, (44.0, 30.0)
@@ -109,7 +108,9 @@ def test_a_campaign_keeps_the_boxes_and_says_where_they_are(ensemble, local):
     found = find_atoms(with_second_layer(0), ensemble, GRAPHENE)
     flags = flags_of(found, ensemble)
     assert list(flags.unlike_regions) == found.regions.out_of_distribution(local)
-    near = {"share_farther": 0.5, "share_sure": 0.9}
+    # Only what training lacked is told of here; what the image contradicts has tests of its own.
+    agree = {f"{name}_regions": () for name in ("unsupported", "missed", "covered")}
+    near = {"share_farther": 0.5, "share_sure": 0.9, **agree}
     beside = flags.model_copy(update={**near, "unlike_regions": ()})
 
     def told(**changed):
@@ -127,15 +128,6 @@ def test_a_campaign_keeps_the_boxes_and_says_where_they_are(ensemble, local):
     nothing_known = flags_of(found, replace(ensemble, card={}))
     assert nothing_known.unlike_regions == ()
     assert not nothing_known.is_out_of_distribution
-
-
-def test_the_report_hatches_them():
-    frame = graphene_frame(5).frame
-    bare = figures.frame_atoms(frame, AtomTable.empty(), ("C",))
-    hatched = figures.frame_atoms(frame, AtomTable.empty(), ("C",), [(1.0, 2.0, 4.0, 8.0)])
-    new = hatched.axes[0].patches[-1]
-    assert len(hatched.axes[0].patches) == len(bare.axes[0].patches) + 1
-    assert (new.get_xy(), new.get_width(), new.get_height()) == ((1.0, 2.0), 3.0, 6.0)
 
 
 def test_where_no_region_can_be_described_there_is_no_model():

@@ -181,7 +181,7 @@ def test_bad_structure_files_are_refused_with_a_reason(tmp_path, name, make, wor
         assert word in str(refused.value)
 
 
-@pytest.mark.parametrize(("typed", "meant"), [("MoS3", "mos2"), ("graphen", "graphene")])
+@pytest.mark.parametrize(("typed", "meant"), [("mos-2", "MoS2"), ("graphen", "graphene")])
 def test_a_mistyped_name_gives_the_nearest_in_the_error(typed, meant):
     with pytest.raises(BadInput) as refused:
         load_material(typed)

@@ -155,6 +155,18 @@ def test_every_frame_is_in_the_viewer_with_its_defects_and_atoms(full):
     assert "networks" not in data["frames"][1]
 
 
+def test_regions_unlike_training_are_boxes_on_their_frame(tmp_path, full):
+    view = replace(make_view(), ood_regions={2: ((1.0, 2.0, 4.0, 8.0),)})
+    write_report(view, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    box = '<rect x="1.00" y="2.00" width="3.00" height="6.00" class="unlike">'
+    marks = {part.partition('"')[0]: part for part in text.split('data-frame="')[1:]}
+    assert text.count(box) == 1
+    assert box in marks["2"]
+    assert "unlike training" in text
+    assert "unlike training" not in full[0]
+
+
 def test_the_same_view_gives_the_same_bytes_and_no_other_file(tmp_path):
     xy = lattice_xy()
     for name in ("one.html", "two.html"):
