@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -13,7 +14,6 @@ from adatom.core.arrays import FloatArray
 from adatom.features.find import FoundAtoms
 from adatom.features.image_check import COVERED_SHARE
 from adatom.features.novelty.frame import OodModel, confident_share
-from adatom.learning.weights import Ensemble
 
 # Both thresholds are dimensionless and come from decision 7. A frame is out of distribution if a
 # smaller share of the training frames has a higher score. A frame has few confident atoms if their
@@ -104,23 +104,23 @@ class FrameFlags(BaseModel):
         )
 
 
-def ood_model_of(ensemble: Ensemble, which: str = "novelty") -> OodModel | None:
+def ood_model_of(card: Mapping[str, Any], which: str = "novelty") -> OodModel | None:
     """Read the out-of-distribution model from a model card; None if the card has none."""
-    return fit_in_card(ensemble.card, which, OodModel) if which in ensemble.card else None
+    return fit_in_card(card, which, OodModel) if which in card else None
 
 
-def flags_of(found: FoundAtoms, ensemble: Ensemble) -> FrameFlags:
+def flags_of(found: FoundAtoms, card: Mapping[str, Any]) -> FrameFlags:
     """Collect the flags of one frame.
 
     Parameters
     ----------
     found
         Result of `find_atoms`.
-    ensemble
-        Its model card describes the training frames.
+    card
+        Model card of the ensemble; it describes the training frames.
     """
     optics, check = found.refined.optics, found.check
-    whole, local = ood_model_of(ensemble), ood_model_of(ensemble, "novelty_of_regions")
+    whole, local = ood_model_of(card), ood_model_of(card, "novelty_of_regions")
     score = None if whole is None else whole.score(found.description)
     pixels = found.frame.pixels or Pixels.all_seen(found.frame.shape)
     px = found.frame.calibration.pixel_size_A

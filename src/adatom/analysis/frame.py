@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -25,14 +27,16 @@ from adatom.core import (
 from adatom.core.arrays import Image
 from adatom.core.plugins import DEFECT_NAMERS, plugin
 from adatom.features.calibration.calibrator import Calibrator
+from adatom.features.candidates.locate import Candidates
 from adatom.features.defects.base import DefectNamer
 from adatom.features.defects.holes import hole_evidence, sites_of_holes
 from adatom.features.defects.vacancy_test import site_evidence
-from adatom.features.find import FindOptions, FoundAtoms, find
+from adatom.features.find import FindOptions, FoundAtoms, find_at, locate_sites
 from adatom.features.refinement.binning import restored_frame
 from adatom.frames.specimen.examine import examine
-from adatom.learning.ensemble import map_shape, predict_tiles
-from adatom.learning.weights import Ensemble
+
+if TYPE_CHECKING:  # processes that finish frames do without networks, and without torch
+    from adatom.learning.weights import Ensemble
 
 _SAME_SITE_A = 0.6  # a candidate this near to a lattice site is that site; sites are 1.2 Å apart
 _BORDER_A = 0.5  # sites nearer to the border are cut by it and not tested
@@ -75,6 +79,7 @@ def analyse_frame(
     options: AnalysisOptions | None = None,
     *,
     predictions: Iterable[Prediction] | None = None,
+    finish: Callable[[Frame, Candidates], FrameResult] | None = None,
 ) -> FrameResult:
     """Find the atoms, vacancies, lattice and defects of one frame.
 
@@ -93,6 +98,8 @@ def analyse_frame(
         See `AnalysisOptions`.
     predictions
         The ensemble's maps of the frame, whole or in tiles, where they were made before.
+    finish
+        Does what follows the networks; default: `finish_frame`, in this process.
 
     Raises
     ------
@@ -100,19 +107,61 @@ def analyse_frame(
         If the ensemble's card has no calibration.
     """
     options = options or AnalysisOptions()
+    finish = finish or partial(finish_frame, card=ensemble.card, material=material, options=options)
     frame = examine(frame)
+    sites, maps = _see(frame, ensemble, options, predictions)
+    result = finish(frame, sites)
+    restored = result.found.refined.restored
+    if restored is not None:
+        # Networks that saw a clipped Si take it for C: they look again at the restored frame.
+        sites, maps = _see(restored_frame(frame, restored), ensemble, options)
+        result = finish(frame, sites)
+    return replace(result, maps=maps)
+
+
+def finish_frame(
+    frame: Frame,
+    sites: Candidates,
+    card: Mapping[str, Any],
+    material: Material,
+    options: AnalysisOptions,
+) -> FrameResult:
+    """Do all that `analyse_frame` does after the networks; the result has no maps.
+
+    Parameters
+    ----------
+    frame
+        The image, examined.
+    sites
+        Sites that the networks see, from `locate_sites`.
+    card
+        Model card of the networks.
+    material
+        Material in the frame.
+    options
+        See `AnalysisOptions`.
+    """
+    calibrator = fit_in_card(card, "calibration", Calibrator)
+    found = find_at(frame, sites, material, calibrator, options.find)
+    lattice = lattice_of(found.atoms, material)
+    tested = _seen(tested_sites(found, lattice, frame), frame)
+    atoms = replace(_in_file_unit(found), empty_sites=tested.table(frame.index))
+    defects = name_defects(frame, atoms, lattice, material, options)
+    return FrameResult(atoms, lattice, defects, {}, flags_of(found, card), found)
+
+
+def _see(
+    frame: Frame,
+    ensemble: Ensemble,
+    options: AnalysisOptions,
+    predictions: Iterable[Prediction] | None = None,
+) -> tuple[Candidates, dict[str, Image]]:
+    """Sites that the networks see in a frame, and their maps."""
+    from adatom.learning.ensemble import predict_tiles
+
     maps = _empty_maps(frame, ensemble)
     tiles = predict_tiles(frame, ensemble) if predictions is None else predictions
-    found = find_atoms(frame, ensemble, material, options.find, _summarised(tiles, maps))
-    if found.refined.restored is not None:
-        # Networks that saw a clipped Si take it for C: they look again at the restored frame.
-        tiles = predict_tiles(restored_frame(frame, found.refined.restored), ensemble)
-        found = find_atoms(frame, ensemble, material, options.find, _summarised(tiles, maps))
-    lattice = lattice_of(found.atoms, material)
-    sites = _seen(tested_sites(found, lattice, frame), frame)
-    atoms = replace(_in_file_unit(found), empty_sites=sites.table(frame.index))
-    defects = name_defects(frame, atoms, lattice, material, options)
-    return FrameResult(atoms, lattice, defects, maps, flags_of(found, ensemble), found)
+    return locate_sites(_summarised(tiles, maps), options.find), maps
 
 
 def find_atoms(
@@ -142,9 +191,12 @@ def find_atoms(
     BadInput
         If the ensemble's card has no calibration.
     """
+    from adatom.learning.ensemble import predict_tiles
+
     frame = examine(frame)
     tiles = predict_tiles(frame, ensemble) if predictions is None else predictions
-    return find(frame, tiles, material, calibrator_of(ensemble), options)
+    sites = locate_sites(tiles, options)
+    return find_at(frame, sites, material, calibrator_of(ensemble), options)
 
 
 def name_defects(
@@ -272,6 +324,8 @@ def _on_specimen(defects: DefectTable, frame: Frame, options: AnalysisOptions) -
 
 
 def _empty_maps(frame: Frame, ensemble: Ensemble) -> dict[str, Image]:
+    from adatom.learning.ensemble import map_shape
+
     shape = map_shape(frame.shape, frame.calibration, ensemble.working)
     return {name: np.zeros((len(ensemble.classes), *shape), np.float32) for name in MAPS}
 

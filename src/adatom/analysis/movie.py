@@ -1,20 +1,23 @@
-"""Analyse the frames of a movie; the networks of one frame run while another is refined."""
+"""Analyse the frames of a movie; the networks of one frame run while others are refined."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
-from adatom.analysis.frame import FrameResult, analyse_frame
+from adatom.analysis.frame import FrameResult, analyse_frame, finish_frame
 from adatom.analysis.options import AnalysisOptions
-from adatom.core import Material, Movie
+from adatom.core import Frame, Material, Movie
+from adatom.features.candidates.locate import Candidates
 from adatom.learning.device import threads_in_use
 from adatom.learning.weights import Ensemble
 from adatom.parallel.overlap import overlapped
-from adatom.parallel.processes import cores
+from adatom.parallel.processes import cores, local_processes
 
-# Frames analysed at the same time: two fill the cores of a small machine, a third needs memory.
-_AT_ONCE = 2
+# Movies of fewer frames are finished before further processes have started.
+_LEAST_FRAMES = 8
+_MOST_PROCESSES = 4  # one process makes the maps of the networks, at about a third of their pace
 
 
 def analyse_movie(
@@ -40,26 +43,45 @@ def analyse_movie(
     ------
     The result of each frame, in order.
     """
-
-    def work(i: int) -> FrameResult:
-        return analyse_frame(movie[i], ensemble, material, options)
-
-    with frames_at_once(len(movie)) as at_once:
-        yield from overlapped(work, range(len(movie)), at_once)
+    with frame_analysis(len(movie), ensemble, material, options) as (analyse, at_once):
+        yield from overlapped(lambda i: analyse(movie[i]), range(len(movie)), at_once)
 
 
 @contextmanager
-def frames_at_once(count: int) -> Iterator[int]:
-    """Share the cores between concurrent frames, and give the number of concurrent frames.
+def frame_analysis(
+    count: int, ensemble: Ensemble, material: Material, options: AnalysisOptions | None = None
+) -> Iterator[tuple[Callable[[Frame], FrameResult], int]]:
+    """Prepare to analyse many frames on all cores.
 
-    Networks and linear algebra release Python's global lock. Threads therefore overlap two frames
-    on two cores, with one set of weights in memory.
+    The networks run in threads of this process, which has one set of weights in memory. What
+    follows them is a chain of short steps that holds Python's global lock, so for longer movies it
+    runs in further processes, which load no networks.
 
     Parameters
     ----------
     count
-        Number of frames of the movie.
+        Number of frames.
+    ensemble
+        Calibrated networks.
+    material
+        Material in the frames.
+    options
+        See `AnalysisOptions`.
+
+    Yields
+    ------
+    A function that analyses one frame, and the number of threads that should call it.
     """
-    at_once = max(min(_AT_ONCE, count, cores()), 1)
-    with threads_in_use(max(cores() // at_once, 1)):
-        yield at_once
+    options = options or AnalysisOptions()
+    here = partial(analyse_frame, ensemble=ensemble, material=material, options=options)
+    processes = min(cores(), _MOST_PROCESSES)
+    if count < _LEAST_FRAMES or processes == 1:
+        yield here, 1
+        return
+    finish = partial(finish_frame, card=ensemble.card, material=material, options=options)
+    with threads_in_use(1), local_processes(processes) as pool:
+
+        def elsewhere(frame: Frame, sites: Candidates) -> FrameResult:
+            return pool.submit(finish, frame, sites).result()
+
+        yield partial(here, finish=elsewhere), processes + 1

@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 
 from adatom.analysis.flags import Box, FrameFlags
-from adatom.analysis.frame import FrameResult, analyse_frame, calibrator_of
-from adatom.analysis.movie import frames_at_once
+from adatom.analysis.frame import FrameResult, calibrator_of
+from adatom.analysis.movie import frame_analysis
 from adatom.campaign.config import Config
 from adatom.campaign.steps import Job, Steps
 from adatom.core import Affine, AtomTable, DefectTable, Lattice, Material, Movie, content_hash
@@ -152,7 +152,7 @@ def _find(
     def make(i: int) -> str:
         frame = movie[i]
         frames.write(i, frame.data)
-        result = known.get(i) or analyse_frame(frame, ensemble, material, options)
+        result = known.get(i) or analyse(frame)
         maps.write(i, **result.maps)
         _write_parts(directory, i, result)
         return current(i)
@@ -170,7 +170,7 @@ def _find(
         )
         for i in range(len(movie))
     ]
-    with frames_at_once(len(movie)) as at_once:
+    with frame_analysis(len(movie), ensemble, material, options) as (analyse, at_once):
         return steps.run(jobs, at_once=at_once)
 
 

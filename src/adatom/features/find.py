@@ -105,8 +105,19 @@ def find_candidates(
         See `FindOptions`.
     """
     options = options or FindOptions()
+    return _refine_sites(frame, locate_sites(tiles, options), material, options)
+
+
+def locate_sites(tiles: Iterable[Prediction], options: FindOptions | None = None) -> Candidates:
+    """Locate sites in the maps of the networks, for the whole frame or for tiles; lengths in Å."""
+    options = options or FindOptions()
+    return Candidates.concat([locate(tile, options.locate) for tile in tiles])
+
+
+def _refine_sites(
+    frame: Frame, candidates: Candidates, material: Material, options: FindOptions
+) -> tuple[Candidates, Refined]:
     scale = material.scale
-    candidates = Candidates.concat([locate(tile, options.locate) for tile in tiles])
     candidates = on_specimen(candidates, frame)
     candidates = scale_candidates(candidates, 1.0 / scale)
     scaled = frame_in_units(frame, scale)
@@ -139,8 +150,33 @@ def find(
     options
         See `FindOptions`.
     """
+    return find_at(frame, locate_sites(tiles, options), material, calibrator, options)
+
+
+def find_at(
+    frame: Frame,
+    sites: Candidates,
+    material: Material,
+    calibrator: Calibrator,
+    options: FindOptions | None = None,
+) -> FoundAtoms:
+    """Find every atom of a frame, as `find` does, from the sites that the networks see.
+
+    Parameters
+    ----------
+    frame
+        The image.
+    sites
+        Result of `locate_sites`.
+    material
+        Material of the frame; its first species is the host.
+    calibrator
+        Calibrator of the ensemble.
+    options
+        See `FindOptions`.
+    """
     options = options or FindOptions()
-    candidates, refined = find_candidates(frame, tiles, material, options)
+    candidates, refined = _refine_sites(frame, sites, material, options)
     p_exists, p_empty = calibrator.p_states(candidates, refined)
     description, regions = describe_frame(frame, candidates, refined, material, options)
     scale = material.scale

@@ -44,7 +44,7 @@ def distance(ensemble):
 
 def test_frames_of_training_are_rarely_flagged(ensemble):
     frames = [f.frame for f in held_out(GRAPHENE, 781, 40) if len(f.xy)]
-    flags = [flags_of(find_atoms(f, ensemble, GRAPHENE), ensemble) for f in frames]
+    flags = [flags_of(find_atoms(f, ensemble, GRAPHENE), ensemble.card) for f in frames]
     assert np.mean([f.is_out_of_distribution for f in flags]) <= 0.06
     assert np.mean([f.has_few_confident_atoms for f in flags]) <= 0.12  # those of fewest counts
 

@@ -15,7 +15,7 @@ from adatom.training.calibrate import held_out
 def test_few_regions_of_training_frames_are_flagged():
     use_threads(1)
     ensemble = weights.load_shipped("graphene")
-    local = ood_model_of(ensemble, "novelty_of_regions")
+    local = ood_model_of(ensemble.card, "novelty_of_regions")
     frames = [f.frame for f in held_out(GRAPHENE, 779, 36) if len(f.xy)]
     found = [find_atoms(f, ensemble, GRAPHENE).regions for f in frames]
     flagged = sum(len(r.out_of_distribution(local)) for r in found)

@@ -75,7 +75,7 @@ def test_noise_is_flagged_and_shows_no_sure_atom(ensemble, kind):
     for seed in range(4):
         image = noise_of(kind, np.random.default_rng(seed)).astype(np.float32)
         found = find_atoms(Frame(image, Calibration(0.12)), ensemble, GRAPHENE)
-        flags = flags_of(found, ensemble)
+        flags = flags_of(found, ensemble.card)
         assert flags.is_out_of_distribution or flags.has_few_confident_atoms
         assert not (found.atoms.column("p_exists") > 0.9).any()
 

@@ -1,7 +1,5 @@
 """Which parts of a frame are unlike anything the networks were trained on."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -30,7 +28,7 @@ def ensemble():
 
 @pytest.fixture(scope="module")
 def local(ensemble):
-    return ood_model_of(ensemble, "novelty_of_regions")
+    return ood_model_of(ensemble.card, "novelty_of_regions")
 
 
 def layer(seed, keep):
@@ -106,7 +104,7 @@ def test_the_distance_of_regions_survives_its_card():
 
 def test_a_campaign_keeps_the_boxes_and_says_where_they_are(ensemble, local):
     found = find_atoms(with_second_layer(0), ensemble, GRAPHENE)
-    flags = flags_of(found, ensemble)
+    flags = flags_of(found, ensemble.card)
     assert list(flags.unlike_regions) == found.regions.out_of_distribution(local)
     # Only what training lacked is told of here; what the image contradicts has tests of its own.
     agree = {f"{name}_regions": () for name in ("unsupported", "missed", "covered")}
@@ -125,7 +123,7 @@ def test_a_campaign_keeps_the_boxes_and_says_where_they_are(ensemble, local):
     unsure, regions = told(share_sure=0.1)
     assert "hardly an atom is sure in 1 of 2 frames (first 1)" in unsure
     assert regions == warning
-    nothing_known = flags_of(found, replace(ensemble, card={}))
+    nothing_known = flags_of(found, {})
     assert nothing_known.unlike_regions == ()
     assert not nothing_known.is_out_of_distribution
 
