@@ -121,5 +121,10 @@ def test_page_opens_in_a_browser(demo, tmp_path):
     dom = subprocess.run(
         [*base, "--dump-dom", url], check=True, capture_output=True, text=True, timeout=120
     ).stdout
-    for section in ("What was found", "Energies", "Molecular dynamics", "Advice"):
+    for section in (
+        "What to do next",
+        "relaxed structures",
+        "molecular dynamics",
+        "How it was made",
+    ):
         assert section in dom

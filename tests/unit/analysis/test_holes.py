@@ -152,5 +152,6 @@ def test_the_pore_of_thirteen_atoms_is_named_from_both(shared_data):
 @pytest.mark.parametrize(("number", "least"), [(187, 18), (229, 26), (267, 14), (304, 14)])
 def test_large_holes_of_real_frames_are_named(shared_data, number, least):
     movie = ad.read(shared_data / "graphene_si_library" / "Si1C3" / f"{number}.hdf5")
-    defects = ad.find_defects(movie, ad.find(movie))
+    atoms = ad.find(movie, material="graphene")
+    defects = ad.find_defects(movie, atoms, material="graphene")
     assert max(int(k[1:]) for k in vacancies(defects)) >= least
