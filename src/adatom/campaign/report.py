@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +15,7 @@ from adatom.campaign.config import Config
 from adatom.campaign.find import MovieResult, lattice_table
 from adatom.campaign.steps import Job, Steps
 from adatom.core import Advice, Calibration, Frame, Material, Movie, SimulationResult, Structure
+from adatom.errors import BadInput
 from adatom.report import CampaignView, FrameMaps, Loaded, StepSummary, write_report
 from adatom.store import (
     CampaignDirectory,
@@ -86,9 +88,10 @@ def page_so_far(
         return
     structures = [s for path in sorted(directory.structures.glob("*.extxyz"))
                   for s in read_structures(path)]  # fmt: skip
-    results = [
-        read_result(path.with_suffix("")) for path in sorted(directory.trajectories.glob("*.json"))
-    ]
+    results = []
+    for path in sorted(directory.trajectories.glob("*.json")):
+        with suppress(BadInput):  # one that was torn is made again, and is on the last page
+            results.append(read_result(path.with_suffix("")))
     view = campaign_view(
         movie, material, found, structures, results, (), warnings, config, directory
     )  # fmt: skip
