@@ -15,7 +15,7 @@ from adatom.campaign.config import Config
 from adatom.campaign.find import MovieResult, lattice_table
 from adatom.campaign.steps import Job, Steps
 from adatom.core import Advice, Calibration, Frame, Material, Movie, SimulationResult, Structure
-from adatom.errors import BadInput
+from adatom.errors import BadInput, StepFailed
 from adatom.report import CampaignView, FrameMaps, Loaded, StepSummary, write_report
 from adatom.store import (
     CampaignDirectory,
@@ -90,7 +90,7 @@ def page_so_far(
                   for s in read_structures(path)]  # fmt: skip
     results = []
     for path in sorted(directory.trajectories.glob("*.json")):
-        with suppress(BadInput):  # one that was torn is made again, and is on the last page
+        with suppress(BadInput, StepFailed):  # a torn one is made again, and is on the last page
             results.append(read_result(path.with_suffix("")))
     view = campaign_view(
         movie, material, found, structures, results, (), warnings, config, directory
