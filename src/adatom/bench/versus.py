@@ -106,6 +106,7 @@ def _in_turns(job: _Job, other: Path, output: Path) -> tuple[list[_Run], list[_R
 def _run(python: Path, job: _Job, directory: Path) -> _Run:
     command = [str(python), "-m", "adatom", "find", str(job.path), "-o", str(directory)]
     command += ["--pixel-size", str(job.pixel_size_A), "--frames", f"0:{job.frames}"]
+    command += ["--material", "graphene"]
     began = time.perf_counter()
     with (directory.parent / f"{directory.name}.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)  # noqa: S603

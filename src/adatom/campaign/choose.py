@@ -68,8 +68,10 @@ def open_frames(config: Config, progress: Progress) -> Opened:
     if named:  # what is wrong with it is said before frames are read
         material, ensemble = material_of(config), ensemble_of(config)
         movie, left_out = open_movie(config.input, progress, seed=config.seed, material=material)
-        movie, notes = settle_scale(movie, material, fit=config.input.fit_scale)
-        screening = screening_of(movie, material)
+        images = some_images(movie)
+        fit = config.input.fit_scale
+        movie, notes = settle_scale(movie, material, fit=fit, images=images)
+        screening = screening_of(movie, material, images)
         if config.screened:
             notes = (chosen_note(material.name, screening), *notes)
     else:
@@ -121,12 +123,19 @@ def choose_material(movie: Movie) -> tuple[str, Screening]:
     )
 
 
-def screening_of(movie: Movie, material: Material | None) -> Screening:
-    """Compare the movie with the library's materials, and with one of the user's own."""
+def screening_of(
+    movie: Movie,
+    material: Material | None,
+    images: Sequence[NDArray[np.float32]] | None = None,
+) -> Screening:
+    """Compare the movie with the library's materials, and with one of the user's own.
+
+    `images` is the result of `some_images`, where it was made before.
+    """
     assert movie.calibration is not None  # callers have settled it  # noqa: S101
     others = [m for m in _library() if material is None or m.name != material.name]
     candidates = others if material is None else [material, *others]
-    images = some_images(movie)
+    images = some_images(movie) if images is None else images
     return screen(images, movie.calibration.pixel_size_A, candidates, prior=_PRIOR)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -122,7 +123,13 @@ def some_images(movie: Movie) -> list[NDArray[np.float32]]:
     return [examine(some[i]).data for i in range(0, len(movie), step)[:_MOST_SPECTRA]]
 
 
-def settle_scale(movie: Movie, material: Material, *, fit: bool) -> tuple[Movie, tuple[str, ...]]:
+def settle_scale(
+    movie: Movie,
+    material: Material,
+    *,
+    fit: bool,
+    images: Sequence[NDArray[np.float32]] | None = None,
+) -> tuple[Movie, tuple[str, ...]]:
     """Check the pixel size against the lattice, or fit it to the lattice where that is asked for.
 
     A pixel size that the file or the user gives is never replaced unasked: the lattice is that of
@@ -136,6 +143,8 @@ def settle_scale(movie: Movie, material: Material, *, fit: bool) -> tuple[Movie,
         The crystal that they show.
     fit
         Take the scale from the lattice.
+    images
+        Result of `some_images`, where it was made before.
 
     Returns
     -------
@@ -154,7 +163,8 @@ def settle_scale(movie: Movie, material: Material, *, fit: bool) -> tuple[Movie,
             return movie, ()
         todo = "Give `pixel_size_A`, in Å."
         raise BadInput(movie.source, expected="a pixel size", got="none in the file", todo=todo)
-    found = estimate_scale(some_images(movie), material, expected_A=given)
+    images = some_images(movie) if images is None else images
+    found = estimate_scale(images, material, expected_A=given)
     sure = found.contrast >= TRUSTED_CONTRAST
     if given is None and not (fit and sure):
         hint = _suggestion(found, material) if sure else "Give `pixel_size_A`, in Å."
