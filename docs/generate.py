@@ -82,7 +82,10 @@ def _is_option(parameter: Any) -> bool:
 
 def _type(annotation: Any) -> str:
     """Name a type in the words of a command line."""
-    parts = [a for a in get_args(annotation) if a is not type(None)] or [annotation]
+    known = [a for a in get_args(annotation) if a is not type(None)]
+    if get_origin(annotation) is not list and known and get_origin(known[0]) is list:
+        return _type(known[0])  # a list that may be left out
+    parts = known or [annotation]
     several = get_origin(annotation) is list
     word = {int: "whole number", float: "number", str: "text", Path: "path", bool: "switch"}
     return word[parts[0]] + ("s" if several else "")
