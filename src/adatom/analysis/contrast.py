@@ -12,6 +12,9 @@ from adatom.core.arrays import FloatArray
 
 _FEWEST = 3  # atoms of an element from which its brightness is compared
 _SURE_P = 0.9  # p_exists and p_element of these atoms
+# Relative error of a ratio of fitted amplitudes beside counting noise: simulated movies of a
+# Si atom with a ratio of 4.01 gave 3.85 to 4.08, and 3.89 in the mean of the longest.
+_FIT_ERROR = 0.03
 _LEAST_LOG_RATIO = 0.3  # of the atomic numbers: between near elements the exponent is not seen
 
 
@@ -24,7 +27,8 @@ class Contrast:
     element, host
         Chemical symbols.
     ratio, ratio_sd
-        Median amplitude over that of the host, and its standard error.
+        Median amplitude over that of the host, and its standard deviation: the scatter of the
+        atoms and what the fit itself may be off.
     exponent, exponent_sd
         Exponent of the atomic numbers that gives this ratio.
     """
@@ -70,7 +74,7 @@ def contrast_of(atoms: AtomTable, material: Material) -> Contrast | None:
     (top, top_sd), (low, low_sd) = _median(groups[element]), _median(groups[host])
     if min(top, low) <= 0:
         return None
-    relative = float(np.hypot(top_sd / top, low_sd / low))
+    relative = float(np.sqrt((top_sd / top) ** 2 + (low_sd / low) ** 2 + _FIT_ERROR**2))
     log_z = float(np.log(atomic_numbers[element] / atomic_numbers[host]))
     ratio = top / low
     return Contrast(
