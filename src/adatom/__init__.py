@@ -2,7 +2,7 @@
 
 >>> import adatom as ad
 >>> ad.find.__module__
-'adatom.api'
+'adatom.api.frames'
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from adatom.analysis.frame import FrameResult, analyse_frame
-from adatom.campaign.choose import open_frames
+from adatom.campaign.choose import open_input
 from adatom.campaign.config import Config
 from adatom.campaign.steps import Job, Steps
 from adatom.core import Frame, Material, Movie
@@ -156,7 +156,7 @@ def adapt_to_file(config: Config, path: Path, progress: Progress) -> dict[str, A
         If the frames cannot be used, or do not show the material.
     """
     weights.check_output(path)
-    opened = open_frames(config, progress)
+    opened = open_input(config, progress)
     for note in opened.notes:
         progress.warn(note)
     config, movie, material, ensemble = (

@@ -27,6 +27,28 @@ _SURE_SHARE = 0.5  # share of the sites of that part with a sure atom, if it sho
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Settled:
+    """Frames whose material and scale are settled.
+
+    Parameters
+    ----------
+    movie
+        Calibrated frames.
+    material
+        What they show, as the user says or as the frames do.
+    screening
+        The materials that fit by lattice and scale.
+    notes
+        What the user should know of the choice.
+    """
+
+    movie: Movie
+    material: Material
+    screening: Screening
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Opened:
     """A movie with everything that is settled before its analysis.
 
@@ -34,16 +56,12 @@ class Opened:
     ----------
     config
         The configuration; it names the material.
-    movie
-        Calibrated frames.
-    material
-        What they show, as the user says or as the frames do.
+    movie, material, screening
+        As of `Settled`.
     ensemble
         Networks of the material.
-    screening
-        The materials that fit by lattice and scale.
     notes
-        What the user should know.
+        What the user should know of frames, material and scale.
     """
 
     config: Config
@@ -54,8 +72,41 @@ class Opened:
     notes: tuple[str, ...]
 
 
-def open_frames(config: Config, progress: Progress) -> Opened:
-    """Open the movie of a configuration, choose its material, and settle its scale.
+def settle(movie: Movie, material: Material | None, *, fit: bool, chosen: bool = False) -> Settled:
+    """Settle what the frames show, and their scale.
+
+    Parameters
+    ----------
+    movie
+        Checked frames, with or without a calibration.
+    material
+        What they show; None to choose it.
+    fit
+        Take the scale from the material's lattice.
+    chosen
+        The material was chosen at an earlier opening, and this is said again.
+
+    Raises
+    ------
+    BadInput
+        If the movie has no scale, or it cannot be right.
+    NoMaterial
+        If no material is named, and none is clearly likely.
+    """
+    images = some_images(movie)
+    screening = None
+    if material is None:
+        name, screening = choose_material(movie, images)
+        material, chosen = load_material(name), True
+    movie, notes = settle_scale(movie, material, fit=fit, images=images)
+    screening = screening or screening_of(movie, material, images)
+    if chosen:
+        notes = (chosen_note(material.name, screening), *notes)
+    return Settled(movie, material, screening, notes)
+
+
+def open_input(config: Config, progress: Progress) -> Opened:
+    """Open the frames of a configuration, and settle material, networks and scale.
 
     Raises
     ------
@@ -64,32 +115,28 @@ def open_frames(config: Config, progress: Progress) -> Opened:
     NoMaterial
         If no material is named, and none is clearly likely.
     """
-    named = config.material is not None
-    if named:  # what is wrong with it is said before frames are read
+    material = ensemble = None
+    if config.material is not None:  # what is wrong with it is said before frames are read
         material, ensemble = material_of(config), ensemble_of(config)
-        movie, left_out = open_movie(config.input, progress, seed=config.seed, material=material)
-        images = some_images(movie)
-        fit = config.input.fit_scale
-        movie, notes = settle_scale(movie, material, fit=fit, images=images)
-        screening = screening_of(movie, material, images)
-        if config.screened:
-            notes = (chosen_note(material.name, screening), *notes)
-    else:
-        movie, left_out = open_movie(config.input, progress, seed=config.seed)
-        name, screening = choose_material(movie)
+    movie, left_out = open_movie(config.input, progress, seed=config.seed, material=material)
+    fit = config.input.fit_scale
+    settled = settle(movie, material, fit=fit, chosen=config.screened)
+    if ensemble is None:
+        name = settled.material.name
         config = config.model_copy(update={"material": name, "screened": True})
-        material, ensemble = material_of(config), ensemble_of(config)
-        movie, notes = settle_scale(movie, material, fit=config.input.fit_scale)
-        notes = (chosen_note(name, screening), *notes)
-    told = (*movie.notes, *left_out, *notes)
-    return Opened(config, movie, material, ensemble, screening, told)
+        ensemble = ensemble_of(config)
+    told = (*settled.movie.notes, *left_out, *settled.notes)
+    return Opened(config, settled.movie, settled.material, ensemble, settled.screening, told)
 
 
-def choose_material(movie: Movie) -> tuple[str, Screening]:
+def choose_material(
+    movie: Movie, images: Sequence[NDArray[np.float32]] | None = None
+) -> tuple[str, Screening]:
     """Choose the material that a movie shows.
 
     Lattice and scale decide. Where the field holds too few periods of any lattice, the networks
-    that ship decide, by whether their atoms are sure.
+    that ship decide, by whether their atoms are sure. `images` is the result of `some_images`,
+    where it was made before.
 
     Returns
     -------
@@ -107,7 +154,7 @@ def choose_material(movie: Movie) -> tuple[str, Screening]:
             movie.source, expected="a pixel size", got="none in the file",
             todo="Give `pixel_size_A`, in Å, or name the `material`: its lattice tells the size.",
         )  # fmt: skip
-    screening = screening_of(movie, None)
+    screening = screening_of(movie, None, images)
     if screening.clear is not None:
         return screening.clear.name, screening
     if screening.none >= CLEAR:

@@ -65,16 +65,6 @@ class MovieResult:
     key: str
 
     @property
-    def out_of_distribution(self) -> tuple[int, ...]:
-        """Frames that are farther from training than nearly all training frames."""
-        return tuple(i for i, flags in self.flags.items() if flags.is_out_of_distribution)
-
-    @property
-    def few_confident(self) -> tuple[int, ...]:
-        """Frames with few confident atoms."""
-        return tuple(i for i, flags in self.flags.items() if flags.has_few_confident_atoms)
-
-    @property
     def masked_regions(self) -> dict[int, tuple[Box, ...]]:
         """What does not show the specimen (left, top, right, bottom in Å) by frame number."""
         return {i: flags.masked_boxes for i, flags in self.flags.items() if flags.masked_boxes}

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from adatom.analysis.card import calibration_warning, check_card
-from adatom.analysis.flags import image_warnings, pixel_warnings
 from adatom.campaign.adapt import choose_ensemble
 from adatom.campaign.advise import advise_campaign
-from adatom.campaign.choose import Opened, open_frames
+from adatom.campaign.choose import Opened, open_input
 from adatom.campaign.config import Config, material_of, parse_config
 from adatom.campaign.find import MovieResult, find_in_movie
 from adatom.campaign.report import page_so_far, report_campaign
 from adatom.campaign.simulate import check_simulation, make_structures, simulate_all
-from adatom.campaign.sources import SCALE_NOTE, scale_note
 from adatom.campaign.steps import Steps
 from adatom.campaign.summary import summarise
 from adatom.campaign.verdict import judge
-from adatom.core import Lattice, Material, Movie, SimulationResult, Structure, content_hash
+from adatom.campaign.warn import frame_warnings
+from adatom.core import Material, SimulationResult, Structure, content_hash
 from adatom.frames.readers.read import prepare_to_read
-from adatom.learning.weights import Ensemble
 from adatom.parallel.progress import Progress, Silent
 from adatom.report import CampaignView
 from adatom.simulation import caution
 from adatom.store import CampaignDirectory
-
-# Strain of the lattice (dimensionless) above which the user is warned of a distorted scan, and
-# error of the scale above which the user is told. Scan distortion is a few per cent.
-_FAR_STRAIN, _FAR_SCALE = 0.10, 0.03
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,58 +71,21 @@ def run_campaign(
     """
     progress = progress or Silent()
     prepare_to_read(config.input.paths)  # its start takes as long as that of the networks
-    if not only_find and config.material is not None and material_of(config).simulated_by:
-        check_simulation(config, material_of(config))
-    opened = open_frames(config, progress)
-    config, movie, material, ensemble = (
-        opened.config, opened.movie, opened.material, opened.ensemble
-    )  # fmt: skip
-    check_card(ensemble.card)
-    if not only_find and config.screened and material.simulated_by:
-        check_simulation(config, material)
+    opened = _open(config, progress, simulates=not only_find)
+    config, movie, material = opened.config, opened.movie, opened.material
     warnings = _Warnings(progress)
     warnings.add(*opened.notes)
-    source = config.input.paths or (movie.source,)
-    hashes = [movie.frame_hash(i) for i in range(len(movie))]
-    with CampaignDirectory.open(
-        path,
-        config.table(),
-        frames_fingerprint(hashes),
-        source=source,
-        count=len(hashes),
-        earlier=lambda n: frames_fingerprint(hashes[:n]),
-    ) as directory:
+    with _directory(path, opened) as directory:
         steps = Steps(directory, progress)
-        if config.adapt == "auto" and opened.screening.excludes(material.name):
-            config = config.model_copy(update={"adapt": "never"})
-        chosen = choose_ensemble(movie, material, config, ensemble, steps)
-        warnings.add(*chosen.warnings, calibration_warning(chosen.ensemble.card, config.find))
-        found = find_in_movie(movie, material, config, chosen.ensemble, steps, chosen.analysed)
-        headline = _verdict(opened, chosen.ensemble, found, config)
-        warnings.add(headline)
+        found, headline = _find(opened, steps, warnings)
         movie = movie.released()  # the page shows a few frames: memory is for simulations now
-        warnings.add(*pixel_warnings(found.flags))
-        if headline is None:
-            warnings.add(
-                *ood_warnings(found),
-                *lattice_warnings(found.lattices, movie, material, opened.notes),
-            )
-        else:  # no simulation of what is not there
-            only_find = True
         structures: list[Structure] = []
         results: list[SimulationResult] = []
         parents = [found.key]
-        if not only_find and material.simulated_by:
-            page = partial(page_so_far, movie, material, found, config, steps, warnings.texts)
-            page("Simulations are not finished: this page shows what was found.")
-            structures, keys = make_structures(movie, found, config, steps)
-            try:
-                results, done = simulate_all(structures, keys, material, config, steps)
-            except BaseException:
-                page("The run ended before its simulations: this page shows what was finished.")
-                raise
-            parents += [*keys, *done]
-        if not only_find:
+        if not only_find and headline is None:  # no simulation of what is not there
+            if material.simulated_by:
+                structures, results, keys = _simulate(opened, found, steps, warnings)
+                parents += keys
             warnings.add(*_simulation_warnings(material, structures, results, config))
         advice = advise_campaign(
             movie, material, found, results, config, steps, parents, shown=headline is None
@@ -151,11 +106,74 @@ def frames_fingerprint(frame_hashes: Sequence[str]) -> str:
     return content_hash("frames", list(frame_hashes))
 
 
-def _verdict(opened: Opened, ensemble: Ensemble, found: MovieResult, config: Config) -> str | None:
-    return judge(
-        opened.movie, opened.material, ensemble, opened.screening, found.atoms, found.lattices,
+def _open(config: Config, progress: Progress, *, simulates: bool) -> Opened:
+    """Open the input; what a simulation lacks is said before anything is computed."""
+
+    def check(config: Config) -> None:
+        if simulates and config.material is not None and material_of(config).simulated_by:
+            check_simulation(config, material_of(config))
+
+    check(config)
+    opened = open_input(config, progress)
+    check_card(opened.ensemble.card)
+    if config.material is None:
+        check(opened.config)
+    return opened
+
+
+def _directory(path: Path, opened: Opened) -> CampaignDirectory:
+    movie, config = opened.movie, opened.config
+    hashes = [movie.frame_hash(i) for i in range(len(movie))]
+    return CampaignDirectory.open(
+        path,
+        config.table(),
+        frames_fingerprint(hashes),
+        source=config.input.paths or (movie.source,),
+        count=len(hashes),
+        earlier=lambda n: frames_fingerprint(hashes[:n]),
+    )
+
+
+def _find(opened: Opened, steps: Steps, warnings: _Warnings) -> tuple[MovieResult, str | None]:
+    """Find atoms and defects; the headline says why the frames do not show the material."""
+    config, movie, material = opened.config, opened.movie, opened.material
+    if config.adapt == "auto" and opened.screening.excludes(material.name):
+        config = config.model_copy(update={"adapt": "never"})
+    chosen = choose_ensemble(movie, material, config, opened.ensemble, steps)
+    warnings.add(*chosen.warnings, calibration_warning(chosen.ensemble.card, config.find))
+    found = find_in_movie(movie, material, config, chosen.ensemble, steps, chosen.analysed)
+    headline = judge(
+        movie, material, chosen.ensemble, opened.screening, found.atoms, found.lattices,
         found.flags, config.find,
     )  # fmt: skip
+    warnings.add(headline)
+    warnings.add(
+        *frame_warnings(
+            found.flags, found.lattices, movie, material, told=opened.notes, wrong=headline
+        )
+    )
+    return found, headline
+
+
+def _simulate(
+    opened: Opened, found: MovieResult, steps: Steps, warnings: _Warnings
+) -> tuple[list[Structure], list[SimulationResult], list[str]]:
+    """Build supercells and simulate them; a page of what stands is kept if the run ends here.
+
+    Returns
+    -------
+    Structures, results, and the ledger keys of both.
+    """
+    config, movie, material = opened.config, opened.movie, opened.material
+    page = partial(page_so_far, movie, material, found, config, steps, warnings.texts)
+    page("Simulations are not finished: this page shows what was found.")
+    structures, keys = make_structures(movie, found, config, steps)
+    try:
+        results, done = simulate_all(structures, keys, material, config, steps)
+    except BaseException:
+        page("The run ended before its simulations: this page shows what was finished.")
+        raise
+    return structures, results, [*keys, *done]
 
 
 class _Warnings:
@@ -203,85 +221,3 @@ def resume_campaign(
     with CampaignDirectory.existing(path, read_only=True) as directory:
         config = parse_config(dict(directory.config), str(directory.config_path))
     return run_campaign(config, path, only_find=only_find, progress=progress)
-
-
-def ood_warnings(found: MovieResult) -> tuple[str, ...]:
-    """Write the warnings about frames and regions that are out of distribution.
-
-    Parameters
-    ----------
-    found
-        Result of `find_in_movie`.
-
-    Returns
-    -------
-    One sentence for each kind of warning that applies.
-    """
-    unlike, out = found.out_of_distribution, []
-    if unlike:
-        which = f"{len(unlike)} of {len(found.lattices)} frames (first {unlike[0]})"
-        out.append(
-            f"{which} are unlike anything the networks were trained on: check the material and the "
-            "scale, and trust their atoms little"
-        )
-    if found.few_confident:
-        few = found.few_confident
-        which = f"{len(few)} of {len(found.lattices)} frames (first {few[0]})"
-        out.append(
-            f"hardly an atom is sure in {which}, as in noise, dirt or another material: check what "
-            "they show"
-        )
-    patched = {i: boxes for i, boxes in found.unlike_regions.items() if i not in unlike}
-    if patched:
-        first, boxes = next(iter(patched.items()))
-        left, top, right, bottom = boxes[0]
-        out.append(
-            f"parts of {len(patched)} of {len(found.lattices)} frames are unlike training (frame "
-            f"{first}: {len(boxes)}, the first at x {left:.0f} to {right:.0f}, y {top:.0f} to "
-            f"{bottom:.0f} Å): look at what is there, and trust its atoms less"
-        )
-    return (*out, *image_warnings(found.flags))
-
-
-def lattice_warnings(
-    lattices: Mapping[int, Lattice | None],
-    movie: Movie,
-    material: Material,
-    told: Sequence[str] = (),
-) -> tuple[str, ...]:
-    """Write the warnings about missing and distorted lattices, and about the scale.
-
-    Parameters
-    ----------
-    lattices
-        Lattice of each frame; None where none was found.
-    movie
-        Calibrated frames.
-    material
-        What they show.
-    told
-        Notes of the opening: a scale that was told of there is not told of again.
-    """
-    if not material.has_lattice:
-        return ()
-    found = {i: lattice for i, lattice in lattices.items() if lattice is not None}
-    missing = [i for i in lattices if i not in found]
-    strained = [
-        i for i, one in found.items() if max(abs(s) for s in one.affine.strain()) > _FAR_STRAIN
-    ]
-    out = []
-    if missing:
-        out.append(f"no lattice in {len(missing)} of {len(lattices)} frames: first {missing[0]}")
-    scales = [float(np.linalg.det(one.affine.array())) ** 0.5 for one in found.values()]
-    off = bool(scales) and abs(np.median(scales) - 1.0) > _FAR_SCALE
-    if any(note.startswith(SCALE_NOTE) for note in told):
-        pass
-    elif off and movie.calibration is not None:
-        px = movie.calibration.pixel_size_A
-        out.append(scale_note(px, px * float(np.median(scales)), material))
-    elif strained:
-        out.append(
-            f"the scan is distorted by more than {_FAR_STRAIN:.0%} in {len(strained)} of "
-            f"{len(lattices)} frames"
-        )
-    return tuple(out)

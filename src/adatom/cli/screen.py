@@ -164,12 +164,7 @@ def show_summary(summary: dict[str, Any], *, as_json: bool) -> None:
     for kind, count in list(summary["defect_frames"].items())[:6]:
         out.print(printable(f"  {kind}: seen {count} times"))
     for row in summary["relaxed"]:
-        spread = row["energy_sd_eV"]
-        more = "" if spread is None else f" ± {spread:.4f}"
-        out.print(
-            f"  {row['structure']} ({row['formula']}): {row['draws']} draws, "
-            f"{row['energy_eV']:.4f}{more} eV"
-        )
+        out.print(_relaxed(row))
     for row in summary["dynamics"]:
         out.print(
             f"  dynamics at {row['temperature_K']:g} K: {row['runs']} runs, "
@@ -178,6 +173,19 @@ def show_summary(summary: dict[str, Any], *, as_json: bool) -> None:
             else f"  dynamics at {row['temperature_K']:g} K: none finished"
         )
     out.print(printable(f"report: {summary['report']}"))
+
+
+def _relaxed(row: dict[str, Any]) -> str:
+    # The page's writer of numbers takes a second to import, and runs alone have it by now.
+    from adatom.report.words import measured
+
+    energy, spread = row["energy_eV"], row["energy_sd_eV"]
+    told = (
+        f"{measured(energy, spread, 'eV')} (standard deviation over the draws)"
+        if spread
+        else f"{energy:.3f} eV"
+    )
+    return f"  {row['structure']} ({row['formula']}): {row['draws']} draws, total energy {told}"
 
 
 def _show_batch(summary: dict[str, Any], out: Console) -> None:

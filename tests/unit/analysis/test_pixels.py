@@ -8,8 +8,8 @@ import pytest
 from scipy.spatial import cKDTree
 
 import adatom as ad
-from adatom.analysis.flags import pixel_warnings
 from adatom.analysis.frame import analyse_frame
+from adatom.campaign.warn import pixel_warnings
 from adatom.core import GRAPHENE, Frame
 from adatom.learning import weights
 from artefacts import annotated, padded

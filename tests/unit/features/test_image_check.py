@@ -5,7 +5,8 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import Voronoi, cKDTree
 
-from adatom.analysis.flags import FrameFlags, image_warnings
+from adatom.analysis.flags import FrameFlags
+from adatom.campaign.warn import image_warnings
 from adatom.core import GRAPHENE, Frame
 from adatom.features.candidates.beyond_border import atoms_beyond_border
 from adatom.features.candidates.locate import Candidates

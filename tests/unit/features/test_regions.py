@@ -5,9 +5,8 @@ import pytest
 
 from adatom.analysis.flags import flags_of, ood_model_of
 from adatom.analysis.frame import find_atoms
-from adatom.campaign.find import MovieResult
-from adatom.campaign.pipeline import ood_warnings
-from adatom.core import GRAPHENE, AtomTable, Calibration, DefectTable, Frame
+from adatom.campaign.warn import ood_warnings
+from adatom.core import GRAPHENE, Calibration, Frame
 from adatom.features.novelty.frame import OodModel
 from adatom.features.novelty.regions import Regions, fit_ood_model_of_regions
 from adatom.frames.simulate.conditions import Conditions
@@ -106,15 +105,12 @@ def test_a_campaign_keeps_the_boxes_and_says_where_they_are(ensemble, local):
     found = find_atoms(with_second_layer(0), ensemble, GRAPHENE)
     flags = flags_of(found, ensemble.card)
     assert list(flags.unlike_regions) == found.regions.out_of_distribution(local)
-    # Only what training lacked is told of here; what the image contradicts has tests of its own.
-    agree = {f"{name}_regions": () for name in ("unsupported", "missed", "covered")}
-    near = {"share_farther": 0.5, "share_sure": 0.9, **agree}
+    near = {"share_farther": 0.5, "share_sure": 0.9}
     beside = flags.model_copy(update={**near, "unlike_regions": ()})
 
     def told(**changed):
         second = flags.model_copy(update={**near, **changed})
-        none = AtomTable.empty(), DefectTable.empty(), {0: None, 1: None}
-        return ood_warnings(MovieResult(*none, {0: beside, 1: second}, {}, ""))
+        return ood_warnings({0: beside, 1: second})
 
     (warning,) = told()
     assert "parts of 1 of 2 frames" in warning

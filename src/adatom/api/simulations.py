@@ -1,0 +1,275 @@
+"""The steps after the frames: supercells, simulations, advice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from adatom.analysis.lattice import lattice_of
+from adatom.campaign.arguments import (
+    ALONG_C,
+    MaterialLike,
+    StructureLike,
+    ZoneAxis,
+    checked_seed,
+    checked_temperatures,
+    read_material,
+    read_structures,
+    table_of,
+)
+from adatom.campaign.config import Config, InputOptions
+from adatom.campaign.given import Engines, simulate_given
+from adatom.core import (
+    Advice,
+    AtomTable,
+    DefectTable,
+    Material,
+    SimulationResult,
+    Structure,
+)
+from adatom.errors import BadInput
+from adatom.feedback import advise as _advise
+from adatom.simulation import DynamicsOptions, RelaxOptions
+from adatom.structures import SupercellOptions, build_supercell, sample_structures
+
+
+def supercells(
+    atoms: AtomTable | StructureLike | Sequence[StructureLike],
+    *,
+    frame: int = 0,
+    center_xy_A: tuple[float, float] | None = None,
+    kind: str = "defect",
+    material: MaterialLike = "graphene",
+    zone_axis: ZoneAxis = ALONG_C,
+    extent_xy_A: tuple[float, float] | None = None,
+    draws: int = 4,
+    seed: int = 0,
+    options: SupercellOptions | None = None,
+) -> list[Structure]:
+    """Build a periodic supercell around a point of a frame, and sample from its uncertainty.
+
+    Parameters
+    ----------
+    atoms
+        Table from `find`; or exact positions as `ase.Atoms` or `Structure`, or a sequence with one
+        of them per frame: x and y in Å as in the image, y down.
+    frame
+        Number of the frame.
+    center_xy_A
+        Middle of the defect, Å, measured axes; by default the mean position of the impurity atoms,
+        or of all atoms.
+    kind
+        Name for the structures.
+    material, zone_axis
+        The crystal, as of `find`.
+    extent_xy_A
+        Far corner of the frame, Å; by default that of the atoms.
+    draws
+        Number of structures to sample.
+    seed
+        Seed of the draws.
+    options
+        Size and distances.
+
+    Returns
+    -------
+    The most probable structure, then the draws; `Structure.to_ase` gives `ase.Atoms`.
+
+    Raises
+    ------
+    BadInput
+        If no lattice fits the frame's atoms.
+
+    Examples
+    --------
+    >>> import adatom as ad
+    >>> from ase.build import graphene
+    >>> sheet = graphene(size=(12, 12, 1), vacuum=5.0)
+    >>> sheet.symbols[160] = "Si"
+    >>> cells = ad.supercells(sheet, draws=1)
+    >>> [cell.to_ase().symbols.count("Si") for cell in cells]
+    [1, 1]
+    """
+    chosen = read_material(material, zone_axis)
+    table = atoms if isinstance(atoms, AtomTable) else table_of(atoms)
+    if frame not in table.frames:
+        raise BadInput(
+            "`frame`",
+            expected="a frame that has atoms: " + (_listed(table.frames) or "there is none"),
+            got=str(frame),
+            todo="Name the number of one of these frames.",
+        )
+    own = table.of_frame(frame)
+    lattice = lattice_of(own, chosen)
+    if lattice is None:
+        raise BadInput(
+            f"frame {frame}",
+            expected=f"at least a dozen atoms on a {chosen.name} lattice",
+            got=f"{int(own.is_likely.sum())} atoms without one",
+            todo="Check `material` and `pixel_size_A`.",
+        )
+    center = center_xy_A or _center(own, chosen)
+    extent = extent_xy_A or (float(own.xy[:, 0].max()), float(own.xy[:, 1].max()))
+    common: dict[str, Any] = {
+        "center_xy_A": center,
+        "kind": kind,
+        "frame": frame,
+        "defect": 0,
+        "options": options,
+    }
+    rng = np.random.default_rng(checked_seed(seed))
+    likeliest = build_supercell(own, lattice, extent, **common)
+    return [likeliest, *sample_structures(own, lattice, extent, count=draws, rng=rng, **common)]
+
+
+def simulate(
+    structures: StructureLike | Sequence[StructureLike],
+    *,
+    temperatures_K: Sequence[float] = (300.0, 900.0),
+    material: MaterialLike | None = None,
+    zone_axis: ZoneAxis = ALONG_C,
+    relax_options: RelaxOptions | None = None,
+    dynamics_options: DynamicsOptions | None = None,
+    relax_engine: str | None = None,
+    dynamics_engine: str | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+) -> list[SimulationResult]:
+    """Relax structures, by default with GFN1-xTB, then heat each, by default in LAMMPS.
+
+    Parameters
+    ----------
+    structures
+        One supercell or several at the material's lattice constant, as `Structure` or `ase.Atoms`.
+        A sheet may be wrapped across its cell, and turned: the results have it in the plane of the
+        first two cell vectors. Atoms stay where ``ase.constraints.FixAtoms`` fixes them.
+    temperatures_K
+        Temperatures of the dynamics, K; empty for relaxations only.
+    material, zone_axis
+        The crystal, as of `find`; it sets the lattice constants to scale between. By default, the
+        built-in sheet that has each structure's elements and distances.
+    relax_options, dynamics_options
+        Convergence, lengths.
+    relax_engine, dynamics_engine
+        Names of engines; `adatom doctor` lists those of all installed packages.
+    seed
+        Seed of the dynamics; every structure gets its own from it.
+    workers
+        Number of processes; by default one per core. In a script, call it under ``if __name__ ==
+        "__main__":``, as every use of processes must be.
+
+    Warns
+    -----
+    UserWarning
+        If an engine computes a structure badly: GFN1-xTB with a cell that is small for the Γ point.
+
+    Returns
+    -------
+    The relaxations in the order of the structures, then the dynamics. A structure that cannot be
+    simulated has the status ``failed: <why>``, and the others are simulated.
+
+    Raises
+    ------
+    BadInput
+        If a temperature is not positive, or if no structure can be simulated: it has no cell or no
+        vacuum, is not of the material, or has constraints other than ``FixAtoms``.
+    EngineMissing
+        If an engine is not installed; the message says how to install it.
+
+    Examples
+    --------
+    >>> import adatom as ad
+    >>> from ase.build import graphene
+    >>> (result,) = ad.simulate(graphene(size=(4, 4, 1), vacuum=5.0), temperatures_K=[], workers=1)
+    >>> result.task, result.status
+    ('relax', 'done')
+    """
+    config = _defaults()
+    engines = Engines(
+        relax_engine or config.simulate.relax_engine,
+        dynamics_engine or config.simulate.dynamics_engine,
+        relax_options or config.relax,
+        dynamics_options or config.dynamics,
+    )
+    return simulate_given(
+        read_structures(structures),
+        None if material is None else read_material(material, zone_axis),
+        engines,
+        checked_temperatures(temperatures_K),
+        first_seed=checked_seed(seed) + 1,
+        workers=workers,
+    )
+
+
+def advise(
+    atoms: AtomTable,
+    defects: DefectTable,
+    results: Sequence[SimulationResult] = (),
+    *,
+    material: MaterialLike = "graphene",
+    zone_axis: ZoneAxis = ALONG_C,
+    frame_dose_per_A2: float | None = None,
+    voltage_kV: float = 60.0,
+) -> list[Advice]:
+    """Rank the next actions of an experiment: scans, voltage, where to put the beam.
+
+    Parameters
+    ----------
+    atoms, defects, results
+        From `find`, `find_defects`, `simulate`.
+    material, zone_axis
+        The crystal, as of `find`.
+    frame_dose_per_A2
+        Electrons per Å² and frame, where known.
+    voltage_kV
+        Acceleration voltage of the frames, kV.
+
+    Returns
+    -------
+    Actions, best first, each with its reason, expected gain and dose.
+
+    Raises
+    ------
+    BadInput
+        If the dose is not a positive number.
+
+    Examples
+    --------
+    >>> import adatom as ad
+    >>> from adatom.core import AtomTable, DefectTable
+    >>> [advice.action for advice in ad.advise(AtomTable.empty(), DefectTable.empty())]
+    ['stop']
+    """
+    if not voltage_kV > 0:
+        raise BadInput(
+            "`voltage_kV`",
+            expected="an acceleration voltage above 0 kV",
+            got=repr(voltage_kV),
+            todo="Give the voltage of the frames.",
+        )
+    return _advise(
+        atoms,
+        defects,
+        species=len(read_material(material, zone_axis).species),
+        frame_dose_per_A2=frame_dose_per_A2,
+        results=results,
+        voltage_kV=voltage_kV,
+    )
+
+
+def _listed(frames: Sequence[int]) -> str:
+    """Numbers of frames in words, the first and the last of many."""
+    return ", ".join(map(str, frames)) if len(frames) < 5 else f"{frames[0]} to {frames[-1]}"
+
+
+def _defaults() -> Config:
+    """Default options of all steps; the input is not used."""
+    return Config(input=InputOptions(paths=("array",)))
+
+
+def _center(atoms: AtomTable, material: Material) -> tuple[float, float]:
+    impurity = atoms.elements != material.host
+    x, y = (atoms.xy[impurity] if impurity.any() else atoms.xy).mean(axis=0)
+    return float(x), float(y)
