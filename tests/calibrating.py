@@ -14,7 +14,7 @@ from adatom.features.refinement.noise import Noise
 from adatom.features.refinement.refine import Refined
 from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.synthesize import random_labelled
-from adatom.learning.ensemble import predict_tiles
+from adatom.learning.predict import predict_tiles
 from sheets import SEED
 
 OPTIONS = RefineOptions()

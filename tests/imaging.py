@@ -16,7 +16,7 @@ from adatom.frames.simulate.specimen import Specimen
 from adatom.frames.simulate.synthesize import image_specimen
 from adatom.learning import weights
 from adatom.learning.device import use_threads
-from adatom.learning.ensemble import predict_tiles
+from adatom.learning.predict import predict_tiles
 
 USUAL = Conditions(
     pixel_size_A=0.11,

@@ -36,7 +36,7 @@ from adatom.features.refinement.binning import restored_frame
 from adatom.frames.specimen.examine import examine
 
 if TYPE_CHECKING:  # processes that finish frames do without networks, and without torch
-    from adatom.learning.weights import Ensemble
+    from adatom.learning.ensemble import Ensemble
 
 _SAME_SITE_A = 0.6  # a candidate this near to a lattice site is that site; sites are 1.2 Å apart
 _BORDER_A = 0.5  # sites nearer to the border are cut by it and not tested
@@ -157,7 +157,7 @@ def _see(
     predictions: Iterable[Prediction] | None = None,
 ) -> tuple[Candidates, dict[str, Image]]:
     """Sites that the networks see in a frame, and their maps."""
-    from adatom.learning.ensemble import predict_tiles
+    from adatom.learning.predict import predict_tiles
 
     maps = _empty_maps(frame, ensemble)
     tiles = predict_tiles(frame, ensemble) if predictions is None else predictions
@@ -191,7 +191,7 @@ def find_atoms(
     BadInput
         If the ensemble's card has no calibration.
     """
-    from adatom.learning.ensemble import predict_tiles
+    from adatom.learning.predict import predict_tiles
 
     frame = examine(frame)
     tiles = predict_tiles(frame, ensemble) if predictions is None else predictions
@@ -324,7 +324,7 @@ def _on_specimen(defects: DefectTable, frame: Frame, options: AnalysisOptions) -
 
 
 def _empty_maps(frame: Frame, ensemble: Ensemble) -> dict[str, Image]:
-    from adatom.learning.ensemble import map_shape
+    from adatom.learning.predict import map_shape
 
     shape = map_shape(frame.shape, frame.calibration, ensemble.working)
     return {name: np.zeros((len(ensemble.classes), *shape), np.float32) for name in MAPS}

@@ -11,7 +11,7 @@ from adatom.analysis.options import AnalysisOptions
 from adatom.core import Frame, Material, Movie
 from adatom.features.candidates.locate import Candidates
 from adatom.learning.device import threads_in_use
-from adatom.learning.weights import Ensemble
+from adatom.learning.ensemble import Ensemble
 from adatom.parallel.overlap import overlapped
 from adatom.parallel.processes import cores, local_processes
 

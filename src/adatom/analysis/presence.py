@@ -14,7 +14,7 @@ from adatom.analysis.frame import find_atoms
 from adatom.core import AtomTable, Frame, Lattice, Material
 from adatom.errors import BadInput
 from adatom.features.find import FindOptions
-from adatom.learning.weights import Ensemble
+from adatom.learning.ensemble import Ensemble
 
 _PART_A = (11.0, 22.0)  # Å at graphene's scale: smallest and largest edge of a part
 _PARTS = 4  # along each edge of the frame

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,12 +33,13 @@ from adatom.errors import BadInput, WrongMaterialWarning
 from adatom.features.find import FindOptions
 from adatom.frames.readers.read import read
 from adatom.instrument import TwinOptions
-from adatom.learning.weights import Ensemble
+from adatom.learning.ensemble import Ensemble
 from adatom.materials.library import load_material
 from adatom.parallel.progress import Silent
 from adatom.training.adapt.options import AdaptOptions
-from adatom.training.adapt.rounds import Adapted
-from adatom.training.adapt.rounds import adapt as adapt_ensemble
+
+if TYPE_CHECKING:
+    from adatom.training.adapt.rounds import Adapted
 
 Frames = Movie | NDArray[Any] | str | Path | Sequence[str | Path]
 
@@ -210,6 +211,9 @@ def adapt(
     ...     print(error.expected[:40])
     atoms that stand as in graphene: its lat
     """
+    # Torch, which takes seconds to import, is for training.
+    from adatom.training.adapt.rounds import adapt as adapt_ensemble
+
     how = _Arguments(frames, material, zone_axis, pixel_size_A, fit_scale)
     settled, ensemble = _settle_with_networks(how, weights)
     for note in settled.notes:

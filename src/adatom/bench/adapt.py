@@ -22,7 +22,7 @@ from adatom.frames.simulate.sheet import graphene_sheet
 from adatom.frames.simulate.synthesize import image_specimen
 from adatom.learning import weights
 from adatom.learning.device import use_threads
-from adatom.learning.weights import Ensemble
+from adatom.learning.ensemble import Ensemble
 from adatom.parallel.processes import cores
 from adatom.training.adapt.options import AdaptOptions
 from adatom.training.adapt.pseudo_labels import LabelChange, compare_labels, label_frame

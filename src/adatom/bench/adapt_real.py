@@ -23,7 +23,7 @@ from adatom.frames import read
 from adatom.frames.lattice.spectrum import estimate_scale
 from adatom.frames.readers.hdf5 import published_defects
 from adatom.learning import weights
-from adatom.learning.weights import Ensemble
+from adatom.learning.ensemble import Ensemble
 from adatom.materials.library import load_material
 from adatom.parallel.progress import Silent
 from adatom.training.adapt.options import AdaptOptions

@@ -15,7 +15,7 @@ from adatom.bench.rows import Row, row
 from adatom.bench.sets import convolution_set
 from adatom.core import GRAPHENE, Frame
 from adatom.frames.simulate.synthesize import random_labelled
-from adatom.learning.ensemble import predict_tiles
+from adatom.learning.predict import predict_tiles
 
 _DOSE = 5.0  # counts at the peak of a carbon atom, per pixel: a usual dose
 _PEER_STEPS = 20  # training steps of AtomAI's networks; the number does not change their time

@@ -15,7 +15,8 @@ from adatom.campaign.sources import settle_scale
 from adatom.campaign.verdict import judge
 from adatom.core import GRAPHENE
 from adatom.errors import AdatomError
-from adatom.learning.weights import Ensemble, load, load_shipped
+from adatom.learning.ensemble import Ensemble
+from adatom.learning.weights import load, load_shipped
 
 _SEED = 20  # of the simulated frames
 _QUICK = 6  # every sixth frame

@@ -16,10 +16,9 @@ from adatom.campaign.steps import Job, Steps
 from adatom.core import Frame, Material, Movie
 from adatom.errors import BadInput
 from adatom.learning import weights
-from adatom.learning.weights import Ensemble
+from adatom.learning.ensemble import Ensemble
 from adatom.parallel.progress import Progress
 from adatom.store import file_hash, read_json, write_json
-from adatom.training.adapt.rounds import adapt
 
 # Number of first frames that decide whether a campaign adapts. Three allow a majority, and their
 # analysis is kept for the campaign where it does not adapt.
@@ -120,6 +119,8 @@ def _adapt(
     progress: Progress,
 ) -> dict[str, Any]:
     """Adapt to the first frames; return whether networks changed, and a message for the user."""
+    from adatom.training.adapt.rounds import adapt  # torch, which takes seconds, is for training
+
     try:
         done = adapt(
             first,
@@ -155,6 +156,8 @@ def adapt_to_file(config: Config, path: Path, progress: Progress) -> dict[str, A
     BadInput
         If the frames cannot be used, or do not show the material.
     """
+    from adatom.training.adapt.rounds import adapt  # as above
+
     weights.check_output(path)
     opened = open_input(config, progress)
     for note in opened.notes:

@@ -13,7 +13,8 @@ import numpy as np
 from adatom.analysis.card import check_card
 from adatom.core import AtomTable, Material, Structure
 from adatom.errors import BadInput
-from adatom.learning.weights import Ensemble, load_for
+from adatom.learning.ensemble import Ensemble
+from adatom.learning.weights import load_for
 from adatom.materials.library import command_line_name, load_material
 
 MaterialLike = str | Path | Material

@@ -16,7 +16,8 @@ from adatom.core import Calibration, Frame, Material, Movie
 from adatom.errors import BadInput, NoMaterial
 from adatom.features.novelty.frame import confident_share
 from adatom.frames.lattice.screening import CLEAR, Screening, screen
-from adatom.learning.weights import SHIPPED, Ensemble, load_for
+from adatom.learning.ensemble import Ensemble
+from adatom.learning.weights import SHIPPED, load_for
 from adatom.materials.library import load_material, material_names
 from adatom.parallel.progress import Progress
 

@@ -25,7 +25,8 @@ from adatom.features.find import FindOptions
 from adatom.feedback import AdviceOptions
 from adatom.frames.simulate.detector import detector_exponents
 from adatom.instrument.twin import TwinOptions
-from adatom.learning.weights import Ensemble, load_for
+from adatom.learning.ensemble import Ensemble
+from adatom.learning.weights import load_for
 from adatom.materials.library import command_line_name, load_material
 from adatom.simulation import DynamicsOptions, RelaxOptions, relaxing_engine
 from adatom.structures import SupercellOptions

@@ -21,8 +21,8 @@ from adatom.core.atoms import COLUMNS as ATOM_COLUMNS
 from adatom.core.defects import COLUMNS as DEFECT_COLUMNS
 from adatom.core.empty_sites import COLUMNS as SITE_COLUMNS
 from adatom.features import estimate_drift, link_atoms, link_defects
-from adatom.learning.ensemble import map_shape
-from adatom.learning.weights import Ensemble
+from adatom.learning.ensemble import Ensemble
+from adatom.learning.predict import map_shape
 from adatom.store import (
     CampaignDirectory,
     FrameStore,

@@ -9,7 +9,7 @@ from adatom.analysis.presence import shows_material, unequal_sites
 from adatom.core import AtomTable, Lattice, Material, Movie
 from adatom.features.find import FindOptions
 from adatom.frames.lattice.screening import Screening
-from adatom.learning.weights import Ensemble
+from adatom.learning.ensemble import Ensemble
 
 _LOOKED_AT = 3  # most doubtful frames that are looked at part by part, which takes seconds each
 

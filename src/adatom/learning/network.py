@@ -7,18 +7,13 @@ one head each; an ensemble consists of a few such networks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-# Layout of the network, see docs/decisions/0005-members-share-trunks.md.
-FOLD = 2  # edge of a trunk pixel, working pixels
-STRIDE = 4 * FOLD  # working pixels; sides of an input are multiples of it: two poolings after FOLD
-_HIDDEN = 16  # channels of a head
-_CONTEXT = 3  # residual blocks at the coarsest level
-_LEVELS = (1, 2, 3)  # channels of the trunk's levels, in units of the finest level
+from adatom.learning.ensemble import NetworkWeights
+from adatom.learning.layout import CONTEXT, FOLD, HIDDEN, LEVELS
+
 _START_BIAS = -3.0  # logit of the output before training: atoms cover 5 % of the pixels
 
 
@@ -47,13 +42,13 @@ class Trunk(nn.Module):
 
     def __init__(self, width: int, dropout: float = 0.0) -> None:
         super().__init__()
-        w1, w2, w3 = (width * k for k in _LEVELS)
+        w1, w2, w3 = (width * k for k in LEVELS)
         self.down1 = nn.Sequential(ConvNorm(1, w1, 3 * FOLD, stride=FOLD), ConvNorm(w1, w1))
         self.down2 = nn.Sequential(ConvNorm(w1, w2), ConvNorm(w2, w2))
         self.bottom = ConvNorm(w2, w3)
         # The coarsest level sees beyond one lattice constant at a low cost.
         self.context = nn.ModuleList(
-            [nn.Sequential(ConvNorm(w3, w3), ConvNorm(w3, w3)) for _ in range(_CONTEXT)]
+            [nn.Sequential(ConvNorm(w3, w3), ConvNorm(w3, w3)) for _ in range(CONTEXT)]
         )
         self.narrow2, self.narrow1 = nn.Conv2d(w3, w2, 1), nn.Conv2d(w2, w1, 1)
         self.up2 = nn.Sequential(ConvNorm(w2, w2), ConvNorm(w2, w2))
@@ -94,8 +89,8 @@ class Network(nn.Module):
         super().__init__()
         self.classes, self.width, self.heads, self.dropout = classes, width, heads, dropout
         self.trunk = Trunk(width, dropout)
-        self.hidden = ConvNorm(width, _HIDDEN * heads)
-        self.out = nn.Conv2d(_HIDDEN * heads, classes * FOLD**2 * heads, 1, groups=heads)
+        self.hidden = ConvNorm(width, HIDDEN * heads)
+        self.out = nn.Conv2d(HIDDEN * heads, classes * FOLD**2 * heads, 1, groups=heads)
         self.unfold = nn.PixelShuffle(FOLD)
         nn.init.constant_(self.out.bias, _START_BIAS)  # type: ignore[arg-type]
 
@@ -108,26 +103,30 @@ class Network(nn.Module):
         return maps.view(x.shape[0], self.heads, self.classes, *maps.shape[2:])
 
 
-def with_heads(network: Network, keep: Sequence[int]) -> Network:
-    """Copy a network with a selection of its heads.
+def weights_of(network: Network) -> NetworkWeights:
+    """Copy the weights of a network."""
+    tensors = {
+        name: value.detach().cpu().contiguous().numpy().copy()
+        for name, value in network.state_dict().items()
+        if value.is_floating_point()
+    }
+    return NetworkWeights(tensors, network.classes, network.width, network.heads)
 
-    Parameters
-    ----------
-    network
-        Left unchanged.
-    keep
-        Numbers of the heads, in the wanted order; at least one.
-    """
-    out = Network(network.classes, network.width, len(keep), network.dropout)
-    out.trunk.load_state_dict(network.trunk.state_dict())
-    heads = torch.as_tensor(list(keep))
-    for old, new in ((network.hidden, out.hidden), (network.out, out.out)):
-        state = old.state_dict()
-        for name, value in state.items():
-            if value.ndim:  # channels are grouped by head
-                state[name] = value.unflatten(0, (network.heads, -1))[heads].flatten(0, 1)
-        new.load_state_dict(state)
-    return out.train(network.training)
+
+def network_of(weights: NetworkWeights) -> Network:
+    """Make a network with given weights, in evaluation mode."""
+    with torch.device("meta"):  # weights that are replaced at once need no random numbers
+        network = Network(weights.classes, weights.width, weights.heads)
+    counts = {
+        name: torch.zeros((), dtype=torch.long)
+        for name, value in network.state_dict().items()
+        if not value.is_floating_point()
+    }
+    state = {name: torch.from_numpy(value.copy()) for name, value in weights.tensors.items()}
+    network.load_state_dict(state | counts, assign=True)
+    for parameter in network.parameters():
+        parameter.requires_grad_()
+    return network.eval()
 
 
 def fused(network: Network) -> Network:

@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch.nn import functional
 
 from adatom.core import Calibration, LabelledFrame
-from adatom.learning.device import chosen_device
-from adatom.learning.network import STRIDE, Network
+from adatom.learning.device import chosen_gpu, threads
+from adatom.learning.layout import STRIDE
+from adatom.learning.network import Network
 from adatom.learning.prepare import normalise, resample
 
 Source = Callable[[np.random.Generator], Sequence[LabelledFrame]]
@@ -217,7 +218,8 @@ def fit(
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    device = chosen_device()
+    torch.set_num_threads(threads())
+    device = torch.device(chosen_gpu() or "cpu")
     network.train().to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 1.4 x faster
     optimiser = torch.optim.AdamW(

@@ -7,20 +7,21 @@ import os
 import shlex
 import uuid
 from collections.abc import Sequence
-from copy import deepcopy
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save as serialise
+from safetensors.numpy import load_file
+from safetensors.numpy import save as serialise
 
-from adatom.core import VACANCY, Calibration, Material, content_hash
+from adatom.core import Calibration, Material
 from adatom.errors import BadInput, StepFailed
-from adatom.learning.network import Network, fused, with_heads
+from adatom.learning.ensemble import SPOT_A, Ensemble, NetworkWeights
+from adatom.learning.graph import Runner
+from adatom.learning.layout import CONTEXT, FOLD, HIDDEN, LEVELS
 
 FORMAT = 4  # version of the layout of weights and card; other versions are refused
 SHIPPED = Path(__file__).parent / "shipped"  # the ensembles of the package, one per material
@@ -28,126 +29,6 @@ _TEMPORARY = ".adatom-tmp-"  # start of the names of files that are not whole ye
 _TEST_PX = 32  # edge of the image of the self-test, pixels
 # Largest difference of a mean probability in the self-test: half precision changes it by 1e-3.
 _TEST_TOLERANCE = 0.02
-_SPOT_A = 0.25  # width of the target spots of cards that do not state it, Å
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Ensemble:
-    """Trained networks with their model card.
-
-    Parameters
-    ----------
-    networks
-        Networks in evaluation mode; each head of a network is a member.
-    classes
-        Class of each probability map: chemical symbols, then `VACANCY`.
-    working
-        Pixel size of the input and of the maps.
-    card
-        Model card: recipe of the training data, seeds, version, scores, calibration.
-
-    Examples
-    --------
-    >>> from adatom.learning.weights import load_shipped
-    >>> ensemble = load_shipped("graphene")
-    >>> ensemble.members, ensemble.species, ensemble.with_members([0, 7]).members
-    (10, ('C', 'Si'), 2)
-    """
-
-    networks: tuple[Network, ...]
-    classes: tuple[str, ...]
-    working: Calibration
-    card: dict[str, Any] = field(default_factory=dict)
-    _fused: dict[torch.device, tuple[Network, ...]] = field(
-        default_factory=dict, init=False, repr=False
-    )
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Send everything but the fused copies to other processes."""
-        return Ensemble, (self.networks, self.classes, self.working, self.card)
-
-    @property
-    def members(self) -> int:
-        """Number of members."""
-        return sum(n.heads for n in self.networks)
-
-    @property
-    def species(self) -> tuple[str, ...]:
-        """Chemical symbols of the classes that are atoms."""
-        return tuple(c for c in self.classes if c != VACANCY)
-
-    @property
-    def spot_A(self) -> float:
-        """Gaussian width of the spot of one atom in the maps, Å."""
-        return float(self.card.get("training", {}).get("target_sigma_A", _SPOT_A))
-
-    def with_members(self, keep: Sequence[int]) -> Ensemble:
-        """Give an ensemble of some members.
-
-        Parameters
-        ----------
-        keep
-            Numbers of the members, counted through all networks.
-
-        Raises
-        ------
-        ValueError
-            If `keep` is empty or names a member that does not exist.
-        """
-        if not len(keep) or min(keep) < 0 or max(keep) >= self.members:
-            raise ValueError(f"expected some of members 0 to {self.members - 1}, got {list(keep)}")
-        networks, first = [], 0
-        for network in self.networks:
-            heads = [k - first for k in keep if first <= k < first + network.heads]
-            first += network.heads
-            if heads:
-                networks.append(with_heads(network, heads))
-        return Ensemble(tuple(networks), self.classes, self.working, self.card)
-
-    def blended(self, other: Ensemble, share: float) -> Ensemble:
-        """Average the network weights of this ensemble and of one that was trained further.
-
-        The average keeps most of the gain on new data and most of the performance on the old data
-        (Wortsman et al., CVPR 2022, 7959).
-
-        Parameters
-        ----------
-        other
-            Ensemble of the same networks after further training.
-        share
-            Weight of `other` in the average, 0 to 1.
-        """
-        networks = []
-        for own, new in zip(self.networks, other.networks, strict=True):
-            network = deepcopy(new)
-            state, old = new.state_dict(), own.state_dict()
-            for name, value in state.items():
-                if value.is_floating_point():
-                    state[name] = torch.lerp(old[name], value, share)
-            network.load_state_dict(state)
-            networks.append(network.eval())
-        return Ensemble(tuple(networks), self.classes, self.working, self.card)
-
-    def fused_networks(self, device: torch.device) -> tuple[Network, ...]:
-        """Give copies for fast prediction: batch normalisation folded in, channels last."""
-        if device not in self._fused:
-            copies = [fused(deepcopy(network).eval()).to(device) for network in self.networks]
-            for copy in copies:
-                copy.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            self._fused[device] = tuple(copies)
-        return self._fused[device]
-
-    def fingerprint(self) -> str:
-        """Hash the weights and the calibration; part of the ledger key of steps that use them."""
-        parts = [t.numpy() for n in self.networks for t in n.state_dict().values()]
-        return content_hash(
-            *parts,
-            list(self.classes),
-            self.working.pixel_size_A,
-            self.card.get("calibration"),
-            self.card.get("novelty"),
-            self.card.get("novelty_of_regions"),
-        )
 
 
 def save(ensemble: Ensemble, path: Path) -> None:
@@ -161,10 +42,9 @@ def save(ensemble: Ensemble, path: Path) -> None:
         ``.safetensors`` file; its directory is made.
     """
     tensors = {
-        f"{i}.{name}": (t.half() if t.is_floating_point() else t).contiguous()
+        f"{i}.{name}": value.astype(np.float16)
         for i, network in enumerate(ensemble.networks)
-        for name, t in network.state_dict().items()
-        if not name.endswith("num_batches_tracked")
+        for name, value in network.tensors.items()
     }
     card = {
         "format": FORMAT,
@@ -230,8 +110,7 @@ def _write_whole(path: Path, content: bytes) -> Path:
         raise
 
 
-@torch.inference_mode()
-def self_test(networks: Sequence[Network]) -> list[float]:
+def self_test(networks: Sequence[NetworkWeights]) -> list[float]:
     """Compute the mean probability of each class that networks give for a fixed image.
 
     The card holds it, so that weights that were changed, or belong to another card, are recognised
@@ -240,13 +119,13 @@ def self_test(networks: Sequence[Network]) -> list[float]:
     Parameters
     ----------
     networks
-        In evaluation mode, on the processor.
+        Their weights.
     """
-    row = torch.arange(_TEST_PX, dtype=torch.float32)
-    waves = torch.sin(0.9 * row)[:, None] * torch.sin(0.9 * row)[None] + 0.02 * (row - row.mean())
-    image = ((waves - waves.mean()) / waves.std())[None, None]
-    means = [torch.sigmoid(network(image)).mean(dim=(0, 3, 4)) for network in networks]
-    return [round(float(value), 6) for value in torch.cat(means).mean(dim=0)]
+    row = np.arange(_TEST_PX, dtype=np.float32)
+    waves = np.sin(0.9 * row)[:, None] * np.sin(0.9 * row)[None] + 0.02 * (row - row.mean())
+    image = ((waves - waves.mean()) / waves.std(ddof=1)).astype(np.float32)
+    maps = Runner.of(networks, 1)(image)
+    return [round(float(value), 6) for value in maps.mean(axis=(0, 2, 3))]
 
 
 def load(path: Path) -> Ensemble:
@@ -271,7 +150,7 @@ def load(path: Path) -> Ensemble:
         tensors = load_file(str(path))
         networks = _networks(card, tensors)
         _check_response(card, networks)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise BadInput(
             str(path),
             expected=f"an ensemble's weights and a card that fits them (format {FORMAT})",
@@ -283,7 +162,7 @@ def load(path: Path) -> Ensemble:
     return Ensemble(networks, card.classes, Calibration(card.working_pixel_size_A), own)
 
 
-def _check_response(card: _Card, networks: tuple[Network, ...]) -> None:
+def _check_response(card: _Card, networks: tuple[NetworkWeights, ...]) -> None:
     """Compare with the card's self-test, where it has one; ValueError if they differ."""
     if card.self_test is None:
         return
@@ -301,7 +180,7 @@ class _Training(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    target_sigma_A: float = Field(_SPOT_A, gt=0, allow_inf_nan=False)
+    target_sigma_A: float = Field(SPOT_A, gt=0, allow_inf_nan=False)
 
 
 class _Card(BaseModel):
@@ -322,8 +201,8 @@ class _Card(BaseModel):
 _OF_NETWORKS = set(_Card.model_fields) - {"training"}
 
 
-def _networks(card: _Card, tensors: dict[str, torch.Tensor]) -> tuple[Network, ...]:
-    """Build the networks; ValueError or RuntimeError if card and tensors do not fit."""
+def _networks(card: _Card, tensors: dict[str, NDArray[Any]]) -> tuple[NetworkWeights, ...]:
+    """Read the networks; ValueError if card and tensors do not fit."""
     rest = dict(tensors)
     networks = tuple(_network(card, number, rest) for number in range(len(card.heads)))
     if rest:
@@ -331,32 +210,64 @@ def _networks(card: _Card, tensors: dict[str, torch.Tensor]) -> tuple[Network, .
     return networks
 
 
-def _network(card: _Card, number: int, tensors: dict[str, torch.Tensor]) -> Network:
-    """Build one network and remove its tensors from `tensors`; ValueError if they do not fit."""
+def _network(card: _Card, number: int, tensors: dict[str, NDArray[Any]]) -> NetworkWeights:
+    """Read one network and remove its tensors from `tensors`; ValueError if they do not fit."""
     prefix = f"{number}."
     own = [name for name in tensors if name.startswith(prefix)]
-    state = {name.removeprefix(prefix): tensors.pop(name) for name in own}
-    state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    state = {name.removeprefix(prefix): tensors.pop(name).astype(np.float32) for name in own}
     for name, value in state.items():
         _check_tensor(f"{prefix}{name}", value)
-    network = Network(len(card.classes), card.width, card.heads[number])
-    found = network.load_state_dict(state, strict=False)  # RuntimeError if shapes differ
-    missing = [k for k in found.missing_keys if not k.endswith("num_batches_tracked")]
-    if missing or found.unexpected_keys:
-        raise ValueError(
-            f"network {number} without {missing[:3]} and with {found.unexpected_keys[:3]}"
-        )
-    return network.eval()
+    shapes = shapes_of(len(card.classes), card.width, card.heads[number])
+    missing, more = sorted(shapes.keys() - state.keys()), sorted(state.keys() - shapes.keys())
+    if missing or more:
+        raise ValueError(f"network {number} without {missing[:3]} and with {more[:3]}")
+    for name, shape in shapes.items():
+        if state[name].shape != shape:
+            got = state[name].shape
+            raise ValueError(f"{prefix}{name} of shape {got} in place of {shape}")
+    return NetworkWeights(state, len(card.classes), card.width, card.heads[number])
 
 
-def _check_tensor(name: str, value: torch.Tensor) -> None:
+def shapes_of(classes: int, width: int, heads: int) -> dict[str, tuple[int, ...]]:
+    """Give the shape of each tensor of a network.
+
+    Parameters
+    ----------
+    classes, width, heads
+        As of `NetworkWeights`.
+    """
+    w1, w2, w3 = (width * k for k in LEVELS)
+    hidden, maps = HIDDEN * heads, classes * FOLD**2 * heads
+    blocks = {
+        "trunk.down1.0": (w1, 1, 3 * FOLD),
+        "trunk.down1.1": (w1, w1, 3),
+        "trunk.down2.0": (w2, w1, 3),
+        "trunk.down2.1": (w2, w2, 3),
+        "trunk.bottom": (w3, w2, 3),
+        **{f"trunk.context.{k}.{i}": (w3, w3, 3) for k in range(CONTEXT) for i in range(2)},
+        **{f"trunk.up2.{i}": (w2, w2, 3) for i in range(2)},
+        **{f"trunk.up1.{i}": (w1, w1, 3) for i in range(2)},
+        "hidden": (hidden, w1, 3),
+    }
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, (outputs, inputs, kernel) in blocks.items():
+        shapes[f"{name}.0.weight"] = (outputs, inputs, kernel, kernel)
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            shapes[f"{name}.1.{part}"] = (outputs,)
+    single = {"trunk.narrow2": (w2, w3), "trunk.narrow1": (w1, w2), "out": (maps, HIDDEN)}
+    for name, (outputs, inputs) in single.items():
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (outputs, inputs, 1, 1), (outputs,)
+    return shapes
+
+
+def _check_tensor(name: str, value: NDArray[np.float32]) -> None:
     """Raise ValueError for numbers that no training gives."""
-    if not torch.isfinite(value).all():
+    if not np.isfinite(value).all():
         raise ValueError(f"{name} with numbers that are not finite")
     if name.endswith("running_var") and (value < 0.0).any():
         raise ValueError(f"{name} with negative variances")
     # Kernels of convolutions; vectors may be zero, as biases are before a training.
-    if value.ndim >= 2 and value.numel() > 1 and bool((value == value.flatten()[0]).all()):
+    if value.ndim >= 2 and value.size > 1 and bool((value == value.flat[0]).all()):
         raise ValueError(f"{name} with equal numbers only, as no training gives")
 
 

@@ -24,8 +24,8 @@ from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.synthesize import random_labelled
 from adatom.frames.simulate.universal import UNIVERSAL, nameless, random_material
 from adatom.learning.device import use_threads
-from adatom.learning.ensemble import predict_tiles
-from adatom.learning.weights import Ensemble
+from adatom.learning.ensemble import Ensemble
+from adatom.learning.predict import predict_tiles
 from adatom.parallel.processes import local_processes
 from adatom.training.scores import expected_calibration_error
 

@@ -21,8 +21,9 @@ from adatom.frames.simulate.synthesize import random_pair
 from adatom.frames.simulate.universal import UNIVERSAL, universal_pair
 from adatom.learning import weights
 from adatom.learning.device import use_threads
+from adatom.learning.ensemble import Ensemble
 from adatom.learning.kinds import diversify, heads_of, train_start
-from adatom.learning.network import Network, Trunk
+from adatom.learning.network import Network, Trunk, network_of, weights_of
 from adatom.learning.train import TrainOptions
 from adatom.materials.library import load_material
 from adatom.parallel.processes import cores, local_processes
@@ -115,7 +116,7 @@ def train_ensemble(
     workers: int | None = None,
     keep: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> weights.Ensemble:
+) -> Ensemble:
     """Train an ensemble on simulated frames of a material.
 
     Parameters
@@ -164,8 +165,8 @@ def train_ensemble(
         }
         if members:
             networks = _run(pool, members, stored, finished)
-    return weights.Ensemble(
-        tuple(networks),
+    return Ensemble(
+        tuple(weights_of(network) for network in networks),
         (*material.species, VACANCY),
         Calibration(options.working_pixel_size_A),
         {
@@ -206,7 +207,7 @@ class _FinishedNetworks:
         if path is None or not path.exists():
             return None
         try:
-            return list(weights.load(path).networks)
+            return [network_of(found) for found in weights.load(path).networks]
         except BadInput:  # a file that was cut, or lost its card: it is trained again
             return None
 
@@ -215,7 +216,8 @@ class _FinishedNetworks:
         if path is not None:
             working = Calibration(self.options.working_pixel_size_A)
             classes = (*self.material.species, VACANCY)
-            weights.save(weights.Ensemble(tuple(networks), classes, working), path)
+            found = tuple(weights_of(network) for network in networks)
+            weights.save(Ensemble(found, classes, working), path)
 
 
 def _run(
@@ -255,7 +257,7 @@ def _trunks(options: TrainOptions) -> list[Trunk | None]:
             got=f"width {found.networks[0].width}",
             todo="Start from another ensemble, or from scratch.",
         )
-    return [network.trunk for network in found.networks]
+    return [network_of(network).trunk for network in found.networks]
 
 
 def _train_start(

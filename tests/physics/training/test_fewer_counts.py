@@ -18,7 +18,7 @@ from adatom.frames.simulate.specimen import Specimen, lattice_points
 from adatom.frames.simulate.synthesize import expected_image
 from adatom.learning import weights
 from adatom.learning.device import use_threads
-from adatom.learning.ensemble import predict
+from adatom.learning.predict import predict
 from adatom.training.adapt.pseudo_labels import (
     with_fewer_counts,
 )

@@ -11,7 +11,7 @@ from adatom.features.novelty.frame import OodModel, describe
 from adatom.features.refinement.fit import RefineOptions
 from adatom.learning import weights
 from adatom.learning.device import use_threads
-from adatom.learning.ensemble import predict_tiles
+from adatom.learning.predict import predict_tiles
 from adatom.training.calibrate import held_out
 from sheets import graphene_frame
 

@@ -7,7 +7,7 @@ from adatom.analysis.frame import analyse_frame
 from adatom.core import GRAPHENE
 from adatom.learning import weights
 from adatom.learning.device import use_threads
-from adatom.learning.ensemble import OVERLAP_PX, predict, predict_tiles
+from adatom.learning.predict import OVERLAP_PX, predict, predict_tiles
 from sheets import graphene_frame
 
 

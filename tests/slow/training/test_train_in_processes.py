@@ -6,7 +6,7 @@ import pytest
 from adatom.core import GRAPHENE
 from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.synthesize import random_labelled
-from adatom.learning.ensemble import predict
+from adatom.learning.predict import predict
 from adatom.learning.train import TrainOptions
 from adatom.training.train import train_ensemble
 

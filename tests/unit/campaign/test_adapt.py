@@ -21,7 +21,9 @@ from adatom.frames.simulate.specimen import Specimen, lattice_sites
 from adatom.frames.simulate.synthesize import image_specimen
 from adatom.learning import weights
 from adatom.learning.device import use_threads
+from adatom.learning.ensemble import Ensemble
 from adatom.materials.library import load_material
+from adatom.training.adapt import rounds
 from adatom.training.adapt.options import AdaptOptions
 from adatom.training.adapt.rounds import Adapted, adapt
 from small import PIXEL_A, simulated_movie
@@ -86,7 +88,7 @@ def once(monkeypatch):
 
         return wrapped
 
-    monkeypatch.setattr(adaptation, "adapt", counted("adapt", adapt))
+    monkeypatch.setattr(rounds, "adapt", counted("adapt", adapt))
     monkeypatch.setattr(adaptation, "needs_adaptation", counted("look", needs_adaptation))
     return seen
 
@@ -140,7 +142,7 @@ def test_a_round_that_was_taken_back_is_not_called_an_adaptation(tmp_path, small
     def taken_back(frames, material, ensemble, options, **_):
         return Adapted(ensemble, [SimpleNamespace(accepted=False)], None, (1.0, 1.0))
 
-    monkeypatch.setattr(adaptation, "adapt", taken_back)
+    monkeypatch.setattr(rounds, "adapt", taken_back)
     change = {"adapt": "always", "weights": str(small)}
     config = configured(saved(tmp_path, simulated_movie(2)), **change)
     done = run_campaign(config, tmp_path / "out", only_find=True)
@@ -155,7 +157,7 @@ def test_an_adapted_ensemble_that_was_lost_is_made_again(tmp_path, small, monkey
         made.append(len(frames))
         return Adapted(ensemble, [SimpleNamespace(accepted=True)], None, (1.0, 1.0))
 
-    monkeypatch.setattr(adaptation, "adapt", prepared)
+    monkeypatch.setattr(rounds, "adapt", prepared)
     change = {"adapt": "always", "weights": str(small)}
     config = configured(saved(tmp_path, simulated_movie(3)), **change)
     out = tmp_path / "out"
@@ -189,7 +191,7 @@ def test_the_command_writes_an_ensemble_and_says_what_it_did(tmp_path, small, mo
         few = TINY.model_copy(update={"rounds": options.rounds})
         return adapt(frames, material, ensemble, few, **more)
 
-    monkeypatch.setattr(adaptation, "adapt", shorter)
+    monkeypatch.setattr(rounds, "adapt", shorter)
     path, out = saved(tmp_path, simulated_movie(2)), tmp_path / "new.safetensors"
     words = ["adapt", str(path), "--pixel-size", str(PIXEL_A), "--weights", str(small), "-o",
              str(out), "--rounds", "1"]  # fmt: skip
@@ -217,7 +219,7 @@ def test_another_crystal_goes_from_frames_to_a_page(tmp_path):
     card["training"] = card["training"] | {"target_sigma_A": 0.25 * material.scale}
     path = tmp_path / "mose2.safetensors"
     classes = (*material.species, VACANCY)
-    weights.save(weights.Ensemble(known.networks, classes, working, card), path)
+    weights.save(Ensemble(known.networks, classes, working, card), path)
     truth = crystal_frame(material, 0.15)
     frames = saved(tmp_path, truth.frame.data[None])
     table = {"input": {"paths": (str(frames),), "pixel_size_A": 0.15}, "material": str(toml),

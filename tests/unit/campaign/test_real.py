@@ -17,7 +17,7 @@ from adatom.frames import read
 from adatom.frames.lattice.spectrum import TRUSTED_CONTRAST, estimate_scale
 from adatom.learning import weights
 from adatom.learning.device import use_threads
-from adatom.learning.ensemble import predict_tiles
+from adatom.learning.predict import predict_tiles
 from adatom.materials.library import load_material
 
 pytestmark = pytest.mark.realdata

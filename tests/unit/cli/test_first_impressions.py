@@ -19,6 +19,7 @@ from adatom.materials.library import load_material
 from adatom.store import CampaignDirectory, write_structures, write_table
 from adatom.structures import pristine_supercell
 from adatom.training.train import train_options
+from small import PIXEL_A, simulated_movie
 
 HEAVY = ("torch", "pandas", "sklearn", "matplotlib", "scipy", "ase", "polars", "numpy")
 runner = CliRunner()
@@ -57,6 +58,17 @@ def test_a_wrong_path_is_said_before_libraries_are_loaded(arguments, words):
     error, loaded = modules_after(*arguments)
     assert words in error
     assert loaded == set()
+
+
+def test_finding_atoms_loads_no_torch(tmp_path):
+    frame = tmp_path / "frame.npy"
+    np.save(frame, simulated_movie(1)[0])
+    out = tmp_path / "out"
+    given = ("find", str(frame), "-m", "graphene", "--pixel-size", str(PIXEL_A), "-o", str(out))
+    error, loaded = modules_after(*given, "-q")
+    assert (out / "atoms.parquet").exists(), error
+    assert "torch" in HEAVY
+    assert not loaded & {"torch", "matplotlib", "sklearn", "pandas"}
 
 
 @pytest.mark.parametrize("command", ["run", "find", "adapt", "train", "resume", "demo", "export"])

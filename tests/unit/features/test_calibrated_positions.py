@@ -15,7 +15,7 @@ from adatom.features.find import FindOptions, find_candidates
 from adatom.features.novelty.frame import OodModel, describe
 from adatom.learning import weights
 from adatom.learning.device import use_threads
-from adatom.learning.ensemble import predict_tiles
+from adatom.learning.predict import predict_tiles
 from calibrating import OPTIONS, candidates_of, observe_eight_frames, refined_of
 from sheets import inner, rms
 

@@ -19,7 +19,7 @@ from adatom.features.scaled_lengths import material_in_units
 from adatom.features.sublattices import with_sublattice_evidence
 from adatom.learning import weights
 from adatom.learning.device import use_threads
-from adatom.learning.ensemble import predict_tiles
+from adatom.learning.predict import predict_tiles
 from adatom.materials.library import load_material
 from calibrating import OPTIONS, candidates_of, observe_eight_frames, refined_of
 from sheets import NONE, graphene_frame, inner

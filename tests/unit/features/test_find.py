@@ -18,7 +18,7 @@ from adatom.frames.simulate.specimen import Specimen
 from adatom.frames.simulate.synthesize import image_specimen, random_labelled
 from adatom.learning import weights
 from adatom.learning.device import use_threads
-from adatom.learning.ensemble import OVERLAP_PX, predict, predict_tiles
+from adatom.learning.predict import OVERLAP_PX, predict, predict_tiles
 from sheets import NONE, SEED, errors, extent, graphene_frame, inner, moved, rms
 
 

@@ -12,7 +12,7 @@ from adatom.features.member_scores import MemberScore, choose_members, mean_scor
 from adatom.frames.simulate.specimen import lattice_sites
 from adatom.learning import weights
 from adatom.learning.device import use_threads
-from adatom.learning.ensemble import predict
+from adatom.learning.predict import predict
 from adatom.materials.library import load_material
 from sheets import graphene_frame
 

@@ -10,15 +10,16 @@ from adatom.analysis.card import check_card
 from adatom.core import Calibration
 from adatom.errors import BadInput, StepFailed
 from adatom.learning import weights
-from adatom.learning.network import Network
+from adatom.learning.ensemble import Ensemble
+from adatom.learning.network import Network, weights_of
 
 
 @pytest.fixture
 def path(tmp_path):
     torch.manual_seed(5)
-    networks = (Network(3, 4, 2).eval(), Network(3, 4, 1).eval())
+    networks = (weights_of(Network(3, 4, 2)), weights_of(Network(3, 4, 1)))
     out = tmp_path / "w.safetensors"
-    weights.save(weights.Ensemble(networks, ("C", "Si", "vacancy"), Calibration(0.12)), out)
+    weights.save(Ensemble(networks, ("C", "Si", "vacancy"), Calibration(0.12)), out)
     return out
 
 
@@ -81,10 +82,11 @@ def test_damaged_weights_are_refused_in_words(path, change, words):
 def test_a_card_of_other_weights_is_recognised(path, tmp_path):
     torch.manual_seed(6)
     other = tmp_path / "other.safetensors"
-    networks = (Network(3, 4, 2).eval(), Network(3, 4, 1).eval())
-    for network in networks:
+    others = (Network(3, 4, 2), Network(3, 4, 1))
+    for network in others:
         torch.nn.init.constant_(network.out.bias, -4.0)
-    weights.save(weights.Ensemble(networks, ("C", "Si", "vacancy"), Calibration(0.12)), other)
+    networks = tuple(weights_of(network) for network in others)
+    weights.save(Ensemble(networks, ("C", "Si", "vacancy"), Calibration(0.12)), other)
     other.with_suffix(".json").write_bytes(path.with_suffix(".json").read_bytes())
     with pytest.raises(BadInput, match="another card"):
         weights.load(other)

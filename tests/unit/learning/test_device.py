@@ -10,9 +10,11 @@ import torch
 from adatom.core import Calibration, Frame
 from adatom.errors import BadInput
 from adatom.learning import weights
-from adatom.learning.device import VARIABLE, chosen_device, describe_device
-from adatom.learning.ensemble import member_probabilities, predict
-from adatom.learning.network import Network
+from adatom.learning.device import VARIABLE, chosen_gpu, describe_device
+from adatom.learning.gpu import GpuRunner, member_probabilities
+from adatom.learning.graph import Runner
+from adatom.learning.network import Network, network_of
+from adatom.learning.predict import predict
 from adatom.learning.train import batch_loss
 
 META = torch.device("meta")
@@ -20,10 +22,10 @@ META = torch.device("meta")
 
 def test_networks_run_on_the_processor_unless_told(monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
-    assert chosen_device() == torch.device("cpu")
+    assert chosen_gpu() is None
     assert describe_device().startswith("Networks run on cpu")
     monkeypatch.setenv(VARIABLE, "meta")
-    assert chosen_device() == META
+    assert chosen_gpu() == "meta"
     assert describe_device() == "Networks run on meta"
 
 
@@ -31,7 +33,7 @@ def test_networks_run_on_the_processor_unless_told(monkeypatch):
 def test_a_device_that_is_not_there_is_refused(monkeypatch, name):
     monkeypatch.setenv(VARIABLE, name)
     with pytest.raises(BadInput, match=VARIABLE):
-        chosen_device()
+        chosen_gpu()
     frame = Frame(np.eye(40, dtype=np.float32), Calibration(0.15))
     with pytest.raises(BadInput, match="leave the variable out"):
         predict(frame, weights.load_shipped("graphene"))
@@ -40,7 +42,7 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch, name):
 def test_maps_are_made_on_the_device_of_the_image():
     ensemble = weights.load_shipped("graphene")
     x = torch.empty(1, 1, 96, 64, device=META)
-    networks = ensemble.fused_networks(META)
+    networks = GpuRunner.of(ensemble.networks, "meta").networks
     assert {t.device for n in networks for t in (*n.parameters(), *n.buffers())} == {META}
     maps = member_probabilities(networks, x)
     assert maps.device == META
@@ -59,10 +61,22 @@ def test_the_loss_and_its_gradients_are_on_the_device_of_the_batch():
         batch_loss(network, x, y, torch.ones(2, 64, 64))
 
 
-def test_an_ensemble_is_sent_to_processes_without_its_fused_copies():
+def test_torch_gives_the_maps_of_the_processor():
+    ensemble = weights.load_shipped("graphene")
+    image = np.random.default_rng(0).normal(size=(72, 104)).astype(np.float32)
+    by_torch = GpuRunner.of(ensemble.networks, "cpu")(image)
+    for threads in (1, 2):
+        maps = Runner.of(ensemble.networks, threads)(image)
+        np.testing.assert_allclose(maps, by_torch, atol=1e-5)
+    whole = network_of(ensemble.networks[1])(torch.from_numpy(image)[None, None])
+    np.testing.assert_allclose(maps[5:], whole[0].sigmoid().detach().numpy(), atol=1e-5)
+
+
+def test_an_ensemble_is_sent_to_processes_without_its_runners():
     ensemble = weights.load_shipped("graphene")
     size = len(pickle.dumps(ensemble))
-    ensemble.fused_networks(torch.device("cpu"))
+    predict(Frame(np.eye(40, dtype=np.float32), Calibration(0.15)), ensemble)
+    assert ensemble.runners
     assert len(pickle.dumps(ensemble)) == size
     sent = deepcopy(ensemble)  # by the same protocol
     assert sent.fingerprint() == ensemble.fingerprint()

@@ -8,8 +8,9 @@ import torch
 
 from adatom.learning import weights
 from adatom.learning.device import use_threads
-from adatom.learning.ensemble import predict
-from adatom.learning.network import STRIDE, Network, with_heads
+from adatom.learning.layout import STRIDE
+from adatom.learning.network import Network, network_of, weights_of
+from adatom.learning.predict import predict
 from sheets import graphene_frame
 
 
@@ -62,7 +63,7 @@ def test_heads_are_taken_in_the_order_asked_for(keep):
             if tensor.is_floating_point():
                 tensor.uniform_(0.1, 1.0)
     x = torch.rand(1, 1, 4 * STRIDE, 4 * STRIDE)
-    part = with_heads(network, keep)
+    part = network_of(weights_of(network).with_heads(keep))
     assert part.heads == len(keep)
     assert not part.training
     with torch.no_grad():

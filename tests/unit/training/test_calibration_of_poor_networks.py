@@ -9,6 +9,7 @@ from adatom.errors import StepFailed
 from adatom.features.find import FindOptions
 from adatom.features.novelty.regions import Regions
 from adatom.learning import weights
+from adatom.learning.network import network_of
 from adatom.training import calibrate, train
 
 
@@ -50,7 +51,7 @@ def test_scores_without_a_found_atom_have_no_error():
 def test_a_kept_network_that_lost_its_card_is_trained_again(tmp_path):
     options = train.train_options("graphene", steps=10, start="scratch", members=2)
     stored = train._FinishedNetworks(tmp_path, GRAPHENE, options)
-    network = weights.load_shipped("graphene").networks[0]
+    network = network_of(weights.load_shipped("graphene").networks[0])
     stored.save("start0", [network])
     assert len(stored.load("start0")) == 1
     stored.path("start0").with_suffix(".json").unlink()

@@ -14,7 +14,7 @@ from adatom.features.calibration.calibrator import match_truth
 from adatom.features.find import find
 from adatom.learning import weights
 from adatom.learning.device import use_threads
-from adatom.learning.ensemble import predict
+from adatom.learning.predict import predict
 from adatom.learning.train import targets
 from adatom.training.adapt.pseudo_labels import (
     compare_labels,

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 
 from adatom.core import Frame, Material
-from adatom.learning.weights import Ensemble
+from adatom.learning.ensemble import Ensemble
 from adatom.training.adapt.rounds import Adapted, adapt
 
 

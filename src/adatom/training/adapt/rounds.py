@@ -22,7 +22,7 @@ from adatom.errors import BadInput
 from adatom.features.conditions.estimate import estimate_imaging
 from adatom.features.find import FindOptions
 from adatom.features.member_scores import MemberScore, choose_members, mean_scores
-from adatom.learning.weights import Ensemble
+from adatom.learning.ensemble import Ensemble
 from adatom.parallel.processes import cores, local_processes
 from adatom.parallel.progress import Progress, Silent
 from adatom.training.adapt.checks import (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -21,10 +20,10 @@ from adatom.features.member_scores import MemberScore, score_members
 from adatom.features.refinement.refine import Optics
 from adatom.frames.specimen.examine import examine
 from adatom.learning.device import use_threads
-from adatom.learning.ensemble import predict
-from adatom.learning.network import Network
+from adatom.learning.ensemble import Ensemble, NetworkWeights
+from adatom.learning.network import network_of, weights_of
+from adatom.learning.predict import predict
 from adatom.learning.train import TrainOptions, fit
-from adatom.learning.weights import Ensemble
 from adatom.parallel.processes import cores
 from adatom.training.adapt.options import AdaptOptions
 from adatom.training.adapt.pseudo_labels import random_crop, with_fewer_counts
@@ -319,18 +318,19 @@ def _analyse(
 
 
 def _train_network(
-    network: Network, source: Callable[..., Any], options: AdaptOptions, material: Material,
-    seeds: Sequence[int],
-) -> Network:  # fmt: skip
-    """Train a copy of one network; `seeds` are of the adaptation, the round and the network."""
+    network: NetworkWeights, source: Callable[..., Any], options: AdaptOptions,
+    material: Material, seeds: Sequence[int],
+) -> NetworkWeights:  # fmt: skip
+    """Train one network further; `seeds` are of the adaptation, the round and the network."""
     use_threads(1)
     own, number, which = seeds
     seed = 1_000_000 * (own + 1) + 1000 * number + which
     training = _training(material)
-    return fit(
-        deepcopy(network), source, seed, training, steps=options.steps,
+    tuned = fit(
+        network_of(network), source, seed, training, steps=options.steps,
         learning_rate=options.learning_rate,
     )  # fmt: skip
+    return weights_of(tuned)
 
 
 def _observe_simulated(
