@@ -206,7 +206,7 @@ def _library() -> tuple[Material, ...]:
 def _with_networks() -> Sequence[str]:
     """Materials of the library whose networks ship."""
     shipped = {path.stem for path in SHIPPED.glob("*.safetensors")}
-    return [m.name for m in _library() if m.name.lower() in shipped and m.has_lattice]
+    return [m.name for m in _library() if m.name in shipped and m.has_lattice]
 
 
 def _networks_see(movie: Movie, name: str) -> bool:

@@ -86,8 +86,8 @@ def test_networks_that_do_not_exist_yet_are_asked_for_by_the_right_command(silic
         refused.value
     )
     assert "`weights`" in refused.value.todo
-    with pytest.raises(BadInput, match=r"adatom train MoS2 .*"):
-        ad.find(np.ones((64, 64)), material=load_material("MoS2"), pixel_size_A=0.1)
+    with pytest.raises(BadInput, match=r"adatom train Pt-on-carbon .*"):
+        ad.find(np.ones((64, 64)), material=load_material("Pt-on-carbon"), pixel_size_A=0.1)
     unknown = load_material(str(silicon), (1, 1, 0))  # nobody can load it by its name
     with pytest.raises(BadInput, match=r"adatom train FILE\.toml"):
         ad.find(np.ones((64, 64)), material=unknown, pixel_size_A=0.1)
