@@ -1,5 +1,6 @@
 """A reader that hangs, allocates without bound or ends its process costs its file alone."""
 
+import json
 import os
 
 import h5py
@@ -8,7 +9,9 @@ import pytest
 
 from adatom.errors import BadInput, DamagedFile
 from adatom.frames import read
+from adatom.frames.readers import apart
 from adatom.frames.readers import read as reading
+from adatom.frames.readers.answers import parse_answer
 from adatom.frames.readers.apart import ReadingProcess
 from adatom.frames.readers.limits import MIB, most_memory, most_seconds
 from frame_files import frames, write
@@ -198,3 +201,67 @@ def test_an_npz_that_unpacks_without_bound_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("adatom.frames.readers.numpy_files.most_unpacked", lambda _: MIB)
     with pytest.raises(BadInput, match="image, which unpacks to 1 MiB"):
         read(tmp_path / "a.npz")
+
+
+OPENED = {"bytes": 0, "count": 1, "shape": [4, 2], "pixel_A": None, "notes": [], "dose": None}
+FRAME = {"bytes": 32, "shape": [4, 2], "dtype": "<f4"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"no JSON",
+        b"[]",
+        b"[" * 5000,
+        json.dumps({"bytes": "0", "ready": True}).encode(),
+        json.dumps({k: v for k, v in OPENED.items() if k != "shape"}).encode(),
+        *(
+            json.dumps(OPENED | change).encode()
+            for change in (
+                {"shape": [-4, 2]},
+                {"shape": [4]},
+                {"count": 0},
+                {"count": 2**60},
+                {"bytes": -1},
+                {"pixel_A": "0.1"},
+                {"pixel_A": float("nan")},
+                {"notes": "one text"},
+                {"dose": "much"},
+                {"more": 1},
+            )
+        ),
+        *(
+            json.dumps(FRAME | change).encode()
+            for change in ({"dtype": "|O"}, {"dtype": "<M8"}, {"shape": []}, {"shape": [1e400]})
+        ),
+    ],
+)
+def test_an_answer_that_is_none_is_no_stack(line):
+    with pytest.raises(ValueError):
+        parse_answer(line + b"\n")
+
+
+def test_pixels_are_as_many_as_their_shape_says():
+    pixels = parse_answer(json.dumps(FRAME).encode())
+    assert pixels.array(bytes(32)).shape == (4, 2)
+    with pytest.raises(ValueError, match="28 bytes"):
+        pixels.array(bytes(28))
+
+
+def test_a_process_that_answers_nonsense_is_ended_and_replaced(tmp_path, monkeypatch):
+    good = write(tmp_path / "good.tif", frames(1))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    false = OPENED | {"shape": [-4, 2]}
+    (tmp_path / "nonsense.py").write_text(
+        "import sys\ndef main():\n"
+        '    print(\'{"ready": true, "bytes": 0}\', flush=True)\n'
+        f"    for _ in sys.stdin: print({json.dumps(false)!r}, flush=True)\n"
+    )
+    made = ReadingProcess()
+    with monkeypatch.context() as other:
+        other.setattr(apart, "_WORKER", "nonsense")
+        with pytest.raises(DamagedFile, match="wrong answer"):
+            made.open(good, None, None)
+        assert made._child is None
+    assert made.open(good, None, None).count == 1
+    made.close()

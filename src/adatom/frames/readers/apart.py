@@ -18,10 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from adatom.errors import AdatomError, BadInput, DamagedFile
+from adatom.frames.readers.answers import About, Answer, Pixels, Refused, parse_answer
 from adatom.frames.readers.limits import MIB, most_memory, most_seconds
 from adatom.frames.readers.pixel_size import Scale
 from adatom.frames.readers.stack import Stack
@@ -77,13 +77,12 @@ class ReadingProcess:
         """
         key = str(path), dataset, axes
         about = self._open(key)
-        rows, columns = about["shape"]
         return Stack(
-            count=int(about["count"]),
-            shape=(int(rows), int(columns)),
+            count=about.count,
+            shape=about.shape,
             load=lambda i: self._frame(key, i),
-            scale=Scale(about["pixel_A"], tuple(about["notes"])),
-            dose_per_A2=about["dose"],
+            scale=Scale(about.pixel_A, about.notes),
+            dose_per_A2=about.dose,
         )
 
     def close(self) -> None:
@@ -104,7 +103,7 @@ class ReadingProcess:
         self._child, self._lock = None, threading.RLock()
         self._opened.clear()
 
-    def _open(self, key: _Key) -> dict[str, Any]:
+    def _open(self, key: _Key) -> About:
         path, dataset, axes = key
         with self._lock:
             self._make_ready(path)
@@ -113,6 +112,8 @@ class ReadingProcess:
             self._last += 1
             request = {"open": path, "dataset": dataset, "axes": axes, "number": self._last}
             about, _ = self._ask({**request, "forget": forget}, path, path)
+            if not isinstance(about, About):
+                raise self._confused(path, path)
             self._opened[key] = self._last
             return about
 
@@ -124,7 +125,12 @@ class ReadingProcess:
                 self._open(key)
             request = {"frame": i, "of": self._opened[key], "subject": subject}
             about, content = self._ask(request, key[0], subject)
-        return np.frombuffer(content, np.dtype(about["dtype"])).reshape(about["shape"])
+            if not isinstance(about, Pixels):
+                raise self._confused(key[0], subject)
+            try:
+                return about.array(content)
+            except ValueError as error:
+                raise self._confused(key[0], subject) from error
 
     def start(self) -> None:
         """Start the child and do not wait for it: it imports the readers while others work."""
@@ -150,23 +156,31 @@ class ReadingProcess:
             self._talk(b"", _START_SECONDS, 0, path, path)
             self._is_ready = True
 
-    def _ask(
-        self, request: dict[str, Any], path: str, subject: str
-    ) -> tuple[dict[str, Any], bytes]:
+    def _confused(self, path: str, subject: str) -> DamagedFile:
+        """End the child, and give the error of an answer that is none."""
+        self.close()
+        return DamagedFile(
+            subject,
+            expected=f"a whole {Path(path).suffix.lower()} file",
+            got="a reader that gave a wrong answer",
+            todo=_TODO,
+        )
+
+    def _ask(self, request: dict[str, Any], path: str, subject: str) -> tuple[Answer, bytes]:
         size = size_of(Path(path))
         seconds, memory = self._seconds(size), most_memory(size)
         line = json.dumps({**request, "memory": memory, "seconds": seconds}).encode() + b"\n"
         about, content = self._talk(line, seconds * self._patience, memory, path, subject)
-        if "error" in about:
-            where, expected, got, todo = about["error"]
-            cause = AdatomError(where, expected=expected, got=about["cause"], todo=todo)
-            kind = DamagedFile if about["damaged"] else BadInput
+        if isinstance(about, Refused):
+            where, expected, got, todo = about.error
+            cause = AdatomError(where, expected=expected, got=about.cause, todo=todo)
+            kind = DamagedFile if about.damaged else BadInput
             raise kind(where, expected=expected, got=got, todo=todo) from cause
         return about, content
 
     def _talk(
         self, request: bytes, seconds: float, most: int, path: str, subject: str
-    ) -> tuple[dict[str, Any], bytes]:
+    ) -> tuple[Answer, bytes]:
         """Send a line and receive the answer; a child that is too slow is killed."""
         child = self._child
         assert child is not None and child.stdin is not None and child.stdout is not None  # noqa: S101, PT018 (started before)
@@ -179,17 +193,20 @@ class ReadingProcess:
         watch = threading.Timer(seconds, end)
         watch.daemon = True
         watch.start()
+        about, content = None, b""
         try:
             child.stdin.write(request)
             child.stdin.flush()
             line = child.stdout.readline(_LONGEST_LINE)
-            about = json.loads(line) if line.endswith(b"\n") else {"bytes": -1}
-            content = child.stdout.read(min(max(about["bytes"], 0), most))
+            about = parse_answer(line) if line.endswith(b"\n") else None
+            content = child.stdout.read(min(about.size, most)) if about else b""
         except OSError:  # the child ended before
-            about, content = {"bytes": -1}, b""
+            pass
+        except ValueError as error:
+            raise self._confused(path, subject) from error
         finally:
             watch.cancel()
-        if len(content) == about["bytes"]:
+        if about is not None and len(content) == about.size:
             return about, content
         got = "a reader that ended in the middle of it (a crash)"
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -200,8 +217,8 @@ class ReadingProcess:
             got = "no answer of its reader within its processor time"
         elif late.is_set():
             got = f"no answer of its reader in {seconds:.0f} s"
-        elif about["bytes"] > most:
-            got = f"{about['bytes'] // MIB} MiB, more than its size allows"
+        elif about is not None and about.size > most:
+            got = f"{about.size // MIB} MiB, more than its size allows"
         raise DamagedFile(
             subject, expected=f"a whole {Path(path).suffix.lower()} file", got=got, todo=_TODO
         )
