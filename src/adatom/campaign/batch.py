@@ -34,7 +34,7 @@ BATCH_COLUMNS = {
     "atoms": Column(_I, "", "Number of atoms in all frames."),
     "elements": Column(_S, "", "Number of atoms of each element, such as `C 275, Si 3`."),
     "median_sigma_A": Column(_F, "Å", "Median standard deviation of x."),
-    "bond_length_A": Column(_F, "Å", "Median distance of nearest neighbours, undistorted."),
+    "bond_length_A": Column(_F, "Å", "Median distance of neighbours, undistorted."),
     "defects": Column(_S, "", "How often each kind was seen, such as `Si1C3 3, V1 1`."),
     "warnings": Column(_S, "", "Warnings, separated by semicolons."),
 }

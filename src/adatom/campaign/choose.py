@@ -17,12 +17,15 @@ from adatom.errors import BadInput, NoMaterial
 from adatom.features.novelty.frame import confident_share
 from adatom.frames.lattice.screening import CLEAR, Screening, screen
 from adatom.learning.ensemble import Ensemble
-from adatom.learning.weights import SHIPPED, load_for
+from adatom.learning.weights import load_for
 from adatom.materials.library import load_material, material_names
 from adatom.parallel.progress import Progress
 
 # Odds before a frame is seen; 1 for the others. Of the sheets with this lattice, most are graphene.
 _PRIOR = {"graphene": 3.0}
+# The material whose networks decide where no lattice can be seen. Those of others are as sure of
+# its frames as of their own: see record 24.
+_BY_NETWORKS = "graphene"
 _SEEN_A = 30.0  # Å: edge of the part of a frame that networks are tried on
 _SURE_SHARE = 0.5  # share of the sites of that part with a sure atom, if it shows the material
 
@@ -135,9 +138,9 @@ def choose_material(
 ) -> tuple[str, Screening]:
     """Choose the material that a movie shows.
 
-    Lattice and scale decide. Where the field holds too few periods of any lattice, the networks
-    that ship decide, by whether their atoms are sure. `images` is the result of `some_images`,
-    where it was made before.
+    Lattice and scale decide. Where the field holds too few periods of any lattice, it is graphene
+    if the networks of graphene find sure atoms. `images` is the result of `some_images`, where it
+    was made before.
 
     Returns
     -------
@@ -158,10 +161,8 @@ def choose_material(
     screening = screening_of(movie, None, images)
     if screening.clear is not None:
         return screening.clear.name, screening
-    if screening.none >= CLEAR:
-        seen = [name for name in _with_networks() if _networks_see(movie, name)]
-        if len(seen) == 1:
-            return seen[0], screening
+    if screening.none >= CLEAR and _networks_see(movie, _BY_NETWORKS):
+        return _BY_NETWORKS, screening
     names = ", ".join(material_names())
     raise NoMaterial(
         movie.source,
@@ -201,12 +202,6 @@ def chosen_note(name: str, screening: Screening) -> str:
 @cache
 def _library() -> tuple[Material, ...]:
     return tuple(load_material(name) for name in material_names())
-
-
-def _with_networks() -> Sequence[str]:
-    """Materials of the library whose networks ship."""
-    shipped = {path.stem for path in SHIPPED.glob("*.safetensors")}
-    return [m.name for m in _library() if m.name in shipped and m.has_lattice]
 
 
 def _networks_see(movie: Movie, name: str) -> bool:

@@ -153,7 +153,7 @@ def show_summary(summary: dict[str, Any], *, as_json: bool) -> None:
     out.print(f"{summary['frames']} frames, {summary['atoms']} atoms ({atoms})")
     if summary["bond_length_A"] is not None:
         out.print(
-            f"nearest neighbours {summary['bond_length_A']:.3f} Å "
+            f"neighbours are {summary['bond_length_A']:.3f} Å apart "
             f"({summary['undistorted_bond_length_A']:.3f} Å without the distortion of the scan)"
         )
     if (c := summary["contrast"]) is not None:

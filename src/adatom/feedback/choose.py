@@ -349,7 +349,7 @@ def _stop(scores: Sequence[Score], o: AdviceOptions) -> Advice:
     return Advice(
         action="stop",
         reason=f"No scan is expected to teach {o.min_gain_nats:g} nats or more at an allowed "
-        f"dose: {what}, so further dose only costs damage.",
+        f"dose: {what}, so further scans only do damage.",
         gain=0.0,
         gain_unit="nats",
         uncertainty=0.0,

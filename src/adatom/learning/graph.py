@@ -32,9 +32,9 @@ class Runner:
     Parameters
     ----------
     networks
-        Their weights.
-    threads
-        Number of threads.
+        Trunk, heads, and number of heads of each network, ready to run.
+    classes
+        Number of probability maps of each member.
     """
 
     networks: tuple[tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession, int], ...]

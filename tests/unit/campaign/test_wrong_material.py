@@ -11,6 +11,7 @@ import pytest
 import adatom as ad
 from adatom.bench import BenchOptions
 from adatom.bench.wrong import bench_wrong
+from adatom.campaign.choose import choose_material
 from adatom.cli import main as cli
 from adatom.errors import NoMaterial, WrongMaterialWarning
 
@@ -89,3 +90,13 @@ def test_without_a_material_graphene_is_found_and_said(face, tmp_path):
 def test_foreign_frames_are_told_of_and_graphene_is_not_refused(shared_data):
     rows = bench_wrong(BenchOptions(shared_data, quick=True), Path())
     assert all(row["met"] for row in rows), rows
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", ["Si1C4/8", "Si2C6/1", "Si3C6/16"])
+def test_graphene_without_a_visible_lattice_is_chosen_by_its_networks(shared_data, name):
+    """Networks of other materials would be as sure of these frames."""
+    movie = ad.read(shared_data / "graphene_si_library" / f"{name}.hdf5")
+    chosen, screening = choose_material(movie)
+    assert chosen == "graphene"
+    assert screening.clear is None

@@ -87,7 +87,8 @@ class TBLiteEngine(CalculatorEngine):
             return (
                 f"the cell of {atoms.get_chemical_formula()} is {width:.1f} Å wide, and "
                 f"{self.name} samples the Γ point alone: below {_WIDTH_A:g} Å its energies and "
-                "bonds are those of this cell, not of the sheet; repeat the cell in the plane"
+                "bonds are those of this cell, not of the sheet; take a wider one (for cells that "
+                "adatom builds: `supercell.min_width_A`)"
             )
         # K lies on Γ if both vectors are n a1 + m a2 with n - m divisible by three. Then it also
         # divides their squared lengths n² + nm + m², in squares of the lattice constant.
