@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import json
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,26 @@ _FIRST_TARGET = 0.5  # of the other's time for the first frame, which is 256²
 _NO_HIGHER = 1.03  # within what runs differ by
 _MEMORY_TARGETS = {1024: 0.7}  # of the other's peak memory, by edge in pixels; else no higher
 _SAME_A = 1e-6  # Å: positions that differ by less are the same
+
+
+# Runs a command, and prints its exit code, wall time and processor time in s, and peak memory in MB
+# (NaN on Windows). It is a small process of its own, because Linux counts the memory of the process
+# that starts a command to that command's peak.
+_MEASURE = """
+import json, subprocess, sys, time
+began = time.perf_counter()
+with open(sys.argv[1], "wb") as log:
+    code = subprocess.run(sys.argv[2:], stdout=log, stderr=subprocess.STDOUT).returncode
+wall = time.perf_counter() - began
+try:
+    import resource
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = usage.ru_utime + usage.ru_stime
+    peak = usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+except ImportError:
+    cpu = peak = float("nan")
+print(json.dumps([code, wall, cpu, peak]))
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +135,14 @@ def _run(python: Path, job: _Job, directory: Path) -> _Run:
     command = [str(python), "-m", "adatom", "find", str(job.path), "-o", str(directory)]
     command += ["--pixel-size", str(job.pixel_size_A), "--frames", f"0:{job.frames}"]
     command += ["--material", "graphene"]
-    began = time.perf_counter()
-    with (directory.parent / f"{directory.name}.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)  # noqa: S603
-        code, cpu, peak = _wait(process)
-    wall = time.perf_counter() - began
+    log = directory.parent / f"{directory.name}.log"
+    measured = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", _MEASURE, str(log), *command],
+        stdout=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
+    code, wall, cpu, peak = json.loads(measured.stdout)
     if code:
-        said = Path(log.name).read_text("utf-8", "replace").strip()
+        said = log.read_text("utf-8", "replace").strip()
         raise BadInput(
             str(python),
             expected="an adatom that finds the atoms",
@@ -130,16 +150,6 @@ def _run(python: Path, job: _Job, directory: Path) -> _Run:
             todo="Check that `-m adatom find` runs with this interpreter.",
         )
     return _Run(wall, cpu, peak)
-
-
-def _wait(process: subprocess.Popen[bytes]) -> tuple[int, float, float]:
-    """Wait; gives the exit code, processor seconds and peak memory in MB."""
-    if not hasattr(os, "wait4"):  # Windows tells neither
-        return process.wait(), float("nan"), float("nan")
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # of ru_maxrss: bytes there, kB elsewhere
-    return process.returncode, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / unit
 
 
 def _rows(job: _Job, runs: tuple[list[_Run], list[_Run]], output: Path) -> list[Row]:

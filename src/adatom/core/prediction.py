@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,7 +69,9 @@ class Prediction:
 
     def std(self) -> Maps:
         """Standard deviation between members, shape (class, row, col)."""
-        return np.asarray(self.probabilities.std(axis=0), dtype=np.float32)
+        mean = self.mean()
+        out: Maps = np.sqrt(self._average(lambda p: (p - mean) ** 2))
+        return out
 
     def entropy(self) -> Maps:
         """Entropy of the mean, nats, shape (class, row, col): total uncertainty."""
@@ -80,8 +83,15 @@ class Prediction:
         The part of the uncertainty that comes from the members' disagreement (epistemic):
         Houlsby et al., arXiv:1112.5745, eq. 1.
         """
-        each = np.stack([_binary_entropy(p) for p in self.probabilities])
-        out: Maps = np.maximum(self.entropy() - each.mean(axis=0), 0.0).astype(np.float32)
+        out: Maps = np.maximum(self.entropy() - self._average(_binary_entropy), 0.0)
+        return out
+
+    def _average(self, of: Callable[[Maps], Maps]) -> Maps:
+        """Average over the members, one at a time: all at once would double the memory."""
+        total = np.zeros(self.probabilities.shape[1:], dtype=np.float32)
+        for member in self.probabilities:
+            total += of(member)
+        out: Maps = total / np.float32(len(self.probabilities))
         return out
 
 

@@ -68,6 +68,7 @@ class Runner:
                 strip = np.ascontiguousarray(features[:, :, low : high + 2 * _HALO])
                 (maps,) = head.run(None, {"features": strip})
                 own[:, :, low * FOLD : high * FOLD] = maps.reshape(heads, self.classes, -1, cols)
+            del features  # it is as large as all that the next trunk keeps at a time
         return out
 
 
