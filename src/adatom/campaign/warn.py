@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from adatom.analysis.flags import FrameFlags
+from adatom.analysis.flags import Box, FrameFlags
 from adatom.campaign.sources import SCALE_NOTE, scale_note
 from adatom.core import Lattice, Material, Movie
 
@@ -122,11 +122,10 @@ def ood_warnings(flags: Mapping[int, FrameFlags]) -> tuple[str, ...]:
     patched = {i: one.boxes for i, one in flags.items() if one.boxes and i not in unlike}
     if patched:
         first, boxes = next(iter(patched.items()))
-        left, top, right, bottom = boxes[0]
         out.append(
             f"parts of {len(patched)} of {len(flags)} frames are unlike training (frame "
-            f"{first}: {len(boxes)}, the first at x {left:.0f} to {right:.0f}, y {top:.0f} to "
-            f"{bottom:.0f} Å): look at what is there, and trust its atoms less"
+            f"{first}: {len(boxes)}, the first at {_place(boxes[0])}): look at what is there, and "
+            "trust its atoms less"
         )
     return tuple(out)
 
@@ -165,11 +164,10 @@ def image_warnings(flags: Mapping[int, FrameFlags]) -> tuple[str, ...]:
         found = {i: getattr(f, name) for i, f in flags.items() if getattr(f, name)}
         if found:
             first, regions = next(iter(found.items()))
-            left, top, right, bottom, _ = max(regions, key=lambda region: region[4])
+            worst = max(regions, key=lambda region: region[4])
             out.append(
                 f"{what} parts of {len(found)} of {len(flags)} frames (frame {first}: "
-                f"{len(regions)}, the worst at x {left:.0f} to {right:.0f}, y {top:.0f} to "
-                f"{bottom:.0f} Å): {advice}"
+                f"{len(regions)}, the worst at {_place(worst[:4])}): {advice}"
             )
     return tuple(out)
 
@@ -211,3 +209,8 @@ def lattice_warnings(
             f"{len(lattices)} frames"
         )
     return tuple(out)
+
+
+def _place(box: Box) -> str:
+    left, top, right, bottom = box
+    return f"x {left:.0f} to {right:.0f}, y {top:.0f} to {bottom:.0f} Å"

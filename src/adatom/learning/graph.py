@@ -1,7 +1,7 @@
 """The networks as ONNX graphs, which ONNX Runtime computes on the processor.
 
-ONNX Runtime is imported in a tenth of the time of torch, and computes these networks faster; torch
-trains them, and runs them on a GPU (docs/decisions/0032-networks-without-torch.md).
+ONNX Runtime is imported in a tenth of the time of torch, and computes as fast or faster;
+torch trains them, and runs them on a GPU (docs/decisions/0032-networks-without-torch.md).
 """
 
 from __future__ import annotations
