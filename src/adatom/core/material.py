@@ -10,6 +10,7 @@ from ase.data import atomic_numbers
 from ase.formula import Formula
 
 from adatom.core.arrays import FloatArray
+from adatom.core.crystal import Crystal
 
 Form = Literal["sheet", "columns", "atoms"]
 ANY = "X"  # label of a column of unknown composition
@@ -87,6 +88,9 @@ class Material:
         Names of the engines that can simulate supercells of it; empty where none can.
     knock_on
         Data for the cross section of knock-on damage; None where they are not known.
+    crystal
+        The atoms in three dimensions behind the columns, also those too dim to be seen, in the axes
+        of `cell_A` with z along the beam; None where they are not known. Supercells need it.
     """
 
     name: str
@@ -105,6 +109,7 @@ class Material:
     simulated_by: tuple[str, ...] = ()
     knock_on: KnockOnData | None = None
     contrast_range: tuple[float, float] | None = None
+    crystal: Crystal | None = None
 
     @property
     def has_lattice(self) -> bool:
@@ -176,6 +181,7 @@ class Material:
                 basis=tuple((x, y) for _, x, y in sites),
                 site_species=tuple(label for label, _, _ in sites),
                 polytypes=(),
+                crystal=None,
             )
             for sites in self.polytypes
         ]
@@ -203,9 +209,10 @@ def _intensity(label: str, exponent: float) -> float:
     return float(sum(n * atomic_numbers[s] ** exponent for s, n in Formula(label).count().items()))
 
 
+_HALF_A, _ROW_A = _LATTICE_A / 2.0, _LATTICE_A * 3.0**0.5 / 2.0  # of graphene's cell, Å
 GRAPHENE = Material(
     name="graphene",
-    cell_A=((_LATTICE_A, 0.0), (_LATTICE_A / 2.0, _LATTICE_A * 3.0**0.5 / 2.0)),
+    cell_A=((_LATTICE_A, 0.0), (_HALF_A, _ROW_A)),
     basis=((1.0 / 3.0, 1.0 / 3.0), (2.0 / 3.0, 2.0 / 3.0)),
     site_species=("C", "C"),
     species=("C", "Si"),
@@ -221,5 +228,10 @@ GRAPHENE = Material(
         mean_square_velocity_m2_s2=3.05e5,
         source="Susi et al., Nat. Commun. 7, 13040 (2016): out-of-plane <v²> of carbon at 300 K "
         "from phonons; threshold with the spread of published values",
+    ),
+    crystal=Crystal(
+        ((_LATTICE_A, 0.0, 0.0), (_HALF_A, _ROW_A, 0.0)),
+        None,
+        (("C", _HALF_A, _ROW_A / 3.0, 0.0), ("C", _LATTICE_A, 2.0 * _ROW_A / 3.0, 0.0)),
     ),
 )

@@ -22,6 +22,7 @@ from adatom.core.material import ANY, Form
 from adatom.core.plugins import DEFECT_NAMERS, ENGINES, check_registered
 from adatom.core.toml import parse_toml
 from adatom.errors import BadInput
+from adatom.materials.depth import written_out
 from adatom.materials.projection import Projection, project
 
 _BUILT_IN = resources.files("adatom.materials") / "files"
@@ -45,12 +46,18 @@ class Column(_Strict):
 
     is_: Label = Field(alias="is", description="symbol, or formula of the atoms above each other")
     at: tuple[float, float] = Field(description="fractional coordinates")
+    z_A: tuple[Length, ...] | None = Field(
+        None, description="height of each atom of `is` along the beam, Å; 0 for a single atom"
+    )
 
 
-class Crystal(_Strict):
+class WrittenCell(_Strict):
     """A projected cell, written out."""
 
     cell_A: tuple[tuple[Length, Length], tuple[Length, Length]]
+    period_A: float | None = Field(
+        None, gt=0, lt=_LARGEST_CELL_A, description="repeat along the beam, Å; none for a sheet"
+    )
     columns: tuple[Column, ...] = Field(min_length=1)
 
 
@@ -91,7 +98,7 @@ class MaterialFile(_Strict):
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._+-]+$")
     form: Form = "sheet"
-    crystal: Crystal | None = None
+    crystal: WrittenCell | None = None
     structure: FromStructure | None = None
     polytype: tuple[Polytype, ...] = Field((), description="other arrangements in the same cell")
     atoms: tuple[Label, ...] = Field((), description="of form 'atoms': what is dispersed")
@@ -271,7 +278,10 @@ def _parse(text: str, source: str, folder: Path | None) -> Material:
                 source, expected="two independent lattice vectors", got=str(cell.tolist()),
                 todo=todo,
             )  # fmt: skip
-        seen = Projection(cell, at, tuple(c.is_ for c in columns))
+        stacks = [(c.is_, c.z_A) for c in columns]
+        known = given.form == "sheet" or given.crystal.period_A is not None
+        depth = written_out(cell, at, stacks, given.crystal.period_A, source) if known else None
+        seen = Projection(cell, at, tuple(c.is_ for c in columns), depth)
     else:
         assert given.structure is not None  # MaterialFile has one of the three  # noqa: S101
         seen = project(_atoms_of(given.structure, folder, source), given.structure.zone_axis)
@@ -433,10 +443,13 @@ def _crystal(given: MaterialFile, seen: Projection) -> Material:
     more = [label for other in others for label, _, _ in other]
     species = tuple(dict.fromkeys([*sites, *more, *given.extra]))
     (a, b), (c, d) = seen.cell.tolist()
+    # A structure file's crystal has a period along the beam, also that of a sheet with vacuum.
+    crystal = seen.crystal and (seen.crystal.as_sheet() if given.form == "sheet" else seen.crystal)
     return Material(
         given.name, ((a, b), (c, d)), tuple((float(x), float(y)) for x, y in basis), sites,
         species, bond, coordination, 6 if coordination == 3 else 4, given.contrast_exponent,
-        others, given.form, given.probe_sigma_A, **given.abilities(),
+        others, given.form, given.probe_sigma_A, crystal=crystal,
+        **given.abilities(),
     )  # fmt: skip
 
 

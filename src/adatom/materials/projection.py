@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import gcd, hypot
 
@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from adatom.core.arrays import FloatArray
+from adatom.core.crystal import Crystal
 from adatom.errors import BadInput
+from adatom.materials.depth import in_depth
 
 # Å: atoms closer than this in projection are one column; STEM does not resolve them
 _MERGE_A = 0.35
@@ -35,11 +37,15 @@ class Projection:
         Fractional coordinates of the columns, shape (column, 2).
     labels
         Label of each column: the chemical symbol or formula of its atoms in one period.
+    crystal
+        The atoms in three dimensions, in the same axes; None where heights are not known. Its cell
+        may be larger than the projected one.
     """
 
     cell: FloatArray
     basis: FloatArray
     labels: tuple[str, ...]
+    crystal: Crystal | None = None
 
 
 def project(atoms: Atoms, zone_axis: tuple[int, int, int]) -> Projection:
@@ -93,7 +99,20 @@ def project(atoms: Atoms, zone_axis: tuple[int, int, int]) -> Projection:
     area = abs(np.linalg.det(cell)) / float(np.linalg.norm(period))
     flat = _shortest_cell(cell @ plane, area, zone_axis)
     fractional = atoms.positions @ plane @ np.linalg.inv(flat)
-    return _primitive(_columns(flat, fractional % 1.0, list(atoms.get_chemical_symbols())))
+    seen = _primitive(_columns(flat, fractional % 1.0, list(atoms.get_chemical_symbols())))
+    axes = np.column_stack([plane, along])
+    vectors = _over(flat, cell @ axes, float(np.linalg.norm(period)))
+    symbols = list(atoms.get_chemical_symbols())
+    return replace(seen, crystal=in_depth(vectors, atoms.positions @ axes, symbols, seen.cell))
+
+
+def _over(flat: FloatArray, vectors: FloatArray, period_A: float) -> FloatArray:
+    """Lattice vectors, shape (3, 3), Å, over the two of a projected cell, and the period."""
+    k = np.array(list(product(range(-_REACH, _REACH + 1), repeat=3)))
+    points = k @ vectors
+    points[:, 2] -= period_A * np.round(points[:, 2] / period_A)
+    nearest = [int(np.argmin(np.linalg.norm(points[:, :2] - row, axis=1))) for row in flat]
+    return np.array([*points[nearest], (0.0, 0.0, period_A)])
 
 
 def _shortest_cell(vectors: FloatArray, area: float, zone_axis: tuple[int, int, int]) -> FloatArray:

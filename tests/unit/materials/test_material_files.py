@@ -13,9 +13,10 @@ from ase import Atoms
 from adatom.cli import main as cli
 from adatom.errors import BadInput
 from adatom.materials.library import (
-    Crystal,
+    Column,
     FromStructure,
     MaterialFile,
+    WrittenCell,
     load_material,
     material_names,
 )
@@ -216,8 +217,9 @@ def test_the_files_on_the_page_are_read(tmp_path):
 
 
 def test_the_page_explains_every_key_and_the_options_are_there():
-    for model in (MaterialFile, Crystal, FromStructure):
-        for key in model.model_fields:
+    for model in (MaterialFile, WrittenCell, Column, FromStructure):
+        for name, about in model.model_fields.items():
+            key = about.alias or name
             assert any(f"`{shown}`" in PAGE for shown in (key, f"[{key}]", f"[[{key}]]")), key
     text = " ".join(re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)) + " ".join(
         re.findall(r"`(--[^`]+)`", PAGE)
