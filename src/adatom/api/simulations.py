@@ -153,7 +153,8 @@ def simulate(
     relax_options, dynamics_options
         Convergence, lengths.
     relax_engine, dynamics_engine
-        Names of engines; `adatom doctor` lists those of all installed packages.
+        Names of engines; `adatom doctor` lists those of all installed packages. Or the import path
+        of any ASE calculator, such as ``my_module:make_calculator``.
     seed
         Seed of the dynamics; every structure gets its own from it.
     workers

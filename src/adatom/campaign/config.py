@@ -80,9 +80,10 @@ class SimulateOptions(BaseModel):
     )
     relax_engine: str = Field(
         default_factory=relaxing_engine,
-        description="engine of the relaxations; lammps by default where tblite is not installed",
+        description="engine of the relaxations, or module:name of what makes an ASE calculator; "
+        "lammps by default where tblite is not installed",
     )
-    dynamics_engine: str = Field("lammps", description="engine of the dynamics")
+    dynamics_engine: str = Field("lammps", description="engine of the dynamics, alike")
     temperatures_K: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (300.0, 900.0), description="temperatures of the dynamics"
     )

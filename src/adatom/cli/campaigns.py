@@ -15,6 +15,8 @@ from adatom.cli.options import (
     Dataset,
     Detector,
     Draws,
+    DynamicsEngine,
+    Engine,
     FitScale,
     Frames,
     Json,
@@ -51,6 +53,8 @@ def run(
     output: Output = _OUTPUT,
     draws: Draws = None,
     max_structures: MaxStructures = None,
+    engine: Engine = None,
+    dynamics_engine: DynamicsEngine = None,
     temperatures: Temperatures = None,
     picoseconds: Picoseconds = None,
     voltage: Voltage = None,
@@ -65,7 +69,8 @@ def run(
         frames=frames, material=material, zone_axis=zone_axis, pixel_size=pixel_size,
         frame_range=frame_range, dataset=dataset, axes=axes, fit_scale=fit_scale, detector=detector,
         draws=draws,
-        max_structures=max_structures, temperatures=temperatures, picoseconds=picoseconds,
+        max_structures=max_structures, engine=engine, dynamics_engine=dynamics_engine,
+        temperatures=temperatures, picoseconds=picoseconds,
         voltage=voltage, weights=weights, adapt=adapt, seed=seed, config_file=config_file,
     )  # fmt: skip
     _run(config, output, as_json=as_json)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -118,6 +119,18 @@ MaxStructures = Annotated[
     typer.Option(
         "--max-structures", show_default="2", help="distinct defects to simulate, likeliest first"
     ),
+]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        "--engine", show_default="gfn1-xtb",
+        help="engine of the relaxations: a name that `adatom doctor` lists, or module:name of what "
+        "makes an ASE calculator",
+    ),
+]  # fmt: skip
+DynamicsEngine = Annotated[
+    str | None,
+    typer.Option("--dynamics-engine", show_default="lammps", help="engine of the dynamics, alike"),
 ]
 Temperatures = Annotated[
     str | None,
@@ -241,6 +254,14 @@ def temperatures_of(text: str) -> tuple[float, ...]:
     return tuple(dict.fromkeys(values))
 
 
+def engine_of(text: str) -> str:
+    """Take an engine; the module of an import path may lie in the working directory."""
+    here = str(Path.cwd())
+    if ":" in text and here not in sys.path:
+        sys.path.append(here)  # processes that simulate get the same path
+    return text
+
+
 class Setting(NamedTuple):
     """What an option sets.
 
@@ -276,6 +297,8 @@ SETTINGS = {
     "voltage": Setting("--voltage", "voltage_kV"),
     "draws": Setting("--draws", "simulate.draws"),
     "max_structures": Setting("--max-structures", "simulate.max_structures"),
+    "engine": Setting("--engine", "simulate.relax_engine", engine_of),
+    "dynamics_engine": Setting("--dynamics-engine", "simulate.dynamics_engine", engine_of),
     "temperatures": Setting("--temperatures", "simulate.temperatures_K", temperatures_of),
     "picoseconds": Setting("--picoseconds", "dynamics.production_ps"),
     "rounds": Setting("--rounds", "adaptation.rounds"),

@@ -15,6 +15,7 @@ from adatom.simulation.engines.base import Engine
 from adatom.simulation.options import DynamicsOptions, RelaxOptions
 
 _TIGHT = RelaxOptions(accuracy=1.0)  # energies to better than 1e-5 eV in tblite
+_SHORT = DynamicsOptions(equilibration_ps=0.05, production_ps=0.1)
 _SHIFT_A = (0.31, -0.17, 0.23)  # along no lattice vector
 _TURN_deg, _AXIS = 40.0, (1.0, 2.0, 3.0)  # a rotation that mixes all axes
 _STEP_A = 0.005  # of finite differences: its error is of second order, 1e-3 eV/Å in a stiff bond
@@ -49,6 +50,7 @@ def check_engine(
     material: Material = GRAPHENE,
     energy_tolerance_eV: float = 1e-4,
     force_tolerance_eV_A: float = 5e-3,
+    dynamics_options: DynamicsOptions = _SHORT,
 ) -> None:
     """Check that an engine gives the physics and the answers that adatom relies on.
 
@@ -72,6 +74,8 @@ def check_engine(
         Of the total energy.
     force_tolerance_eV_A
         Of every component of a force.
+    dynamics_options
+        Length of the dynamics, which run three times; shorter for a slow engine.
 
     Raises
     ------
@@ -103,10 +107,9 @@ def check_engine(
             other,
         )
     if "dynamics" in engine.tasks:
-        short = DynamicsOptions(equilibration_ps=0.05, production_ps=0.1)
-        _check_dynamics(engine, structure, material, short)
+        _check_dynamics(engine, structure, material, dynamics_options)
         hot = SimulationTask(other, "dynamics", engine.name, temperature_K=300.0, material=material)
-        _refuses(lambda: engine.dynamics(hot, short), other)
+        _refuses(lambda: engine.dynamics(hot, dynamics_options), other)
 
 
 def _check_forces(engine: Engine, atoms: ase.Atoms, tolerance_eV: float, force_eV_A: float) -> None:

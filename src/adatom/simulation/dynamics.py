@@ -1,22 +1,45 @@
 """Molecular dynamics of a supercell at a temperature.
 
 `dynamics` gives a task to the engine that the task names. The engine fills a `Samples` and makes
-the result from it.
+the result from it. Engines that are an ASE calculator use `dynamics_with_ase`.
+
+Velocities are sampled at twice the temperature, because half of the kinetic energy becomes
+potential energy. A strong Langevin thermostat then heats every atom separately, because the stiff,
+nearly harmonic modes of a sheet hardly exchange energy within picoseconds. The production uses
+stochastic velocity rescaling (Bussi, Donadio & Parrinello, J. Chem. Phys. 126, 014101 (2007)). It
+samples the canonical ensemble and, unlike Langevin friction, does not slow down diffusion and
+hopping.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 
 import ase
 import numpy as np
-from ase.constraints import FixAtoms
+from ase import units
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms, FixCom
+from ase.md.bussi import Bussi
+from ase.md.langevin import Langevin
+from ase.md.md import MolecularDynamics
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import FIRE
+from threadpoolctl import threadpool_limits
 
 from adatom.core import SimulationResult, SimulationTask
-from adatom.errors import BadInput
-from adatom.simulation.engines.base import require
-from adatom.simulation.options import DynamicsOptions
+from adatom.errors import AdatomError, BadInput, StepFailed
+from adatom.simulation.engines.base import Engine, require
+from adatom.simulation.options import DynamicsOptions, RelaxOptions
+from adatom.simulation.scaling import scale_to
 from adatom.simulation.sheet import lay_flat
+
+# Time constants of the thermostats, fs: strong damping while heating, weak damping in production.
+LANGEVIN_fs = 50.0
+RESCALING_fs = 100.0
+_START_FMAX_EV_A, _START_STEPS = 0.05, 200  # of the minimum that a run starts from
 
 
 def dynamics(task: SimulationTask, options: DynamicsOptions) -> SimulationResult:
@@ -73,6 +96,165 @@ def dynamics(task: SimulationTask, options: DynamicsOptions) -> SimulationResult
         )
     engine = require(task.engine, "dynamics")
     return engine.dynamics(replace(task, structure=lay_flat(task.structure)), options)
+
+
+def dynamics_with_ase(
+    engine: Engine, task: SimulationTask, options: DynamicsOptions
+) -> SimulationResult:
+    """Minimise, heat and run dynamics on an engine's ASE calculator, on one thread.
+
+    Parameters
+    ----------
+    engine
+        Engine with calculator, lattice constant and label.
+    task, options
+        As for `dynamics`.
+
+    Returns
+    -------
+    As of `dynamics`.
+
+    Raises
+    ------
+    BadInput
+        If the engine does not cover the elements.
+    """
+    begin = time.perf_counter()
+    source = task.structure.to_ase()
+    symbols = set(source.get_chemical_symbols())
+    engine.check_elements(symbols)
+    constant = engine.lattice_constant_A(task.material, symbols)
+    atoms = scale_to(source, task.material.lattice_constant_A, constant)
+    start, samples, status = atoms, Samples(), "done"
+    deadline = begin + options.max_seconds
+    try:
+        with (
+            threadpool_limits(limits=1),
+            engine.calculator(atoms, RelaxOptions()) as calculator,
+        ):
+            atoms.calc = calculator
+            fixed = task.structure.fixed
+            # Without fixed atoms the total momentum is conserved: three degrees of freedom less.
+            atoms.set_constraint(FixAtoms(mask=fixed) if fixed.any() else FixCom())
+            rng = np.random.default_rng(task.seed)
+            start = _heat(atoms, task.temperature_K, options, rng, deadline)
+            _produce(atoms, task.temperature_K, samples, options, rng, deadline)
+    except (AdatomError, RuntimeError, ValueError, ArithmeticError) as error:
+        status = f"failed: {error.got if isinstance(error, AdatomError) else error}"
+    start.set_constraint()
+    return samples.result(
+        task,
+        engine=engine.label(symbols),
+        start=start,
+        status=status,
+        seconds=time.perf_counter() - begin,
+    )
+
+
+def _heat(
+    atoms: ase.Atoms,
+    kelvin: float,
+    options: DynamicsOptions,
+    rng: np.random.Generator,
+    deadline: float,
+) -> ase.Atoms:
+    """Minimise, sample velocities and equilibrate; return the minimum."""
+    for _ in FIRE(atoms, logfile=None).irun(fmax=_START_FMAX_EV_A, steps=_START_STEPS):
+        _check_time(deadline, options, 0.0)
+    minimum: ase.Atoms = atoms.copy()
+    minimum.calc = SinglePointCalculator(minimum, energy=float(atoms.get_potential_energy()))
+    MaxwellBoltzmannDistribution(atoms, temperature_K=2.0 * kelvin, rng=rng)
+    step = options.timestep_fs * units.fs
+    damped = Langevin(
+        atoms,
+        step,
+        temperature_K=kelvin,
+        friction=1.0 / (LANGEVIN_fs * units.fs),
+        fixcm=False,
+        rng=rng,
+    )
+    count = round(options.equilibration_ps * 1e3 / options.timestep_fs)
+    for _ in damped.irun(count):
+        _check_time(deadline, options, 0.0)
+    return minimum
+
+
+def _produce(
+    atoms: ase.Atoms,
+    kelvin: float,
+    samples: Samples,
+    options: DynamicsOptions,
+    rng: np.random.Generator,
+    deadline: float,
+) -> None:
+    """Run the production, sample by sample."""
+    step = options.timestep_fs * units.fs
+    run: MolecularDynamics
+    if options.thermostat == "none":
+        run = VelocityVerlet(atoms, step)
+    else:
+        run = Bussi(atoms, step, temperature_K=kelvin, taut=RESCALING_fs * units.fs, rng=rng)
+    stride = max(1, round(options.sample_fs / options.timestep_fs))
+    count = max(2, round(options.production_ps * 1e3 / (stride * options.timestep_fs)))
+    kept = set(evenly_kept(count, options.trajectory_frames - 1))
+    for i in range(count):
+        for _ in run.irun(stride):
+            _check_time(deadline, options, i * stride * options.timestep_fs)
+        energy, kinetic = float(atoms.get_potential_energy()), float(atoms.get_kinetic_energy())
+        if not np.isfinite(energy + kinetic):
+            raise StepFailed(
+                "dynamics",
+                expected="finite energies",
+                got=f"energy {energy} eV",
+                todo="Use a shorter time step.",
+            )
+        samples.time_fs.append((i + 1) * stride * options.timestep_fs)
+        samples.temperature_K.append(float(atoms.get_temperature()))
+        samples.energy_eV.append(energy)
+        samples.total_energy_eV.append(energy + kinetic)
+        if i in kept:
+            frame = atoms.copy()
+            frame.set_constraint()
+            frame.calc = SinglePointCalculator(frame, energy=energy)
+            frame.info["time_fs"] = samples.time_fs[-1]
+            samples.geometries.append(frame)
+
+
+def _check_time(deadline: float, options: DynamicsOptions, done_fs: float) -> None:
+    if time.perf_counter() > deadline:
+        raise over_time(options, done_fs)
+
+
+def over_time(options: DynamicsOptions, done_fs: float) -> StepFailed:
+    """Make the error for a production that does not fit into its time."""
+    return StepFailed(
+        "dynamics",
+        expected=f"{options.production_ps} ps in {options.max_seconds:g} s",
+        got=f"{done_fs * 1e-3:g} ps when the time was over",
+        todo="Allow more seconds, or ask for a shorter production.",
+    )
+
+
+def evenly_kept(count: int, most: int) -> range:
+    """Samples to keep, the last one among them, at even times.
+
+    Parameters
+    ----------
+    count
+        Number of samples.
+    most
+        Most samples to keep.
+
+    Examples
+    --------
+    >>> [*evenly_kept(20, 6)], [*evenly_kept(3, 6)]
+    ([3, 7, 11, 15, 19], [0, 1, 2])
+    """
+    least = -(-count // most)
+    # A stride that divides the number makes the first interval, from time zero, as long as others.
+    whole = [k for k in range(least, 2 * least) if count % k == 0]
+    stride = whole[0] if whole else least
+    return range((count - 1) % stride, count, stride)
 
 
 @dataclass

@@ -20,7 +20,7 @@ from adatom.frames.readers.base import find_reader, registered_readers
 from adatom.frames.readers.pixel_size import Scale
 from adatom.frames.readers.stack import Stack
 from adatom.instrument import find_instrument, registered_instruments
-from adatom.simulation import require
+from adatom.simulation import DynamicsOptions, require
 from adatom.simulation.engines.calculator import CalculatorEngine
 
 # --- engines -------------------------------------------------------------------------------------
@@ -35,7 +35,9 @@ def test_lammps_conforms():
 
 @pytest.mark.slow
 def test_tblite_conforms():
-    check_engine(require("gfn1-xtb", "relax"), rattled_graphene(0.02), uncovered="U")
+    few = DynamicsOptions(equilibration_ps=0.005, production_ps=0.01, sample_fs=2.0)
+    engine = require("gfn1-xtb", "dynamics")
+    check_engine(engine, rattled_graphene(0.01), uncovered="U", dynamics_options=few)
 
 
 class Liar(CalculatorEngine):

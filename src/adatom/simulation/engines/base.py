@@ -8,6 +8,7 @@ are an ASE calculator: see `adatom.simulation.engines.calculator.CalculatorEngin
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from adatom.errors import EngineMissing
 from adatom.simulation.options import DynamicsOptions, RelaxOptions
 
 Task = Literal["relax", "dynamics"]
+_PATH = re.compile(r"[^\W\d]\w*(\.\w+)*:\w+(\.\w+)*")  # module:name, both with dots
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,13 +175,24 @@ def engine_status() -> list[EngineStatus]:
 
 
 def find_engine(name: str) -> ListedEngine:
-    """Find an engine by its name.
+    """Find an engine by its name, or by the import path of an ASE calculator.
+
+    Parameters
+    ----------
+    name
+        Name of a registered engine; or ``module:name`` of what makes an ASE calculator, see
+        `adatom.simulation.engines.imported`.
 
     Raises
     ------
     BadInput
         If no engine has this name; the message lists the names.
     """
+    path = name.strip()
+    if _PATH.fullmatch(path):
+        from adatom.simulation.engines.imported import imported_engine  # it builds on this module
+
+        return imported_engine(path)
     return cast("ListedEngine", plugin(ENGINES, name, ListedEngine))
 
 

@@ -6,6 +6,7 @@ import importlib.metadata
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from contextlib import AbstractContextManager
+from functools import cache
 
 import ase
 from ase.calculators.calculator import Calculator
@@ -13,6 +14,7 @@ from ase.data import atomic_numbers
 
 from adatom.core import Material, SimulationResult, SimulationTask
 from adatom.errors import AdatomError, BadInput
+from adatom.simulation.dynamics import dynamics_with_ase
 from adatom.simulation.engines.base import Status, Task, unsupported_task
 from adatom.simulation.options import DynamicsOptions, RelaxOptions
 from adatom.simulation.relax import relax_with_ase
@@ -23,7 +25,8 @@ class CalculatorEngine(ABC):
     """Base of an engine whose energies and forces come from an ASE calculator.
 
     A subclass sets the class attributes and implements `calculator`; it can then relax with BFGS.
-    For dynamics it overrides `dynamics` and adds the task to `tasks`.
+    With ``dynamics`` among its `tasks` it runs molecular dynamics through ASE, too; an engine with
+    dynamics of its own overrides `dynamics`.
 
     Attributes
     ----------
@@ -105,26 +108,32 @@ class CalculatorEngine(ABC):
         """
         del symbols
         known = self.lattice_constants_A.get(material.name)
-        if known is not None:
-            return known
-        return measure_lattice_constant_A(self._energy_eV, material)
+        return known if known is not None else _measured_A(self, material)
 
     def relax(self, task: SimulationTask, options: RelaxOptions) -> SimulationResult:
         """Relax one structure with BFGS, from the given positions."""
         return relax_with_ase(self, task, options)
 
     def dynamics(self, task: SimulationTask, options: DynamicsOptions) -> SimulationResult:
-        """Refuse: a calculator alone does no dynamics in adatom.
+        """Run dynamics through ASE, where ``dynamics`` is among `tasks`.
 
         Raises
         ------
         EngineMissing
-            Always; names the engines that do.
+            If it is not; names the engines that do.
         """
-        del task, options
-        raise unsupported_task(self, "dynamics")
+        if "dynamics" not in self.tasks:
+            raise unsupported_task(self, "dynamics")
+        return dynamics_with_ase(self, task, options)
 
-    def _energy_eV(self, atoms: ase.Atoms) -> float:
+
+@cache
+def _measured_A(engine: CalculatorEngine, material: Material) -> float:
+    """Lattice constant of an engine, Å; measured once in a process."""
+
+    def energy_eV(atoms: ase.Atoms) -> float:
         # More accurate than for a relaxation, because the energy curve is flat at its minimum.
-        with self.calculator(atoms, RelaxOptions(accuracy=1.0)) as calculator:
+        with engine.calculator(atoms, RelaxOptions(accuracy=1.0)) as calculator:
             return float(calculator.get_potential_energy(atoms))
+
+    return measure_lattice_constant_A(energy_eV, material)

@@ -1,11 +1,7 @@
 """LAMMPS inside the process: relaxations and molecular dynamics with classical potentials.
 
-Velocities are sampled at twice the temperature, because half of the kinetic energy becomes
-potential energy. A strong Langevin thermostat then heats every atom separately, because the stiff,
-nearly harmonic modes of a sheet hardly exchange energy within picoseconds. The production uses
-stochastic velocity rescaling (Bussi, Donadio & Parrinello, J. Chem. Phys. 126, 014101 (2007)). It
-samples the canonical ensemble and, unlike Langevin friction, does not slow down diffusion and
-hopping.
+Heating and production are those of `adatom.simulation.dynamics`, step by step in LAMMPS: 11 times
+as fast as its Tersoff potential through ASE for 96 atoms, 3 times for 10 000.
 """
 
 from __future__ import annotations
@@ -32,15 +28,17 @@ from adatom.simulation.classical import (
     choose_potential,
     load_lammps,
 )
-from adatom.simulation.dynamics import Samples
+from adatom.simulation.dynamics import (
+    LANGEVIN_fs,
+    RESCALING_fs,
+    Samples,
+    evenly_kept,
+    over_time,
+)
 from adatom.simulation.engines.base import Task
 from adatom.simulation.engines.calculator import CalculatorEngine
 from adatom.simulation.options import DynamicsOptions, RelaxOptions
 from adatom.simulation.scaling import measure_lattice_constant_A, scale_to
-
-# Time constants of the thermostats, fs: strong damping while heating, weak damping in production.
-_LANGEVIN_fs = 50.0
-_RESCALING_fs = 100.0
 
 # Lattice constants, Å, by potential and material, by `measure_lattice_constant_A` with
 # `potential_energy_eV`; a test repeats the measurement.
@@ -134,7 +132,7 @@ def _heat(sheet: Sheet, task: SimulationTask, options: DynamicsOptions) -> NDArr
         velocity mobile create {2.0 * kelvin} {velocities} mom yes rot no dist gaussian loop all
         velocity held set 0.0 0.0 0.0
         fix integrate mobile nve
-        fix heat mobile langevin {kelvin} {kelvin} {_LANGEVIN_fs * 1e-3} {langevin} zero yes
+        fix heat mobile langevin {kelvin} {kelvin} {LANGEVIN_fs * 1e-3} {langevin} zero yes
         thermo 0
         run {round(options.equilibration_ps * 1e3 / options.timestep_fs)} post no
         unfix heat
@@ -143,7 +141,7 @@ def _heat(sheet: Sheet, task: SimulationTask, options: DynamicsOptions) -> NDArr
         sheet.command("velocity mobile zero linear")
     if options.thermostat == "rescaling":
         sheet.command(f"""
-            fix heat mobile temp/csvr {kelvin} {kelvin} {_RESCALING_fs * 1e-3} {rescaling}
+            fix heat mobile temp/csvr {kelvin} {kelvin} {RESCALING_fs * 1e-3} {rescaling}
             fix_modify heat temp thermo_temp
             """)
     return minimum
@@ -182,34 +180,7 @@ def _produce(
             frame.info["time_fs"] = samples.time_fs[-1]
             samples.geometries.append(frame)
         if time.perf_counter() > deadline:
-            raise StepFailed(
-                "dynamics",
-                expected=f"{options.production_ps} ps in {options.max_seconds:g} s",
-                got=f"{samples.time_fs[-1] * 1e-3:g} ps when the time was over",
-                todo="Allow more seconds, or ask for a shorter production.",
-            )
-
-
-def evenly_kept(count: int, most: int) -> range:
-    """Samples to keep, the last one among them, at even times.
-
-    Parameters
-    ----------
-    count
-        Number of samples.
-    most
-        Most samples to keep.
-
-    Examples
-    --------
-    >>> [*evenly_kept(20, 6)], [*evenly_kept(3, 6)]
-    ([3, 7, 11, 15, 19], [0, 1, 2])
-    """
-    least = -(-count // most)
-    # A stride that divides the number makes the first interval, from time zero, as long as others.
-    whole = [k for k in range(least, 2 * least) if count % k == 0]
-    stride = whole[0] if whole else least
-    return range((count - 1) % stride, count, stride)
+            raise over_time(options, samples.time_fs[-1])
 
 
 def _seeds(seed: int) -> list[int]:

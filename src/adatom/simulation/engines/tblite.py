@@ -20,7 +20,7 @@ from ase.calculators.calculator import Calculator
 from ase.data import chemical_symbols
 
 from adatom.core import Material, SimulationResult, SimulationTask
-from adatom.simulation.engines.base import not_installed
+from adatom.simulation.engines.base import Task, not_installed
 from adatom.simulation.engines.calculator import CalculatorEngine
 from adatom.simulation.options import RelaxOptions
 from adatom.simulation.prepare import classical_start
@@ -41,6 +41,7 @@ class TBLiteEngine(CalculatorEngine):
     """
 
     name = "gfn1-xtb"
+    tasks: tuple[Task, ...] = ("relax", "dynamics")
     elements = "H to Rn"
     boundary = "periodic in three directions, Γ point alone"
     not_for = "what needs k-points; check energies of defects with a first-principles engine"
