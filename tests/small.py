@@ -20,7 +20,7 @@ PIXEL_A = 0.12
 PIXELS = 128
 # Options with which two cores simulate a defect in seconds.
 QUICK = {
-    "supercell": {"min_width_A": 9.0, "defect_radius_A": 3.0},
+    "supercell": {"min_width_A": 9.0, "min_separation_A": 6.0, "defect_radius_A": 3.0},
     "simulate": {"draws": 2, "max_structures": 1, "temperatures_K": [300.0]},
     "relax": {"fmax_eV_A": 0.1},
     "dynamics": {"production_ps": 0.5, "equilibration_ps": 0.2},

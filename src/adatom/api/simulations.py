@@ -93,7 +93,7 @@ def supercells(
     [1, 1]
     """
     chosen = read_material(material, zone_axis)
-    table = atoms if isinstance(atoms, AtomTable) else table_of(atoms)
+    table = atoms if isinstance(atoms, AtomTable) else table_of(atoms, chosen)
     if frame not in table.frames:
         raise BadInput(
             "`frame`",
@@ -271,6 +271,6 @@ def _defaults() -> Config:
 
 
 def _center(atoms: AtomTable, material: Material) -> tuple[float, float]:
-    impurity = atoms.elements != material.host
+    impurity = ~np.isin(atoms.elements, material.site_species)
     x, y = (atoms.xy[impurity] if impurity.any() else atoms.xy).mean(axis=0)
     return float(x), float(y)

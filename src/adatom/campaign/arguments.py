@@ -9,9 +9,15 @@ from pathlib import Path
 
 import ase
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
 from adatom.analysis.card import check_card
 from adatom.core import AtomTable, Material, Structure
+from adatom.core.arrays import FloatArray
+from adatom.core.composition import count_elements, count_formula
+from adatom.core.material import ANY
 from adatom.errors import BadInput
 from adatom.learning.ensemble import Ensemble
 from adatom.learning.weights import load_for
@@ -21,6 +27,7 @@ MaterialLike = str | Path | Material
 StructureLike = Structure | ase.Atoms
 ZoneAxis = tuple[int, int, int]
 
+_ABOVE_A = 0.35  # Å: atoms within it of each other, seen along the beam, may be one column
 ALONG_C: ZoneAxis = (0, 0, 1)  # the beam along the third lattice vector: the default
 
 
@@ -142,28 +149,53 @@ def read_structures(given: StructureLike | Sequence[StructureLike]) -> list[Stru
     return [s if isinstance(s, Structure) else Structure.from_ase(s) for s in several]
 
 
-def table_of(given: StructureLike | Sequence[StructureLike]) -> AtomTable:
+def table_of(given: StructureLike | Sequence[StructureLike], material: Material) -> AtomTable:
     """Make an atom table of exact positions; each structure becomes one frame.
 
     Parameters
     ----------
     given
         Structures; x and y in Å as in the image, y down.
+    material
+        What they show. Atoms above each other that are one of its columns, such as S2, are one row.
     """
     tables = []
     for frame, structure in enumerate(read_structures(given)):
-        atoms = structure.atoms
-        sure = np.ones(len(atoms))
+        xy, labels = _columns_of(structure.atoms, material)
+        sure = np.ones(len(labels))
         tables.append(
             AtomTable.build(
                 frame=frame,
-                xy=atoms.get_positions()[:, :2],
-                covariance=np.zeros((len(atoms), 2, 2)),
+                xy=xy,
+                covariance=np.zeros((len(labels), 2, 2)),
                 p_exists=sure,
-                element=atoms.get_chemical_symbols(),
+                element=labels,
                 p_element=sure,
                 votes=sure,
                 amplitude=sure,
             )
         )
     return AtomTable.concat(tables)
+
+
+def _columns_of(atoms: ase.Atoms, material: Material) -> tuple[FloatArray, list[str]]:
+    """Merge atoms that are one column of the material: places, shape (column, 2), Å, and labels."""
+    xy = atoms.get_positions()[:, :2].astype(np.float64)
+    symbols = atoms.get_chemical_symbols()
+    known = {
+        count_formula(label): label for label in (*material.species, *material.site_species)
+        if label != ANY
+    }  # fmt: skip
+    close = cKDTree(xy).query_pairs(_ABOVE_A, output_type="ndarray")
+    links = coo_array((np.ones(len(close)), (close[:, 0], close[:, 1])), shape=(len(xy), len(xy)))
+    number, group = connected_components(links, directed=False)
+    places, labels = [], []
+    for members in (np.flatnonzero(group == g) for g in range(number)):
+        label = known.get(count_elements(symbols[i] for i in members))
+        if len(members) > 1 and label is not None:
+            places.append(xy[members].mean(axis=0))
+            labels.append(label)
+        else:
+            places += list(xy[members])
+            labels += [symbols[i] for i in members]
+    return np.array(places).reshape(-1, 2), labels

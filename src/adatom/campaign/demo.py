@@ -18,7 +18,7 @@ def demo_config(seed: int) -> Config:
         material="graphene",
         seed=seed,
         input=InputOptions(twin=TwinOptions()),
-        supercell=SupercellOptions(min_width_A=12.0, defect_radius_A=4.5),
+        supercell=SupercellOptions(min_width_A=12.0, min_separation_A=8.0, defect_radius_A=4.5),
         simulate=SimulateOptions(draws=4, max_structures=2),
         dynamics=DynamicsOptions(production_ps=5.0),
     )

@@ -13,6 +13,7 @@ from adatom.core.structure import Structure
 from adatom.errors import BadInput
 from adatom.structures.assemble import assemble
 from adatom.structures.scene import Observed, Scene, SupercellOptions
+from adatom.structures.stacks import buckles
 from adatom.structures.supercell import prepare
 
 _MAX_TRIES = 50  # attempts per sample, a count; it only bounds the time where atoms always clash
@@ -80,6 +81,7 @@ def sample_structures(
                 defect=defect,
                 draw=draw,
                 options=options,
+                rng=rng,
             )
         noted = structure.atoms.copy()
         noted.info.update(rejected=rejected, left_out=left_out)
@@ -98,7 +100,7 @@ def _sample_atoms(scene: Scene, rng: np.random.Generator, options: SupercellOpti
         if others:
             elements[i] = others[int(rng.integers(len(others)))]
     xy = seen.xy + np.einsum("nij,nj->ni", _root(seen.covariance), rng.standard_normal((n, 2)))
-    impurity = ~np.isin(elements, material.site_species)
+    impurity = buckles(elements, material)
     side = np.where(rng.random(n) < 0.5, -1.0, 1.0)
     wave = rng.standard_normal(n)
     high = np.abs(options.foreign_height_A + options.sigma_z_foreign_A * wave)

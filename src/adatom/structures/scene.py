@@ -17,12 +17,28 @@ class SupercellOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    min_width_A: float = Field(default=16.0, gt=4.0, description="shortest edge in the plane, Å")
-    cell_height_A: float = Field(default=12.0, ge=8.0, description="period across the sheet, Å")
+    min_width_A: float = Field(
+        default=15.5, gt=4.0, description="shortest distance in the plane between two copies, Å"
+    )
+    min_separation_A: float = Field(
+        default=10.0,
+        gt=0.0,
+        description="least distance between a defect's atoms and those of its copies, Å",
+    )
+    cell_height_A: float = Field(default=20.0, ge=8.0, description="least period across a sheet, Å")
+    min_vacuum_A: float = Field(default=15.0, ge=4.0, description="least vacuum over a sheet, Å")
+    min_depth_A: float = Field(
+        default=10.0, gt=0.0, description="least period along the beam of a crystal in columns, Å"
+    )
     defect_radius_A: float = Field(
         default=5.0,
         gt=0.0,
         description="observed atoms are kept within this distance of the defect, Å",
+    )
+    core_radius_A: float = Field(
+        default=3.0,
+        gt=0.0,
+        description="up to here they keep their places; beyond, these approach the crystal's, Å",
     )
     border_A: float = Field(
         default=1.0,
@@ -55,30 +71,68 @@ class SupercellOptions(BaseModel):
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Box:
-    """A periodic rectangle of the crystal, centred on one site.
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """The atoms of one column of the perfect crystal, in cell axes.
 
     Parameters
     ----------
-    edges_A
-        Shape (2,): edges, Å, along the first lattice vector and across it.
+    label
+        The column's label in the material.
+    symbols
+        Chemical symbols, by rising height; along the beam those of all periods in the cell.
+    heights_A
+        Their heights, Å.
+    units
+        How often the atoms of the label stand in it.
+    visible
+        Whether the material's images show it.
+    """
+
+    label: str
+    symbols: tuple[str, ...]
+    heights_A: tuple[float, ...]
+    units: int = 1
+    visible: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Box:
+    """A periodic cell of the crystal, centred on one site.
+
+    Parameters
+    ----------
+    vectors
+        Shape (3, 3): cell vectors as rows, Å, right-handed; the first along x, the third along z.
     sites
-        Shape (site, 2): positions of the perfect crystal relative to the central site, in cell
-        axes, Å, within half an edge.
-    species
-        Chemical symbol of every site.
+        Shape (site, 2): columns of the perfect crystal relative to the central site, in cell
+        axes, Å, each at its copy nearest to the centre.
+    stacks
+        The atoms of every column.
     to_cell
         Shape (2, 2): ``cell = to_cell @ undistorted``, the rotation and the flip of y.
     anchor_xy_A
         The central site in undistorted image axes, Å.
+    is_sheet
+        Whether there is vacuum along z.
     """
 
-    edges_A: FloatArray
+    vectors: FloatArray
     sites: FloatArray
-    species: tuple[str, ...]
+    stacks: tuple[Stack, ...]
     to_cell: FloatArray
     anchor_xy_A: FloatArray
+    is_sheet: bool
+
+    @property
+    def visible(self) -> NDArray[np.bool_]:
+        """Shape (site,): whether the material's images show the column."""
+        return np.array([stack.visible for stack in self.stacks])
+
+    @property
+    def half_thickness_A(self) -> float:
+        """Half of a sheet's thickness, Å."""
+        return max(abs(z) for stack in self.stacks for z in stack.heights_A)
 
     def from_image(self, undistorted_xy: FloatArray) -> FloatArray:
         """Convert undistorted image positions (N, 2), Å, to cell axes (anchor at 0, y up)."""
@@ -102,9 +156,9 @@ class Observed:
     covariance
         Shape (atom, 2, 2), Å², in the same axes.
     z
-        Shape (atom,): height above the sheet, Å.
+        Shape (atom,): height above the place that the crystal has for it, Å.
     elements
-        Shape (atom,): chemical symbols.
+        Shape (atom,): labels, chemical symbols or formulas of columns.
     p_exists, p_element
         Shape (atom,): probabilities.
     number
@@ -151,6 +205,10 @@ class Scene:
         Shape (2,): the defect's centre in cell axes, Å.
     trusted
         Shape (site,): True where the site lies inside the frame by more than ``border_A``.
+    p_empty
+        Shape (site,): probability that there is no atom.
+    others
+        Other defects of the frame inside the box, in words: the supercell has crystal there.
     """
 
     lattice: Lattice
@@ -158,3 +216,5 @@ class Scene:
     observed: Observed
     center: FloatArray
     trusted: NDArray[np.bool_]
+    p_empty: FloatArray
+    others: tuple[str, ...]

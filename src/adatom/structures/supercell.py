@@ -1,28 +1,32 @@
 """Build a periodic supercell around one defect from one frame's atoms.
 
-This is the only place where image axes (x right, y down) become a right-handed cell (y up, z
-towards the reader). Near the defect the atoms are the observed ones. Away from it the crystal is
-perfect, so that supercells of different frames are comparable, and so that a missed atom far from
-the defect does not change the energy.
+Image axes (x right, y down) become a right-handed cell (y up, z towards the reader) by
+`structures/cell.py` alone. Near the defect the atoms are the observed ones. Away from it the
+crystal is perfect, so that supercells of different frames are comparable, and so that a missed atom
+far from the defect does not change the energy.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
+from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
 
 from adatom.core.arrays import FloatArray
 from adatom.core.atoms import AtomTable
+from adatom.core.empty_sites import EmptySites
 from adatom.core.lattice import Lattice
 from adatom.core.material import Material
 from adatom.core.structure import Structure
 from adatom.errors import BadInput
-from adatom.structures.assemble import FILLED, assemble, to_atoms
+from adatom.structures.assemble import FILLED, assemble, match, to_atoms
+from adatom.structures.cell import copies_apart_A, make_box
 from adatom.structures.scene import Box, Observed, Scene, SupercellOptions
+from adatom.structures.stacks import buckles
 
 # Å: atoms up to this far outside the defect radius are matched to sites too (about two bonds of
 # graphene), so that the assignment at the edge of the radius does not depend on where it is cut.
@@ -67,13 +71,13 @@ def build_supercell(
     Returns
     -------
     Structure
-        Orthorhombic and periodic in all three directions, at the material's own lattice constant.
+        Right-handed and periodic in all three directions, at the material's own lattice constant.
 
     Raises
     ------
     BadInput
         If the atoms are not all of this frame, none lies near the defect, the centre is not finite,
-        the defect is too wide for the box, or the crystal has no rectangular supercell.
+        the defect is too wide for the box, or the material's atoms in depth are not known.
     """
     options = options or SupercellOptions()
     scene = prepare(atoms, lattice, extent_xy_A, center_xy_A=center_xy_A, frame=frame,
@@ -85,7 +89,9 @@ def build_supercell(
     return structure
 
 
-def pristine_supercell(material: Material, options: SupercellOptions | None = None) -> Structure:
+def pristine_supercell(
+    material: Material, options: SupercellOptions | None = None, *, extent_A: float = 0.0
+) -> Structure:
     """Build the perfect crystal in a box of the same size, the reference for energies.
 
     Parameters
@@ -94,23 +100,28 @@ def pristine_supercell(material: Material, options: SupercellOptions | None = No
         The crystal.
     options
         Size of the box.
+    extent_A
+        Width of the defect for which it is the reference, Å.
 
     Raises
     ------
     BadInput
-        If the crystal has no rectangular supercell.
+        If the material's atoms in depth are not known.
 
     Examples
     --------
     >>> from adatom.core import GRAPHENE
     >>> pristine_supercell(GRAPHENE).atoms.get_chemical_formula()
-    'C112'
+    'C98'
     """
     options = options or SupercellOptions()
-    edges, sites, species = _rectangle(material, options.min_width_A, anchor=0)
-    n = len(sites)
+    box = make_box(material, options, anchor=0, extent_A=extent_A)
+    columns = list(zip(box.sites, box.stacks, strict=True))
+    xyz = np.array([(x, y, z) for (x, y), stack in columns for z in stack.heights_A])
+    symbols = [symbol for stack in box.stacks for symbol in stack.symbols]
+    n = len(symbols)
     return Structure(
-        atoms=to_atoms(sites, np.zeros(n), np.array(species), edges, options),
+        atoms=to_atoms(xyz, symbols, box),
         name=f"{material.name}-pristine",
         kind="pristine",
         frame=-1,
@@ -161,11 +172,14 @@ def prepare(
             got="none",
             todo="Check that the centre is in Å, in the axes of the frame.",
         )
-    observed = observed.take(near <= options.defect_radius_A + _REACH_A)
-    seen = lattice.distort(box.to_image(box.sites))
-    low, high = options.border_A, np.asarray(extent_xy_A) - options.border_A
-    trusted = np.all((seen >= low) & (seen <= high), axis=1)
-    return Scene(lattice, box, observed, center, trusted)
+    close = observed.take(near <= options.defect_radius_A + _REACH_A)
+    scene = _scene(atoms, lattice, box, close, center, extent_xy_A, options)
+    differs = _differences(scene, close, options)
+    wide = float(cdist(differs, differs).max()) if len(differs) else 0.0
+    if wide + options.min_separation_A > options.min_width_A:
+        larger = _box_around(lattice, middle, options, extent_A=wide)
+        scene = _scene(atoms, lattice, larger, close, center, extent_xy_A, options)
+    return replace(scene, others=_others(scene, observed, options))
 
 
 def check_room(material: Material, options: SupercellOptions) -> None:
@@ -181,78 +195,82 @@ def check_room(material: Material, options: SupercellOptions) -> None:
     Raises
     ------
     BadInput
-        If the defect radius does not fit into the box.
+        If the defect radius does not fit into the box, or the material's atoms in depth are not
+        known.
     """
-    edges, _, _ = _rectangle(material, options.min_width_A, anchor=0)
-    widest = float(edges.min()) / 2.0 - material.bond_length_A
+    copies = copies_apart_A(material, options)
+    widest = copies / 2.0 - material.bond_length_A
     if options.defect_radius_A > widest:
         raise BadInput(
             "defect_radius_A",
-            expected=f"at most {widest:.2f} Å in a box of {edges[0]:.1f} x {edges[1]:.1f} Å",
+            expected=f"at most {widest:.2f} Å where copies are {copies:.1f} Å apart",
             got=f"{options.defect_radius_A} Å",
             todo="Make min_width_A larger, so that the defect does not meet its own image.",
         )
 
 
-def _box_around(lattice: Lattice, middle: FloatArray, options: SupercellOptions) -> Box:
+def _box_around(
+    lattice: Lattice, middle: FloatArray, options: SupercellOptions, *, extent_A: float = 0.0
+) -> Box:
     index, _ = lattice.nearest_site(middle)
-    edges, sites, species = _rectangle(
-        lattice.material, options.min_width_A, anchor=int(index[0, 2])
-    )
     check_room(lattice.material, options)
-    c, s = math.cos(lattice.angle_rad), math.sin(lattice.angle_rad)
-    rotation = np.array([[c, s], [-s, c]])  # by -angle, in image axes
-    flip = np.diag([1.0, -1.0])  # image rows run down, the cell's y axis points up
-    return Box(edges, sites, species, flip @ rotation, lattice.site_xy(index)[0])
-
-
-def _rectangle(
-    material: Material, min_width_A: float, anchor: int
-) -> tuple[FloatArray, FloatArray, tuple[str, ...]]:
-    """Find the smallest rectangular supercell wide enough: edges (2,), sites (N, 2), species.
-
-    Sites are in cell axes (y up), relative to site `anchor` of the basis, within half an edge.
-    """
-    cell = material.cell()
-    across = _perpendicular(material)
-    step = float(np.linalg.norm(across @ cell))
-    # In a calculation at Γ alone, a zigzag repeat divisible by 3 folds the Dirac point K onto Γ.
-    n = math.ceil(min_width_A / material.lattice_constant_A - 1e-9)
-    n += int(n % 3 == 0)
-    m = math.ceil(min_width_A / step - 1e-9)
-    edges = np.array([n * material.lattice_constant_A, m * step])
-    # Representatives of the lattice modulo n (1, 0) and m (across).
-    grid = np.array(
-        list(
-            itertools.product(range(n), range(m * abs(int(across[1]))), range(len(material.basis)))
-        )
+    x, y = lattice.site_xy(index)[0].tolist()
+    return make_box(
+        lattice.material,
+        options,
+        anchor=int(index[0, 2]),
+        extent_A=extent_A,
+        angle_rad=lattice.angle_rad,
+        anchor_xy_A=(x, y),
     )
-    basis = np.asarray(material.basis)
-    xy = (grid[:, :2] + basis[grid[:, 2]] - basis[anchor]) @ cell
-    axis = cell[0] / np.linalg.norm(cell[0])
-    xy = xy @ np.array([[axis[0], -axis[1]], [axis[1], axis[0]]])  # first vector onto x
-    xy[:, 1] *= -1.0  # the material's cell is written in image axes, like Lattice.vectors
-    xy -= edges * np.floor(xy / edges + 0.5 - 1e-9)
-    species = tuple(material.site_species[b] for b in grid[:, 2])
-    return edges, xy, species
 
 
-def _perpendicular(material: Material) -> NDArray[np.int64]:
-    """Shortest lattice translation at right angles to the first vector, as two integers."""
-    cell = material.cell()
-    found = [
-        (float(np.linalg.norm(np.array(t) @ cell)), t)
-        for t in itertools.product(range(-6, 7), range(1, 7))
-        if abs(float(np.array(t) @ cell @ cell[0])) < 1e-6 * float(cell[0] @ cell[0])
-    ]
-    if not found:
-        raise BadInput(
-            f"material {material.name}",
-            expected="a lattice with a rectangular supercell",
-            got=f"cell {material.cell_A}",
-            todo="Give a cell with a lattice translation at right angles to its first vector.",
-        )
-    return np.array(min(found)[1], dtype=np.int64)
+def _scene(
+    atoms: AtomTable,
+    lattice: Lattice,
+    box: Box,
+    observed: Observed,
+    center: FloatArray,
+    extent_xy_A: tuple[float, float],
+    options: SupercellOptions,
+) -> Scene:
+    seen = lattice.distort(box.to_image(box.sites))
+    low, high = options.border_A, np.asarray(extent_xy_A) - options.border_A
+    trusted = np.all((seen >= low) & (seen <= high), axis=1)
+    p_empty = np.ones(len(box.sites))
+    if atoms.empty_sites is not None and len(atoms.empty_sites):
+        tested = EmptySites.from_table(atoms.empty_sites)
+        distance, at = cKDTree(tested.xy).query(seen)
+        p_empty = np.where(distance < options.match_A, tested.p[at], p_empty)
+    return Scene(lattice, box, observed, center, trusted, p_empty, ())
+
+
+def _differences(scene: Scene, observed: Observed, options: SupercellOptions) -> FloatArray:
+    """Places, shape (n, 2), Å, where the likely atoms near the defect differ from the crystal."""
+    likely = observed.take(observed.p_exists >= options.min_p_exists)
+    site_of, atom_of = match(scene.box, likely.xy, options.match_A)
+    sites = scene.box.sites
+    near = np.linalg.norm(sites - scene.center, axis=1) <= options.defect_radius_A
+    empty = near & scene.trusted & scene.box.visible & (atom_of < 0)
+    labels = np.array([stack.label for stack in scene.box.stacks])
+    foreign = (site_of < 0) | (likely.elements != labels[site_of])
+    foreign &= np.linalg.norm(likely.xy - scene.center, axis=1) <= options.defect_radius_A
+    return np.concatenate([sites[empty], likely.xy[foreign]])
+
+
+def _others(scene: Scene, observed: Observed, options: SupercellOptions) -> tuple[str, ...]:
+    """Say what else of the frame differs from the crystal inside the box."""
+    likely = observed.take(observed.p_exists >= options.min_p_exists)
+    _, atom_of = match(scene.box, likely.xy, options.match_A)
+    far = np.linalg.norm(scene.box.sites - scene.center, axis=1) > options.defect_radius_A
+    said: Counter[str] = Counter()
+    for j in np.flatnonzero(far & scene.trusted & scene.box.visible):
+        label = scene.box.stacks[j].label
+        if atom_of[j] < 0:
+            said[f"empty {label}"] += 1
+        elif likely.elements[atom_of[j]] != label:
+            said[f"{likely.elements[atom_of[j]]} on {label}"] += 1
+    return tuple(f"{n} {what}" for what, n in sorted(said.items()))
 
 
 def _observe(atoms: AtomTable, lattice: Lattice, box: Box, options: SupercellOptions) -> Observed:
@@ -260,11 +278,10 @@ def _observe(atoms: AtomTable, lattice: Lattice, box: Box, options: SupercellOpt
     jacobian = _local_map(lattice, measured)
     total = np.einsum("ij,njk->nik", box.to_cell, jacobian)
     elements = atoms.elements
-    impurity = ~np.isin(elements, lattice.material.site_species)
     return Observed(
         xy=box.from_image(lattice.undistort(measured)),
         covariance=np.einsum("nij,njk,nlk->nil", total, atoms.covariance, total),
-        z=np.where(impurity, options.foreign_height_A, 0.0),
+        z=np.where(buckles(elements, lattice.material), options.foreign_height_A, 0.0),
         elements=elements,
         p_exists=atoms.column("p_exists"),
         p_element=atoms.column("p_element"),

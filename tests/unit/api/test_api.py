@@ -72,9 +72,7 @@ def test_a_structure_file_along_a_zone_axis_works_from_python(silicon):
     found = ad.find_defects(frames, atoms, material=silicon, zone_axis=along, pixel_size_A=0.1)
     assert len(found) == 0
     (cell,) = ad.supercells(atoms, material=silicon, zone_axis=along, draws=0)
-    area = cell.atoms.get_volume() / cell.atoms.cell.lengths()[2]
-    per_site = abs(np.linalg.det(seen.cell())) / len(seen.basis)
-    assert area / len(cell.atoms) == pytest.approx(per_site, rel=1e-6)
+    assert cell.atoms.get_volume() / len(cell.atoms) == pytest.approx(5.431**3 / 8, rel=1e-6)
     with pytest.raises(BadInput, match="`pixel_size_A`"):
         ad.supercells(atoms, material=silicon)
 
@@ -193,10 +191,19 @@ def test_defects_have_the_scale_of_the_atoms():
     assert sorted(ad.find_defects(frames, atoms, **given).kinds) == ["Si1C3", "V1"]
 
 
-def test_columns_make_no_supercell():
-    sheet = mx2("MoS2", size=(10, 10, 1), vacuum=5.0)
-    with pytest.raises(BadInput, match="one atom a site, got columns of atoms: S2"):
-        ad.supercells(sheet, material="MoS2", draws=1)
+def test_atoms_above_each_other_are_one_column():
+    sheet = mx2("MoS2", size=(12, 12, 1), vacuum=5.0)
+    symbols = np.array(sheet.get_chemical_symbols())
+    middle = sheet.positions.mean(axis=0)
+    away = np.linalg.norm(sheet.positions - middle, axis=1)
+    gone = int(np.argmin(np.where(symbols == "S", away, np.inf)))
+    x, y, _ = sheet.positions[gone]
+    (perfect,) = ad.supercells(sheet, material="MoS2", center_xy_A=(x, y), draws=0)
+    del sheet[gone]
+    likeliest, drawn = ad.supercells(sheet, material="MoS2", center_xy_A=(x, y), draws=1)
+    assert perfect.atoms.get_chemical_formula() == "Mo25S50"
+    for cell in (likeliest, drawn):
+        assert cell.atoms.get_chemical_formula() == "Mo25S49"
 
 
 def test_frames_voltages_and_directions_that_are_none_are_refused():
