@@ -28,7 +28,7 @@ from adatom.instrument.twin import TwinOptions
 from adatom.learning.ensemble import Ensemble
 from adatom.learning.weights import load_for
 from adatom.materials.library import command_line_name, load_material
-from adatom.simulation import DynamicsOptions, RelaxOptions, relaxing_engine
+from adatom.simulation import AUTO, DynamicsOptions, RelaxOptions
 from adatom.structures import SupercellOptions
 from adatom.training.adapt.options import AdaptOptions
 
@@ -79,11 +79,13 @@ class SimulateOptions(BaseModel):
         0.3, ge=0, le=1, description="least probability of a defect to simulate"
     )
     relax_engine: str = Field(
-        default_factory=relaxing_engine,
+        AUTO,
         description="engine of the relaxations, or module:name of what makes an ASE calculator; "
-        "lammps by default where tblite is not installed",
+        "auto: the first of the material's engines that is installed",
     )
-    dynamics_engine: str = Field("lammps", description="engine of the dynamics, alike")
+    dynamics_engine: str = Field(
+        AUTO, description="engine of the dynamics, alike; auto: lammps where it is one of them"
+    )
     temperatures_K: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (300.0, 900.0), description="temperatures of the dynamics"
     )

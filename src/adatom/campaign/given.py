@@ -14,7 +14,16 @@ from adatom.core import GRAPHENE, Material, SimulationResult, SimulationTask, St
 from adatom.errors import AdatomError, BadInput, StepFailed
 from adatom.materials.library import load_material, material_names
 from adatom.parallel.processes import cores, local_processes
-from adatom.simulation import DynamicsOptions, RelaxOptions, caution, dynamics, relax, require
+from adatom.simulation import (
+    AUTO,
+    DynamicsOptions,
+    RelaxOptions,
+    caution,
+    dynamics,
+    fit_engine,
+    relax,
+    require,
+)
 from adatom.simulation.sheet import check_sheet_of, lay_flat
 
 _LOST = StepFailed(
@@ -32,7 +41,7 @@ class Engines:
     Parameters
     ----------
     relax, dynamics
-        Names of the engines.
+        Names of the engines; ``auto`` for those fit for each structure's material.
     relax_options, dynamics_options
         Convergence, lengths.
     """
@@ -86,8 +95,9 @@ def simulate_given(
     EngineMissing
         If an engine is not installed.
     """
-    require(engines.relax, "relax")
-    if temperatures_K:
+    if engines.relax != AUTO:
+        require(engines.relax, "relax")
+    if temperatures_K and engines.dynamics != AUTO:
         require(engines.dynamics, "dynamics")
     tasks: list[SimulationTask] = []
     refused: dict[int, AdatomError] = {}
@@ -97,22 +107,27 @@ def simulate_given(
         except BadInput as error:
             refused[i] = error
             fallback = material or GRAPHENE
-            tasks.append(SimulationTask(structure, "relax", engines.relax, material=fallback))
+            named = fit_engine(engines.relax, fallback, "relax")
+            tasks.append(SimulationTask(structure, "relax", named, material=fallback))
     if structures and len(refused) == len(structures):
         raise refused[0]
-    _warn(tasks, refused, engines)
+    _warn(tasks, refused)
     with local_processes(min(workers or cores(), max(len(tasks), 1))) as pool:
         work = partial(relax, options=engines.relax_options)
         relaxed = _all(pool, work, tasks, refused)
         hot = [
             SimulationTask(
-                relaxed_structure(task.structure, result), "dynamics", engines.dynamics,
-                temperature, first_seed + i, material=task.material,
+                relaxed_structure(task.structure, result),
+                "dynamics",
+                fit_engine(engines.dynamics, task.material, "dynamics"),
+                temperature,
+                first_seed + i,
+                material=task.material,
             )
             for i, (task, result) in enumerate(zip(tasks, relaxed, strict=True))
             if result.trajectory and not result.status.startswith("failed")
             for temperature in temperatures_K
-        ]  # fmt: skip
+        ]
         heated = _all(pool, partial(dynamics, options=engines.dynamics_options), hot, {})
     return [*relaxed, *heated]
 
@@ -159,15 +174,14 @@ def _relaxation(structure: Structure, material: Material | None, engine: str) ->
     if material is not None:
         check_sheet_of(flat, material)
     chosen = material or material_of_structure(flat)
-    require(engine, "relax").check_elements(set(flat.atoms.get_chemical_symbols()))
-    return SimulationTask(flat, "relax", engine, material=chosen)
+    named = fit_engine(engine, chosen, "relax")
+    require(named, "relax").check_elements(set(flat.atoms.get_chemical_symbols()))
+    return SimulationTask(flat, "relax", named, material=chosen)
 
 
-def _warn(
-    tasks: Sequence[SimulationTask], refused: Mapping[int, AdatomError], engines: Engines
-) -> None:
+def _warn(tasks: Sequence[SimulationTask], refused: Mapping[int, AdatomError]) -> None:
     texts = [
-        caution(engines.relax, task.structure, task.material)
+        caution(task.engine, task.structure, task.material)
         for i, task in enumerate(tasks)
         if i not in refused
     ]

@@ -15,7 +15,7 @@ from adatom.campaign.choose import Opened, open_input
 from adatom.campaign.config import Config, material_of, parse_config
 from adatom.campaign.find import MovieResult, find_in_movie
 from adatom.campaign.report import page_so_far, report_campaign
-from adatom.campaign.simulate import check_simulation, make_structures, simulate_all
+from adatom.campaign.simulate import check_simulation, engines_of, make_structures, simulate_all
 from adatom.campaign.steps import Steps
 from adatom.campaign.summary import summarise
 from adatom.campaign.verdict import judge
@@ -201,7 +201,8 @@ def _simulation_warnings(
         return (f"no engine simulates {material.name}: atoms and defects only",)
     if not structures:
         return ("no lattice to build a supercell on: nothing was simulated",)
-    out = [caution(config.simulate.relax_engine, structures[0], material)]  # cells are of one size
+    engine, _ = engines_of(config, material)
+    out = [caution(engine, structures[0], material)]  # cells are of one size
     failed = [r for r in results if r.status.startswith("failed")]
     if failed:
         out.append(f"{len(failed)} of {len(results)} simulations failed: {failed[0].status}")

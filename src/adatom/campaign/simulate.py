@@ -17,7 +17,15 @@ from adatom.core import DefectKind, Material, Movie, SimulationResult, Simulatio
 from adatom.core.plugins import ENGINES, plugins
 from adatom.errors import AdatomError, BadInput
 from adatom.parallel.processes import cores, local_processes
-from adatom.simulation import dynamics, engine_version, find_engine, relax, require, scale_to
+from adatom.simulation import (
+    dynamics,
+    engine_version,
+    find_engine,
+    fit_engine,
+    relax,
+    require,
+    scale_to,
+)
 from adatom.store import (
     RESULTS_COLUMNS,
     file_hash,
@@ -81,7 +89,7 @@ def check_simulation(config: Config, material: Material) -> None:
         If the defect does not fit into the supercell, or an engine cannot simulate the material.
     """
     check_room(material, config.supercell)
-    chosen = (config.simulate.relax_engine, config.simulate.dynamics_engine)
+    chosen = engines_of(config, material)
     require(chosen[0], "relax")
     require(chosen[1], "dynamics")
     own = {each.name for each in plugins(ENGINES) if each.is_own}
@@ -95,6 +103,23 @@ def check_simulation(config: Config, material: Material) -> None:
                 got=engine,
                 todo="Name another engine, or add it to `simulated_by` in the material's file.",
             )
+
+
+def engines_of(config: Config, material: Material) -> tuple[str, str]:
+    """Name the engines of relaxations and of dynamics: those given, or those fit for the material.
+
+    Raises
+    ------
+    BadInput
+        If the material has no engine for one of the two.
+    EngineMissing
+        If its engines are not installed.
+    """
+    options = config.simulate
+    return (
+        fit_engine(options.relax_engine, material, "relax"),
+        fit_engine(options.dynamics_engine, material, "dynamics"),
+    )
 
 
 def choose_defects(
@@ -225,7 +250,7 @@ def simulate_all(
     failed simulation has the status ``failed: <why>`` and does not stop the others.
     """
     directory = steps.directory
-    engine = config.simulate.relax_engine
+    engine = engines_of(config, material)[0]
     pairs = [(s, k) for s, k in zip(structures, parents, strict=True) if s.draw >= 0]
     draws = [s for s, _ in pairs]
     tasks = [SimulationTask(s, "relax", engine, material=material) for s in draws]
@@ -254,7 +279,7 @@ def _heat(
     config: Config,
     steps: Steps,
 ) -> tuple[list[SimulationResult], list[str], list[Path]]:
-    engine = config.simulate.dynamics_engine
+    engine = engines_of(config, material)[1]
     version = engine_version(engine)
     tasks, stems, jobs = [], [], []
     for i, (structure, result) in enumerate(zip(draws, relaxed, strict=True)):

@@ -59,7 +59,10 @@ def show(found: dict[str, Any], out: Console) -> None:
         note = escape(r["note"])
         table.add_row(r["name"], ", ".join(r["tasks"]), mark, r["version"], _package(r), note)
     out.print(table)
-    used = f"Relaxations use {simulation.relaxing_engine()} unless `relax_engine` names another."
+    used = (
+        "Relaxations use the first installed engine of the material's (`adatom materials`), unless "
+        "`relax_engine` names another."
+    )
     out.print(used, markup=False, highlight=False, soft_wrap=True)
     missing = [r for r in found["engines"] if not r["installed"]]
     if missing:

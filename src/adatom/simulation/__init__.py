@@ -2,6 +2,7 @@
 
 from adatom.simulation.dynamics import dynamics
 from adatom.simulation.engines.base import (
+    AUTO,
     Engine,
     EngineStatus,
     Status,
@@ -9,7 +10,7 @@ from adatom.simulation.engines.base import (
     engine_status,
     engine_version,
     find_engine,
-    relaxing_engine,
+    fit_engine,
     require,
 )
 from adatom.simulation.knock_on import (
@@ -24,6 +25,7 @@ from adatom.simulation.relax import relax
 from adatom.simulation.scaling import measure_lattice_constant_A, scale_to
 
 __all__ = [
+    "AUTO",
     "CrossSection",
     "DynamicsOptions",
     "Engine",
@@ -37,10 +39,10 @@ __all__ = [
     "engine_status",
     "engine_version",
     "find_engine",
+    "fit_engine",
     "maximum_energy_transfer_eV",
     "measure_lattice_constant_A",
     "relax",
-    "relaxing_engine",
     "require",
     "scale_to",
     "uncertain_cross_section",

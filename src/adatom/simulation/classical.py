@@ -59,10 +59,24 @@ class Potential:
 
 
 # The first that covers the elements is used. No other potential of the wheel keeps a Si
-# substitution stable.
+# substitution stable. Measured (a in Å; energy that takes one atom out of the relaxed sheet, to a
+# free atom, eV):
+#   rebomos    MoS2  a 3.168 (X-rays 3.160)  S 7.91  Mo 16.85
+#     the S vacancy beside S8 costs 3.66 eV: good for structures and motion, not for energies
+#   extep      h-BN  a 2.504 (X-rays 2.504)  N 13.54  B 17.54
+# Not used: tmd.sw.mod binds MoS2 by 1.2 eV an atom (a 3.118, S 1.86 eV) and so has no energies of
+# vacancies in MoS2, WS2 and MoSe2; BNC.tersoff takes B and N out of h-BN for the same 12.64 eV.
 POTENTIALS: tuple[Potential, ...] = (
     Potential("lcbop", "lcbop", "C.lcbop", ("C",), "Los & Fasolino, PRB 68, 024107 (2003)"),
     Potential("tersoff", "tersoff", "SiC.tersoff", ("C", "Si"), "Tersoff, PRB 39, 5566 (1989)"),
+    Potential(
+        "rebomos",
+        "rebomos",
+        "MoS.rebomos",
+        ("Mo", "S"),
+        "Stewart & Spearot, Model. Simul. Mater. Sci. Eng. 21, 045003 (2013)",
+    ),
+    Potential("extep", "extep", "BN.extep", ("B", "N"), "Los et al., PRB 96, 184108 (2017)"),
 )
 
 

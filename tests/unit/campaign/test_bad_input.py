@@ -450,7 +450,7 @@ def test_an_engine_that_adatom_cannot_run(face, frames, tmp_path):
     before = snapshot(out)
     toml = (out / "campaign.toml").read_text()
     for wrong, words in (("gpaw", ("gpaw", "gfn1-xtb")), ("lamps", ("Did you mean 'lammps'?",))):
-        text = toml.replace('relax_engine = "gfn1-xtb"', f'relax_engine = "{wrong}"')
+        text = toml.replace('relax_engine = "auto"', f'relax_engine = "{wrong}"')
         (out / "campaign.toml").write_text(text)
         refused(face("resume", out), *words)
         after = snapshot(out)

@@ -7,7 +7,6 @@ are an ASE calculator: see `adatom.simulation.engines.calculator.CalculatorEngin
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Collection
 from contextlib import AbstractContextManager
@@ -19,10 +18,11 @@ from ase.calculators.calculator import Calculator
 
 from adatom.core import Material, SimulationResult, SimulationTask, Structure
 from adatom.core.plugins import ENGINES, Plugin, plugin, registered
-from adatom.errors import EngineMissing
+from adatom.errors import BadInput, EngineMissing
 from adatom.simulation.options import DynamicsOptions, RelaxOptions
 
 Task = Literal["relax", "dynamics"]
+AUTO = "auto"  # in the place of an engine's name: one that is fit for the material
 _PATH = re.compile(r"[^\W\d]\w*(\.\w+)*:\w+(\.\w+)*")  # module:name, both with dots
 
 
@@ -240,17 +240,50 @@ def engine_version(name: str) -> str:
     return status.version
 
 
-def relaxing_engine() -> str:
-    """Name of the engine that relaxes by default: GFN1-xTB, or LAMMPS where tblite is not here.
+def fit_engine(name: str, material: Material, task: Task) -> str:
+    """Choose the engine of a task where none is named.
 
-    tblite has no wheels for Windows and for Linux on Arm.
+    Parameters
+    ----------
+    name
+        Name of an engine, which is returned; or ``auto``: of the engines in the material's
+        `simulated_by`, the first that is installed and does the task. LAMMPS comes first for
+        dynamics, because it runs them natively.
+    material
+        The crystal.
+    task
+        ``relax`` or ``dynamics``.
+
+    Raises
+    ------
+    BadInput
+        If the material has no engine for the task.
+    EngineMissing
+        If none of them is installed; the message says how to install the first.
 
     Examples
     --------
-    >>> relaxing_engine()
-    'gfn1-xtb'
+    >>> from adatom.core import GRAPHENE
+    >>> fit_engine("auto", GRAPHENE, "relax"), fit_engine("auto", GRAPHENE, "dynamics")
+    ('gfn1-xtb', 'lammps')
     """
-    return "gfn1-xtb" if importlib.util.find_spec("tblite") is not None else "lammps"
+    if name != AUTO:
+        return name
+    known = [find_engine(each) for each in material.simulated_by]
+    able = [engine for engine in known if task in engine.tasks]
+    if task == "dynamics":
+        able.sort(key=lambda engine: engine.name != "lammps")
+    for engine in able:
+        if engine.status().installed:
+            return engine.name
+    if not able:
+        raise BadInput(
+            f"simulation of {material.name}",
+            expected=f"an engine for {'relaxations' if task == 'relax' else task}",
+            got=", ".join(material.simulated_by) or "none",
+            todo="Name one in `simulated_by` of the material's file, or by --engine.",
+        )
+    raise not_installed(able[0].name, able[0].status().note, able[0].install)
 
 
 def caution(name: str, structure: Structure, material: Material) -> str:
