@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 _BOND_SCALE = 1.2
 _LONGEST_RING = 12  # atoms; longer cycles of a 16 Å box run around its periodic boundary
 _PLANAR_A = 0.3  # Å; nearer to the sheet than this an atom counts as in it (buckling: 0.05 Å)
-_ROUNDS = 6  # iterations of the Weisfeiler-Lehman hash: it compares surroundings six bonds wide
+_ROUNDS = 5  # of relabelling: compares surroundings five bonds wide; copies are seven bonds away
+_CRYSTAL_SHARE = 0.15  # share of the atoms, at least, that has a label of the crystal
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +156,16 @@ def coordination_report(structure: Structure | ase.Atoms) -> CoordinationReport:
 
 
 def fingerprint(structure: Structure | ase.Atoms) -> str:
-    """Hash a structure by its composition, bonds, rings, and the side of its impurity atoms.
+    """Hash the defects of a structure by their bonds, rings, and the side of their impurity atoms.
 
-    Rotated, shifted, renumbered and mirrored copies have the same fingerprint, and so have samples
-    that relax into the same minimum. It is the Weisfeiler-Lehman hash of the bond graph
-    (Shervashidze et al., J. Mach. Learn. Res. 12, 2539 (2011)). That hash alone cannot distinguish
-    networks in which every atom has three neighbours, so the initial label of every atom holds the
-    sizes of its rings.
+    Rotated, shifted, renumbered and mirrored copies have the same fingerprint, in cells of any size
+    and shape whose copies are 10 Å apart, and so have samples that relax into the same minimum.
+
+    It is made of the atoms whose element, side and rings are not those of the crystal. Five rounds
+    of Weisfeiler-Lehman relabelling (Shervashidze et al., J. Mach. Learn. Res. 12, 2539 (2011))
+    give each of them a label of its surroundings within five bonds, too few to reach a copy. That
+    alone cannot distinguish networks in which every atom has three neighbours, so the first label
+    of every atom holds the sizes of its rings.
 
     Parameters
     ----------
@@ -186,12 +190,23 @@ def fingerprint(structure: Structure | ase.Atoms) -> str:
     side = np.where(np.abs(heights) > _PLANAR_A, np.sign(heights), 0.0).astype(int)
     hashes = []
     for face in (1, -1):  # a sheet turned upside down is the same sheet
-        for i, symbol in enumerate(symbols):
-            over = face * int(side[i]) if symbol != host else 0
-            graph.nodes[i]["label"] = f"{symbol} {over} {rings[i]}"
-        hashes.append(nx.weisfeiler_lehman_graph_hash(graph, node_attr="label", iterations=_ROUNDS))
-    text = f"{_formula(Counter(symbols))} {min(hashes)}"
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+        labels = [
+            f"{symbol} {face * int(side[i]) if symbol != host else 0} {rings[i]}"
+            for i, symbol in enumerate(symbols)
+        ]
+        count = Counter(labels)
+        crystal = {label for label, n in count.items() if n >= _CRYSTAL_SHARE * len(labels)}
+        odd = [i for i, label in enumerate(labels) if label not in crystal]
+        for _ in range(_ROUNDS):
+            labels = [
+                _digest([labels[i], *sorted(labels[j] for j in graph[i])]) for i in graph.nodes
+            ]
+        hashes.append(_digest([*sorted(crystal), *sorted(labels[i] for i in odd)]))
+    return min(hashes)[:16]
+
+
+def _digest(words: list[str]) -> str:
+    return hashlib.sha256("|".join(words).encode()).hexdigest()
 
 
 def same_structure(a: Structure | ase.Atoms, b: Structure | ase.Atoms) -> bool:
