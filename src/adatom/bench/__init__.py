@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adatom.bench.adapt import bench_adapt
+from adatom.bench.files import bench_files
 from adatom.bench.find import bench_find
 from adatom.bench.real import bench_real
 from adatom.bench.rows import Row
@@ -84,6 +85,7 @@ BENCHMARKS: dict[str, Callable[[Any, Path], list[Row]]] = {
     "adapt": bench_adapt,
     "demo": lambda options, output: bench_demo(options.data, output),
     "movie": lambda options, output: bench_movie(options.data, output),
+    "files": bench_files,
     "find": bench_find,
     "real": bench_real,
     "speed": bench_speed,

@@ -15,28 +15,20 @@ from adatom.analysis.flags import Box, FrameFlags
 from adatom.analysis.frame import FrameResult, calibrator_of
 from adatom.analysis.movie import frame_analysis
 from adatom.campaign.config import Config
+from adatom.campaign.outputs import frame_outputs
 from adatom.campaign.steps import Job, Steps
-from adatom.core import Affine, AtomTable, DefectTable, Lattice, Material, Movie, content_hash
+from adatom.core import Affine, AtomTable, DefectTable, Lattice, Material, Movie
 from adatom.core.atoms import COLUMNS as ATOM_COLUMNS
 from adatom.core.defects import COLUMNS as DEFECT_COLUMNS
-from adatom.core.empty_sites import COLUMNS as SITE_COLUMNS
 from adatom.features import estimate_drift, link_atoms, link_defects
 from adatom.learning.ensemble import Ensemble
-from adatom.learning.predict import map_shape
 from adatom.store import (
     CampaignDirectory,
-    FrameStore,
-    MapStore,
+    FrameParts,
     file_hash,
-    open_frames,
-    open_maps,
-    read_json,
     read_table,
-    write_json,
     write_table,
 )
-
-_PARTS = ("atoms.parquet", "sites.parquet", "defects.parquet", "frame.json")  # files of one frame
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,17 +93,17 @@ def find_in_movie(
         Results of frames that this ensemble has already analysed with the options of `config`.
     """
     directory = steps.directory
-    keys = _find(movie, material, config, ensemble, steps, known or {})
+    keys, parts = _find(movie, material, config, ensemble, steps, known or {})
     link = Job(
         "link",
         "movie",
         [config.link],
         current=lambda: _hash_of(directory.atoms_path, directory.defects_path),
-        make=partial(_link, directory, config, movie),
+        make=partial(_link, directory, config, movie, parts),
         parents=tuple(keys),
     )
     (key,) = steps.run([link])
-    told = {i: read_json(_part(directory, i, "frame.json")) for i in range(len(movie))}
+    told = parts.told(len(movie))
     return MovieResult(
         AtomTable(read_table(directory.atoms_path)),
         DefectTable(read_table(directory.defects_path)),
@@ -129,89 +121,50 @@ def _find(
     ensemble: Ensemble,
     steps: Steps,
     known: Mapping[int, FrameResult],
-) -> list[str]:
+) -> tuple[list[str], FrameParts]:
     calibrator_of(ensemble)  # a card without one is refused before anything is written
-    directory, options = steps.directory, config.analysis()
-    frames, maps = _open_stores(movie, ensemble, directory)
-
-    def current(i: int) -> str:
-        part = _hash_of(*(_part(directory, i, name) for name in _PARTS))
-        whole = (part, frames.hash(i), maps.hash(i))
-        return content_hash(*whole) if all(whole) else ""
-
-    def make(i: int) -> str:
-        frame = movie[i]
-        frames.write(i, frame.data)
-        result = known.get(i) or analyse(frame)
-        maps.write(i, **result.maps)
-        _write_parts(directory, i, result)
-        return current(i)
-
+    options = config.analysis()
     assert movie.calibration is not None  # settled by sources.open_movie  # noqa: S101
-    px = movie.calibration.pixel_size_A
-    inputs = [px, material, ensemble.fingerprint(), options]
-    jobs = [
-        Job(
-            "find",
-            f"frame {i}",
-            [movie.frame_hash(i), *inputs, i],
-            partial(current, i),
-            partial(make, i),
-        )
-        for i in range(len(movie))
-    ]
-    with frame_analysis(len(movie), ensemble, material, options) as (analyse, at_once):
-        return steps.run(jobs, at_once=at_once)
+    inputs = [movie.calibration.pixel_size_A, material, ensemble.fingerprint(), options]
+    with (
+        frame_outputs(movie, ensemble, steps.directory) as outputs,
+        frame_analysis(len(movie), ensemble, material, options) as (analyse, at_once),
+    ):
+
+        def make(i: int) -> str:
+            frame = movie[i]
+            result = known.get(i) or analyse(frame)
+            return outputs.write(frame, result.maps, _tables(result), _told(result))
+
+        jobs = [
+            Job(
+                "find",
+                f"frame {i}",
+                [movie.frame_hash(i), *inputs, i],
+                partial(outputs.hash, i),
+                partial(make, i),
+            )
+            for i in range(len(movie))
+        ]
+        return steps.run(jobs, at_once=at_once), outputs.parts
 
 
-def _open_stores(
-    movie: Movie, ensemble: Ensemble, directory: CampaignDirectory
-) -> tuple[FrameStore, MapStore]:
-    assert movie.calibration is not None  # settled by sources.open_movie  # noqa: S101
-    count, px = len(movie), movie.calibration.pixel_size_A
-    shape = map_shape(movie.shape, movie.calibration, ensemble.working)
-    working = ensemble.working.pixel_size_A
-    return (
-        open_frames(
-            directory.frames_path,
-            count,
-            movie.shape,
-            px,
-            frame_time_s=movie.frame_time_s,
-            replace=True,
-        ),
-        open_maps(
-            directory.maps_path,
-            count,
-            ensemble.classes,
-            shape,
-            working,
-            frame_time_s=movie.frame_time_s,
-            replace=True,
-        ),
-    )
-
-
-def _write_parts(directory: CampaignDirectory, i: int, result: FrameResult) -> None:
+def _tables(result: FrameResult) -> dict[str, pl.DataFrame]:
     sites = result.atoms.empty_sites
     assert sites is not None  # analyse_frame tests them  # noqa: S101
-    told = {"lattice": lattice_to_json(result.lattice), "flags": result.flags.model_dump()}
-    write_table(_part(directory, i, "atoms.parquet"), result.atoms.data, ATOM_COLUMNS)
-    write_table(_part(directory, i, "sites.parquet"), sites, SITE_COLUMNS)
-    write_table(_part(directory, i, "defects.parquet"), result.defects.data, DEFECT_COLUMNS)
-    write_json(_part(directory, i, "frame.json"), told)
+    return {"atoms": result.atoms.data, "sites": sites, "defects": result.defects.data}
 
 
-def _link(directory: CampaignDirectory, config: Config, movie: Movie) -> str:
+def _told(result: FrameResult) -> dict[str, Any]:
+    return {"lattice": lattice_to_json(result.lattice), "flags": result.flags.model_dump()}
+
+
+def _link(directory: CampaignDirectory, config: Config, movie: Movie, parts: FrameParts) -> str:
     """Join the frames' parts into the two tables that a user reads."""
     assert movie.calibration is not None  # settled by sources.open_movie  # noqa: S101
     count, extent = len(movie), movie.calibration.extent_xy(movie.shape)
-    atoms = AtomTable.concat(
-        AtomTable(read_table(_part(directory, i, "atoms.parquet"))) for i in range(count)
-    )
-    defects = DefectTable.concat(
-        DefectTable(read_table(_part(directory, i, "defects.parquet"))) for i in range(count)
-    )
+    atoms = AtomTable.concat(map(AtomTable, parts.table("atoms", count)))
+    defects = DefectTable.concat(map(DefectTable, parts.table("defects", count)))
     drift = dict.fromkeys(range(count), (0.0, 0.0)) | estimate_drift(atoms, config.link)
     atoms = link_atoms(atoms, drift, config.link)
     defects = link_defects(
@@ -278,10 +231,6 @@ def lattice_from_json(plain: dict[str, Any], material: Material) -> Lattice | No
         rms_A=plain["rms_A"],
         matched=plain["matched"],
     )
-
-
-def _part(directory: CampaignDirectory, frame: int, name: str) -> Path:
-    return directory.parts / f"frame-{frame:05d}.{name}"
 
 
 def _hash_of(*paths: Path) -> str:

@@ -83,7 +83,10 @@ def doctor(as_json: Json = False) -> None:
 @app.command()
 def bench(
     name: Annotated[
-        str, typer.Argument(help="demo, find, speed, adapt, versus, wrong; movie, real with --data")
+        str,
+        typer.Argument(
+            help="demo, find, speed, adapt, files, versus, wrong; movie, real with --data"
+        ),
     ],
     data: Annotated[
         Path | None, typer.Option("--data", help="directory of the real micrographs")

@@ -15,7 +15,9 @@ from adatom.store.arrays import (
     open_maps,
 )
 from adatom.store.directory import CAMPAIGN_SCHEMA, CampaignDirectory
+from adatom.store.images import frames_together
 from adatom.store.ledger import Ledger
+from adatom.store.parts import FrameParts
 from adatom.store.results import (
     RESULTS_COLUMNS,
     RESULTS_SCHEMA,
@@ -47,10 +49,12 @@ __all__ = [
     "RESULTS_COLUMNS",
     "RESULTS_SCHEMA",
     "CampaignDirectory",
+    "FrameParts",
     "FrameStore",
     "Ledger",
     "MapStore",
     "file_hash",
+    "frames_together",
     "is_intact",
     "load_frames",
     "load_maps",

@@ -1,7 +1,11 @@
-"""The frames and the ensemble's maps of a campaign, as OME-Zarr 0.5, one chunk for every frame."""
+"""The frames and the ensemble's maps of a campaign, as OME-Zarr 0.5, one chunk for every frame.
+
+Both stores work alike: frames are written to small files, and `pack` moves these into shards.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +14,20 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from adatom.core.arrays import Image
-from adatom.store.atomic import file_hash
-from adatom.store.images import ImageArray, ImageLayout, load_image, open_or_build
+from adatom.store.atomic import bytes_hash
+from adatom.store.images import (
+    MOST_TOGETHER,
+    ImageArray,
+    ImageLayout,
+    load_image,
+    open_or_build,
+)
 
 # Largest possible value of each map: a probability (1), the standard deviation of numbers between
 # 0 and 1 (0.5), and the entropy of a binary variable (ln 2 nats).
 _MAXIMUM = {"mean": 1.0, "std": 0.5, "entropy": math.log(2), "mutual_information": math.log(2)}
+# Steps that one unit of each map is rounded to; powers of two, so that float32 holds them exactly.
+_STEPS = {"mean": 256, "std": 256, "entropy": 128, "mutual_information": 2048}
 MAPS = tuple(_MAXIMUM)
 
 
@@ -76,7 +88,11 @@ class FrameStore:
 
     def hash(self, frame: int) -> str:
         """Hash of the frame on the disk; empty if there is none."""
-        return _hash_or_nothing(self.image.chunk(frame))
+        return _hash_or_nothing(self.image.stored(frame))
+
+    def pack(self, number: int | None = None) -> None:
+        """Move frames from small files into a shard, or into all; see `ImageArray.pack`."""
+        self.image.pack(number)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,9 +134,11 @@ class MapStore:
     ) -> str:
         """Write the maps of one frame; writing them again replaces them.
 
-        Values are rounded to half precision (relative error 5e-4, absolute error 3e-8) and stored
-        as float32, which every viewer reads. That is enough for display and for choosing regions;
-        no step should compute positions from them.
+        Values are rounded to multiples of a step: 1/256 for the mean and the standard deviation,
+        1/128 nat for the entropy, 1/2048 nat for the mutual information, which is smallest. So a
+        value is wrong by at most half of that. They are stored as float32, which every viewer
+        reads. That is enough for display and for choosing regions; no step should compute positions
+        from them.
 
         Parameters
         ----------
@@ -141,7 +159,8 @@ class MapStore:
             If the disk is full.
         """
         for name, data in zip(MAPS, (mean, std, entropy, mutual_information), strict=True):
-            self.images[name].write(frame, np.asarray(data, dtype=np.float16))
+            steps = _STEPS[name]
+            self.images[name].write(frame, np.round(np.asarray(data, np.float32) * steps) / steps)
         return self.hash(frame)
 
     def read(self, frame: int) -> dict[str, Image]:
@@ -156,7 +175,15 @@ class MapStore:
 
     def hash(self, frame: int) -> str:
         """Hash of the frame's maps on the disk; empty if one is missing."""
-        return _hash_or_nothing(*(self.images[name].chunk(frame) for name in MAPS))
+        return _hash_or_nothing(*(self.images[name].stored(frame) for name in MAPS))
+
+    def pack(self, number: int | None = None) -> None:
+        """Move maps from small files into a shard, or into all; see `ImageArray.pack`."""
+        for image in self.images.values():
+            image.pack(number)
+        if number is None:
+            with contextlib.suppress(OSError):  # there is none, or it is not empty
+                image.hidden.parent.rmdir()
 
 
 def open_frames(
@@ -166,6 +193,7 @@ def open_frames(
     pixel_size_A: float,
     *,
     frame_time_s: float | None = None,
+    together: int = MOST_TOGETHER,
     replace: bool = False,
 ) -> FrameStore:
     """Open ``frames.zarr`` to write, or create it.
@@ -182,6 +210,8 @@ def open_frames(
         Edge of one pixel, Å.
     frame_time_s
         Time from frame to frame, s; None if it is not known.
+    together
+        Number of frames in one shard.
     replace
         Delete an existing store of another shape or pixel size instead of refusing it.
 
@@ -192,7 +222,10 @@ def open_frames(
     StepFailed
         If the disk is full.
     """
-    layout = ImageLayout((count, *shape), "float32", "tyx", pixel_size_A, frame_time_s=frame_time_s)
+    layout = ImageLayout(
+        (count, *shape), "float32", "tyx", pixel_size_A,
+        frame_time_s=frame_time_s, together=together,
+    )  # fmt: skip
     return FrameStore(open_or_build(Path(path), {"": layout}, replace=replace)[""])
 
 
@@ -204,6 +237,7 @@ def open_maps(
     pixel_size_A: float,
     *,
     frame_time_s: float | None = None,
+    together: int = MOST_TOGETHER,
     replace: bool = False,
 ) -> MapStore:
     """Open ``maps.zarr`` to write, or create it.
@@ -222,6 +256,8 @@ def open_maps(
         Edge of one of their pixels, Å.
     frame_time_s
         Time from frame to frame, s; None if it is not known.
+    together
+        Number of frames in one shard.
     replace
         Delete an existing store of another shape, pixel size or classes instead of refusing it.
 
@@ -241,6 +277,7 @@ def open_maps(
             tuple(classes),
             maximum,
             frame_time_s,
+            together,
         )
         for name, maximum in _MAXIMUM.items()
     }
@@ -266,8 +303,9 @@ def load_maps(path: str | Path) -> MapStore:
     BadInput
         If there is none.
     """
-    return MapStore({name: load_image(Path(path) / name) for name in MAPS})
+    return MapStore({name: load_image(Path(path), name) for name in MAPS})
 
 
-def _hash_or_nothing(*chunks: Path) -> str:
-    return file_hash(*chunks) if all(chunk.is_file() for chunk in chunks) else ""
+def _hash_or_nothing(*chunks: bytes | None) -> str:
+    whole = [chunk for chunk in chunks if chunk is not None]
+    return bytes_hash(*whole) if len(whole) == len(chunks) else ""

@@ -247,7 +247,21 @@ def file_hash(path: str | Path, *more: str | Path) -> str:
     BadInput
         If a file is missing or cannot be read.
     """
-    digests = [_digest(Path(p)) for p in (path, *more)]
+    return _hash_of([_digest(Path(p)) for p in (path, *more)])
+
+
+def bytes_hash(*contents: bytes) -> str:
+    """Hash the contents of files as `file_hash` does.
+
+    Examples
+    --------
+    >>> bytes_hash(b"one"), bytes_hash(b"one", b"two")
+    ('7692c3ad3540bb803c02', '11914c19a28a98c57d12')
+    """
+    return _hash_of([hashlib.sha256(content).digest() for content in contents])
+
+
+def _hash_of(digests: list[bytes]) -> str:
     if len(digests) == 1:
         return digests[0].hex()[:20]
     return hashlib.sha256(b"".join(digests)).hexdigest()[:20]

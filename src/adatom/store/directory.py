@@ -19,7 +19,7 @@ from adatom.store.lock import LOCK_NAME, DirectoryLock
 from adatom.store.tables import write_text
 
 # Version of the directory's layout; raise it when an old adatom cannot read a new one
-CAMPAIGN_SCHEMA = 1
+CAMPAIGN_SCHEMA = 2
 _CONFIG_NAME = "campaign.toml"  # file whose presence makes a directory a campaign
 _TABLE = "campaign"  # table of campaign.toml that adatom writes for itself
 _OTHER_DIRECTORY = "Name another directory with -o."

@@ -1,15 +1,18 @@
 """OME-Zarr 0.5 images on zarr v3: creation, metadata, and reading and writing single frames.
 
-One frame is one chunk file per image. zarr writes it under a temporary name and renames it; then
-it is synced here, and then the ledger records its hash. Each chunk also has a CRC-32C checksum, so
-other readers notice a damaged one too. A frame that was never written reads as NaN in other
-programs; here reading it is an error.
+One frame is one chunk. It is written to a small file of its own in a hidden directory beside the
+store, and the ledger records its hash. `ImageArray.pack` moves such files, as they are, into a
+shard of many frames, where other programs find them; a process that is killed meanwhile leaves
+them in both places. Each chunk has a CRC-32C checksum, so other readers notice a damaged one too.
+A frame that is in no shard reads as NaN in other programs; here reading one that was never
+written is an error.
 
 Specification: https://ngff.openmicroscopy.org/0.5/ (axes, multiscales, omero).
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import shutil
@@ -32,12 +35,17 @@ from adatom.store.atomic import (
     sync_file,
     temporary_beside,
 )
+from adatom.store.chunks import codecs, decode, encode, shard_chunk, write_shard
 
 if TYPE_CHECKING:
     import zarr
 
 _SERIES_XML = "METADATA.ome.xml"  # in the group OME of a store of several images
+# Most frames in one shard: 5,000 frames of five images are then 50 files.
+MOST_TOGETHER = 512
 _RESOLUTION = "0"  # name of the only resolution level
+# Bytes of a shard before compression: it is read and written in a moment.
+_LARGEST_SHARD = 64 * 2**20
 # Display colours of the channels in viewers, hexadecimal RGB.
 _COLOURS = ("FFFFFF", "FF8800", "00AAFF", "66DD66", "FF66CC", "FFDD33")
 # Errors that zarr and the metadata of a file that is not ours can raise.
@@ -72,6 +80,8 @@ class ImageLayout:
         Upper end of the display range of the channels.
     frame_time_s
         Time from frame to frame, s; None if it is not known.
+    together
+        Number of frames in one shard.
     """
 
     shape: tuple[int, ...]
@@ -81,6 +91,7 @@ class ImageLayout:
     classes: tuple[str, ...] = ()
     maximum: float = 1.0
     frame_time_s: float | None = None
+    together: int = MOST_TOGETHER
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,6 +102,8 @@ class ImageArray:
     ----------
     path
         Directory of its zarr group.
+    hidden
+        Directory of the frames that are in no shard yet; it need not exist.
     array
         Its zarr array; the first axis is the frame.
     pixel_size_A
@@ -102,40 +115,95 @@ class ImageArray:
     """
 
     path: Path
+    hidden: Path
     array: zarr.Array[Any]
     pixel_size_A: float
     classes: tuple[str, ...]
     frame_time_s: float | None = None
 
-    def chunk(self, frame: int) -> Path:
-        """Path of the file of one frame, which need not exist."""
+    @property
+    def together(self) -> int:
+        """Number of frames in one shard."""
+        return int(self.array.shards[0]) if self.array.shards is not None else 1
+
+    @property
+    def sharded(self) -> bool:
+        """Whether it has shards; stores of earlier versions have one file a frame, to be read."""
+        return self.array.shards is not None
+
+    def shard(self, number: int) -> Path:
+        """Path of the file of one shard, which need not exist."""
         zeros = ["0"] * (self.array.ndim - 1)
-        return self.path.joinpath(_RESOLUTION, "c", str(frame), *zeros)
+        return self.path.joinpath(_RESOLUTION, "c", str(number), *zeros)
+
+    def waiting(self, frame: int) -> Path:
+        """Path of the small file of one frame, which exists until the frame is in a shard."""
+        return self.hidden / str(frame)
+
+    def stored(self, frame: int) -> bytes | None:
+        """Bytes of one frame's chunk on the disk; None if there is none."""
+        try:
+            return self.waiting(frame).read_bytes()  # the newer one, if a shard has the frame too
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        number, place = divmod(frame, self.together)
+        if not self.sharded:
+            path = self.shard(number)
+            return path.read_bytes() if path.is_file() else None
+        return shard_chunk(self.shard(number), place, self.together)
 
     def write(self, frame: int, data: ArrayLike) -> None:
-        """Write one frame; when this returns, it is on the disk."""
+        """Write one frame to a small file; when this returns, it is on the disk."""
         values = np.asarray(data)
         if values.shape != self.array.shape[1:]:
             raise ValueError(f"expected shape {self.array.shape[1:]}, got {values.shape}")
         self._check(frame)
-        with explained(self.path):
-            self.array[frame] = values.astype(self.array.dtype)
-            # Syncing the file is enough on journalling file systems, which also write its new
-            # directory entries. On others, the hash shows a chunk that was lost in a power cut.
-            sync_file(self.chunk(frame))
+        with atomic_file(self.waiting(frame)) as file:
+            file.write(encode(values.astype(np.float32)))
 
     def read(self, frame: int) -> NDArray[np.float32]:
         """Read one frame; a missing or damaged one raises StepFailed."""
         self._check(frame)
-        if not self.chunk(frame).exists():
+        data = self.stored(frame)
+        if data is None:
             raise StepFailed(
                 str(self.path),
                 expected=f"frame {frame}",
                 got="none written yet",
                 todo="Run adatom resume, which makes it.",
             )
-        with reading(self.chunk(frame), "zarr chunk"):
-            return np.asarray(self.array[frame], dtype=np.float32)
+        with reading(self.path, f"zarr chunk of frame {frame}"):
+            return decode(data, self.array.shape[1:])
+
+    def pack(self, number: int | None = None) -> None:
+        """Move the frames that lie in small files into their shards.
+
+        Parameters
+        ----------
+        number
+            Of the shard; None for all.
+
+        Raises
+        ------
+        BadInput
+            If the store cannot be written.
+        StepFailed
+            If the disk is full.
+        """
+        if not self.hidden.is_dir():
+            return
+        names = {int(p.name) for p in self.hidden.iterdir() if p.name.isdecimal()}
+        shards = {frame // self.together for frame in names}
+        for shard in sorted(shards if number is None else shards & {number}):
+            frames = range(shard * self.together, (shard + 1) * self.together)
+            small = [self.waiting(f) if f in names else None for f in frames]
+            write_shard(self.shard(shard), small)
+            with explained(self.hidden):
+                for path in filter(None, small):
+                    path.unlink()
+        if number is None:  # else other threads may be about to write there
+            with contextlib.suppress(OSError):  # not empty
+                self.hidden.rmdir()
 
     def _check(self, frame: int) -> None:
         if not 0 <= frame < self.array.shape[0]:
@@ -174,10 +242,11 @@ def open_or_build(
                 # Never delete anything that is not a zarr store.
                 if not (replace and (path / "zarr.json").is_file()):
                     raise
-                remove_tree(path)
+                for old in filter(Path.exists, (_hidden(path), path)):
+                    remove_tree(old)
         if not path.exists():
             _build(path, layouts)
-        images = {name: load_image(path / name, writable=True) for name in layouts}
+        images = {name: load_image(path, name, writable=True) for name in layouts}
         grown = [n for n, one in layouts.items() if images[n].array.shape[0] < one.shape[0]]
         for name in grown:
             array = images[name].array
@@ -188,8 +257,35 @@ def open_or_build(
     return images
 
 
-def load_image(path: Path, *, writable: bool = False) -> ImageArray:
+def frames_together(*shapes: tuple[int, ...]) -> int:
+    """Choose how many frames a shard holds: a power of two, fewer where frames are large.
+
+    Parameters
+    ----------
+    shapes
+        Shape of one frame in each store.
+
+    Examples
+    --------
+    >>> frames_together((64, 64), (3, 64, 64)), frames_together((2048, 2048))
+    (512, 4)
+    """
+    largest = max(math.prod(shape) for shape in shapes) * np.dtype(np.float32).itemsize
+    fits = max(_LARGEST_SHARD // largest, 1)
+    return int(min(2 ** int(math.log2(fits)), MOST_TOGETHER))
+
+
+def load_image(store: Path, name: str = "", *, writable: bool = False) -> ImageArray:
     """Open one image that adatom wrote.
+
+    Parameters
+    ----------
+    store
+        Directory of the store.
+    name
+        Of the image's group; empty for the root group.
+    writable
+        Whether its metadata may be changed.
 
     Raises
     ------
@@ -198,6 +294,7 @@ def load_image(path: Path, *, writable: bool = False) -> ImageArray:
     """
     import zarr
 
+    path = store / name
     try:
         group = zarr.open_group(_store(path, writable=writable), mode="r+" if writable else "r")
         array = group[_RESOLUTION]
@@ -211,7 +308,13 @@ def load_image(path: Path, *, writable: bool = False) -> ImageArray:
         raise _no_image(path, f"{type(error).__name__}: {error}") from error
     if not isinstance(array, zarr.Array) or array.chunks != (1, *array.shape[1:]):
         raise _no_image(path, "no array of one chunk per frame")
-    return ImageArray(path, array, pixel_size_A, classes, float(scale[0]) if timed else None)
+    time_s = float(scale[0]) if timed else None
+    return ImageArray(path, _hidden(store) / name, array, pixel_size_A, classes, time_s)
+
+
+def _hidden(store: Path) -> Path:
+    """Directory of the frames of a store that are in no shard yet."""
+    return store.with_name(f".{store.name}")
 
 
 def _store(path: Path, *, writable: bool) -> Any:
@@ -232,12 +335,13 @@ def _no_image(path: Path, got: str) -> BadInput:
 
 def _check_same(path: Path, layouts: Mapping[str, ImageLayout]) -> None:
     for name, layout in layouts.items():
-        image = load_image(path / name)
+        image = load_image(path, name)
         for what, expected, got in (
             ("frames of shape", layout.shape[1:], image.array.shape[1:]),
             ("numbers as", layout.dtype, str(image.array.dtype)),
             ("classes", layout.classes, image.classes),
             ("pixels (Å) of", float(layout.pixel_size_A), image.pixel_size_A),
+            ("shards with frames:", layout.together, image.together if image.sharded else "none"),
         ):
             if expected != got:
                 raise BadInput(
@@ -300,15 +404,13 @@ def _series_xml(layouts: Mapping[str, ImageLayout]) -> bytes:
 
 
 def _create_array(group: zarr.Group, layout: ImageLayout) -> None:
-    from zarr.codecs import BloscCodec, Crc32cCodec
-
     group.create_array(
         name=_RESOLUTION,
         shape=layout.shape,
         chunks=(1, *layout.shape[1:]),
+        shards=(layout.together, *layout.shape[1:]),
         dtype=layout.dtype,
-        # Shuffled bytes: numbers rounded to half precision take no more than as float16.
-        compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec()],
+        compressors=codecs(),
         fill_value=math.nan,  # an unwritten frame reads as NaN; zarr does not skip a written chunk
         dimension_names=tuple(layout.axes),
     )

@@ -60,15 +60,21 @@ def write_table(
         If the disk is full.
     """
     # Write to memory first: polars would replace the error of a full disk by its own.
+    content = table_bytes(table, columns)
+    with atomic_file(Path(path)) as file:
+        file.write(content)
+    return file_hash(path)
+
+
+def table_bytes(table: pl.DataFrame, columns: Mapping[str, Column] | None = None) -> bytes:
+    """Make the content of a parquet file; see `write_table`."""
     content = io.BytesIO()
     lists = [name for name, kind in table.schema.items() if isinstance(kind, pl.List)]
     flat = table.with_columns(
         pl.col(name).cast(pl.List(pl.String)).list.join(" ") for name in lists
     )
     flat.write_parquet(content, compression="zstd", metadata=_metadata(columns or {}))
-    with atomic_file(Path(path)) as file:
-        file.write(content.getbuffer())
-    return file_hash(path)
+    return content.getvalue()
 
 
 def _metadata(columns: Mapping[str, Column]) -> dict[str, str]:
@@ -151,8 +157,12 @@ def write_json(path: str | Path, value: Any) -> str:
     StepFailed
         If the disk is full.
     """
-    text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
-    return write_text(path, text + "\n")
+    return write_text(path, json_text(value, indent=2) + "\n")
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """Write a value as `write_json` does, to a text."""
+    return json.dumps(_plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def read_json(path: str | Path) -> Any:

@@ -9,16 +9,17 @@ import time
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from adatom.core import Record
 from adatom.store import (
     CampaignDirectory,
+    FrameParts,
     is_intact,
     open_frames,
     open_maps,
     read_result,
-    read_table,
     read_text,
     result_files,
 )
@@ -34,18 +35,21 @@ WORKER = """
 import os, sys, threading, time
 import numpy as np, polars as pl, ase, zarr
 from adatom.core import Record, SimulationResult
+from adatom.core.columns import Column
 from adatom.store import *
 from adatom.store.atomic import atomic_file
 
 def outputs(i):
     rng = np.random.default_rng(i)
     image = rng.normal(size=(64, 64)).astype(np.float32)
-    maps = {name: rng.uniform(size=(2, 64, 64)).astype(np.float16) for name in MAPS}
-    table = pl.DataFrame({"x_A": rng.normal(size=20000)})
+    maps = {name: rng.integers(0, 65, (2, 64, 64)) / 128 for name in MAPS}
+    table = pl.DataFrame({"frame": np.full(20000, i, np.int32), "x_A": rng.normal(size=20000)})
     atoms = ase.Atoms("C40", rng.uniform(0, 10, (40, 3)), cell=[10, 10, 10])
     result = SimulationResult("s", i, "e", "relax", 0.0, float(i), float("nan"), "done", 0.0,
                               (atoms,) * 3, {"step": np.arange(50.0) + i})
     return image, maps, table, result
+
+PARTS = {"all": {"frame": Column(pl.Int32(), "", "Frame."), "x_A": Column(pl.Float64(), "", "")}}
 
 def rewrite(path):
     # One file, slowly replaced over and over: most kills fall into the middle of a write.
@@ -61,8 +65,9 @@ if __name__ == "__main__":
     done = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     print("opening", flush=True)
     with CampaignDirectory.open(root, {"count": count}, "f1") as campaign:
-        frames = open_frames(campaign.frames_path, count, (64, 64), 0.1)
-        maps = open_maps(campaign.maps_path, count, ("C", "Si"), (64, 64), 0.1)
+        frames = open_frames(campaign.frames_path, count, (64, 64), 0.1, together=4)
+        maps = open_maps(campaign.maps_path, count, ("C", "Si"), (64, 64), 0.1, together=4)
+        parts = FrameParts(campaign.parts, PARTS, together=4)
         threading.Thread(target=rewrite, args=(campaign.report_path,), daemon=True).start()
         print("working", flush=True)
         for i in range(count):
@@ -74,10 +79,13 @@ if __name__ == "__main__":
             output = "-".join([
                 frames.write(i, image),
                 maps.write(i, **arrays),
-                write_table(campaign.parts / f"{i}.parquet", table),
+                parts.write(i, {"all": table}, i),
                 write_result(campaign.trajectories / f"{i}", result),
             ])
             campaign.ledger.finish(Record(f"k{i}", "all", str(i), (), i, "v", 0.0, output))
+            if i % 4 == 2:  # and again in a range that has been packed before
+                for store in (frames, maps, parts):
+                    store.pack(i // 4)
 """
 
 
@@ -129,21 +137,23 @@ def check_outputs(root: Path, count: int, finished: dict[str, Record], script: P
     space: dict = {"__name__": "worker"}
     exec(compile(script.read_text(), script, "exec"), space)  # noqa: S102
     with CampaignDirectory.existing(root) as campaign:
-        frames = open_frames(campaign.frames_path, count, (64, 64), 0.1)
-        maps = open_maps(campaign.maps_path, count, ("C", "Si"), (64, 64), 0.1)
+        frames = open_frames(campaign.frames_path, count, (64, 64), 0.1, together=4)
+        maps = open_maps(campaign.maps_path, count, ("C", "Si"), (64, 64), 0.1, together=4)
+        parts = FrameParts(campaign.parts, space["PARTS"], together=4)
         for key, entry in finished.items():
             i = int(key[1:])
             image, arrays, table, simulated = space["outputs"](i)
-            part, stem = campaign.parts / f"{i}.parquet", campaign.trajectories / f"{i}"
+            stem = campaign.trajectories / f"{i}"
             hashes = entry.output.split("-")
             assert hashes[0] == frames.hash(i)
             assert hashes[1] == maps.hash(i)
-            assert is_intact(hashes[2], part)
+            assert hashes[2] == parts.hash(i)
             assert is_intact(hashes[3], *result_files(stem))
             np.testing.assert_array_equal(frames.read(i), image)
             for name, values in maps.read(i).items():
                 np.testing.assert_array_equal(values, arrays[name])
-            assert read_table(part).equals(table)
+            (read,) = parts.table("all", i + 1)[-1:]
+            assert read.filter(pl.col("frame") == i).equals(table)
             back = read_result(stem)
             assert back.energy_eV == simulated.energy_eV
             np.testing.assert_array_equal(back.trace["step"], simulated.trace["step"])

@@ -35,6 +35,8 @@ def campaign(tmp_path_factory) -> Path:
         frames.write(i, rng.random((24, 32)) + i)
         one = rng.random((3, 12, 16))
         maps.write(i, mean=one, std=one / 2, entropy=one / 2, mutual_information=one / 4)
+    frames.pack()
+    maps.pack()
     atoms = AtomTable.concat(make_atoms(f, lattice_xy(), 30) for f in range(4)).data
     atoms = AtomTable(atoms.with_columns(track=pl.col("atom"))).data
     write_table(root / "atoms.parquet", atoms, ATOM_COLUMNS)

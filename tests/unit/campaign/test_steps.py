@@ -14,7 +14,7 @@ ROOT = Path(adatom.__file__).parent
 # What no result depends on: files, processes, errors, the command line and the order of steps.
 INFRASTRUCTURE = {
     "store", "parallel", "errors", "version", "campaign.steps", "campaign.config", "campaign.find",
-    "campaign.sources", "frames.readers", "campaign.adapt",
+    "campaign.sources", "frames.readers", "campaign.adapt", "campaign.outputs",
 }  # fmt: skip
 
 

@@ -238,6 +238,7 @@ def test_our_own_frames_and_any_ome_zarr_are_read(tmp_path):
     store = open_frames(tmp_path / "frames.zarr", 3, (24, 36), 0.12)
     for i in range(3):
         store.write(i, data[i])
+    store.pack()
     movie = read(tmp_path / "frames.zarr")
     assert np.array_equal([f.data for f in movie], data)
     assert movie.calibration.pixel_size_A == pytest.approx(0.12)

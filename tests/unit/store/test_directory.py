@@ -67,7 +67,7 @@ def test_a_campaign_is_made_and_opened_again(tmp_path):
     table = tomllib.loads((root / "campaign.toml").read_text("utf-8"))
     assert table["campaign"]["fingerprint"] == "f1"
     assert table["campaign"]["source"] == ["movie.tif"]
-    assert table["campaign"]["schema"] == 1
+    assert table["campaign"]["schema"] == 2
     assert table["campaign"]["version"]
     assert table["relax"] == {"draws": 4, "fmax_eV_A": 0.05}
 
@@ -147,8 +147,8 @@ def test_what_a_killed_writer_left_is_swept_away(tmp_path):
     with CampaignDirectory.open(tmp_path, CONFIG, "f1") as campaign:
         frames = open_frames(campaign.frames_path, 2, (8, 8), 0.1)
         frames.write(0, np.ones((8, 8)))
-        chunk = frames.image.chunk(0)
-        chunk.with_name("0.0123.partial").write_bytes(b"half")
+        frames.image.waiting(0).with_name(".adatom-tmp-3").write_bytes(b"half")
+        (frames.image.path / "0" / "zarr.json.0123.partial").write_bytes(b"half")
         (campaign.parts / ".adatom-tmp-1").write_text("half")
         (tmp_path / ".adatom-tmp-2" / "deep").mkdir(parents=True)
         (campaign.parts / "notes.partial").write_text("the user's own")
