@@ -13,8 +13,10 @@ from scipy.spatial import cKDTree
 from adatom.core import AtomTable, DefectTable
 from adatom.core.arrays import FloatArray, IntArray
 from adatom.errors import BadInput
+from adatom.features.drift import drift_of
 from adatom.features.histories import SearchedField, hops, origins
-from adatom.features.linking import link_points
+from adatom.features.linking import link_points, nearest
+from adatom.features.motion import FieldOfView, hidden_between, hopping, wandering
 
 Drift = Mapping[int, tuple[float, float]]  # shift x, y of each frame, Å
 
@@ -39,8 +41,8 @@ class LinkOptions(BaseModel):
     hop_A: float = Field(
         default=1.0, gt=0.0, description="shortest hop of a tracked defect to another site, Å"
     )
-    element_penalty_A: float = Field(
-        default=0.5, ge=0.0, description="distance added where the element changes, Å"
+    hop_reach_A: float = Field(
+        default=6.5, gt=0.0, description="longest way of an impurity atom between two frames, Å"
     )
 
 
@@ -49,9 +51,10 @@ def estimate_drift(
 ) -> dict[int, tuple[float, float]]:
     """Estimate the drift of the specimen since the first frame.
 
-    A shift by a lattice vector maps a perfect crystal onto itself, so several shifts between two
-    frames put atoms on atoms. The one is chosen that also puts impurity atoms (every element but
-    the most common) on impurity atoms; without impurities, the smallest one.
+    All atoms decide: only shifts that lay as many atoms on atoms of their element as any other
+    shift are considered, so an impurity that hops is not taken for drift. In a crystal these differ
+    by lattice vectors. Among them, impurities, gaps between the atoms and the drift of the
+    neighbouring frames decide; `drift.py` has the model.
 
     Parameters
     ----------
@@ -80,75 +83,7 @@ def estimate_drift(
     >>> np.round(drift[1], 2).tolist()
     [0.3, -0.1]
     """
-    o = options or LinkOptions()
-    frames = table.frames
-    if not frames:
-        return {}
-    elements = table.elements
-    names, counts = np.unique(elements, return_counts=True)
-    common = names[np.argmax(counts)]
-    at, xy = table.data["frame"].to_numpy(), table.xy
-    total = np.zeros(2)
-    drift = {frames[0]: (0.0, 0.0)}
-    for before, now in pairwise(frames):
-        old, new = at == before, at == now
-        impurity = elements != common
-        total = total + _shift(xy[old], xy[new], xy[old & impurity], xy[new & impurity], o)
-        drift[now] = (float(total[0]), float(total[1]))
-    return drift
-
-
-def _shift(
-    old: FloatArray,
-    new: FloatArray,
-    old_impurities: FloatArray,
-    new_impurities: FloatArray,
-    o: LinkOptions,
-) -> FloatArray:
-    """Shift x, y in Å that best aligns atoms and impurities of a new frame with the old."""
-    has_impurities = bool(len(old_impurities) and len(new_impurities))
-    reach = o.drift_A if has_impurities else min(o.drift_A, 1.8)
-    steps = np.arange(-np.ceil(reach / 0.3), np.ceil(reach / 0.3) + 1.0) * 0.3
-    starts = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
-    starts = starts[np.hypot(*starts.T) <= reach + 1e-9]
-    if has_impurities:  # only shifts that align the impurities are tested with all atoms
-        overlap = _overlay(old_impurities, new_impurities, starts)
-        starts = starts[overlap >= 0.6 * overlap.max()]
-    tree = cKDTree(old)
-    # About 120 atoms are enough for a first score.
-    sample = new[:: max(1, len(new) // 120)]
-    far = tree.query(sample[None] - starts[:, None], distance_upper_bound=1.0)[0]
-    fit = np.exp(-((np.minimum(far, 1.0) / 0.45) ** 2)).mean(axis=1)
-    fit -= 0.01 * np.hypot(*starts.T)
-    if has_impurities:
-        fit += 0.5 * _overlay(old_impurities, new_impurities, starts)
-    best = None
-    for k in np.argsort(-fit)[:12]:
-        shift = starts[k]
-        for _ in range(4):  # iterative closest point
-            d, i = tree.query(new - shift, distance_upper_bound=0.6)
-            near = np.isfinite(d)
-            if near.sum() < 3:
-                break
-            shift = np.median(new[near] - old[i[near]], axis=0)
-        d = np.minimum(tree.query(new - shift, distance_upper_bound=1.0)[0], 1.0)
-        score = float(np.exp(-((d / 0.3) ** 2)).mean()) - 0.02 * float(np.hypot(*shift))
-        if has_impurities:
-            score += 0.5 * float(_overlay(old_impurities, new_impurities, shift[None])[0])
-        if best is None or score > best[0]:
-            best = (score, shift)
-    out: FloatArray = np.zeros(2) if best is None else best[1]
-    return out
-
-
-def _overlay(old: FloatArray, new: FloatArray, shifts: FloatArray) -> FloatArray:
-    """Mean overlap of impurities for every shift, shape (shift,), 0 to 1.
-
-    The kernel is wide (1 Å), because impurities may hop while the specimen drifts.
-    """
-    d = cKDTree(old).query(new[None] - shifts[:, None])[0]
-    out: FloatArray = np.exp(-((d / 1.0) ** 2)).mean(axis=1)
-    return out
+    return drift_of(table, (options or LinkOptions()).drift_A)
 
 
 def link_atoms(
@@ -157,7 +92,8 @@ def link_atoms(
     """Link atoms to tracks over the frames.
 
     Linear assignment between frames and over gaps (`linking.link_points`), after subtracting the
-    drift from the positions.
+    drift from the positions. Impurity atoms may hop from site to site; `motion.hopping` has the
+    costs.
 
     Parameters
     ----------
@@ -166,7 +102,7 @@ def link_atoms(
     drift_xy_A
         Shift x, y in Å of every frame; default: from `estimate_drift`.
     options
-        Longest step, longest gap, and penalty for a change of the element.
+        Longest step, longest hop and longest gap.
 
     Returns
     -------
@@ -182,11 +118,12 @@ def link_atoms(
         return table
     drift = estimate_drift(table, o) if drift_xy_A is None else drift_xy_A
     frame = table.data["frame"].to_numpy().astype(np.int64)
-    symbols = sorted(set(table.elements))
-    # The element is a third coordinate: a change adds distance, but is not forbidden.
-    code = np.array([symbols.index(e) for e in table.elements]) * o.element_penalty_A
-    position = np.column_stack([table.xy - _drift_of(drift, frame), code])
-    return table.with_tracks(link_points(frame, position, o.atom_step_A, o.gap_frames))
+    shift = _drift_of(drift, frame)
+    position = table.xy - shift
+    motion = hopping(table, position, shift, o.atom_step_A, o.hop_reach_A)
+    # What is left on one place has changed its element, such as a column that lost an atom.
+    changed = nearest(len(frame), o.atom_step_A)
+    return table.with_tracks(link_points(frame, position, motion, o.gap_frames, changed))
 
 
 def _drift_of(drift: Drift, frame: IntArray) -> FloatArray:
@@ -248,9 +185,15 @@ def link_defects(
     frame = table.data["frame"].to_numpy().astype(np.int64)
     drift = _defect_drift(table, frame, o) if drift_xy_A is None else drift_xy_A
     place = table.xy - _drift_of(drift, frame)
-    track = link_points(frame, place, o.defect_step_A, o.gap_frames)
     analysed = np.unique([*([] if frames is None else frames), *frame]).astype(np.int64)
     moved = np.array([drift.get(int(f), (np.nan, np.nan)) for f in analysed])
+    field = _field_of_view(
+        analysed if frames is not None else None, frame, drift, extent_xy_A, border_A
+    )
+    motion = wandering(
+        table.kinds, hidden_between(frame, place, field), o.defect_step_A, o.hop_reach_A
+    )
+    track = link_points(frame, place, motion, o.gap_frames)
     searched = SearchedField(analysed, moved, extent_xy_A, border_A)
     kinds = table.kinds
     origin, first, hopped = [""] * len(frame), np.zeros_like(frame), np.zeros_like(frame)
@@ -270,6 +213,22 @@ def link_defects(
             pl.Series("hops", hopped, dtype=pl.Int32),
         )
     )
+
+
+def _field_of_view(
+    analysed: IntArray | None,
+    frame: IntArray,
+    drift: Drift,
+    extent_xy_A: tuple[float, float] | None,
+    border_A: float,
+) -> FieldOfView:
+    """Where defects were searched; everywhere, and in every frame, where nothing else is known."""
+    numbers = np.arange(frame.min(), frame.max() + 1) if analysed is None else analysed
+    if extent_xy_A is None:
+        everywhere = np.full((len(numbers), 2), np.inf)
+        return FieldOfView(numbers, -everywhere, everywhere)
+    moved = np.array([drift.get(int(f), (np.nan, np.nan)) for f in numbers])
+    return FieldOfView(numbers, border_A - moved, np.asarray(extent_xy_A) - border_A - moved)
 
 
 def _defect_drift(
