@@ -11,11 +11,12 @@ from typing import Any
 from adatom.analysis.card import calibration_warning, check_card
 from adatom.campaign.adapt import choose_ensemble
 from adatom.campaign.advise import advise_campaign
+from adatom.campaign.build import make_structures
 from adatom.campaign.choose import Opened, open_input
 from adatom.campaign.config import Config, material_of, parse_config
 from adatom.campaign.find import MovieResult, find_in_movie
 from adatom.campaign.report import page_so_far, report_campaign
-from adatom.campaign.simulate import check_simulation, engines_of, make_structures, simulate_all
+from adatom.campaign.simulate import check_simulation, engines_of, simulate_all
 from adatom.campaign.steps import Steps
 from adatom.campaign.summary import summarise
 from adatom.campaign.verdict import judge
@@ -167,7 +168,8 @@ def _simulate(
     config, movie, material = opened.config, opened.movie, opened.material
     page = partial(page_so_far, movie, material, found, config, steps, warnings.texts)
     page("Simulations are not finished: this page shows what was found.")
-    structures, keys = make_structures(movie, found, config, steps)
+    structures, keys, refused = make_structures(movie, found, config, steps)
+    warnings.add(*refused)
     try:
         results, done = simulate_all(structures, keys, material, config, steps)
     except BaseException:
@@ -200,7 +202,7 @@ def _simulation_warnings(
     if not material.simulated_by:
         return (f"no engine simulates {material.name}: atoms and defects only",)
     if not structures:
-        return ("no lattice to build a supercell on: nothing was simulated",)
+        return ("no supercell could be built: nothing was simulated",)
     engine, _ = engines_of(config, material)
     out = [caution(engine, structures[0], material)]  # cells are of one size
     failed = [r for r in results if r.status.startswith("failed")]

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from adatom.campaign.config import Config
-from adatom.campaign.find import MovieResult
 from adatom.campaign.steps import Job, Steps
-from adatom.core import DefectKind, Material, Movie, SimulationResult, SimulationTask, Structure
+from adatom.core import Material, SimulationResult, SimulationTask, Structure
 from adatom.core.plugins import ENGINES, plugins
 from adatom.errors import AdatomError, BadInput
 from adatom.parallel.processes import cores, local_processes
@@ -30,52 +28,21 @@ from adatom.store import (
     RESULTS_COLUMNS,
     file_hash,
     read_result,
-    read_structures,
     result_files,
     results_table,
     write_result,
-    write_structures,
     write_table,
 )
-from adatom.structures import build_supercell, check_room, sample_structures
-from adatom.structures.assemble import structure_name
+from adatom.structures import (
+    check_room,
+)
 
 Simulate = Callable[[SimulationTask], SimulationResult]
-# A defect at least this far from the border, Å, is seen with its neighbours.
-_WHOLE_A = 6.0
 # Series of a result, as `SimulationResult.trace` lists them.
 _TRACES = {
     "relax": ("step", "energy_eV", "fmax_eV_A"),
     "dynamics": ("time_fs", "temperature_K", "energy_eV"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class ChosenDefect:
-    """A defect to simulate: its kind, and the frame that shows it best.
-
-    Parameters
-    ----------
-    kind
-        Kind of the defect; None for perfect crystal.
-    frame, defect
-        Numbers in the defect table; `defect` is -1 for perfect crystal.
-    center_xy_A
-        Centre, Å, measured axes.
-    weight
-        Sum of the kind's probabilities over all frames.
-    """
-
-    kind: DefectKind | None
-    frame: int
-    defect: int
-    center_xy_A: tuple[float, float]
-    weight: float
-
-    @property
-    def name(self) -> str:
-        """Name of the kind, ``pristine`` for perfect crystal."""
-        return "pristine" if self.kind is None else str(self.kind)
 
 
 def check_simulation(config: Config, material: Material) -> None:
@@ -120,119 +87,6 @@ def engines_of(config: Config, material: Material) -> tuple[str, str]:
         fit_engine(options.relax_engine, material, "relax"),
         fit_engine(options.dynamics_engine, material, "dynamics"),
     )
-
-
-def choose_defects(
-    found: MovieResult, extent_xy_A: tuple[float, float], config: Config
-) -> list[ChosenDefect]:
-    """Choose the most probable kinds of defect, each in the frame that shows it best.
-
-    Kinds are ranked by the sum of their probabilities over the frames. The best frame of a kind has
-    a high probability, confident atoms near the defect, a good lattice fit, and the defect far from
-    the border. A movie without defects gives its middle, as ``pristine``.
-    """
-    best: dict[DefectKind, tuple[float, ChosenDefect]] = {}
-    weight: dict[DefectKind, float] = {}
-    w, h = extent_xy_A
-    defects = found.defects
-    for kind, row in zip(defects.kind_values, defects.data.iter_rows(named=True), strict=True):
-        lattice = found.lattices.get(row["frame"])
-        if lattice is None or row["p"] < config.simulate.minimum_p:
-            continue
-        x, y = row["x_A"], row["y_A"]
-        weight[kind] = weight.get(kind, 0.0) + row["p"]
-        whole = min(min(x, y, w - x, h - y) / _WHOLE_A, 1.0)
-        sure = _certainty(found, row["frame"], (x, y), config.supercell.defect_radius_A)
-        score = row["p"] * sure * max(whole, 0.0) * lattice.matched / (lattice.rms_A + 0.05)
-        if kind not in best or score > best[kind][0]:
-            best[kind] = (score, ChosenDefect(kind, row["frame"], row["defect"], (x, y), 0.0))
-    ranked = sorted(best, key=lambda k: -weight[k])[: config.simulate.max_structures]
-    if ranked:
-        return [replace(best[k][1], weight=weight[k]) for k in ranked]
-    frames = {i: lattice for i, lattice in found.lattices.items() if lattice is not None}
-    if not frames:
-        return []
-    first = min(frames, key=lambda i: frames[i].rms_A)
-    return [ChosenDefect(None, first, -1, (w / 2, h / 2), 0.0)]
-
-
-def _certainty(
-    found: MovieResult, frame: int, center_xy_A: tuple[float, float], radius_A: float
-) -> float:
-    """Probability that the table is right about every atom near a defect: existence and element."""
-    atoms = found.atoms.of_frame(frame)
-    near = np.linalg.norm(atoms.xy - np.asarray(center_xy_A), axis=1) < radius_A
-    p = atoms.column("p_exists")[near]
-    return float(np.prod(np.maximum(p, 1.0 - p) * atoms.column("p_element")[near]))
-
-
-def make_structures(
-    movie: Movie, found: MovieResult, config: Config, steps: Steps
-) -> tuple[list[Structure], list[str]]:
-    """Build the supercells, and sample structures from their uncertainty.
-
-    Returns
-    -------
-    The most probable structure and the draws of each defect, and the ledger key of each structure.
-    """
-    assert movie.calibration is not None  # noqa: S101
-    extent = movie.calibration.extent_xy(movie.shape)
-    chosen = choose_defects(found, extent, config)
-    paths = [
-        steps.directory.structures / f"{structure_name(c.name, c.frame, 0, -1)}.extxyz"
-        for c in chosen
-    ]
-
-    def make(i: int) -> str:
-        structures = supercell_and_draws(found, chosen[i], extent, config)
-        return write_structures(paths[i], structures)
-
-    jobs = [
-        Job(
-            "supercells",
-            paths[i].stem,
-            [c.name, c.frame, c.defect, config.supercell, config.simulate.draws],
-            current=partial(_hash_of, paths[i]),
-            make=partial(make, i),
-            parents=(found.keys[c.frame],),
-            seed=config.seed,
-        )
-        for i, c in enumerate(chosen)
-    ]
-    keys = steps.run(jobs)
-    structures, parents = [], []
-    for path, key in zip(paths, keys, strict=True):
-        for structure in read_structures(path):
-            structures.append(structure)
-            parents.append(key)
-    return structures, parents
-
-
-def supercell_and_draws(
-    found: MovieResult, chosen: ChosenDefect, extent_xy_A: tuple[float, float], config: Config
-) -> list[Structure]:
-    """Build the most probable structure of a defect, and sample `draws` others."""
-    lattice = found.lattices[chosen.frame]
-    assert lattice is not None  # choose_defects took only frames with one  # noqa: S101
-    common = {
-        "center_xy_A": chosen.center_xy_A,
-        "kind": chosen.name,
-        "frame": chosen.frame,
-        "defect": max(chosen.defect, 0),
-        "options": config.supercell,
-    }
-    atoms = found.atoms.of_frame(chosen.frame)
-    rng = np.random.default_rng([config.seed, chosen.frame, zlib.crc32(chosen.name.encode())])
-    likeliest = build_supercell(atoms, lattice, extent_xy_A, **common)  # type: ignore[arg-type]
-    draws = sample_structures(
-        atoms,
-        lattice,
-        extent_xy_A,
-        count=config.simulate.draws,
-        rng=rng,
-        **common,  # type: ignore[arg-type]
-    )
-    return [likeliest, *draws]
 
 
 def simulate_all(

@@ -24,7 +24,7 @@ STEP_CODE = {
     "adapt": (*_FINDING, "training", "campaign.adapt", "campaign.choose"),
     "find": _FINDING,
     "link": (*_COMMON, "features", "campaign.find"),
-    "supercells": (*_COMMON, "features", "structures", "simulation", "campaign.simulate"),
+    "supercells": (*_COMMON, "features", "structures", "campaign.build"),
     "relax": (*_COMMON, "structures", "simulation", "campaign.simulate"),
     "dynamics": (*_COMMON, "structures", "simulation", "campaign.simulate"),
     "advice": (*_COMMON, "feedback", "instrument", "simulation", "campaign.advise"),

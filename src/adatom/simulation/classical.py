@@ -68,6 +68,13 @@ class Potential:
 # vacancies in MoS2, WS2 and MoSe2; BNC.tersoff takes B and N out of h-BN for the same 12.64 eV.
 POTENTIALS: tuple[Potential, ...] = (
     Potential("lcbop", "lcbop", "C.lcbop", ("C",), "Los & Fasolino, PRB 68, 024107 (2003)"),
+    Potential(
+        "rebo",
+        "rebo",
+        "CH.rebo",
+        ("C", "H"),
+        "Brenner et al., J. Phys.: Condens. Matter 14, 783 (2002)",
+    ),
     Potential("tersoff", "tersoff", "SiC.tersoff", ("C", "Si"), "Tersoff, PRB 39, 5566 (1989)"),
     Potential(
         "rebomos",

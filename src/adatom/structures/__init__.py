@@ -1,9 +1,16 @@
 """Supercells, random samples of them, and the bonds in a structure."""
 
 from adatom.structures.assemble import structure_name
+from adatom.structures.flake import build_flake
+from adatom.structures.places import perfect_place
 from adatom.structures.sample import sample_structures
 from adatom.structures.scene import SupercellOptions
-from adatom.structures.supercell import build_supercell, check_room, pristine_supercell
+from adatom.structures.supercell import (
+    NoPeriodicCell,
+    build_supercell,
+    check_room,
+    pristine_supercell,
+)
 from adatom.structures.verify import (
     CoordinationReport,
     ImpurityAtom,
@@ -16,12 +23,15 @@ from adatom.structures.verify import (
 __all__ = [
     "CoordinationReport",
     "ImpurityAtom",
+    "NoPeriodicCell",
     "SupercellOptions",
     "bonds",
+    "build_flake",
     "build_supercell",
     "check_room",
     "coordination_report",
     "fingerprint",
+    "perfect_place",
     "pristine_supercell",
     "same_structure",
     "sample_structures",

@@ -45,6 +45,9 @@ class SupercellOptions(BaseModel):
         ge=0.0,
         description="a site nearer than this to the frame's border is never a vacancy, Å",
     )
+    flake_radius_A: float = Field(
+        default=8.0, gt=4.0, description="radius of a flake, where no periodic cell fits, Å"
+    )
     match_A: float = Field(
         default=0.7, gt=0.0, description="largest distance of an atom from its site, Å"
     )

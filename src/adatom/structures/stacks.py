@@ -146,13 +146,26 @@ def buckles(labels: NDArray[np.str_], material: Material) -> NDArray[np.bool_]:
     >>> buckles(np.array(["Si", "N", "C"]), GRAPHENE).tolist()
     [True, False, False]
     """
-    if material.crystal is None or not material.crystal.is_sheet:
-        return np.zeros(len(labels), dtype=np.bool_)
-    if np.ptp(material.crystal.positions_A[:, 2]) > _FLAT_A:
+    if not is_flat(material):
         return np.zeros(len(labels), dtype=np.bool_)
     host = max(_radius_A(label) for label in material.site_species)
     large = [label for label in set(labels.tolist()) if _radius_A(label) > host + _LARGER_A]
     return np.isin(labels, large)
+
+
+def is_flat(material: Material) -> bool:
+    """Tell whether a material is a sheet of one layer of atoms.
+
+    Examples
+    --------
+    >>> from adatom.core import GRAPHENE
+    >>> is_flat(GRAPHENE)
+    True
+    """
+    crystal = material.crystal
+    if crystal is None or not crystal.is_sheet:
+        return False
+    return float(np.ptp(crystal.positions_A[:, 2])) < _FLAT_A
 
 
 def _radius_A(label: str) -> float:

@@ -25,12 +25,17 @@ from adatom.core.structure import Structure
 from adatom.errors import BadInput
 from adatom.structures.assemble import FILLED, assemble, match, to_atoms
 from adatom.structures.cell import copies_apart_A, make_box
+from adatom.structures.places import hole_reaches_out
 from adatom.structures.scene import Box, Observed, Scene, SupercellOptions
 from adatom.structures.stacks import buckles
 
 # Å: atoms up to this far outside the defect radius are matched to sites too (about two bonds of
 # graphene), so that the assignment at the edge of the radius does not depend on where it is cut.
 _REACH_A = 3.0
+
+
+class NoPeriodicCell(BadInput):
+    """Raised where a defect has no perfect crystal around it: an edge, or a wide hole."""
 
 
 def build_supercell(
@@ -75,6 +80,8 @@ def build_supercell(
 
     Raises
     ------
+    NoPeriodicCell
+        If empty sites go on beyond the defect radius; `build_flake` takes these.
     BadInput
         If the atoms are not all of this frame, none lies near the defect, the centre is not finite,
         the defect is too wide for the box, or the material's atoms in depth are not known.
@@ -161,10 +168,18 @@ def prepare(
             todo="Give the defect's position in the frame.",
         )
     middle = lattice.undistort(np.array([center_xy_A]))
-    box = _box_around(lattice, middle, options)
+    box = box_at(lattice, middle, options)
     center = box.from_image(middle)[0]
-    observed = _observe(atoms, lattice, box, options)
+    observed = observe(atoms, lattice, box, options)
     near = np.linalg.norm(observed.xy - center, axis=1)
+    at = center_xy_A
+    if hole_reaches_out(atoms, lattice, extent_xy_A, center_xy_A=at, options=options):
+        raise NoPeriodicCell(
+            f"defect at ({at[0]:.1f}, {at[1]:.1f}) Å of frame {frame}",
+            expected=f"a defect within {options.defect_radius_A} Å, for a periodic cell",
+            got="an edge, or a hole that goes on beyond",
+            todo="Build a flake of it (`adatom.structures.build_flake`).",
+        )
     if not np.any(near <= options.defect_radius_A):
         raise BadInput(
             f"defect at ({center_xy_A[0]:.1f}, {center_xy_A[1]:.1f}) Å of frame {frame}",
@@ -177,7 +192,7 @@ def prepare(
     differs = _differences(scene, close, options)
     wide = float(cdist(differs, differs).max()) if len(differs) else 0.0
     if wide + options.min_separation_A > options.min_width_A:
-        larger = _box_around(lattice, middle, options, extent_A=wide)
+        larger = box_at(lattice, middle, options, extent_A=wide)
         scene = _scene(atoms, lattice, larger, close, center, extent_xy_A, options)
     return replace(scene, others=_others(scene, observed, options))
 
@@ -209,9 +224,10 @@ def check_room(material: Material, options: SupercellOptions) -> None:
         )
 
 
-def _box_around(
+def box_at(
     lattice: Lattice, middle: FloatArray, options: SupercellOptions, *, extent_A: float = 0.0
 ) -> Box:
+    """Make the box around the site nearest to a point (1, 2) in undistorted axes, Å."""
     index, _ = lattice.nearest_site(middle)
     check_room(lattice.material, options)
     x, y = lattice.site_xy(index)[0].tolist()
@@ -273,7 +289,8 @@ def _others(scene: Scene, observed: Observed, options: SupercellOptions) -> tupl
     return tuple(f"{n} {what}" for what, n in sorted(said.items()))
 
 
-def _observe(atoms: AtomTable, lattice: Lattice, box: Box, options: SupercellOptions) -> Observed:
+def observe(atoms: AtomTable, lattice: Lattice, box: Box, options: SupercellOptions) -> Observed:
+    """Turn all atoms of a frame into the axes of a box."""
     measured = atoms.xy
     jacobian = _local_map(lattice, measured)
     total = np.einsum("ij,njk->nik", box.to_cell, jacobian)

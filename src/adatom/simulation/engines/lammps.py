@@ -44,6 +44,7 @@ from adatom.simulation.scaling import measure_lattice_constant_A, scale_to
 # `potential_energy_eV`; a test repeats the measurement.
 _LATTICE_CONSTANTS_A = {
     ("lcbop", "graphene"): 2.4593,
+    ("rebo", "graphene"): 2.4602,
     ("tersoff", "graphene"): 2.5298,
     ("rebomos", "MoS2"): 3.1675,
     ("extep", "h-BN"): 2.5040,
@@ -55,7 +56,7 @@ class LammpsEngine(CalculatorEngine):
 
     name = "lammps"
     tasks: tuple[Task, ...] = ("relax", "dynamics")
-    elements = "C (LCBOP); C and Si (Tersoff); Mo and S (REBO); B and N (ExTeP)"
+    elements = "C (LCBOP); C and H (REBO); C and Si (Tersoff); Mo and S (REBO); B and N (ExTeP)"
     boundary = "periodic in three directions"
     not_for = "charge transfer; check energies of defects with a first-principles engine"
     install = INSTALL
