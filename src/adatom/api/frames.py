@@ -32,7 +32,7 @@ from adatom.core import AtomTable, DefectTable, Frame, Movie
 from adatom.errors import BadInput, WrongMaterialWarning
 from adatom.features.find import FindOptions
 from adatom.frames.readers.read import read
-from adatom.instrument import TwinOptions
+from adatom.instrument import FAST_HOPS_A2, TwinOptions
 from adatom.learning.ensemble import Ensemble
 from adatom.materials.library import load_material
 from adatom.parallel.progress import Silent
@@ -74,7 +74,8 @@ def example_frames(count: int = 2, *, seed: int = 7) -> tuple[NDArray[np.float32
         raise BadInput(
             "`count`", expected="at least one frame", got=repr(count), todo="Ask for one or more."
         )
-    movie = twin_movie(TwinOptions(frames=count), load_material("graphene"), checked_seed(seed))
+    options = TwinOptions(frames=count, hop_cross_section_A2=FAST_HOPS_A2)
+    movie = twin_movie(options, load_material("graphene"), checked_seed(seed))
     frames = list(movie)
     return np.stack([f.data for f in frames]), frames[0].calibration.pixel_size_A
 

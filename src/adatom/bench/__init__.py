@@ -11,6 +11,7 @@ from typing import Any
 from adatom.bench.adapt import bench_adapt
 from adatom.bench.files import bench_files
 from adatom.bench.find import bench_find
+from adatom.bench.manipulate import bench_manipulate
 from adatom.bench.real import bench_real
 from adatom.bench.rows import Row
 from adatom.bench.speed import bench_speed
@@ -87,6 +88,7 @@ BENCHMARKS: dict[str, Callable[[Any, Path], list[Row]]] = {
     "movie": lambda options, output: bench_movie(options.data, output),
     "files": bench_files,
     "find": bench_find,
+    "manipulate": bench_manipulate,
     "real": bench_real,
     "speed": bench_speed,
     "versus": bench_versus,

@@ -17,7 +17,7 @@ from adatom.bench.sets import convolution_set
 from adatom.campaign.sources import twin_movie
 from adatom.core import GRAPHENE
 from adatom.errors import BadInput
-from adatom.instrument import TwinOptions
+from adatom.instrument import FAST_HOPS_A2, TwinOptions
 
 _TURNS = 3  # runs of each, in turns; the median is taken, since machines are shared
 _MOVIE = "graphene_si_movie/si3c6_trimer_rotating.tif"
@@ -111,7 +111,9 @@ def _jobs(data: Path | None, output: Path) -> list[_Job]:
     if data is not None and (data / _MOVIE).exists():
         movie, px = (data / _MOVIE).absolute(), _MOVIE_PIXEL_A
     else:
-        shown = twin_movie(TwinOptions(frames=_FRAMES), GRAPHENE, 7)
+        shown = twin_movie(
+            TwinOptions(frames=_FRAMES, hop_cross_section_A2=FAST_HOPS_A2), GRAPHENE, 7
+        )
         np.save(output / "movie.npy", np.stack([frame.data for frame in shown]))
         movie, px = output / "movie.npy", shown[0].calibration.pixel_size_A
     return [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from adatom.campaign.config import Config, InputOptions, SimulateOptions
 from adatom.campaign.pipeline import Outcome
-from adatom.instrument.twin import TwinOptions
+from adatom.instrument.twin import FAST_HOPS_A2, TwinOptions
 from adatom.report.picture import write_picture
 from adatom.simulation import DynamicsOptions
 from adatom.structures import SupercellOptions
@@ -17,7 +17,7 @@ def demo_config(seed: int) -> Config:
     return Config(
         material="graphene",
         seed=seed,
-        input=InputOptions(twin=TwinOptions()),
+        input=InputOptions(twin=TwinOptions(hop_cross_section_A2=FAST_HOPS_A2)),
         supercell=SupercellOptions(min_width_A=12.0, min_separation_A=8.0, defect_radius_A=4.5),
         simulate=SimulateOptions(draws=4, max_structures=2),
         dynamics=DynamicsOptions(production_ps=5.0),

@@ -14,6 +14,7 @@ from adatom.core import Frame, Material, ScanRequest
 from adatom.core.arrays import FloatArray, IntArray
 from adatom.errors import BadInput
 from adatom.frames.simulate.conditions import Conditions
+from adatom.frames.simulate.parked import signal_at
 from adatom.frames.simulate.specimen import lattice_points
 from adatom.frames.simulate.synthesize import image_request
 from adatom.instrument.twin import Twin, TwinOptions
@@ -27,7 +28,7 @@ class TwinInstrument:
     >>> from adatom.core import GRAPHENE, ScanRequest
     >>> microscope = TWIN.open(TwinOptions(), GRAPHENE, seed=3)
     >>> request = ScanRequest(microscope.capabilities.center_xy_A, 16.0, 160, 1e6)
-    >>> frame = microscope.scan(request)
+    >>> frame = microscope.acquire(request)
     >>> frame.shape, frame.calibration.pixel_size_A
     ((160, 160), 0.1)
     """
@@ -75,7 +76,14 @@ def make_twin(options: TwinOptions, material: Material, seed: int) -> Twin:
         frame = image_request(xy, species, material, request, conditions, rng, index=index)
         return replace(frame, dose_per_A2=request.dose_per_A2)
 
-    return Twin(material, sites, render, options, seed)
+    brightness = material.brightness(base.contrast_exponent)
+    # Counts per electron at the peak of a host atom.
+    yield_ = options.counts / (options.dose_per_A2 * pixel_size_A**2)
+
+    def signal(place: FloatArray, xy: FloatArray, species: IntArray) -> float:
+        return yield_ * float(signal_at(place, xy, brightness[species], base))
+
+    return Twin(material, sites, render, signal, options, seed)
 
 
 def _twin_options(options: BaseModel) -> TwinOptions:

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from adatom.cli import campaigns, networks, outputs
+from adatom.cli import campaigns, microscope, networks, outputs
 from adatom.cli.options import Json
 from adatom.cli.screen import show_error
 from adatom.cli.shared import with_shared_options
@@ -59,6 +59,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     campaigns.demo,
     networks.train,
     networks.adapt,
+    microscope.move,
     outputs.export,
 )
 for _command in _COMMANDS:
@@ -85,7 +86,8 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help="demo, find, speed, adapt, files, versus, wrong; movie, real with --data"
+            help="demo, find, speed, adapt, files, versus, wrong, manipulate; "
+            "movie, real with --data"
         ),
     ],
     data: Annotated[

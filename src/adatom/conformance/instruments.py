@@ -8,11 +8,14 @@ import numpy as np
 from pydantic import BaseModel
 
 from adatom.conformance.expect import expect, expect_refused
-from adatom.core import GRAPHENE, Frame, Material, ScanRequest
+from adatom.core import GRAPHENE, BeamRequest, Frame, Material, ScanRequest
 from adatom.frames.lattice.spectrum import TRUSTED_CONTRAST, estimate_scale
-from adatom.instrument import Instrument
+from adatom.instrument import Instrument, Microscope
 
 _PIXEL_A = 0.12  # atoms sampled well, and still many of them in a frame
+_DWELL_S = 0.05  # s: ten time slices
+_STOP_AFTER = 3  # time slices
+_LONGEST_SLICE_S = 0.005
 _DOSE_PER_A2 = 1e6  # e⁻/Å²: a clean frame
 
 
@@ -31,8 +34,9 @@ def check_instrument(
     """Check that an instrument takes the frames that adatom asks for.
 
     A frame has the pixels, the pixel size in Å and the dose of its request; the material's lattice
-    in it confirms that pixel size; a request outside the capabilities is refused; a simulated
-    microscope that is opened twice gives the same frames, each with noise of its own.
+    in it confirms that pixel size; a parked beam takes its time, gives its signal and stops when it
+    is told; what the instrument cannot do is refused; a simulated microscope that is opened twice
+    gives the same frames, each with noise of its own.
 
     Parameters
     ----------
@@ -70,7 +74,7 @@ def check_instrument(
     can = microscope.capabilities
     wanted = _usual_request(can.center_xy_A, can.field_of_view_A, can.pixels)
     wanted = wanted if request is None else request
-    frame = microscope.scan(wanted)
+    frame = microscope.acquire(wanted)
     _check_frame(frame, wanted, name)
     if shows_lattice:
         asked = wanted.calibration.pixel_size_A
@@ -82,18 +86,56 @@ def check_instrument(
             got=f"{found.pixel_size_A:.4g} Å, {found.contrast:.3g} standard deviations clear",
         )
     coarse = replace(wanted, pixels=max(can.pixels[0], wanted.pixels // 2))
-    _check_frame(microscope.scan(coarse), coarse, name)
+    _check_frame(microscope.acquire(coarse), coarse, name)
     too_wide = replace(wanted, field_of_view_A=2.0 * can.field_of_view_A[1])
-    expect_refused(lambda: microscope.scan(too_wide), f"{name}: a field of view that is too wide")
+    expect_refused(
+        lambda: microscope.acquire(too_wide), f"{name}: a field of view that is too wide"
+    )
     too_fine = replace(wanted, pixels=2 * can.pixels[1])
-    expect_refused(lambda: microscope.scan(too_fine), f"{name}: more pixels than it has")
+    expect_refused(lambda: microscope.acquire(too_fine), f"{name}: more pixels than it has")
+    _check_beam(microscope, wanted, name)
     if can.simulated:
         one, two = (instrument.open(chosen, material) for _ in range(2))
-        series = [[m.scan(wanted).data for _ in range(2)] for m in (one, two)]
+        series = [[m.acquire(wanted).data for _ in range(2)] for m in (one, two)]
         same = all(np.array_equal(a, b) for a, b in zip(*series, strict=True))
         expect(same, name, expected="the same frames when opened again", got="others")
         noisy = not np.array_equal(series[0][0], series[0][1])
         expect(noisy, name, expected="noise of its own in each frame", got="the same frame twice")
+
+
+def _check_beam(microscope: Microscope, seen: ScanRequest, name: str) -> None:
+    """Park the beam in the middle of a frame: its time, its signal, its end, and refusals."""
+    can, middle = microscope.capabilities, (seen.field_of_view_A / 2,) * 2
+    beam = microscope.conditions
+    sane = 1.0 <= beam.voltage_kV <= 1000.0 and beam.current_pA > 0
+    expect(sane, f"{name}: beam", expected="1 to 1000 kV and a current in pA", got=beam)
+    too_long = BeamRequest(seen, middle, max(2.0 * can.longest_dwell_s, 1.0))
+    expect_refused(lambda: microscope.place_beam(too_long), f"{name}: a dwell that is too long")
+    if not can.longest_dwell_s:
+        return
+    short = BeamRequest(seen, middle, min(_DWELL_S, can.longest_dwell_s))
+    before = microscope.time_s
+    trace = microscope.place_beam(short)
+    right = abs(trace.dwell_s - short.dwell_s) <= max(can.slice_s, 0.01)
+    expect(right, f"{name}: dwell", expected=f"{short.dwell_s:g} s", got=f"{trace.dwell_s:g} s")
+    passed = microscope.time_s - before
+    late = passed >= 0.9 * short.dwell_s
+    expect(late, f"{name}: clock", expected=f"{short.dwell_s:g} s later", got=f"{passed:g} s")
+    if not can.traces:
+        stop = f"{name}: a stop by a signal that it has not"
+        expect_refused(lambda: microscope.place_beam(short, lambda _: True), stop)
+        return
+    fine = can.slice_s <= _LONGEST_SLICE_S
+    expect(fine, f"{name}: time slice", expected="at most 5 ms", got=f"{can.slice_s * 1e3:g} ms")
+    whole = np.isfinite(trace.counts).all()
+    expect(whole, f"{name}: signal", expected="counts in every slice", got=trace.counts)
+    stopped = microscope.place_beam(short, lambda counts: len(counts) >= _STOP_AFTER)
+    expect(
+        stopped.stopped and len(stopped.counts) == _STOP_AFTER,
+        f"{name}: a dwell that is stopped after {_STOP_AFTER} slices",
+        expected=f"{_STOP_AFTER} slices, and that it was stopped",
+        got=f"{len(stopped.counts)} slices, stopped: {stopped.stopped}",
+    )
 
 
 def _usual_request(

@@ -27,13 +27,14 @@ if TYPE_CHECKING:
     )
     from adatom.core.defects import DefectTable
     from adatom.core.empty_sites import EmptySites
-    from adatom.core.frame import Frame, LabelledFrame, Movie, ScanRequest
+    from adatom.core.frame import Frame, LabelledFrame, Movie
     from adatom.core.imaging import Estimate, Imaging
     from adatom.core.lattice import Lattice
     from adatom.core.material import GRAPHENE, KnockOnData, Material
     from adatom.core.pixels import MaskedArea, Pixels
     from adatom.core.prediction import VACANCY, Prediction
     from adatom.core.record import Record, content_hash
+    from adatom.core.scan import BeamConditions, BeamRequest, DwellTrace, ScanRequest
     from adatom.core.simulation import SimulationResult, SimulationTask
     from adatom.core.structure import Structure
 
@@ -45,11 +46,14 @@ __all__ = [
     "Affine",
     "Antisite",
     "AtomTable",
+    "BeamConditions",
+    "BeamRequest",
     "Boundary",
     "Calibration",
     "Cluster",
     "DefectKind",
     "DefectTable",
+    "DwellTrace",
     "EmptySites",
     "Estimate",
     "Frame",
@@ -83,11 +87,14 @@ _HOMES = {
     "Affine": "calibration",
     "Antisite": "defect_kind",
     "AtomTable": "atoms",
+    "BeamConditions": "scan",
+    "BeamRequest": "scan",
     "Boundary": "defect_kind",
     "Calibration": "calibration",
     "Cluster": "defect_kind",
     "DefectKind": "defect_kind",
     "DefectTable": "defects",
+    "DwellTrace": "scan",
     "EmptySites": "empty_sites",
     "Estimate": "imaging",
     "Frame": "frame",
@@ -105,7 +112,7 @@ _HOMES = {
     "Prediction": "prediction",
     "Record": "record",
     "Rings": "defect_kind",
-    "ScanRequest": "frame",
+    "ScanRequest": "scan",
     "SimulationResult": "simulation",
     "SimulationTask": "simulation",
     "StoneWales": "defect_kind",

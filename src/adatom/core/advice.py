@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from adatom.core.frame import ScanRequest
+from adatom.core.scan import ScanRequest
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Images from the microscope (Frame, Movie) and requests for new ones (ScanRequest)."""
+"""Images from the microscope: Frame, and Movie, which reads its frames when they are needed."""
 
 from __future__ import annotations
 
@@ -387,33 +387,3 @@ class LabelledFrame:
     doubtful_xy: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
     doubt: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     p_species: NDArray[np.float64] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ScanRequest:
-    """A request for an image.
-
-    Parameters
-    ----------
-    center_xy_A
-        Centre of the field of view, x and y in Å in the frame of the specimen.
-    field_of_view_A
-        Edge of the square field, Å.
-    pixels
-        Pixels along an edge.
-    dose_per_A2
-        Electrons per Å².
-    voltage_kV
-        Acceleration voltage.
-    """
-
-    center_xy_A: tuple[float, float]
-    field_of_view_A: float
-    pixels: int
-    dose_per_A2: float
-    voltage_kV: float = 60.0
-
-    @property
-    def calibration(self) -> Calibration:
-        """Pixel size of the frame that this request would give."""
-        return Calibration(self.field_of_view_A / self.pixels)

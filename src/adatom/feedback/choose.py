@@ -15,7 +15,7 @@ from adatom.core.advice import Advice
 from adatom.core.atoms import AtomTable
 from adatom.core.calibration import Calibration
 from adatom.core.defects import DefectTable
-from adatom.core.frame import ScanRequest
+from adatom.core.scan import ScanRequest
 from adatom.core.simulation import SimulationResult
 from adatom.errors import BadInput
 from adatom.feedback.manipulate import ManipulateOptions, advise_jumps

@@ -13,14 +13,10 @@ from adatom.core.arrays import FloatArray
 from adatom.core.atoms import AtomTable
 from adatom.core.defect_kind import Cluster
 from adatom.core.defects import DefectTable
+from adatom.core.hops import HopModel
+from adatom.core.scan import ELECTRONS_PER_S_PER_PA
 
-ELECTRONS_PER_S_PER_PA = 1e-12 / 1.602176634e-19  # elementary charge, C: SI definition
-
-# Prior of Schwarzer et al. (Putting Dune), arXiv:2311.17894, for Si with three C neighbours at
-# 60 kV. The jump rate is a Gaussian function of the beam position.
-PEAK_BONDS = 0.85  # bond lengths: distance of its peak from the Si towards the neighbour
-PEAK_VARIANCE_BONDS2 = 0.1  # squared bond lengths: its variance per axis
-MAX_RATE_PER_S = math.log(2.0) / 3.0  # 1/s: the rate at the peak (half of the atoms jump in 3 s)
+_PRIOR = HopModel()  # the published rates
 PRIOR_VOLTAGE_KV = 60.0  # kV: the voltage of these rates
 MOVABLE = Cluster.of(["Si"], ["C"] * 3)  # the kind of defect of these rates
 
@@ -127,19 +123,20 @@ def plan_jump(
     o = options or ManipulateOptions()
     bond = neighbours - si
     length = np.linalg.norm(bond, axis=1)
-    peaks = si + PEAK_BONDS * bond
+    peaks = _PRIOR.peaks(si, neighbours)
     beam = peaks[which]
     rates, second = np.zeros(len(bond)), 0.0
+    max_rate = _PRIOR.rate_per_s * o.beam_current_pA / _PRIOR.current_pA
     for k in range(len(bond)):
-        peak = np.eye(2) * PEAK_VARIANCE_BONDS2 * length[k] ** 2
+        peak = np.eye(2) * _PRIOR.variance_bonds2 * length[k] ** 2
         offset = (
-            (1.0 - PEAK_BONDS) ** 2 * si_covariance
-            + PEAK_BONDS**2 * neighbour_covariance[k]
+            (1.0 - _PRIOR.peak_bonds) ** 2 * si_covariance
+            + _PRIOR.peak_bonds**2 * neighbour_covariance[k]
             + np.eye(2) * o.beam_sigma_A**2
         )
-        rates[k] = MAX_RATE_PER_S * _mean_of_peak(beam - peaks[k], peak, offset)
+        rates[k] = max_rate * _mean_of_peak(beam - peaks[k], peak, offset)
         if k == which:
-            second = MAX_RATE_PER_S**2 * _mean_of_peak(np.zeros(2), peak / 2.0, offset)
+            second = max_rate**2 * _mean_of_peak(np.zeros(2), peak / 2.0, offset)
             sigma = math.sqrt(float(np.trace(offset)) / 2.0)
     rate, total = float(rates[which]), float(rates.sum())
     dwell = min(-math.log(1.0 - o.wanted_p) / total, o.max_dwell_s)

@@ -4,15 +4,18 @@ from adatom.instrument.protocol import (
     Capabilities,
     Instrument,
     Microscope,
+    StopWhen,
     find_instrument,
     registered_instruments,
 )
-from adatom.instrument.twin import Twin, TwinOptions
+from adatom.instrument.twin import FAST_HOPS_A2, Twin, TwinOptions
 
 __all__ = [
+    "FAST_HOPS_A2",
     "Capabilities",
     "Instrument",
     "Microscope",
+    "StopWhen",
     "Twin",
     "TwinOptions",
     "find_instrument",

@@ -6,19 +6,24 @@ one file with one object that fits `Instrument`, and one line in a ``pyproject.t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, cast, runtime_checkable
 
 from pydantic import BaseModel
 
-from adatom.core import Frame, Material, ScanRequest
+from adatom.core import BeamConditions, BeamRequest, DwellTrace, Frame, Material, ScanRequest
+from adatom.core.arrays import FloatArray
 from adatom.core.plugins import INSTRUMENTS, Plugin, plugin, registered
 from adatom.errors import BadInput
+
+# Function of the counts of all time slices so far, shape (slice,); True ends the dwell.
+StopWhen = Callable[[FloatArray], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """Limits of the requests to an open microscope.
+    """Abilities of an open microscope, and the limits of requests to it.
 
     Parameters
     ----------
@@ -30,12 +35,27 @@ class Capabilities:
         Smallest and largest edge of a frame, Å.
     pixels
         Fewest and most pixels along an edge.
+    longest_dwell_s
+        Longest time for which it parks the beam, s; 0 where it cannot.
+    slice_s
+        Time slice of the signal that a parked beam gives while it is on, s, at most 5 ms; 0 where
+        it gives none, and cannot be stopped by it.
+    blanks
+        Whether the beam is off between requests. Where it is not, it rests where it was last.
     """
 
     simulated: bool
     center_xy_A: tuple[float, float]
     field_of_view_A: tuple[float, float]
     pixels: tuple[int, int]
+    longest_dwell_s: float = 0.0
+    slice_s: float = 0.0
+    blanks: bool = False
+
+    @property
+    def traces(self) -> bool:
+        """Whether a parked beam gives a signal while it is on."""
+        return self.slice_s > 0
 
     def check(self, request: ScanRequest) -> None:
         """Refuse a request that is out of range.
@@ -62,16 +82,61 @@ class Capabilities:
                     todo="Ask for a frame that this instrument can take.",
                 )
 
+    def check_beam(self, request: BeamRequest, stop_when: StopWhen | None) -> None:
+        """Refuse to park the beam where the instrument cannot.
+
+        Raises
+        ------
+        BadInput
+            If the dwell time is out of range, or the instrument cannot stop by the signal.
+
+        Examples
+        --------
+        >>> blind = Capabilities(True, (0.0, 0.0), (8.0, 20.0), (32, 512), longest_dwell_s=2.0)
+        >>> seen = ScanRequest((0.0, 0.0), 16.0, 160, 1e5)
+        >>> blind.check_beam(BeamRequest(seen, (8.0, 8.0), 1.5), None)
+        """
+        if request.dwell_s > self.longest_dwell_s:
+            raise BadInput(
+                "dwell time",
+                expected=f"at most {self.longest_dwell_s:g} s"
+                if self.longest_dwell_s
+                else "no parked beam: this instrument only scans",
+                got=f"{request.dwell_s:g} s",
+                todo="Ask for a dwell that this instrument can make.",
+            )
+        if stop_when is not None and not self.traces:
+            raise BadInput(
+                "stop of a dwell by its signal",
+                expected="an instrument with a trace",
+                got="one without (`Capabilities.slice_s` is 0)",
+                todo="Leave `stop_when` out, and look with a frame.",
+            )
+
 
 class Microscope(Protocol):
-    """An open scanning microscope; it takes one frame at a time."""
+    """An open scanning microscope; it does one thing at a time.
+
+    The beam is on during `acquire` and `place_beam`, and off between them where the instrument can
+    blank it.
+    """
 
     @property
     def capabilities(self) -> Capabilities:
-        """Limits of requests."""
+        """Abilities, and limits of requests."""
         ...
 
-    def scan(self, request: ScanRequest) -> Frame:
+    @property
+    def conditions(self) -> BeamConditions:
+        """Voltage and current of the beam."""
+        ...
+
+    @property
+    def time_s(self) -> float:
+        """The instrument's clock, s; a simulated microscope has its own."""
+        ...
+
+    def acquire(self, request: ScanRequest) -> Frame:
         """Take a frame; blocks until it is complete.
 
         Raises
@@ -79,6 +144,27 @@ class Microscope(Protocol):
         BadInput
             If the request is outside its capabilities.
         """
+        ...
+
+    def place_beam(self, request: BeamRequest, stop_when: StopWhen | None = None) -> DwellTrace:
+        """Park the beam; blocks until the dwell ends.
+
+        Parameters
+        ----------
+        request
+            Place and longest dwell time.
+        stop_when
+            Called after every time slice, of `Capabilities.slice_s`; True ends the dwell at once.
+
+        Raises
+        ------
+        BadInput
+            If the request is outside its capabilities.
+        """
+        ...
+
+    def abort(self) -> None:
+        """End what runs, from any thread, and turn the beam off; requests work again after it."""
         ...
 
 

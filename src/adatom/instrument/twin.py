@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import copy
+import threading
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.spatial import cKDTree
 
-from adatom.core import Frame, Material, ScanRequest
+from adatom.core import BeamConditions, BeamRequest, DwellTrace, Frame, Material, ScanRequest
 from adatom.core.arrays import FloatArray
-from adatom.instrument.protocol import Capabilities
+from adatom.core.hops import HopModel
+from adatom.instrument.protocol import Capabilities, StopWhen
 
 # Function of (positions in Å, species, request, random generator, frame index); returns a frame.
 Render = Callable[[FloatArray, NDArray[np.int64], ScanRequest, np.random.Generator, int], Frame]
+# Function of (place of the beam in Å, positions in Å, species); returns the expected number of
+# detected counts per electron.
+Signal = Callable[[FloatArray, FloatArray, NDArray[np.int64]], float]
 
+# Cross section, Å², of the published rates (`adatom.core.hops.HopModel`) at graphene's bond length.
+PUBLISHED_HOPS_A2 = 2.8e-9
+# 570 times that: twelve frames of a demonstration then show several hops.
+FAST_HOPS_A2 = 1.6e-6
 _SMALLEST_FIELD_A = 2.0  # smallest field of view, Å: one or two bonds
 # Fewest and most pixels along an edge: the smallest frame that adatom reads, and the usual limit of
 # scan generators.
 _PIXELS = (16, 4096)
+_LONGEST_DWELL_S = 60.0  # s: nobody parks a beam longer without a look
+_SLICE_S = 0.005  # s: a time slice of the trace of a parked beam
+_REACH_A = 4.5  # Å: beyond this from an impurity atom, a beam does not move it (rate below 1e-9)
+_NEAR_A = 8.0  # Å: atoms farther from a parked beam add nothing to its signal
 
 
 class TwinOptions(BaseModel):
@@ -35,18 +50,46 @@ class TwinOptions(BaseModel):
     pixels: int = Field(192, ge=32, description="pixels along an edge")
     counts: float = Field(2.0, gt=0, description="detected counts at a host atom's peak, per pixel")
     dose_per_A2: float = Field(2e5, gt=0, description="electrons per Å² and frame")
+    current_pA: float = Field(50.0, gt=0, description="probe current, pA")
     hop_cross_section_A2: float = Field(
-        1.6e-6, ge=0, description="cross section of an impurity atom's hop to a neighbour, Å²"
+        PUBLISHED_HOPS_A2,
+        ge=0,
+        le=1e-4,
+        description="cross section of an impurity atom's hop to a neighbour, Å²",
     )
-    drift_A: float = Field(0.25, ge=0, description="drift between frames, Å (1 sigma an axis)")
+    drift_A: float = Field(
+        0.25, ge=0, description="drift in the time of such a frame, Å (1 sigma an axis)"
+    )
+    overhead_s: float = Field(0.0, ge=0, description="time that a frame takes beside its pixels, s")
+    traces: bool = Field(default=True, description="the detector is read while the beam is parked")
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """An impurity atom changed places with a neighbour.
+
+    Parameters
+    ----------
+    time_s
+        When, s after the start.
+    start, end
+        Numbers of the sites.
+    """
+
+    time_s: float
+    start: int
+    end: int
 
 
 class Twin:
     """A sheet under an electron beam that moves its impurity atoms.
 
-    In each frame, an impurity atom exchanges places with a neighbour with probability
-    ``1 - exp(-cross section × dose)``, as Si does in graphene under 60 keV electrons
-    (Susi et al., Phys. Rev. Lett. 113, 115501 (2014)).
+    Time is continuous: it passes while the beam scans, while it is parked, and in `wait`. The
+    specimen drifts all the time. An impurity atom changes places with a neighbour at a rate that
+    depends on the place of the beam (`adatom.core.hops.HopModel`), as Si does in graphene under
+    60 keV electrons (Susi et al., Phys. Rev. Lett. 113, 115501 (2014)). The scan goes pixel by
+    pixel, so an atom can jump in the middle of a frame; the frame then shows both places. Drift
+    within a frame is not drawn.
 
     Parameters
     ----------
@@ -56,10 +99,23 @@ class Twin:
         Its sites, shape (site, 2), Å, covering `options.sheet_A` and centred on half of it.
     render
         Renders the noisy frame.
+    signal
+        Signal of a parked beam.
     options
         See `TwinOptions`.
     seed
         Seed of the specimen, its hops and the noise.
+
+    Attributes
+    ----------
+    sites_xy, occupied, species
+        Shape (site, 2), Å without drift; (site,): whether an atom is there; (site,): its species.
+    hops
+        Every hop so far.
+    time_s
+        The clock, s.
+    taken
+        Number of frames so far.
     """
 
     def __init__(
@@ -67,18 +123,25 @@ class Twin:
         material: Material,
         sites_xy: FloatArray,
         render: Render,
+        signal: Signal,
         options: TwinOptions,
         seed: int,
     ) -> None:
-        self.material, self.options, self._render = material, options, render
+        self.material, self.options = material, options
+        self._render, self._signal = render, signal
         self._rng = np.random.default_rng(seed)
-        self._sites = sites_xy
-        self._occupied = np.ones(len(sites_xy), dtype=bool)
-        self._species = np.zeros(len(sites_xy), dtype=np.int64)
+        self._events = np.random.default_rng([seed, 1])  # hops, apart from the noise of frames
+        self.sites_xy = sites_xy
+        self.occupied = np.ones(len(sites_xy), dtype=bool)
+        self.species = np.zeros(len(sites_xy), dtype=np.int64)
         self._tree = cKDTree(sites_xy)
         self._offset = np.zeros(2)
-        self._taken = 0
+        self._aborted = threading.Event()
+        self.taken = 0
+        self.time_s = 0.0
+        self.hops: list[Hop] = []
         self._place_defects()
+        self.hop_model = self._true_rates()
 
     @property
     def center_xy_A(self) -> tuple[float, float]:
@@ -87,22 +150,30 @@ class Twin:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Any field of view on the sheet."""
+        """Any field of view on the sheet; a beam that can be parked, traced and blanked."""
         return Capabilities(
             simulated=True,
             center_xy_A=self.center_xy_A,
             field_of_view_A=(_SMALLEST_FIELD_A, self.options.sheet_A),
             pixels=_PIXELS,
+            longest_dwell_s=_LONGEST_DWELL_S,
+            slice_s=_SLICE_S if self.options.traces else 0.0,
+            blanks=True,
         )
+
+    @property
+    def conditions(self) -> BeamConditions:
+        """60 kV, the voltage of the rates, at the current of the options."""
+        return BeamConditions(60.0, self.options.current_pA)
 
     @property
     def truth(self) -> tuple[FloatArray, NDArray[np.int64]]:
         """Present positions (atom, 2) in Å with drift, and species (atom,)."""
-        here = self._occupied
-        return self._sites[here] + self._offset, self._species[here]
+        here = self.occupied
+        return self.sites_xy[here] + self._offset, self.species[here]
 
-    def scan(self, request: ScanRequest) -> Frame:
-        """Take a frame; the beam then changes the specimen.
+    def acquire(self, request: ScanRequest) -> Frame:
+        """Take a frame; atoms jump while the beam scans.
 
         Raises
         ------
@@ -110,47 +181,172 @@ class Twin:
             If the request is outside `capabilities`.
         """
         self.capabilities.check(request)
-        xy, species = self.truth
-        frame = self._render(xy, species, request, self._rng, self._taken)
-        self._taken += 1
-        self._move_impurities(request)
-        self._offset = self._offset + self._rng.normal(0.0, self.options.drift_A, 2)
+        self._aborted.clear()
+        noise = copy.deepcopy(self._rng)
+        frame = self._render(*self.truth, request, self._rng, self.taken)
+        pixel, count = 0, request.pixels**2
+        seconds = request.dose_per_A2 * request.field_of_view_A**2
+        seconds /= self.conditions.electrons_per_s
+        while (event := self._next_in_scan(request, pixel)) is not None:
+            pixel, site, other = event
+            self._exchange(site, other, self.time_s + seconds * pixel / count)
+            after = self._render(*self.truth, request, copy.deepcopy(noise), self.taken)
+            later = np.arange(count).reshape(frame.shape) >= pixel
+            frame = replace(frame, data=np.where(later, after.data, frame.data))
+        self.taken += 1
+        self.wait(seconds + self.options.overhead_s)
         return frame
+
+    def place_beam(self, request: BeamRequest, stop_when: StopWhen | None = None) -> DwellTrace:
+        """Park the beam; the specimen drifts under it, and atoms jump.
+
+        Raises
+        ------
+        BadInput
+            If the request is outside `capabilities`.
+        """
+        self.capabilities.check_beam(request, stop_when)
+        self._aborted.clear()
+        place = np.asarray(request.place_xy_A)
+        slices = max(1, round(request.dwell_s / _SLICE_S))
+        counts = np.full(slices, np.nan)
+        for i in range(slices):
+            counts[i] = self._slice(place)
+            seen = counts[: i + 1]
+            if self._aborted.is_set() or (stop_when is not None and stop_when(seen)):
+                return DwellTrace(request, self._told(seen), _SLICE_S, stopped=True)
+        return DwellTrace(request, self._told(counts), _SLICE_S, stopped=False)
+
+    def abort(self) -> None:
+        """End a dwell after its present time slice."""
+        self._aborted.set()
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass with the beam off: the specimen drifts.
+
+        Parameters
+        ----------
+        seconds
+            How long, s.
+        """
+        o = self.options
+        frame_s = o.dose_per_A2 * o.field_of_view_A**2 / self.conditions.electrons_per_s
+        self.time_s += seconds
+        sigma_A = o.drift_A * np.sqrt(seconds / frame_s)  # a random walk
+        self._offset = self._offset + self._rng.normal(0.0, sigma_A, 2)
 
     def demonstration(self) -> list[Frame]:
         """Take `options.frames` frames of the middle of the sheet."""
         o = self.options
         request = ScanRequest(self.center_xy_A, o.field_of_view_A, o.pixels, o.dose_per_A2)
-        return [self.scan(request) for _ in range(o.frames)]
+        return [self.acquire(request) for _ in range(o.frames)]
 
     def _place_defects(self) -> None:
         """Place the defects in the field of view, 5 Å apart and 4 Å from the border."""
         o = self.options
         half = o.field_of_view_A / 2 - 4.0
-        away = np.abs(self._sites - np.asarray(self.center_xy_A)).max(axis=1)
+        away = np.abs(self.sites_xy - np.asarray(self.center_xy_A)).max(axis=1)
         free = self._rng.permutation(np.nonzero(away < half)[0])
         placed: list[int] = []
         for site in free:
             if len(placed) == o.foreign + o.vacancies:
                 break
-            if all(np.linalg.norm(self._sites[site] - self._sites[p]) > 5.0 for p in placed):
+            if all(np.linalg.norm(self.sites_xy[site] - self.sites_xy[p]) > 5.0 for p in placed):
                 placed.append(int(site))
         for site in placed[: o.foreign]:
-            self._species[site] = 1
+            self.species[site] = 1
         for site in placed[o.foreign :]:
-            self._occupied[site] = False
+            self.occupied[site] = False
 
-    def _move_impurities(self, request: ScanRequest) -> None:
-        half = request.field_of_view_A / 2
-        chance = 1.0 - np.exp(-self.options.hop_cross_section_A2 * request.dose_per_A2)
-        for site in np.nonzero(self._species)[0]:
-            seen = self._sites[site] + self._offset - np.asarray(request.center_xy_A)
-            if np.abs(seen).max() > half or self._rng.random() > chance:
+    def _true_rates(self) -> HopModel:
+        """Rates by the cross section of the options, which three neighbours share."""
+        o, model = self.options, HopModel()
+        # A beam that scans with a dose D (1/Å²) makes an exchange D σ / 3 times: the rate of a
+        # parked beam, integrated over all places, is its flux times σ / 3.
+        area_A2 = 2.0 * np.pi * model.variance_bonds2 * self.material.bond_length_A**2
+        rate = self.conditions.electrons_per_s * o.hop_cross_section_A2 / 3.0 / area_A2
+        return replace(model, rate_per_s=float(rate), current_pA=o.current_pA)
+
+    def _partners(self, site: int) -> NDArray[np.int64]:
+        """Neighbouring sites whose atom can change places with the impurity atom."""
+        near = self._tree.query_ball_point(self.sites_xy[site], 1.25 * self.material.bond_length_A)
+        return np.array(
+            [i for i in near if i != site and self.occupied[i] and not self.species[i]],
+            dtype=np.int64,
+        )
+
+    def _rates(self, places: FloatArray, site: int, partners: NDArray[np.int64]) -> FloatArray:
+        """Rates of exchange (place, partner), 1/s."""
+        here = self.sites_xy + self._offset
+        return self.hop_model.rates_per_s(
+            places, here[site], here[partners], self.options.current_pA
+        )
+
+    def _next_in_scan(self, request: ScanRequest, start: int) -> tuple[int, int, int] | None:
+        """Draw the first hop at or after a pixel: (pixel after it, site, partner)."""
+        size = request.calibration.pixel_size_A
+        seconds = request.dose_per_A2 * size**2 / self.conditions.electrons_per_s
+        corner = request.to_specimen(np.zeros(2))
+        first: tuple[int, int, int] | None = None
+        for site in np.nonzero(self.species)[0].tolist():
+            partners = self._partners(site)
+            middle = (self.sites_xy[site] + self._offset - corner) / size
+            reach = _REACH_A / size
+            low = np.clip(np.ceil(middle - reach), 0, request.pixels).astype(int)
+            high = np.clip(np.floor(middle + reach) + 1, 0, request.pixels).astype(int)
+            rows, cols = np.mgrid[low[1] : high[1], low[0] : high[0]]
+            order = (rows * request.pixels + cols).ravel()
+            places = corner + size * np.stack([cols.ravel(), rows.ravel()], axis=1)
+            places, order = places[order >= start], order[order >= start]
+            if not len(order) or not len(partners):
                 continue
-            near = self._tree.query_ball_point(
-                self._sites[site], 1.25 * self.material.bond_length_A
-            )
-            other = [i for i in near if i != site and self._occupied[i] and not self._species[i]]
-            if other:
-                target = int(self._rng.choice(other))
-                self._species[target], self._species[site] = self._species[site], 0
+            rates = self._rates(places, site, partners)
+            hazard = np.cumsum(rates.sum(axis=1)) * seconds
+            at = int(np.searchsorted(hazard, self._events.exponential()))
+            if at < len(order) and (first is None or order[at] + 1 < first[0]):
+                chance = rates[at] / rates[at].sum()
+                other = int(self._events.choice(partners, p=chance))
+                first = int(order[at]) + 1, int(site), other
+        return first
+
+    def _slice(self, place: FloatArray) -> float:
+        """Let one time slice pass under a parked beam; give its counts."""
+        expected, left = 0.0, _SLICE_S
+        while left > 0:
+            seconds, event = self._next_parked(place, left)
+            expected += self._signal_at(place) * seconds * self.conditions.electrons_per_s
+            if event is not None:
+                self._exchange(*event, self.time_s + _SLICE_S - left + seconds)
+            left -= seconds
+        self.wait(_SLICE_S)
+        return float(self._rng.poisson(expected))
+
+    def _next_parked(
+        self, place: FloatArray, longest_s: float
+    ) -> tuple[float, tuple[int, int] | None]:
+        """Draw the time to the next hop under a parked beam, and the sites that it exchanges."""
+        best: tuple[float, tuple[int, int] | None] = (longest_s, None)
+        for site in np.nonzero(self.species)[0].tolist():
+            partners = self._partners(site)
+            away = np.linalg.norm(self.sites_xy[site] + self._offset - place)
+            if not len(partners) or away > _REACH_A:
+                continue
+            rates = self._rates(place, site, partners)
+            seconds = float(self._events.exponential() / max(rates.sum(), 1e-300))
+            if seconds < best[0]:
+                other = int(self._events.choice(partners, p=rates / rates.sum()))
+                best = seconds, (int(site), other)
+        return best
+
+    def _signal_at(self, place: FloatArray) -> float:
+        near = self._tree.query_ball_point(place - self._offset, _NEAR_A)
+        near = [i for i in near if self.occupied[i]]
+        return self._signal(place, self.sites_xy[near] + self._offset, self.species[near])
+
+    def _exchange(self, site: int, other: int, time_s: float) -> None:
+        self.species[other], self.species[site] = self.species[site], 0
+        self.hops.append(Hop(time_s, site, other))
+
+    def _told(self, counts: FloatArray) -> FloatArray:
+        """Give the trace, or NaN where the detector is not read while the beam is parked."""
+        return counts if self.options.traces else np.full(len(counts), np.nan)

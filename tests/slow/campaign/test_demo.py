@@ -62,7 +62,7 @@ def test_finds_what_the_simulated_microscope_holds(demo):
         silicon = mine.filter(pl.col("element") == "Si").select("x_A", "y_A").to_numpy() + corner
         assert len(silicon) == 1
         assert np.linalg.norm(silicon - xy[species == 1], axis=1).min() < 0.3
-        twin.scan(request)
+        twin.acquire(request)
     assert summary["defect_frames"]["V1"] >= 10
     assert summary["defect_frames"]["Si1C3"] >= 10
 

@@ -35,7 +35,7 @@ print(result.engine, result.status)
 print(result.energy_eV - potential_energy_eV(result.trajectory[-1], tersoff))
 camera = find_instrument("lattice-camera")
 microscope = camera.open(camera.options_type(), GRAPHENE)
-print(microscope.scan(ScanRequest((0.0, 0.0), 12.8, 128, 1e5)).shape)
+print(microscope.acquire(ScanRequest((0.0, 0.0), 12.8, 128, 1e5)).shape)
 """
 
 

@@ -128,7 +128,7 @@ class Faulty(TwinInstrument):
         self.opened += 1
         seed = self.opened if self.fault == "seed" else 7
         twin = super().open(options, material, seed=seed)
-        scan, fault = twin.scan, self.fault
+        scan, fault = twin.acquire, self.fault
 
         def faulty(request):
             if fault == "range":
@@ -143,7 +143,19 @@ class Faulty(TwinInstrument):
                 return replace(scan(request), dose_per_A2=1.0)
             return scan(request)
 
-        twin.scan = faulty
+        twin.acquire = faulty
+        place_beam = twin.place_beam
+
+        def parked(request, stop_when=None):
+            if fault == "endless":
+                stop_when = None
+            if fault == "hasty" and request.dwell_s < 1:
+                request = replace(request, dwell_s=request.dwell_s / 2)
+            if fault == "eager" and request.dwell_s > 60:
+                request = replace(request, dwell_s=1.0)
+            return place_beam(request, stop_when)
+
+        twin.place_beam = parked
         return twin
 
 
@@ -156,6 +168,9 @@ class Faulty(TwinInstrument):
         ("dose", "dose: expected"),
         ("range", "too wide: expected BadInput"),
         ("seed", "the same frames when opened again"),
+        ("endless", "stopped after 3 slices"),
+        ("hasty", "dwell: expected 0.05 s, got 0.025 s"),
+        ("eager", "a dwell that is too long"),
     ],
 )
 def test_a_faulty_instrument_is_told_of(fault, words):

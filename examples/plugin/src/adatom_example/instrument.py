@@ -5,10 +5,17 @@ from __future__ import annotations
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from adatom.core import Frame, Material, ScanRequest
+from adatom.core import (
+    BeamConditions,
+    BeamRequest,
+    DwellTrace,
+    Frame,
+    Material,
+    ScanRequest,
+)
 from adatom.errors import BadInput
 from adatom.frames.simulate.specimen import lattice_points
-from adatom.instrument import Capabilities
+from adatom.instrument import Capabilities, StopWhen
 
 
 class CameraOptions(BaseModel):
@@ -27,12 +34,15 @@ class Camera:
         simulated=True, center_xy_A=(0.0, 0.0), field_of_view_A=(4.0, 60.0), pixels=(32, 1024)
     )
 
+    conditions = BeamConditions(voltage_kV=60.0, current_pA=50.0)
+    time_s = 0.0  # it takes no time
+
     def __init__(self, options: CameraOptions, material: Material) -> None:
         self.probe_sigma_A = options.probe_sigma_A
         self.rng = np.random.default_rng(options.seed)
         self.sites_xy = lattice_points(material, (90.0, 90.0), 0.0, angle_rad=0.1) - 45.0
 
-    def scan(self, request: ScanRequest) -> Frame:
+    def acquire(self, request: ScanRequest) -> Frame:
         """Take a frame; counts follow the dose."""
         self.capabilities.check(request)
         pixel_A = request.calibration.pixel_size_A
@@ -44,6 +54,14 @@ class Camera:
         return Frame(
             image, request.calibration, source=LatticeCamera.name, dose_per_A2=request.dose_per_A2
         )
+
+    def place_beam(self, request: BeamRequest, stop_when: StopWhen | None = None) -> DwellTrace:
+        """Refuse: it only scans, as `capabilities` says."""
+        self.capabilities.check_beam(request, stop_when)
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """Do nothing: nothing runs between two calls."""
 
 
 class LatticeCamera:

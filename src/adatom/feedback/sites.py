@@ -1,0 +1,183 @@
+"""The sites of a sheet as a graph: ways along bonds, and the drift of later frames."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import networkx as nx
+import numpy as np
+from scipy.spatial import cKDTree
+
+from adatom.core.arrays import FloatArray, IntArray
+from adatom.errors import BadInput
+
+_BOND_RANGE = (0.7, 1.35)  # lengths of bonds over that of the perfect crystal: Si bonds are longer
+# An atom belongs to the nearest site within this part of a bond: beyond half, another is as near.
+_SAME_SITE_BONDS = 0.45
+_ROUNDS = 4  # the set of pairs settles in two or three rounds
+_LEAST_MATCHED = 0.6  # share of a frame's atoms that must lie on sites
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sites:
+    """Sites of a sheet, and the bonds between them.
+
+    Parameters
+    ----------
+    xy
+        Shape (site, 2), Å, in the axes of the specimen when they were seen.
+    bonds
+        Shape (bond, 2): pairs of sites.
+    bond_length_A
+        Bond length of the perfect crystal, Å.
+    """
+
+    xy: FloatArray
+    bonds: IntArray
+    bond_length_A: float
+
+    @classmethod
+    def of(cls, xy: FloatArray, bond_length_A: float) -> Sites:
+        """Take atoms as sites; those about one bond length apart are bonded.
+
+        Parameters
+        ----------
+        xy
+            Shape (atom, 2), Å.
+        bond_length_A
+            Bond length of the perfect crystal, Å.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> chain = Sites.of(np.array([[0.0, 0.0], [1.4, 0.0], [2.8, 0.1]]), 1.42)
+        >>> chain.bonds.tolist()
+        [[0, 1], [1, 2]]
+        """
+        pairs = cKDTree(xy).query_pairs(_BOND_RANGE[1] * bond_length_A, output_type="ndarray")
+        far = np.linalg.norm(xy[pairs[:, 0]] - xy[pairs[:, 1]], axis=1) > (
+            _BOND_RANGE[0] * bond_length_A
+        )
+        return cls(xy, pairs[far], bond_length_A)
+
+    def neighbours(self, site: int) -> IntArray:
+        """Sites that are bonded to a site."""
+        mine = (self.bonds == site).any(axis=1)
+        both = self.bonds[mine].ravel()
+        out: IntArray = both[both != site]
+        return out
+
+    def nearest(self, xy: FloatArray) -> int:
+        """Site nearest to a place, shape (2,), Å.
+
+        Raises
+        ------
+        BadInput
+            If no site lies within half a bond.
+        """
+        distance = np.linalg.norm(self.xy - xy, axis=1)
+        site = int(np.argmin(distance))
+        if distance[site] > self.bond_length_A / 2:
+            raise BadInput(
+                "place",
+                expected="a lattice site within half a bond length, on the part that was seen",
+                got=f"({xy[0]:.2f}, {xy[1]:.2f}) Å, {distance[site]:.2f} Å from the nearest one",
+                todo="Choose a place on the sheet in the first frame.",
+            )
+        return site
+
+    def route(self, start: int, goal: int, closed: Collection[int] = ()) -> tuple[int, ...]:
+        """Find the shortest way along bonds, without the closed sites; both ends are in it.
+
+        Raises
+        ------
+        BadInput
+            If there is no way.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> Sites.of(np.array([[0.0, 0.0], [1.4, 0.0], [2.8, 0.1]]), 1.42).route(0, 2)
+        (0, 1, 2)
+        """
+        graph = nx.Graph(self.bonds.tolist())
+        graph.remove_nodes_from(set(closed) - {start})
+        if start not in graph or goal not in graph or not nx.has_path(graph, start, goal):
+            x, y = self.xy[goal]
+            raise BadInput(
+                "path",
+                expected="a way along bonds of carbon atoms that were seen",
+                got=f"none to ({x:.2f}, {y:.2f}) Å: vacancies or other impurity atoms are between",
+                todo="Choose another goal, or a field of view that shows a way around.",
+            )
+        return tuple(nx.shortest_path(graph, start, goal))
+
+    def shifts_of(self, xy: FloatArray, guess_xy: FloatArray, reach_A: float) -> FloatArray:
+        """Shifts that lay a later frame's atoms on the sites, shape (shift, 2), Å, nearest first.
+
+        On a lattice there are many: they differ by lattice vectors. What tells them apart is known
+        elsewhere (how far it may have drifted, where the impurity was).
+
+        Parameters
+        ----------
+        xy
+            Atoms of that frame, shape (atom, 2), Å.
+        guess_xy
+            Expected shift, shape (2,), Å.
+        reach_A
+            Largest distance from the expected shift, Å.
+
+        Raises
+        ------
+        BadInput
+            If no shift lays 60 % of the atoms on sites.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> chain = Sites.of(np.array([[0.0, 0.0], [1.4, 0.0], [2.8, 0.1]]), 1.42)
+        >>> chain.shifts_of(chain.xy + [0.3, -0.1], np.zeros(2), 0.3)[:1].round(2).tolist()
+        [[0.3, -0.1]]
+        """
+        tree, step = cKDTree(self.xy), _SAME_SITE_BONDS * self.bond_length_A
+        grid = np.arange(-np.ceil(reach_A / step), np.ceil(reach_A / step) + 1) * step
+        starts = np.stack(np.meshgrid(grid, grid), axis=-1).reshape(-1, 2)
+        starts = starts[np.argsort(np.linalg.norm(starts, axis=1))]
+        out: list[FloatArray] = []
+        best = 0.0
+        for start in starts[np.linalg.norm(starts, axis=1) <= reach_A + step]:
+            shift, share = self._settled(tree, xy, guess_xy + start)
+            best = max(best, share)
+            far = all(np.linalg.norm(shift - other) > step for other in out)
+            if share >= _LEAST_MATCHED and far:
+                out.append(shift)
+        if not out:
+            raise BadInput(
+                "frame",
+                expected=f"{_LEAST_MATCHED:.0%} of its atoms on the sites of the first frame",
+                got=f"at most {best:.0%}",
+                todo="Look again: the specimen may have changed, or moved too far.",
+            )
+        return np.array(sorted(out, key=lambda shift: float(np.linalg.norm(shift - guess_xy))))
+
+    def _settled(
+        self, tree: cKDTree, xy: FloatArray, guess_xy: FloatArray
+    ) -> tuple[FloatArray, float]:
+        """Refine a shift; give it with the share of the atoms on sites."""
+        shift, share = np.asarray(guess_xy, dtype=np.float64), 0.0
+        for _ in range(_ROUNDS):
+            distance, site = tree.query(xy - shift)
+            same = distance < _SAME_SITE_BONDS * self.bond_length_A
+            share = float(same.mean()) if len(xy) else 0.0
+            if not same.any():
+                break
+            shift = np.median(xy[same] - self.xy[site[same]], axis=0)
+        return shift, share
+
+    def steps_between(self, one: int, other: int) -> int:
+        """Number of bonds of the shortest way between two sites; that of all sites if none."""
+        graph = nx.Graph(self.bonds.tolist())
+        if one not in graph or other not in graph or not nx.has_path(graph, one, other):
+            return len(self.xy)
+        return int(nx.shortest_path_length(graph, one, other))

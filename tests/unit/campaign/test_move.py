@@ -1,0 +1,147 @@
+"""Moving an atom on the simulated microscope: limits, approval, records, faults."""
+
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+
+from adatom.analysis.frame import analyse_frame
+from adatom.campaign.move import move_atom
+from adatom.campaign.move_run import run_move
+from adatom.campaign.twin import make_twin
+from adatom.core import GRAPHENE
+from adatom.errors import BadInput
+from adatom.feedback.moving import MoveOptions
+from adatom.instrument import TwinOptions
+from adatom.instrument.twin import PUBLISHED_HOPS_A2
+from adatom.learning.weights import load_shipped
+
+FAST = TwinOptions(
+    hop_cross_section_A2=10 * PUBLISHED_HOPS_A2, vacancies=0, drift_A=0.05, overhead_s=0.1
+)
+
+
+@pytest.fixture(scope="module")
+def see():
+    return partial(analyse_frame, ensemble=load_shipped("graphene"), material=GRAPHENE)
+
+
+def next_site(twin):
+    """Displacement of the Si to one of its neighbours, Å."""
+    si = int(np.flatnonzero(twin.species)[0])
+    off = twin.sites_xy - twin.sites_xy[si]
+    near = np.argsort(np.linalg.norm(off, axis=1))[1]
+    return int(near), (float(off[near, 0]), float(off[near, 1]))
+
+
+@pytest.mark.parametrize("traces", [True, False])
+def test_silicon_goes_where_it_is_sent_with_and_without_a_signal(see, traces):
+    twin = make_twin(FAST.model_copy(update={"traces": traces}), GRAPHENE, 11)
+    goal, by = next_site(twin)
+    decisions = []
+    moved = move_atom(twin, see, GRAPHENE, [by], tell=decisions.append)
+    assert moved.status == "done"
+    assert np.flatnonzero(twin.species).tolist() == [goal]
+    assert moved.looks == twin.taken
+    assert moved.seconds == pytest.approx(twin.time_s)
+    assert len(moved.path_xy_A) == 1 + len(twin.hops)
+    jumps = [d for d in decisions if d["action"] == "jump"]
+    assert len(jumps) == len(twin.hops)
+    if traces:  # the jump is known when it happens, not when a frame shows it
+        assert abs(jumps[0]["time_s"] - twin.hops[0].time_s) < 0.03
+
+
+def test_limits_end_a_move_before_they_are_exceeded(see):
+    twin = make_twin(FAST.model_copy(update={"hop_cross_section_A2": 0.0}), GRAPHENE, 11)
+    _, by = next_site(twin)
+    moved = move_atom(twin, see, GRAPHENE, [by], options=MoveOptions(longest_s=2.0))
+    assert moved.status == "given up"
+    assert twin.time_s <= 2.0 + FAST.overhead_s
+    assert moved.rate < 1.0
+    twin = make_twin(FAST, GRAPHENE, 12)
+    one_frame = 24.0**2 * 1e5
+    options = MoveOptions(most_electrons=1.2 * one_frame)
+    moved = move_atom(twin, see, GRAPHENE, [next_site(twin)[1]] * 9, options=options)
+    assert moved.electrons <= 1.2 * one_frame
+    assert moved.status == (
+        "given up" if moved.path_xy_A[-1] == moved.path_xy_A[0] else "done"
+    ) or ("electrons" in moved.reason)
+
+
+def test_nothing_is_moved_without_approval(see):
+    twin = make_twin(FAST, GRAPHENE, 11)
+    asked = []
+
+    def no(words):
+        asked.append(words)
+        return False
+
+    moved = move_atom(twin, see, GRAPHENE, [next_site(twin)[1]], approve=no)
+    assert moved.status == "stopped"
+    assert len(moved.trace) == 0
+    assert len(asked) == 1
+    assert "park the beam at (" in asked[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "by", "words"),
+    [
+        ({"foreign": 0}, (1.4, 0.0), "none of them surely Si"),
+        ({}, (30.0, 0.0), "half a bond length"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_moves(see, change, by, words):
+    twin = make_twin(FAST.model_copy(update=change), GRAPHENE, 11)
+    with pytest.raises(BadInput, match=words):
+        move_atom(twin, see, GRAPHENE, [by])
+    assert not twin.hops
+    assert twin.taken == 1
+
+
+def test_another_voltage_and_an_instrument_that_only_scans_are_refused(see):
+    twin = make_twin(FAST, GRAPHENE, 11)
+    with pytest.raises(BadInput, match="80 to 90 kV"):
+        move_atom(twin, see, GRAPHENE, [(1.4, 0)], options=MoveOptions(voltage_kV=(80.0, 90.0)))
+    assert twin.taken == 0
+
+
+def test_a_lost_instrument_leaves_the_beam_off(see):
+    twin = make_twin(FAST, GRAPHENE, 11)
+    ended = []
+
+    def lost(request, stop_when=None):
+        raise ConnectionError("the scan unit does not answer")
+
+    twin.place_beam = lost
+    twin.abort = lambda: ended.append(twin.time_s)
+    with pytest.raises(ConnectionError):
+        move_atom(twin, see, GRAPHENE, [next_site(twin)[1]])
+    assert ended == [twin.time_s]
+
+
+def test_every_decision_is_on_the_disk_and_no_record_is_overwritten(tmp_path):
+    options = tmp_path / "twin.toml"
+    options.write_text("vacancies = 0\nhop_cross_section_A2 = 2.8e-8\ndrift_A = 0.05\n")
+    _, by = next_site(make_twin(TwinOptions(vacancies=0), GRAPHENE, 11))
+    run = partial(
+        run_move, "twin", GRAPHENE, [by], tmp_path / "move", approve=lambda _: True, seed=11,
+        options_file=options,
+    )  # fmt: skip
+    moved = run()
+    lines = (tmp_path / "move" / "decisions.jsonl").read_text().splitlines()
+    decisions = [json.loads(line) for line in lines]
+    assert decisions[0]["action"] == "look"
+    assert decisions[-1] == {**decisions[-1], "action": "end", "status": moved.status}
+    result = json.loads((tmp_path / "move" / "move.json").read_text())
+    assert result["frames"] == sum(d["action"] == "look" for d in decisions)
+    assert (tmp_path / "move" / "move.png").stat().st_size > 20_000
+    with pytest.raises(BadInput, match="earlier record"):
+        run()
+    assert (tmp_path / "move" / "decisions.jsonl").read_text().splitlines() == lines
+    options.write_text("hop = 3\n")
+    with pytest.raises(BadInput, match="hop_cross_section_A2"):
+        run_move(
+            "twin", GRAPHENE, [by], tmp_path / "other", approve=lambda _: True, options_file=options
+        )
+    assert not (tmp_path / "other").exists()
