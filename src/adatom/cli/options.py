@@ -123,14 +123,14 @@ MaxStructures = Annotated[
 Engine = Annotated[
     str | None,
     typer.Option(
-        "--engine", show_default="gfn1-xtb",
+        "--engine", show_default="auto",
         help="engine of the relaxations: a name that `adatom doctor` lists, or module:name of what "
         "makes an ASE calculator",
     ),
 ]  # fmt: skip
 DynamicsEngine = Annotated[
     str | None,
-    typer.Option("--dynamics-engine", show_default="lammps", help="engine of the dynamics, alike"),
+    typer.Option("--dynamics-engine", show_default="auto", help="engine of the dynamics, alike"),
 ]
 Temperatures = Annotated[
     str | None,
