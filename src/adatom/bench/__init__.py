@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adatom.bench.adapt import bench_adapt
+from adatom.bench.defects import bench_defects
 from adatom.bench.files import bench_files
 from adatom.bench.find import bench_find
 from adatom.bench.manipulate import bench_manipulate
@@ -84,6 +85,7 @@ def run_benchmark(name: str, options: BenchOptions) -> list[Row]:
 
 BENCHMARKS: dict[str, Callable[[Any, Path], list[Row]]] = {
     "adapt": bench_adapt,
+    "defects": bench_defects,
     "demo": lambda options, output: bench_demo(options.data, output),
     "movie": lambda options, output: bench_movie(options.data, output),
     "files": bench_files,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from scipy.special import ndtri
 
 from adatom.analysis.flags import Box, FrameFlags
 from adatom.analysis.frame import FrameResult, calibrator_of
@@ -20,8 +21,14 @@ from adatom.campaign.steps import Job, Steps
 from adatom.core import Affine, AtomTable, DefectTable, Lattice, Material, Movie
 from adatom.core.atoms import COLUMNS as ATOM_COLUMNS
 from adatom.core.defects import COLUMNS as DEFECT_COLUMNS
-from adatom.features import estimate_drift, link_atoms, link_defects
+from adatom.core.tracks import COLUMNS as TRACK_COLUMNS
+from adatom.core.transitions import COLUMNS as TRANSITION_COLUMNS
+from adatom.features import Clock, estimate_drift, link_atoms, link_defects, transition_table
+from adatom.features.histories import SearchedField
+from adatom.features.origin import Beam, track_table, with_beam_probability
+from adatom.feedback.choose import A2_PER_BARN
 from adatom.learning.ensemble import Ensemble
+from adatom.simulation import displacement_cross_section_barn
 from adatom.store import (
     CampaignDirectory,
     FrameParts,
@@ -29,6 +36,8 @@ from adatom.store import (
     read_table,
     write_table,
 )
+
+_THRESHOLDS = 16  # values of the displacement threshold that stand for its distribution
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +48,10 @@ class MovieResult:
     ----------
     atoms, defects
         Tables of all frames, linked into tracks.
+    tracks
+        Each defect once, with what made it.
+    transitions
+        How often defects jump and change their kind.
     lattices
         Lattice of each frame by its number; None if none was found.
     flags
@@ -51,6 +64,8 @@ class MovieResult:
 
     atoms: AtomTable
     defects: DefectTable
+    tracks: pl.DataFrame
+    transitions: pl.DataFrame
     lattices: dict[int, Lattice | None]
     flags: dict[int, FrameFlags]
     keys: dict[int, str]
@@ -97,9 +112,9 @@ def find_in_movie(
     link = Job(
         "link",
         "movie",
-        [config.link],
-        current=lambda: _hash_of(directory.atoms_path, directory.defects_path),
-        make=partial(_link, directory, config, movie, parts),
+        [config.link, config.voltage_kV, movie.frame_time_s, movie.dose_per_A2],
+        current=lambda: _hash_of(*_linked_paths(directory)),
+        make=partial(_link, directory, config, movie, material, parts),
         parents=tuple(keys),
     )
     (key,) = steps.run([link])
@@ -107,6 +122,8 @@ def find_in_movie(
     return MovieResult(
         AtomTable(read_table(directory.atoms_path)),
         DefectTable(read_table(directory.defects_path)),
+        read_table(directory.tracks_path),
+        read_table(directory.transitions_path),
         {i: lattice_from_json(one["lattice"], material) for i, one in told.items()},
         {i: FrameFlags.model_validate(one["flags"]) for i, one in told.items()},
         dict(enumerate(keys)),
@@ -159,8 +176,14 @@ def _told(result: FrameResult) -> dict[str, Any]:
     return {"lattice": lattice_to_json(result.lattice), "flags": result.flags.model_dump()}
 
 
-def _link(directory: CampaignDirectory, config: Config, movie: Movie, parts: FrameParts) -> str:
-    """Join the frames' parts into the two tables that a user reads."""
+def _link(
+    directory: CampaignDirectory,
+    config: Config,
+    movie: Movie,
+    material: Material,
+    parts: FrameParts,
+) -> str:
+    """Join the frames' parts into the tables that a user reads."""
     assert movie.calibration is not None  # settled by sources.open_movie  # noqa: S101
     count, extent = len(movie), movie.calibration.extent_xy(movie.shape)
     atoms = AtomTable.concat(map(AtomTable, parts.table("atoms", count)))
@@ -176,8 +199,56 @@ def _link(directory: CampaignDirectory, config: Config, movie: Movie, parts: Fra
         options=config.link,
     )
     write_table(directory.atoms_path, atoms.data, ATOM_COLUMNS)
+    moved = np.array([drift[i] for i in range(count)])
+    searched = SearchedField(np.arange(count), moved, extent, config.defects.border_A)
+    beam = beam_on(material, config.voltage_kV, movie.dose_per_A2)
+    tracks = track_table(defects, searched, material, beam)
+    defects = with_beam_probability(defects, tracks)
     write_table(directory.defects_path, defects.data, DEFECT_COLUMNS)
-    return file_hash(directory.atoms_path, directory.defects_path)
+    write_table(directory.tracks_path, tracks, TRACK_COLUMNS)
+    told = parts.told(count)
+    lattices = {i: lattice_from_json(one["lattice"], material) for i, one in told.items()}
+    clock = Clock(movie.frame_time_s, movie.dose_per_A2)
+    rates = transition_table(defects, lattices, drift, clock)
+    write_table(directory.transitions_path, rates, TRANSITION_COLUMNS)
+    return file_hash(*_linked_paths(directory))
+
+
+def _linked_paths(directory: CampaignDirectory) -> tuple[Path, ...]:
+    """Tables of the whole movie."""
+    return (
+        directory.atoms_path,
+        directory.defects_path,
+        directory.tracks_path,
+        directory.transitions_path,
+    )
+
+
+def beam_on(material: Material, voltage_kV: float, dose_per_A2: float | None) -> Beam | None:
+    """What the beam does to the atoms of a material; None where no threshold is known.
+
+    Parameters
+    ----------
+    material
+        The crystal.
+    voltage_kV
+        Acceleration voltage, kV.
+    dose_per_A2
+        Electrons per Å² and frame; None if not known.
+    """
+    known = material.knock_on
+    if known is None:
+        return None
+    # Each threshold stands for an equal share of its normal distribution.
+    shares = (np.arange(_THRESHOLDS) + 0.5) / _THRESHOLDS
+    sections = [
+        A2_PER_BARN
+        * displacement_cross_section_barn(
+            voltage_kV, known.element, float(threshold), known.mean_square_velocity_m2_s2
+        )
+        for threshold in known.threshold_eV + known.threshold_sd_eV * ndtri(shares)
+    ]
+    return Beam(known.element, np.array(sections), dose_per_A2)
 
 
 def lattice_table(lattices: dict[int, Lattice | None], pixel_size_A: float) -> pl.DataFrame:

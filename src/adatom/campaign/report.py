@@ -136,6 +136,8 @@ def campaign_view(
         maps=Loaded(shown, frame_maps),
         atoms=found.atoms,
         defects=found.defects,
+        tracks=found.tracks,
+        transitions=found.transitions,
         lattice=lattice_table(found.lattices, movie.calibration.pixel_size_A),
         ood_regions=found.unlike_regions,
         masked_regions=found.masked_regions,

@@ -86,7 +86,7 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help="demo, find, speed, adapt, files, versus, wrong, manipulate; "
+            help="demo, find, speed, defects, adapt, files, versus, wrong, manipulate; "
             "movie, real with --data"
         ),
     ],

@@ -3,9 +3,11 @@
 from adatom.features.defects.base import DefectOptions
 from adatom.features.defects.bonds import bond_graph
 from adatom.features.defects.rings import rings
+from adatom.features.rates import Clock, transition_table
 from adatom.features.tracking import LinkOptions, estimate_drift, link_atoms, link_defects
 
 __all__ = [
+    "Clock",
     "DefectOptions",
     "LinkOptions",
     "bond_graph",
@@ -13,4 +15,5 @@ __all__ = [
     "link_atoms",
     "link_defects",
     "rings",
+    "transition_table",
 ]

@@ -34,6 +34,7 @@ _HOP, _FARTHER = 4.0, 0.25
 _LEAST_JUMPS = 0.02  # jumps a frame of an impurity where none was seen
 _LOST = 4.0  # nats: most for an impurity in one of two frames only; less where p_element is lower
 _LASTING = 0.3  # prior share of the gaps that are no missed atom, but there in both frames
+_SETTLED_A = 1e-3  # Å: a shift that closest points change by less is final
 _STAYED_A2 = 0.64  # Å²: an impurity that moved less did not hop
 # Steps of the drift are normally distributed round the median of the steps near in time; now and
 # then a stage jumps anywhere in reach.
@@ -162,7 +163,9 @@ def _closest(trees: dict[int, cKDTree], new: _Points, start: FloatArray) -> Floa
         step = np.concatenate(steps) if steps else np.zeros((0, 2))
         if len(step) < 3:
             return None
-        shift = np.median(step, axis=0)
+        moved, shift = shift, np.median(step, axis=0)
+        if np.abs(shift - moved).max() < _SETTLED_A:
+            break
     return shift
 
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from adatom.core.arrays import FloatArray, IntArray
+from adatom.core.arrays import BoolArray, FloatArray, IntArray
 from adatom.features.neighbours import border_distance
 
 FIRST_SEEN, APPEARED, CAME_IN = "first seen", "appeared", "came into the field"
@@ -38,6 +38,45 @@ class SearchedField:
     drift_xy_A: FloatArray
     extent_xy_A: tuple[float, float] | None = None
     border_A: float = 1.5
+
+    @property
+    def area_A2(self) -> float:
+        """Area of the searched field, Å²; 1 if it is not known."""
+        if self.extent_xy_A is None:
+            return 1.0
+        w, h = self.extent_xy_A
+        return max((w - 2.0 * self.border_A) * (h - 2.0 * self.border_A), 1.0)
+
+    def drift_of(self, frames: IntArray) -> FloatArray:
+        """Shift of the specimen in frames that were analysed, shape (frame, 2), Å."""
+        out: FloatArray = self.drift_xy_A[np.searchsorted(self.frames, frames)]
+        return out
+
+    def shown(self, place_xy_A: FloatArray) -> BoolArray:
+        """Whether each frame was searched at a place, shape (frame,).
+
+        Parameters
+        ----------
+        place_xy_A
+            Shape (2,), Å, without the drift.
+
+        Examples
+        --------
+        >>> drift = np.array([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0]])
+        >>> SearchedField(np.arange(3), drift, (20.0, 20.0)).shown(np.array([0.0, 9.0])).tolist()
+        [False, False, True]
+        """
+        return self._deeper(place_xy_A, self.border_A)
+
+    def scanned(self, place_xy_A: FloatArray) -> BoolArray:
+        """Whether the beam came to a place in each frame, as `shown`, shape (frame,)."""
+        return self._deeper(place_xy_A, 0.0)
+
+    def _deeper(self, place_xy_A: FloatArray, border_A: float) -> BoolArray:
+        if self.extent_xy_A is None:
+            return np.ones(len(self.frames), dtype=np.bool_)
+        depth = border_distance(place_xy_A + self.drift_xy_A, self.extent_xy_A)
+        return np.asarray(depth > border_A)
 
     def origin(self, frame: int, place_xy_A: FloatArray) -> str:
         """Origin of a defect that is first named in a frame.

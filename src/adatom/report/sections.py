@@ -11,8 +11,9 @@ from adatom.report.facts import Track
 from adatom.report.markup import Html, element, folded, join, number, section, table
 from adatom.report.stories import Story, certainty, deeds, place_of
 from adatom.report.timeline import MOST_ROWS, kinds_key, timeline
+from adatom.report.transitions import transition_figure
 from adatom.report.view import CampaignView
-from adatom.report.viewer import RankedDefect
+from adatom.report.viewer import RankedDefect, kind_colours
 from adatom.report.words import capital, probability
 
 _MOST_TABLE_ROWS = 200  # rows of a table, a count; the rest is in the campaign's tables
@@ -39,7 +40,10 @@ def defects(view: CampaignView, told: Sequence[Story]) -> Html:
     if view.frame_count > 1:
         ranked = [RankedDefect(s.rank, track, s.words) for s, track in seen]
         parts.append(_over_time(ranked, view.frame_count))
+        parts.append(transition_figure(view.transitions, kind_colours(ranked)))
     parts.append(_table(view, seen[:_MOST_TABLE_ROWS]))
+    if view.tracks.height:
+        parts.append(folded("What made them", _origins(view, seen[:_MOST_TABLE_ROWS])))
     if len(seen) > _MOST_TABLE_ROWS:
         parts.append(element("p", f"{len(seen) - _MOST_TABLE_ROWS} more are in defects.parquet."))
     return section("defects", title, *parts)
@@ -77,6 +81,20 @@ def _table(view: CampaignView, seen: Sequence[tuple[Story, Track]]) -> Html:
         class_="note",
     )
     return join([table(head, body, words=words), note])
+
+
+def _origins(view: CampaignView, seen: Sequence[tuple[Story, Track]]) -> Html:
+    """Probabilities of what made each defect, with the reason."""
+    rows = {r["track"]: r for r in view.tracks.iter_rows(named=True)}
+    names = ("p_before", "p_came_in", "p_beam", "p_unknown")
+    body = []
+    for story, track in seen:
+        row = rows.get(track.number) if track.number is not None else None
+        if row is not None:
+            shares = ["–" if row[name] is None else probability(row[name]) for name in names]
+            body.append([str(story.rank), row["kind"], *shares, row["reason"]])
+    head = ["", "Kind", "There before", "Came in", "Made by the beam", "By something else", "Why"]
+    return table(head, body, words={1, 6})
 
 
 def _kind_shares(track: Track) -> str:

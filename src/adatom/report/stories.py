@@ -26,6 +26,7 @@ from adatom.report.markup import count, listing, number
 from adatom.report.view import CampaignView
 from adatom.report.words import capital, counted, energy_difference, how_sure, kind_in_words
 
+_LEAST_P_BEAM = 0.05  # below this, that the beam made a defect is told in the table alone
 _FLAT_A = 0.1  # Å: an atom nearer to the sheet is in its plane
 DOUBTFUL_P = 0.5  # a defect below it in every frame is named as doubtful
 
@@ -244,7 +245,7 @@ def deeds(view: CampaignView, story: Story) -> str:
         parts.append(f"{track.origin} in frame {track.frames.min()}")
     if track.frames.max() < view.frame_count - 1:
         parts.append(f"last seen in frame {track.frames.max()}")
-    if math.isfinite(track.p_beam):
+    if track.p_beam >= _LEAST_P_BEAM:
         parts.append(f"made by the beam with p {track.p_beam:.2f}")
     return "; ".join(parts)
 

@@ -21,6 +21,8 @@ from adatom.core import (
     SimulationResult,
     Structure,
 )
+from adatom.core.tracks import SCHEMA as TRACKS
+from adatom.core.transitions import SCHEMA as TRANSITIONS
 from adatom.errors import BadInput
 
 # Columns of `CampaignView.lattice`, explained there.
@@ -155,6 +157,10 @@ class CampaignView:
         Atoms of all frames.
     defects
         Defects of all frames, linked.
+    tracks
+        Each defect once, with what made it: the columns of ``tracks.parquet``.
+    transitions
+        Rates of the defects, with the columns of ``transitions.parquet``.
     lattice
         One row per frame with the columns of ``LATTICE_SCHEMA``: pixel size in Å; factors from
         measured to true lengths along x and y; principal stretches minus one; direction of the
@@ -199,6 +205,8 @@ class CampaignView:
     maps: Mapping[int, FrameMaps] = field(default_factory=dict)
     atoms: AtomTable = field(default_factory=AtomTable.empty)
     defects: DefectTable = field(default_factory=DefectTable.empty)
+    tracks: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=TRACKS))
+    transitions: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=TRANSITIONS))
     lattice: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=LATTICE_SCHEMA))
     ood_regions: Mapping[int, Sequence[tuple[float, float, float, float]]] = field(
         default_factory=dict

@@ -230,6 +230,16 @@ class CampaignDirectory:
         return self.path / "defects.parquet"
 
     @property
+    def tracks_path(self) -> Path:
+        """Each defect of the movie once, with what made it."""
+        return self.path / "tracks.parquet"
+
+    @property
+    def transitions_path(self) -> Path:
+        """How often defects jump and change their kind."""
+        return self.path / "transitions.parquet"
+
+    @property
     def structures(self) -> Path:
         """Directory of the supercells and their random samples."""
         return self.path / "structures"

@@ -31,7 +31,8 @@ from adatom.store import RESULTS_SCHEMA, read_structures, read_trajectory
 from small import PIXEL_A, PIXELS, QUICK, adatom, make_quick, simulated_movie
 
 COMMANDS = ("run", "find", "simulate", "resume", "demo", "train", "adapt", "doctor", "bench")
-FOUND = {"atoms.parquet", "defects.parquet", "frames.zarr", "maps.zarr", "campaign.toml",
+FOUND = {"atoms.parquet", "defects.parquet", "transitions.parquet",
+         "frames.zarr", "maps.zarr", "campaign.toml",
          "ledger.sqlite", "advice.json", "report.html"}  # fmt: skip
 QUICK_OPTIONS = ("--draws", "1", "--max-structures", "1", "--temperatures", "300",
                  "--picoseconds", "0.5")  # fmt: skip

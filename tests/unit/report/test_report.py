@@ -16,9 +16,11 @@ import polars as pl
 import pytest
 
 from adatom.core import GRAPHENE, Advice, Calibration, DefectTable, SimulationResult
+from adatom.core.transitions import SCHEMA as TRANSITIONS
 from adatom.errors import BadInput
 from adatom.report import CampaignView, FrameMaps, StepSummary, facts, summary, write_report
 from adatom.report.picture import campaign_figure, write_picture
+from adatom.report.report import page
 from views import (
     heated,
     lattice_xy,
@@ -290,3 +292,31 @@ def test_maps_of_wrong_shape_and_bad_tables_are_refused(tmp_path):
         make_view(lattice=pl.DataFrame({"rms_A": [0.1]}))
     with pytest.raises(BadInput, match="folder that exists"):
         write_report(make_view(), tmp_path / "nowhere" / "report.html")
+
+
+def make_transitions(**changes):
+    jump = {
+        "from_kind": "Si1C3", "to_kind": "Si1C3", "tracks": 1, "exposure_frames": 40.0, "seen": 9.0,
+        "jumps": 12.0, "rate_per_frame": 0.3, "rate_low_per_frame": 0.15,
+        "rate_high_per_frame": 0.52, "dwell_frames": 3.3,
+    }  # fmt: skip
+    change = jump | {"to_kind": "Si1C4", "seen": 2.0, "rate_per_frame": 0.055}
+    none = jump | {"from_kind": "Si1C4", "to_kind": "Si1C3", "seen": 0.0}
+    rows = [row | changes for row in (jump, change, none)]
+    return pl.DataFrame(rows).select(pl.all(), **{
+        name: pl.lit(None, pl.Float64) for name in TRANSITIONS if name not in rows[0]
+    }).select(list(TRANSITIONS)).cast(TRANSITIONS)  # fmt: skip
+
+
+def test_rates_are_drawn_and_told_with_their_intervals():
+    text = page(make_view(transitions=make_transitions()))
+    assert "Transitions between the kinds of defect, with their rates" in text
+    assert "jumps 0.30 (0.15–0.52)" in text
+    assert "per frame, with 90 % intervals" in text
+    assert text.count('marker-end="url(#tip)"') == 1  # the change that did not happen is not drawn
+    timed = {"rate_per_s": 0.6, "rate_low_per_s": 0.3, "rate_high_per_s": 1.04}
+    text = page(make_view(transitions=make_transitions(**timed)))
+    assert "jumps 0.60 (0.30–1.0)" in text
+    assert "per second, with 90 % intervals" in text
+    still = page(make_view())
+    assert "Transitions between" not in still

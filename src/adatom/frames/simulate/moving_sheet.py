@@ -211,6 +211,10 @@ class _Sheet:
         self.causes: list[str] = []
         for site in self._choose(o.foreign + o.vacancies, 4.0, taken=self._at)[: o.vacancies]:
             self._empty(int(site), "before")
+        outside = np.flatnonzero(~self._inside(np.zeros(2), 0.0))
+        beyond = rng.poisson(o.vacancies * len(outside) / max(len(sites) - len(outside), 1))
+        for site in rng.permutation(outside)[:beyond]:  # as many on the same area, for the drift
+            self._empty(int(site), "before")
 
     def _choose(self, count: int, border_A: float, taken: IntArray | None = None) -> IntArray:
         """Sites in the field, away from its border, from each other and from those taken."""
