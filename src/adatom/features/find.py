@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,6 +12,7 @@ from scipy import ndimage
 from adatom.core import AtomTable, Frame, Material, Prediction
 from adatom.core.arrays import BoolArray, FloatArray
 from adatom.features.calibration.calibrator import LIKELY_P, Calibrator
+from adatom.features.calibration.texture import texture_contrast
 from adatom.features.candidates.beyond_border import atoms_beyond_border
 from adatom.features.candidates.locate import Candidates, LocateOptions, locate, on_specimen
 from adatom.features.image_check import ImageCheck, check_image
@@ -125,7 +126,11 @@ def _refine_sites(
     if material.coordination > 1:
         unscaled = material_in_units(material, scale)
         outside = atoms_beyond_border(candidates.xy, scaled.border_distance_A, unscaled)
-    return candidates, refine(scaled, candidates.xy, options.refine, outside)
+    refined = refine(scaled, candidates.xy, options.refine, outside)
+    if material.has_support:
+        contrast = texture_contrast(scaled, candidates.xy, refined.optics.sigma_A)
+        refined = replace(refined, texture_contrast=contrast)
+    return candidates, refined
 
 
 def find(

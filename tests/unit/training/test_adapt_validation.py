@@ -52,6 +52,15 @@ def test_validation_is_stricter_with_more_sites():
     )
 
 
+def test_atoms_on_a_support_need_a_gain_beyond_its_error():
+    before = validation_scores(sites=2000.0)
+    for atom, accepted in ((0.0, False), (-0.05, False), (0.001, False), (0.009, True)):
+        after = validation_scores(atom=before["atom"] + atom, sites=2000.0)
+        assert passes_validation(before, after, 0.004, must_gain=True) == accepted
+    worse = validation_scores(atom=before["atom"] + 0.009, foreign=0.5, sites=2000.0)
+    assert not passes_validation(before, worse, 0.004, must_gain=True)
+
+
 class Scored(running.RoundRunner):
     """Its F1 is a known function of the counts."""
 

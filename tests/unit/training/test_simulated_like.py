@@ -7,11 +7,13 @@ import pytest
 
 from adatom.core import GRAPHENE
 from adatom.core.imaging import Estimate
+from adatom.features.calibration.texture import texture_contrast
+from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.specimen import Specimen
-from adatom.frames.simulate.synthesize import expected_image
+from adatom.frames.simulate.synthesize import expected_image, random_labelled
 from adatom.learning.device import use_threads
 from adatom.materials.library import load_material
-from adatom.training.adapt.simulated_like import SimulatedLike, conditions_like
+from adatom.training.adapt.simulated_like import SimulatedLike, conditions_like, with_texture
 from imaging import known_imaging
 from sheets import NONE, graphene_frame
 
@@ -156,3 +158,25 @@ def test_a_share_of_the_frames_shows_any_conditions_of_training():
 @pytest.fixture
 def frames():
     return [graphene_frame(1, px=0.15, field=(8.0, 8.0)).frame]
+
+
+def test_atoms_stand_out_of_a_simulated_support_as_far_as_in_the_experiment():
+    m = load_material("Pt-on-carbon")
+    start = Conditions(
+        pixel_size_A=0.3, probe_sigma_A=(1.0, 1.0), counts=300.0, tail_fraction=0.1,
+        support=6.0, support_speckle=0.04, support_lumps=0.25,
+    )  # fmt: skip
+    medians = []
+    for wanted in (3.0, 4.5, 6.0):
+        found = []
+        for seed in range(6):
+            rng = np.random.default_rng(seed)
+            conditions = with_texture(start, m, wanted, rng)
+            labelled = random_labelled(m, rng, field_A=90.0, conditions=conditions)
+            contrast = texture_contrast(labelled.frame, labelled.xy, 1.0)
+            found.append(np.median(contrast))
+        medians.append(np.median(found))
+        assert medians[-1] == pytest.approx(wanted, rel=0.3)
+    assert medians == sorted(medians)
+    rougher = with_texture(start, m, 0.1, np.random.default_rng(0))
+    assert rougher.support_lumps == pytest.approx(4.0 * start.support_lumps)  # the largest factor

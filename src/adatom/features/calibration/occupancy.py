@@ -32,6 +32,8 @@ def state_features(candidates: Candidates, refined: Refined) -> FloatArray:
     atom, vacant = (logit(share) for share in expected_counts(candidates))
     evidence, noise = _amplitude_evidence(candidates, refined)
     ones = np.ones(len(atom))
+    contrast = refined.texture_contrast
+    texture = [] if contrast is None else _texture_features(contrast)
     return np.stack(
         [
             ones,
@@ -49,9 +51,28 @@ def state_features(candidates: Candidates, refined: Refined) -> FloatArray:
             noise * ones,
             noise * evidence,
             noise * vacant,
+            *texture,
         ],
         axis=1,
     )
+
+
+def _texture_features(contrast: FloatArray) -> list[FloatArray]:
+    """Features from the contrast of sites to the texture of a support, each of shape (site,).
+
+    Below a contrast of 3 most sites are texture. Where the usual site of a frame stands out far or
+    hardly, the same contrast means less or more.
+    """
+    usual, high = np.quantile(contrast, (0.5, 0.9)) if len(contrast) else (0.0, 0.0)
+    one = np.ones(len(contrast))
+    return [
+        contrast,
+        np.minimum(contrast, 3.0),
+        contrast**2 / 10.0,
+        usual * one,
+        high * one,
+        high * contrast,
+    ]
 
 
 def _amplitude_evidence(candidates: Candidates, refined: Refined) -> tuple[FloatArray, float]:
@@ -89,7 +110,10 @@ def state_odds(states: tuple[Row, Row], features: FloatArray) -> FloatArray:
     features
         From `state_features`.
     """
-    out: FloatArray = np.exp(np.clip(features @ np.asarray(states).T, -30, 30))
+    weights = np.asarray(states)
+    # Weights fitted by earlier versions know nothing of texture, whose features are the last.
+    known = features[:, : weights.shape[1]]
+    out: FloatArray = np.exp(np.clip(known @ weights.T, -30, 30))
     return out
 
 

@@ -50,6 +50,9 @@ class Refined:
     restored
         The binned frame with what is expected of clipped pixels beyond their limit, shape (row,
         col); None if no pixel is clipped.
+    texture_contrast
+        Contrast of each atom to the texture of the support around it, shape (atom,); None if there
+        is no support.
     """
 
     xy: FloatArray
@@ -61,6 +64,7 @@ class Refined:
     reduced_chi2: float
     start_sigma_A: float
     restored: Image | None = None
+    texture_contrast: FloatArray | None = None
 
 
 def refine(

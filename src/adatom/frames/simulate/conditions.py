@@ -13,6 +13,7 @@ from adatom.frames.simulate.probe import Optics
 # `features.novelty` flags frames outside of it.
 PIXEL_A = (0.065, 0.22)  # Å: pixel size
 COUNTS_PER_A2 = (2.5, 10_000.0)  # counts per Å² at the peak of an isolated host atom
+_BRIGHTEST_LUMPS = 0.45  # of a host atom's peak; brighter ones cannot be told from atoms
 PROBE_SIGMA_A = (0.3, 0.56)  # Å: standard deviation of the spot of one atom
 
 
@@ -51,6 +52,10 @@ class Conditions:
         Mean intensity of an amorphous support under the atoms, same unit.
     support_speckle
         Relative standard deviation of its intensity by its atoms.
+    support_lumps
+        Brightness of spots in the support that are no atoms of the material: many atoms of the
+        support above each other, or heavy ones out of focus. Root mean square, in units of a host
+        atom's peak.
     support_hills
         Relative standard deviation of its thickness, which varies over `slow_length_A`.
     jitter_A
@@ -81,6 +86,7 @@ class Conditions:
     contamination_level: float = 1.0
     support: float = 0.0
     support_speckle: float = 0.1
+    support_lumps: float = 0.0
     support_hills: float = 0.3
     jitter_A: float = 0.0
     vibration_A: float = 0.0
@@ -161,11 +167,12 @@ def _besides(drawn: Conditions, material: Material, rng: np.random.Generator) ->
     s = material.scale
     if material.has_support:
         # Real frames of single Pt atoms on carbon have a peak of 1/7 of the carbon's intensity.
-        support = _log_uniform(rng, 0.3, 20.0)
+        support = _log_uniform(rng, 1.0, 25.0)
         return replace(
             drawn,
             support=support,
             support_speckle=speckle_of(support, rng),
+            support_lumps=lumps_of(support, rng),
             support_hills=rng.uniform(0.1, 0.7),
             slow_length_A=rng.uniform(5.0, 25.0),
             contamination=0.0,
@@ -190,6 +197,22 @@ def speckle_of(support: float, rng: np.random.Generator) -> float:
         Source of randomness.
     """
     return float(rng.uniform(0.0, 0.12) / max(support, 1.0) ** 0.5)
+
+
+def lumps_of(support: float, rng: np.random.Generator) -> float:
+    """Sample the brightness of the lumps of a support.
+
+    Like speckle it grows with the root of the number of atoms under the probe. Frames of Pt on
+    carbon have about 0.25 at a support of 7 (decision record 40).
+
+    Parameters
+    ----------
+    support
+        Intensity of the support, in units of a host atom's peak.
+    rng
+        Source of randomness.
+    """
+    return float(min(rng.uniform(0.04, 0.16) * support**0.5, _BRIGHTEST_LUMPS))
 
 
 def _random_optics(rng: np.random.Generator) -> Optics:

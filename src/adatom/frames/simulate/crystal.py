@@ -22,6 +22,9 @@ from adatom.frames.simulate.specimen import (
 _VACANT = 3.0  # mean number of vacancies in a field of 22 Å, scaled to the material by its bond
 _GRAPHENE_LIKE = 2  # number of species of a graphene-like material: the host and one impurity
 _POLYTYPE = 0.35  # fraction of the grains with another arrangement than the material's first
+# Dispersed atoms and their clusters per Å²: 0.04 to 0.6 per nm². Supports of single-atom
+# catalysts hold a few weight percent; more atoms than that come together to particles.
+_DISPERSED_A2 = (4e-4, 6e-3)
 _NO_POSITIONS = np.zeros((0, 2))  # no vacancies, or no ad-atoms
 
 
@@ -129,7 +132,7 @@ def dispersed_atoms(
     margin = MARGIN_A * material.scale
     low, high = np.array([-margin, -margin]), np.array([w + margin, h + margin])
     area = float(np.prod(high - low))
-    density = np.exp(rng.uniform(np.log(4e-4), np.log(0.015)))
+    density = np.exp(rng.uniform(*np.log(_DISPERSED_A2)))
     if density_A2 is not None:
         density = (
             0.6 * density_A2 * np.exp(rng.normal(0.0, 0.4))

@@ -24,6 +24,9 @@ NOTHING = Specimen(np.zeros((0, 2)), np.zeros(0, dtype=np.int64), np.zeros((0, 2
 # Å: width of the spots that are rendered at exact positions, narrower than any probe; a convolution
 # widens them to the probe.
 _CORE_A = 0.22
+# Lumps of a support: mean number in the area 2πσ² of a spot, and their widths over its width.
+_LUMPS_PER_SPOT = 0.4
+_LUMP_WIDTHS = (1.0, 1.3, 1.7)
 
 
 def spots(
@@ -382,10 +385,10 @@ def _contamination(
 def _support(
     shape: tuple[int, int], conditions: Conditions, rng: np.random.Generator
 ) -> FloatArray:
-    """Amorphous support: varying thickness, and speckle from its many atoms under the probe.
+    """Amorphous support: varying thickness, speckle from its many atoms under the probe, and lumps.
 
     Carbon has structure on more than one length scale: a random part of the speckle is wider than a
-    spot.
+    spot. Speckle is as often dark as bright; lumps are bright only.
     """
     fine = _convolve_probe(rng.normal(size=shape), conditions)
     width = 1.8 * float(np.mean(conditions.probe_sigma_A)) / conditions.pixel_size_A
@@ -399,6 +402,20 @@ def _support(
     hills = _hills(shape, conditions.slow_length_A / conditions.pixel_size_A, rng)
     thickness = np.maximum(1.0 + conditions.support_hills * hills, 0.05)
     out: FloatArray = conditions.support * thickness * np.maximum(1.0 + speckle, 0.0)
+    return out + _lumps(shape, conditions, rng)
+
+
+def _lumps(shape: tuple[int, int], conditions: Conditions, rng: np.random.Generator) -> FloatArray:
+    """Spots of a support that look like dim atoms, as wide as an atom or wider."""
+    px, width = conditions.pixel_size_A, float(np.mean(conditions.probe_sigma_A))
+    area = shape[0] * shape[1] * px**2
+    expected = _LUMPS_PER_SPOT * area / (2 * np.pi * width**2)
+    out = np.zeros(shape)
+    for wider in _LUMP_WIDTHS:
+        count = rng.poisson(expected / len(_LUMP_WIDTHS))
+        rc = rng.uniform(0, 1, (count, 2)) * np.asarray(shape)
+        height = np.abs(rng.normal(0.0, conditions.support_lumps, count))
+        out += spots(shape, rc, height, wider * width / px)
     return out
 
 

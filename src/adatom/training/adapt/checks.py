@@ -95,7 +95,13 @@ def _has_reflections(scored: Sequence[ScoredFrame], material: Material) -> bool:
     return near and found.contrast >= TRUSTED_CONTRAST
 
 
-def passes_validation(before: dict[str, float], after: dict[str, float], tolerance: float) -> bool:
+def passes_validation(
+    before: dict[str, float],
+    after: dict[str, float],
+    tolerance: float,
+    *,
+    must_gain: bool = False,
+) -> bool:
     """Whether a round did no harm: no F1 fell by more than the tolerance or its standard error.
 
     The standard error is that of a proportion, ``sqrt(F1 (1 - F1) / sites)``, with at least half a
@@ -107,6 +113,9 @@ def passes_validation(before: dict[str, float], after: dict[str, float], toleran
         Scores of `RoundRunner.validate` before and after the round.
     tolerance
         Loss of F1 that is accepted with any number of sites.
+    must_gain
+        Ask for a gain of F1 of atoms beyond its standard error. Atoms on a support have no lattice
+        that would show wrong pseudo-labels, so a round without a gain is not worth their risk.
 
     Examples
     --------
@@ -117,10 +126,15 @@ def passes_validation(before: dict[str, float], after: dict[str, float], toleran
     True
     >>> passes_validation(before, before | {"vacancy": 0.85}, tolerance=0.004)
     False
+    >>> passes_validation(before, before, tolerance=0.004, must_gain=True)
+    False
     """
     for kind in KINDS:
         count = max(before[f"{kind} sites"], 1.0)
         error = np.sqrt(max(before[kind] * (1 - before[kind]), 0.5 / count) / count)
-        if after[kind] < before[kind] - max(tolerance, float(_TOLERATED_ERRORS * error)):
+        least = max(tolerance, float(_TOLERATED_ERRORS * error))
+        if after[kind] < before[kind] - least:
+            return False
+        if must_gain and kind == "atom" and after[kind] < before[kind] + least:
             return False
     return True

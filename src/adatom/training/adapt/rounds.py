@@ -38,6 +38,7 @@ from adatom.training.adapt.runner import (
     ScoredFrame,
     atom_density,
     blending_weight,
+    support_contrast,
 )
 from adatom.training.adapt.simulated_like import SimulatedLike
 
@@ -237,12 +238,14 @@ def run_rounds(
         labels, imaging = training.labels, training.imaging
         if settled:
             break
-        runner = replace(runner, density_A2=training.density_A2)
+        runner = replace(runner, density_A2=training.density_A2, contrast=training.contrast)
         before = runner.validate(best, imaging, number)
         tuned = runner.train(best, training.source, number, blending_weight(before))
         tuned = runner.calibrate(tuned, training.simulated, number)
         after = runner.validate(tuned, imaging, number)
-        accepted = passes_validation(before, after, options.tolerance)
+        accepted = passes_validation(
+            before, after, options.tolerance, must_gain=runner.material.has_support
+        )
         rounds.append(
             Round(
                 number, training.scores, training.kept, training.dropped, training.change,
@@ -281,6 +284,7 @@ class _TrainingSet:
     kept: list[int]
     dropped: dict[int, str]
     density_A2: float | None = None
+    contrast: float | None = None
 
 
 def _training_set(
@@ -305,12 +309,22 @@ def _training_set(
     imaging = _estimate_imaging(analysed, runner.material)
     new_labels = [label_frame(s.found, runner.material) for s in analysed]
     change = compare_labels(labels or [_without_labels(f) for f in new_labels], new_labels)
-    density = atom_density(analysed, runner.material)
-    simulated = replace(runner, density_A2=density).simulated_like(imaging)
+    density, contrast = atom_density(analysed, runner.material), support_contrast(analysed)
+    like = replace(runner, density_A2=density, contrast=contrast)
+    simulated = like.simulated_like(imaging)
     optics = tuple(s.found.refined.optics for s in analysed)
     source = RealFrames(tuple(new_labels), optics, runner.options, simulated)
     return _TrainingSet(
-        source, simulated, imaging, new_labels, change, scores, kept, dropped, density
+        source,
+        simulated,
+        imaging,
+        new_labels,
+        change,
+        scores,
+        kept,
+        dropped,
+        density,
+        contrast,
     )
 
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from adatom.analysis.frame import analyse_frame, find_atoms
 from adatom.analysis.options import AnalysisOptions
@@ -123,6 +124,8 @@ class RoundRunner:
         How atoms are found.
     density_A2
         Density of dispersed atoms in the experiment, atoms per Å²; None for a crystal.
+    contrast
+        Their median contrast to the texture of the support; None for a crystal.
     """
 
     pool: Executor
@@ -132,6 +135,7 @@ class RoundRunner:
     seed: int = 0
     find: FindOptions = FindOptions()  # noqa: RUF009 (frozen)
     density_A2: float | None = None
+    contrast: float | None = None
 
     def analyse(
         self, frames: list[Frame], ensemble: Ensemble, *, scored: bool = True
@@ -154,7 +158,7 @@ class RoundRunner:
         scale = self.pixel_size_A / imaging.pixel_size_A.value
         return SimulatedLike(
             self.material, imaging, field, scale, fewer=fewer or self.options.fewer,
-            density_A2=self.density_A2,
+            density_A2=self.density_A2, contrast=self.contrast,
         )  # fmt: skip
 
     def train(
@@ -294,6 +298,18 @@ def atom_density(scored: Sequence[ScoredFrame], material: Material) -> float | N
         count += float((part.found.atoms.column("p_exists") > _LIKELY_P).sum())
         area += w * h * (1.0 - (part.frame.pixels.masked_share if part.frame.pixels else 0.0))
     return max(count, 1.0) / area
+
+
+def support_contrast(scored: Sequence[ScoredFrame]) -> float | None:
+    """Median contrast of the likely atoms to the texture of their support; None without one."""
+    parts = []
+    for part in scored:
+        found = part.found
+        contrast, likely = found.refined.texture_contrast, found.atoms.is_likely
+        if contrast is not None and likely.any():
+            near = cKDTree(found.candidates.xy).query(found.atoms.xy[likely])[1]
+            parts.append(contrast[near])
+    return float(np.median(np.concatenate(parts))) if parts else None
 
 
 def _training(material: Material) -> TrainOptions:

@@ -5,13 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import ndimage
 
 from adatom.core import Calibration, LabelledFrame, Material
 from adatom.core.imaging import Estimate, Imaging
-from adatom.frames.simulate.conditions import Conditions, speckle_of
+from adatom.frames.simulate.conditions import Conditions, lumps_of, speckle_of
 from adatom.frames.simulate.crystal import draw_specimen
 from adatom.frames.simulate.specimen import Specimen
-from adatom.frames.simulate.synthesize import NOTHING, image_specimen, image_twice, random_pair
+from adatom.frames.simulate.synthesize import (
+    NOTHING,
+    expected_image,
+    image_specimen,
+    image_twice,
+    random_pair,
+)
 
 # Conditions vary between the frames of an experiment, and the estimate has an error. Sampled
 # conditions therefore have at least this relative standard deviation: of any quantity, of counts.
@@ -24,6 +31,9 @@ _BACKGROUND_DEPTH = 2.5
 _CONTAMINATED_SHARE = 0.25
 # Share of the frames under any of the conditions of the first training, against forgetting.
 _TRAINING_SHARE = 0.15
+_CONTRAST_SPREAD = 0.15  # relative spread of the contrast of atoms to the texture of their support
+_PATCH_SPOTS = 24.0  # edge of the frame on which a texture is measured, in widths of a spot
+_MOST_TEXTURE = 4.0  # largest factor on the texture that a material's training has
 _MIN_SHARE = 0.3  # of the estimated value: no sampled condition is lower
 
 
@@ -46,6 +56,9 @@ class SimulatedLike:
         Share of the frames under any of the conditions of the first training.
     density_A2
         Density of dispersed atoms in the experiment, atoms per Å²; None for a crystal.
+    contrast
+        Median contrast of the experiment's dispersed atoms to the texture of their support, see
+        `texture_contrast`; None for a crystal.
     fewer
         Largest factor by which the counts of a frame are reduced.
     contaminated
@@ -59,13 +72,14 @@ class SimulatedLike:
     training_share: float = _TRAINING_SHARE
     fewer: float = 1.0
     density_A2: float | None = None
+    contrast: float | None = None
     contaminated: float = _CONTAMINATED_SHARE
 
     def __call__(self, rng: np.random.Generator) -> list[LabelledFrame]:
         """Simulate two labelled frames of one specimen at different counts, for training."""
         if rng.random() < self.training_share:
             return random_pair(self.material, rng, field_A=self.field_A)
-        conditions = conditions_like(self.imaging, self.material, rng, self.contaminated)
+        conditions = self._conditions(rng)
         both = (self._with_fewer_counts(conditions, rng), self._with_fewer_counts(conditions, rng))
         specimen, shape = self._specimen(conditions, rng, density_A2=self.density_A2)
         frames = image_twice(specimen, shape, self.material, both, rng)
@@ -89,13 +103,21 @@ class SimulatedLike:
         if as_in_training:
             conditions = Conditions.random(rng, self.material)
         else:
-            conditions = conditions_like(self.imaging, self.material, rng, self.contaminated)
+            conditions = self._conditions(rng)
             conditions = self._with_fewer_counts(conditions, rng)
         density = None if as_in_training else self.density_A2
         specimen, shape = self._specimen(conditions, rng, whole=whole, density_A2=density)
         specimen = NOTHING if empty else specimen
         shown = image_specimen(specimen, shape, self.material, conditions, rng)
         return shown if as_in_training else _at_given_scale(shown, self.scale)
+
+    def _conditions(self, rng: np.random.Generator) -> Conditions:
+        conditions = conditions_like(self.imaging, self.material, rng, self.contaminated)
+        if self.contrast is None:
+            return conditions
+        # Regions of one support differ, and the estimate is one of the brighter atoms.
+        wanted = self.contrast * np.exp(rng.normal(0.0, _CONTRAST_SPREAD))
+        return with_texture(conditions, self.material, float(wanted), rng)
 
     def _with_fewer_counts(self, conditions: Conditions, rng: np.random.Generator) -> Conditions:
         factor = self.fewer ** -rng.uniform(0.0, 1.0)
@@ -178,8 +200,52 @@ def conditions_like(
             support=mean_background,
             support_hills=min(slow / max(mean_background, 1e-6), 0.8),
             support_speckle=speckle_of(mean_background, rng),
+            support_lumps=lumps_of(mean_background, rng),
         )
     return sampled
+
+
+def with_texture(
+    conditions: Conditions, material: Material, contrast: float, rng: np.random.Generator
+) -> Conditions:
+    """Scale speckle and lumps of a support so that atoms stand out of its texture as wanted.
+
+    Parameters
+    ----------
+    conditions
+        Conditions with a support.
+    material
+        Material without a lattice.
+    contrast
+        Wanted `texture_contrast` of an atom of usual brightness.
+    rng
+        Source of the support and the noise of a small frame, on which the texture is measured.
+
+    Returns
+    -------
+    The conditions, with at most `_MOST_TEXTURE` times the texture and at least that less.
+    """
+    px, width_A = conditions.pixel_size_A, float(np.mean(conditions.probe_sigma_A))
+    shape = (max(int(_PATCH_SPOTS * width_A / px), 32),) * 2
+    middle = np.full((1, 2), (shape[0] - 1) * px / 2)
+    one = Specimen(middle, np.zeros(1, dtype=np.int64), np.zeros((0, 2)))
+    smooth = replace(conditions, support_speckle=0.0, support_lumps=0.0, support_hills=0.0)
+    bare = expected_image(NOTHING, shape, material, smooth, rng)
+    atom = expected_image(one, shape, material, smooth, rng) - bare
+    rough = replace(conditions, support_hills=0.0)
+    texture = expected_image(NOTHING, shape, material, rough, rng) - bare
+    noise = rng.poisson(bare) - bare + rng.normal(0.0, conditions.read_noise, shape)
+    peak, texture_sd, noise_sd = (
+        float(measure(ndimage.gaussian_laplace(image, width_A / px)))
+        for image, measure in ((-atom, np.max), (texture, np.std), (noise, np.std))
+    )
+    room = max((peak / max(contrast, 1.0)) ** 2 - noise_sd**2, 0.0)
+    factor = float(np.clip(room**0.5 / max(texture_sd, 1e-12), 1 / _MOST_TEXTURE, _MOST_TEXTURE))
+    return replace(
+        conditions,
+        support_speckle=conditions.support_speckle * factor,
+        support_lumps=conditions.support_lumps * factor,
+    )
 
 
 def _sample(
