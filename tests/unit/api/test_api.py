@@ -77,7 +77,10 @@ def test_a_structure_file_along_a_zone_axis_works_from_python(silicon):
         ad.supercells(atoms, material=silicon)
 
 
-def test_networks_that_do_not_exist_yet_are_asked_for_by_the_right_command(silicon):
+def test_networks_that_do_not_exist_yet_are_asked_for_by_the_right_command(
+    silicon, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path)
     with pytest.raises(BadInput, match="train") as refused:
         ad.find(np.ones((64, 64)), material=silicon, zone_axis=(1, 1, 0), pixel_size_A=0.1)
     assert f"adatom train '{silicon}' --zone-axis 1,1,0 -o my-silicon.safetensors" in str(
