@@ -134,10 +134,11 @@ def simulate(
     dynamics_options: DynamicsOptions | None = None,
     relax_engine: str | None = None,
     dynamics_engine: str | None = None,
+    allow_unfit: bool = False,
     seed: int = 0,
     workers: int | None = None,
 ) -> list[SimulationResult]:
-    """Relax structures, by default with GFN1-xTB, then heat each, by default in LAMMPS.
+    """Relax structures, then heat each, by default in the first engines that are fit for them.
 
     Parameters
     ----------
@@ -154,7 +155,10 @@ def simulate(
         Convergence, lengths.
     relax_engine, dynamics_engine
         Names of engines; `adatom doctor` lists those of all installed packages. Or the import path
-        of any ASE calculator, such as ``my_module:make_calculator``.
+        of any ASE calculator, such as ``my_module:make_calculator``. By default, each structure
+        gets the first that is installed and fit for it: `adatom.simulation.choose_engine`.
+    allow_unfit
+        Run an engine also on what it says that it is not fit for; the results' `notes` say so.
     seed
         Seed of the dynamics; every structure gets its own from it.
     workers
@@ -193,6 +197,7 @@ def simulate(
         dynamics_engine or config.simulate.dynamics_engine,
         relax_options or config.relax,
         dynamics_options or config.dynamics,
+        allow_unfit,
     )
     return simulate_given(
         read_structures(structures),

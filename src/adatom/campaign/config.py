@@ -81,10 +81,11 @@ class SimulateOptions(BaseModel):
     relax_engine: str = Field(
         AUTO,
         description="engine of the relaxations, or module:name of what makes an ASE calculator; "
-        "auto: the first of the material's engines that is installed",
+        "auto: the first that is installed and fit",
     )
-    dynamics_engine: str = Field(
-        AUTO, description="engine of the dynamics, alike; auto: lammps where it is one of them"
+    dynamics_engine: str = Field(AUTO, description="engine of the dynamics, alike")
+    allow_unfit: bool = Field(
+        default=False, description="run an engine also on what it says that it is not fit for"
     )
     temperatures_K: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (300.0, 900.0), description="temperatures of the dynamics"

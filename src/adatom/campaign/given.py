@@ -19,8 +19,9 @@ from adatom.simulation import (
     DynamicsOptions,
     RelaxOptions,
     caution,
+    check_fitness,
     dynamics,
-    fit_engine,
+    engine_for,
     relax,
     require,
 )
@@ -44,12 +45,15 @@ class Engines:
         Names of the engines; ``auto`` for those fit for each structure's material.
     relax_options, dynamics_options
         Convergence, lengths.
+    allow_unfit
+        Run an engine also on what it says that it is not fit for.
     """
 
     relax: str
     dynamics: str
     relax_options: RelaxOptions
     dynamics_options: DynamicsOptions
+    allow_unfit: bool = False
 
 
 def simulate_given(
@@ -103,12 +107,12 @@ def simulate_given(
     refused: dict[int, AdatomError] = {}
     for i, structure in enumerate(structures):
         try:
-            tasks.append(_relaxation(structure, material, engines.relax))
+            tasks.append(_relaxation(structure, material, engines))
         except BadInput as error:
             refused[i] = error
             fallback = material or GRAPHENE
-            named = fit_engine(engines.relax, fallback, "relax")
-            tasks.append(SimulationTask(structure, "relax", named, material=fallback))
+            name = engine_for(engines.relax, "relax", [], fallback)
+            tasks.append(SimulationTask(structure, "relax", name, material=fallback))
     if structures and len(refused) == len(structures):
         raise refused[0]
     _warn(tasks, refused)
@@ -119,10 +123,11 @@ def simulate_given(
             SimulationTask(
                 relaxed_structure(task.structure, result),
                 "dynamics",
-                fit_engine(engines.dynamics, task.material, "dynamics"),
+                engine_for(engines.dynamics, "dynamics", [task.structure], task.material),
                 temperature,
                 first_seed + i,
                 material=task.material,
+                allow_unfit=engines.allow_unfit,
             )
             for i, (task, result) in enumerate(zip(tasks, relaxed, strict=True))
             if result.trajectory and not result.status.startswith("failed")
@@ -169,14 +174,18 @@ def material_of_structure(structure: Structure) -> Material:
     )
 
 
-def _relaxation(structure: Structure, material: Material | None, engine: str) -> SimulationTask:
+def _relaxation(
+    structure: Structure, material: Material | None, engines: Engines
+) -> SimulationTask:
     flat = lay_flat(structure)
     if material is not None:
         check_sheet_of(flat, material)
     chosen = material or material_of_structure(flat)
-    named = fit_engine(engine, chosen, "relax")
-    require(named, "relax").check_elements(set(flat.atoms.get_chemical_symbols()))
-    return SimulationTask(flat, "relax", named, material=chosen)
+    name = engine_for(engines.relax, "relax", [flat], chosen)
+    require(name, "relax").check_elements(set(flat.atoms.get_chemical_symbols()))
+    task = SimulationTask(flat, "relax", name, material=chosen, allow_unfit=engines.allow_unfit)
+    check_fitness(require(name, "relax"), task)
+    return task
 
 
 def _warn(tasks: Sequence[SimulationTask], refused: Mapping[int, AdatomError]) -> None:

@@ -16,7 +16,7 @@ from adatom.campaign.choose import Opened, open_input
 from adatom.campaign.config import Config, material_of, parse_config
 from adatom.campaign.find import MovieResult, find_in_movie
 from adatom.campaign.report import page_so_far, report_campaign
-from adatom.campaign.simulate import check_simulation, engines_of, simulate_all
+from adatom.campaign.simulate import check_simulation, simulate_all
 from adatom.campaign.steps import Steps
 from adatom.campaign.summary import summarise
 from adatom.campaign.verdict import judge
@@ -25,7 +25,7 @@ from adatom.core import Material, SimulationResult, Structure, content_hash
 from adatom.frames.readers.read import prepare_to_read
 from adatom.parallel.progress import Progress, Silent
 from adatom.report import CampaignView
-from adatom.simulation import caution
+from adatom.simulation import caution, engine_for
 from adatom.store import CampaignDirectory
 
 
@@ -203,7 +203,7 @@ def _simulation_warnings(
         return (f"no engine simulates {material.name}: atoms and defects only",)
     if not structures:
         return ("no supercell could be built: nothing was simulated",)
-    engine, _ = engines_of(config, material)
+    engine = engine_for(config.simulate.relax_engine, "relax", structures, material)
     out = [caution(engine, structures[0], material)]  # cells are of one size
     failed = [r for r in results if r.status.startswith("failed")]
     if failed:

@@ -12,14 +12,13 @@ import numpy as np
 from adatom.campaign.config import Config
 from adatom.campaign.steps import Job, Steps
 from adatom.core import Material, SimulationResult, SimulationTask, Structure
-from adatom.core.plugins import ENGINES, plugins
-from adatom.errors import AdatomError, BadInput
+from adatom.errors import AdatomError
 from adatom.parallel.processes import cores, local_processes
 from adatom.simulation import (
     dynamics,
+    engine_for,
     engine_version,
     find_engine,
-    fit_engine,
     relax,
     require,
     scale_to,
@@ -53,40 +52,14 @@ def check_simulation(config: Config, material: Material) -> None:
     EngineMissing
         If an engine is not installed, saying how to install it.
     BadInput
-        If the defect does not fit into the supercell, or an engine cannot simulate the material.
+        If the defect does not fit into the supercell, or there is no engine of a name.
     """
     check_room(material, config.supercell)
-    chosen = engines_of(config, material)
-    require(chosen[0], "relax")
-    require(chosen[1], "dynamics")
-    own = {each.name for each in plugins(ENGINES) if each.is_own}
-    for engine in (*material.simulated_by, *chosen):
-        name = find_engine(engine).name
-        # An engine of another package knows its elements itself.
-        if name in own and name not in material.simulated_by:
-            raise BadInput(
-                f"simulation of {material.name} with {engine}",
-                expected="one of its engines: " + ", ".join(material.simulated_by),
-                got=engine,
-                todo="Name another engine, or add it to `simulated_by` in the material's file.",
-            )
-
-
-def engines_of(config: Config, material: Material) -> tuple[str, str]:
-    """Name the engines of relaxations and of dynamics: those given, or those fit for the material.
-
-    Raises
-    ------
-    BadInput
-        If the material has no engine for one of the two.
-    EngineMissing
-        If its engines are not installed.
-    """
-    options = config.simulate
-    return (
-        fit_engine(options.relax_engine, material, "relax"),
-        fit_engine(options.dynamics_engine, material, "dynamics"),
-    )
+    chosen = (config.simulate.relax_engine, config.simulate.dynamics_engine)
+    for name in material.simulated_by:
+        find_engine(name)
+    require(engine_for(chosen[0], "relax", [], material), "relax")
+    require(engine_for(chosen[1], "dynamics", [], material), "dynamics")
 
 
 def simulate_all(
@@ -104,10 +77,13 @@ def simulate_all(
     failed simulation has the status ``failed: <why>`` and does not stop the others.
     """
     directory = steps.directory
-    engine = engines_of(config, material)[0]
     pairs = [(s, k) for s, k in zip(structures, parents, strict=True) if s.draw >= 0]
     draws = [s for s, _ in pairs]
-    tasks = [SimulationTask(s, "relax", engine, material=material) for s in draws]
+    engine = engine_for(config.simulate.relax_engine, "relax", draws, material)
+    allow = config.simulate.allow_unfit
+    tasks = [
+        SimulationTask(s, "relax", engine, material=material, allow_unfit=allow) for s in draws
+    ]
     stems = [directory.trajectories / f"{s.name}-relax" for s in draws]
     version = engine_version(engine)
     jobs = [
@@ -133,7 +109,8 @@ def _heat(
     config: Config,
     steps: Steps,
 ) -> tuple[list[SimulationResult], list[str], list[Path]]:
-    engine = engines_of(config, material)[1]
+    engine = engine_for(config.simulate.dynamics_engine, "dynamics", draws, material)
+    allow = config.simulate.allow_unfit
     version = engine_version(engine)
     tasks, stems, jobs = [], [], []
     for i, (structure, result) in enumerate(zip(draws, relaxed, strict=True)):
@@ -145,8 +122,9 @@ def _heat(
                 np.random.SeedSequence([config.seed, i, int(temperature)]).generate_state(1)[0]
             )
             task = SimulationTask(
-                start, "dynamics", engine, temperature, seed % 2**30 + 1, material=material
-            )
+                start, "dynamics", engine, temperature, seed % 2**30 + 1,
+                material=material, allow_unfit=allow,
+            )  # fmt: skip
             stem = steps.directory.trajectories / f"{structure.name}-{temperature:g}K"
             tasks.append(task)
             stems.append(stem)

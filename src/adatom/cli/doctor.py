@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from adatom import simulation
+from adatom.core import GRAPHENE
 from adatom.core.plugins import DEFECT_NAMERS, Plugin, registered
 from adatom.features.defects.base import DefectNamer
 from adatom.frames.readers.base import registered_readers
@@ -60,8 +61,9 @@ def show(found: dict[str, Any], out: Console) -> None:
         table.add_row(r["name"], ", ".join(r["tasks"]), mark, r["version"], _package(r), note)
     out.print(table)
     used = (
-        "Relaxations use the first installed engine of the material's (`adatom materials`), unless "
-        "`relax_engine` names another."
+        "`auto` takes the first engine that is installed and fit for the structures: "
+        f"for graphene {simulation.engine_for('auto', 'relax', [], GRAPHENE)} relaxes, and "
+        f"{simulation.engine_for('auto', 'dynamics', [], GRAPHENE)} runs dynamics."
     )
     out.print(used, markup=False, highlight=False, soft_wrap=True)
     missing = [r for r in found["engines"] if not r["installed"]]

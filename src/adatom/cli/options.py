@@ -124,8 +124,8 @@ Engine = Annotated[
     str | None,
     typer.Option(
         "--engine", show_default="auto",
-        help="engine of the relaxations: a name that `adatom doctor` lists, or module:name of what "
-        "makes an ASE calculator",
+        help="engine of the relaxations: auto, a name that `adatom doctor` lists, or module:name "
+        "of what makes an ASE calculator",
     ),
 ]  # fmt: skip
 DynamicsEngine = Annotated[

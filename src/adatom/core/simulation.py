@@ -31,6 +31,8 @@ class SimulationTask:
         Seed of the initial velocities and the thermostat.
     material
         The crystal of the structure: its lattice constant sets the scale in every engine.
+    allow_unfit
+        Run it also where the engine says that it is not fit for the structure.
     """
 
     structure: Structure
@@ -39,6 +41,7 @@ class SimulationTask:
     temperature_K: float = 0.0
     seed: int = 0
     material: Material = field(kw_only=True)
+    allow_unfit: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,6 +73,9 @@ class SimulationResult:
     trace
         Named series, each of shape (sample,): ``time_fs``, ``temperature_K``, ``energy_eV``;
         for a relaxation ``step``, ``energy_eV``, ``fmax_eV_A``.
+    notes
+        What the engine says of the calculation, one sentence each: k-points, magnetic moment,
+        fall-backs of a self-consistency.
     """
 
     structure: str
@@ -83,3 +89,4 @@ class SimulationResult:
     seconds: float
     trajectory: tuple[ase.Atoms, ...] = ()
     trace: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()

@@ -32,9 +32,10 @@ from threadpoolctl import threadpool_limits
 from adatom.core import SimulationResult, SimulationTask
 from adatom.errors import AdatomError, BadInput, StepFailed
 from adatom.simulation.engines.base import Engine, require
+from adatom.simulation.fitness import check_fitness
 from adatom.simulation.options import DynamicsOptions, RelaxOptions
 from adatom.simulation.scaling import scale_to
-from adatom.simulation.sheet import lay_flat
+from adatom.simulation.sheet import lay_flat, without_charges
 
 # Time constants of the thermostats, fs: strong damping while heating, weak damping in production.
 LANGEVIN_fs = 50.0
@@ -65,7 +66,8 @@ def dynamics(task: SimulationTask, options: DynamicsOptions) -> SimulationResult
     ------
     BadInput
         If the task is not dynamics, the temperature is not positive, there is no engine of that
-        name, it does not cover the elements, or the structure is not a sheet with a cell and
+        name, it does not cover the elements or is not fit for the structure, or that is not a
+        sheet with a cell and
         vacuum.
     EngineMissing
         If the engine is not installed, or does no dynamics.
@@ -95,7 +97,10 @@ def dynamics(task: SimulationTask, options: DynamicsOptions) -> SimulationResult
             todo="Give the temperature in kelvin.",
         )
     engine = require(task.engine, "dynamics")
-    return engine.dynamics(replace(task, structure=lay_flat(task.structure)), options)
+    flat = replace(task, structure=without_charges(lay_flat(task.structure)))
+    notes = check_fitness(engine, flat)
+    result = engine.dynamics(flat, options)
+    return replace(result, notes=(*notes, *result.notes)) if notes else result
 
 
 def dynamics_with_ase(
@@ -137,8 +142,11 @@ def dynamics_with_ase(
             # Without fixed atoms the total momentum is conserved: three degrees of freedom less.
             atoms.set_constraint(FixAtoms(mask=fixed) if fixed.any() else FixCom())
             rng = np.random.default_rng(task.seed)
-            start = _heat(atoms, task.temperature_K, options, rng, deadline)
-            _produce(atoms, task.temperature_K, samples, options, rng, deadline)
+            try:
+                start = _heat(atoms, task.temperature_K, options, rng, deadline)
+                _produce(atoms, task.temperature_K, samples, options, rng, deadline)
+            finally:
+                samples.notes = tuple(getattr(calculator, "notes", ()))
     except (AdatomError, RuntimeError, ValueError, ArithmeticError) as error:
         status = f"failed: {error.got if isinstance(error, AdatomError) else error}"
     start.set_constraint()
@@ -267,6 +275,8 @@ class Samples:
         One number per sample; the total energy is potential plus kinetic.
     geometries
         Geometries of some samples, with velocities and potential energy.
+    notes
+        What the engine says of the calculation.
     """
 
     time_fs: list[float] = field(default_factory=list)
@@ -274,6 +284,7 @@ class Samples:
     energy_eV: list[float] = field(default_factory=list)
     total_energy_eV: list[float] = field(default_factory=list)
     geometries: list[ase.Atoms] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
 
     def result(
         self, task: SimulationTask, *, engine: str, start: ase.Atoms, status: str, seconds: float
@@ -310,6 +321,7 @@ class Samples:
             energy_sd_eV=float(second_half.std()) if len(second_half) else float("nan"),
             status=status,
             seconds=seconds,
+            notes=self.notes,
             trajectory=(first, *self.geometries),
             trace={
                 "time_fs": np.array(self.time_fs),

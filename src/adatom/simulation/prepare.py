@@ -53,10 +53,13 @@ def classical_start(
 
     Returns
     -------
-    Start geometry at the same lattice constant, and the Hessian there, shape (3 atom, 3 atom), in
+    The structure itself also where no classical potential is fit for it. Otherwise the start
+    geometry at the same lattice constant, and the Hessian there, shape (3 atom, 3 atom), in
     eV/Å², or None.
     """
     symbols = set(given.get_chemical_symbols())
+    if LAMMPS.unfit(given, material):  # it would throw an ad-atom off
+        return given.copy(), None
     try:
         potential = choose_potential(symbols)
         classical = LAMMPS.lattice_constant_A(material, symbols)

@@ -22,9 +22,10 @@ from adatom.core import Material, SimulationResult, SimulationTask
 from adatom.core.arrays import FloatArray
 from adatom.errors import AdatomError, BadInput
 from adatom.simulation.engines.base import Engine, require
+from adatom.simulation.fitness import check_fitness
 from adatom.simulation.options import RelaxOptions
 from adatom.simulation.scaling import scale_to
-from adatom.simulation.sheet import lay_flat
+from adatom.simulation.sheet import lay_flat, without_charges
 
 STIFFNESS_EV_A2 = 70.0  # initial Hessian of BFGS, eV/Å²: the default of ASE
 # Largest force, eV/Å, at which a relaxation is stopped. The charges of GFN1-xTB can diverge at a
@@ -61,7 +62,7 @@ def relax(task: SimulationTask, options: RelaxOptions) -> SimulationResult:
     ------
     BadInput
         If the task is not a relaxation, there is no engine of that name, it does not cover the
-        elements, or the structure is not a sheet with a cell and vacuum.
+        elements or is not fit for the structure, or that is not a sheet with a cell and vacuum.
     EngineMissing
         If the engine is not installed, or does not relax.
 
@@ -88,7 +89,10 @@ def relax(task: SimulationTask, options: RelaxOptions) -> SimulationResult:
             todo="Give a relaxation, or call dynamics.",
         )
     engine = require(task.engine, "relax")
-    return engine.relax(replace(task, structure=lay_flat(task.structure)), options)
+    flat = replace(task, structure=without_charges(lay_flat(task.structure)))
+    notes = check_fitness(engine, flat)
+    result = engine.relax(flat, options)
+    return replace(result, notes=(*notes, *result.notes)) if notes else result
 
 
 def from_given_positions(
@@ -140,7 +144,7 @@ def relax_with_ase(
             atoms, hessian = start(given, task.structure.fixed, engine_lattice_A, task.material)
             atoms.set_constraint(held)
             status = _attempt(engine, atoms, hessian, path, options, begin + options.max_seconds)
-        if not status.startswith("failed"):
+        if not status.startswith("failed") or time.perf_counter() > begin + options.max_seconds:
             break
     given.set_constraint(held)
     return SimulationResult(
@@ -153,6 +157,7 @@ def relax_with_ase(
         energy_sd_eV=float("nan"),
         status=status,
         seconds=time.perf_counter() - begin,
+        notes=path.notes,
         trajectory=(given, *_subsampled(path.geometries, options.trajectory_frames - 1)),
         trace={
             "step": np.arange(len(path.energy_eV), dtype=np.float64),
@@ -164,11 +169,12 @@ def relax_with_ase(
 
 @dataclass
 class _Recorded:
-    """Steps of the optimiser; only `_run_bfgs` writes to it."""
+    """Steps of the optimiser, and what the calculator says; only `_attempt` writes to it."""
 
     energy_eV: list[float] = field(default_factory=list)
     fmax_eV_A: list[float] = field(default_factory=list)
     geometries: list[ase.Atoms] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
 
 
 def _attempt(
@@ -183,7 +189,10 @@ def _attempt(
     try:
         with engine.calculator(atoms, options) as calculator:
             atoms.calc = calculator
-            return _run_bfgs(atoms, hessian, path, options, deadline)
+            try:
+                return _run_bfgs(atoms, hessian, path, options, deadline)
+            finally:
+                path.notes = tuple(getattr(calculator, "notes", ()))
     except (AdatomError, RuntimeError, ValueError, ArithmeticError) as error:
         why = error.got if isinstance(error, AdatomError) else str(error).strip()
         return f"failed: {why or type(error).__name__}"
@@ -205,7 +214,8 @@ def _run_bfgs(
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
             return "failed: the energy is not a number"
         frame = atoms.copy()
-        frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces)
+        moments = {k: v for k, v in atoms.calc.results.items() if k in ("magmom", "magmoms")}
+        frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces, **moments)
         path.geometries.append(frame)
         path.energy_eV.append(energy)
         path.fmax_eV_A.append(float(np.linalg.norm(forces, axis=1).max()))

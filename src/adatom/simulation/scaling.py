@@ -20,9 +20,9 @@ VACUUM_A = 20.0  # height of the cell of a sheet, Å; GFN1-xTB is faster with it
 
 
 def measure_lattice_constant_A(
-    energy_eV: Callable[[ase.Atoms], float], material: Material
+    energy_eV: Callable[[ase.Atoms], float], material: Material, *, cells: int = 7
 ) -> float:
-    """Measure the lattice constant at which a perfect, flat sheet is free of stress.
+    """Measure the lattice constant at which a perfect sheet is free of stress.
 
     A cubic is fitted to the energies at five lengths, and its minimum is the centre of a second,
     narrower round. The sheet has 7 x 7 cells, for engines with the Γ point only. In a smaller sheet
@@ -31,9 +31,12 @@ def measure_lattice_constant_A(
     Parameters
     ----------
     energy_eV
-        Potential energy, eV, of a sheet that is periodic in all directions.
+        Potential energy, eV, of a sheet that is periodic in all directions. Where atoms stand above
+        each other, it is the energy at the heights of least energy, from the given ones.
     material
-        A sheet of single atoms.
+        A sheet.
+    cells
+        Cells along each side of the sheet.
 
     Returns
     -------
@@ -42,7 +45,7 @@ def measure_lattice_constant_A(
     Raises
     ------
     BadInput
-        If the material is no sheet of single atoms, or the energy has no minimum near its own
+        If the material is no sheet of known atoms, or the energy has no minimum near its own
         lattice constant.
 
     Examples
@@ -55,17 +58,18 @@ def measure_lattice_constant_A(
     >>> round(measure_lattice_constant_A(springs, GRAPHENE), 4)
     2.5
     """
-    if not set(material.site_species) <= set(atomic_numbers) or not material.has_lattice:
+    single = set(material.site_species) <= set(atomic_numbers)
+    if material.form != "sheet" or not (material.crystal or single):
         raise BadInput(
             f"lattice constant of {material.name}",
-            expected="a sheet with one atom a site",
-            got="columns of " + ", ".join(sorted(set(material.site_species))),
-            todo="Only such sheets are simulated: `simulated_by` of a material names its engines.",
+            expected="a sheet whose atoms are known in three dimensions",
+            got=f"{material.form} of " + ", ".join(sorted(set(material.site_species))),
+            todo="Only sheets are simulated.",
         )
     centre = material.lattice_constant_A
     for half_width in (0.04, 0.01):
         lengths = centre * np.linspace(1.0 - half_width, 1.0 + half_width, 5)
-        energies = [energy_eV(_flat_sheet(material, a)) for a in lengths]
+        energies = [energy_eV(reference_sheet(material, a, cells)) for a in lengths]
         found = _minimum(lengths, np.array(energies))
         if found is None:
             raise BadInput(
@@ -106,14 +110,36 @@ def scale_to(atoms: ase.Atoms, from_A: float, to_A: float) -> ase.Atoms:
     return out
 
 
-def _flat_sheet(material: Material, lattice_A: float) -> ase.Atoms:
-    cell = np.zeros((3, 3))
-    cell[:2, :2] = material.cell() * lattice_A / material.lattice_constant_A
-    cell[2, 2] = VACUUM_A
-    fractions = [(u, v, 0.5) for u, v in material.basis]
-    unit = ase.Atoms(material.site_species, scaled_positions=fractions, cell=cell, pbc=True)
-    sheet: ase.Atoms = unit.repeat((7, 7, 1))
-    return sheet
+def reference_sheet(material: Material, lattice_A: float, cells: int) -> ase.Atoms:
+    """Build a perfect sheet of a material.
+
+    Parameters
+    ----------
+    material
+        A sheet whose `crystal` is known, or of single atoms.
+    lattice_A
+        Length of its first lattice vector, Å.
+    cells
+        Cells along each side.
+
+    Returns
+    -------
+    Periodic in all directions, ``VACUUM_A`` high with the sheet in the middle.
+
+    Examples
+    --------
+    >>> from adatom.core import GRAPHENE
+    >>> len(reference_sheet(GRAPHENE, 2.46, 7))
+    98
+    """
+    if material.crystal is not None:
+        unit = material.crystal.to_ase()
+    else:
+        cell = np.zeros((3, 3))
+        cell[:2, :2], cell[2, 2] = material.cell(), VACUUM_A
+        flat = [(u, v, 0.0) for u, v in material.basis]
+        unit = ase.Atoms(material.site_species, scaled_positions=flat, cell=cell)
+    return scale_to(unit.repeat((cells, cells, 1)), material.lattice_constant_A, lattice_A)
 
 
 def _minimum(x: NDArray[np.float64], y: NDArray[np.float64]) -> float | None:

@@ -83,6 +83,37 @@ def lay_flat(structure: Structure) -> Structure:
     return replace(structure, atoms=out)
 
 
+def without_charges(structure: Structure) -> Structure:
+    """Drop charges and moments that another engine left on the atoms.
+
+    tblite's calculator takes them as the charge and the number of unpaired electrons of the system:
+    charges that were rounded to two decimals gave -7069 in the place of -2878 eV.
+
+    Parameters
+    ----------
+    structure
+        Any.
+
+    Returns
+    -------
+    The structure itself where it has none.
+
+    Examples
+    --------
+    >>> atoms = ase.Atoms("C", cell=[4, 4, 9], pbc=True)
+    >>> atoms.set_initial_charges([0.3])
+    >>> without_charges(Structure.from_ase(atoms)).atoms.has("initial_charges")
+    False
+    """
+    left = {"initial_charges", "initial_magmoms"} & set(structure.atoms.arrays)
+    if not left:
+        return structure
+    bare = structure.atoms.copy()
+    for name in left:
+        del bare.arrays[name]
+    return replace(structure, atoms=bare)
+
+
 def check_sheet_of(structure: Structure, material: Material) -> None:
     """Refuse a structure that is not a sheet of a material, which would be scaled by its ratio.
 

@@ -36,6 +36,9 @@ RESULTS_COLUMNS = {
     "trajectory": Column(_S, "", "File of its geometries, from the campaign's directory."),
     "status": Column(_S, "", "`done`, `not converged`, or `failed: ` and the reason."),
     "seconds": Column(_F, "s", "Wall time."),
+    "notes": Column(
+        _S, "", "K-points, magnetic moment, fall-backs of a self-consistency; separated by `; `."
+    ),
 }
 RESULTS_SCHEMA = schema_of(RESULTS_COLUMNS)
 
@@ -69,7 +72,7 @@ def results_table(results: Sequence[SimulationResult], trajectories: Sequence[st
     """
     rows = [
         {name: getattr(r, name) for name in RESULTS_SCHEMA if name != "trajectory"}
-        | {"trajectory": file}
+        | {"trajectory": file, "notes": "; ".join(r.notes)}
         for r, file in zip(results, trajectories, strict=True)
     ]
     return pl.DataFrame(rows, schema=RESULTS_SCHEMA)
@@ -159,6 +162,7 @@ def read_result(stem: str | Path) -> SimulationResult:
                     todo="Run adatom resume, which makes it again.",
                 )
         content |= {name: float(content[name]) for name in _FLOATS}
+        content["notes"] = tuple(content.get("notes", ()))  # older results have none
         content["trajectory"] = read_trajectory(motion)
         content["trace"] = {
             column.name: column.drop_nulls().to_numpy(writable=True)

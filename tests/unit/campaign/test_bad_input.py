@@ -449,7 +449,7 @@ def test_an_engine_that_adatom_cannot_run(face, frames, tmp_path):
     assert face("find", frames, "-m", "graphene", "--pixel-size", PIXEL_A, "-o", out).code == 0
     before = snapshot(out)
     toml = (out / "campaign.toml").read_text()
-    for wrong, words in (("gpaw", ("gpaw", "gfn1-xtb")), ("lamps", ("Did you mean 'lammps'?",))):
+    for wrong, words in (("cp2k", ("cp2k", "gfn1-xtb")), ("lamps", ("Did you mean 'lammps'?",))):
         text = toml.replace('relax_engine = "auto"', f'relax_engine = "{wrong}"')
         (out / "campaign.toml").write_text(text)
         refused(face("resume", out), *words)

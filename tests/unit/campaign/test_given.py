@@ -57,7 +57,7 @@ def test_relaxations_are_kept_where_dynamics_are_refused():
     with pytest.warns(UserWarning, match="Γ point alone"):
         found = ad.simulate(
             [atoms, sheet(3, 1)], temperatures_K=[300], dynamics_options=SHORT,
-            relax_options=one_step,
+            relax_options=one_step, dynamics_engine="lammps",
         )  # fmt: skip
     assert [(r.task, r.status.startswith("failed")) for r in found] == [
         ("relax", False), ("relax", False), ("dynamics", True), ("dynamics", False),

@@ -162,7 +162,7 @@ def test_a_relaxed_structure_comes_back_to_the_scale_of_its_material():
 
 
 def test_an_engine_runs_only_its_own_tasks(springs):
-    with pytest.raises(EngineMissing, match="lammps, hot-springs") as caught:
+    with pytest.raises(EngineMissing, match="sevennet, hot-springs") as caught:
         dynamics(task("dynamics", "springs", temperature_K=300.0), DynamicsOptions())
     assert caught.value.got == "springs, which does relax"
     with pytest.raises(EngineMissing, match="which does dynamics"):
@@ -228,6 +228,6 @@ def test_an_engine_without_a_minimum_for_a_material_says_so(springs):
         require("springs", "relax").lattice_constant_A(own, {"C"})
 
 
-def test_the_lattice_constant_of_columns_is_refused_in_words(springs):
-    with pytest.raises(BadInput, match=r"MoS2: expected a sheet with one atom a site, got .*S2"):
-        require("springs", "relax").lattice_constant_A(load_material("MoS2"), {"C"})
+def test_the_lattice_constant_of_what_is_no_sheet_is_refused_in_words(springs):
+    with pytest.raises(BadInput, match=r"SrTiO3: expected a sheet .*, got columns of .*Sr"):
+        require("springs", "relax").lattice_constant_A(load_material("SrTiO3"), {"C"})

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from adatom.campaign.config import SimulateOptions
 from adatom.core import GRAPHENE, SimulationTask, Structure
 from adatom.errors import BadInput, EngineMissing, StepFailed
-from adatom.materials.library import load_material
 from adatom.simulation import (
     DynamicsOptions,
     RelaxOptions,
     dynamics,
     engine_status,
     engine_version,
-    fit_engine,
     relax,
     require,
     scale_to,
 )
 from adatom.simulation.classical import Sheet, choose_potential
-from adatom.simulation.engines import base
-from adatom.simulation.engines.tblite import ENGINE as TBLITE
 from silicon_sheets import sheet, task, with_silicon
 
 
@@ -143,15 +136,3 @@ def test_dynamics_that_takes_too_long_says_so():
     run = dynamics(task(sheet(), "dynamics", "lammps", temperature_K=300.0), slow)
     assert "when the time was over" in run.status
     assert len(run.trace["time_fs"]) == 1
-
-
-def test_lammps_relaxes_where_tblite_is_not_installed(monkeypatch):
-    assert fit_engine(SimulateOptions().relax_engine, GRAPHENE, "relax") == "gfn1-xtb"
-    monkeypatch.setattr(TBLITE, "status", lambda: base.Status(installed=False))
-    assert fit_engine("auto", GRAPHENE, "relax") == "lammps"
-    assert fit_engine("gfn1-xtb", GRAPHENE, "relax") == "gfn1-xtb"  # who names it is told
-    assert fit_engine("auto", load_material("MoS2"), "dynamics") == "lammps"
-    with pytest.raises(EngineMissing, match="tblite"):
-        fit_engine("auto", replace(GRAPHENE, simulated_by=("gfn1-xtb",)), "relax")
-    with pytest.raises(BadInput, match="an engine for relaxations"):
-        fit_engine("auto", load_material("Au"), "relax")

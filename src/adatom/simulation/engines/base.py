@@ -18,11 +18,11 @@ from ase.calculators.calculator import Calculator
 
 from adatom.core import Material, SimulationResult, SimulationTask, Structure
 from adatom.core.plugins import ENGINES, Plugin, plugin, registered
-from adatom.errors import BadInput, EngineMissing
+from adatom.errors import EngineMissing
 from adatom.simulation.options import DynamicsOptions, RelaxOptions
 
 Task = Literal["relax", "dynamics"]
-AUTO = "auto"  # in the place of an engine's name: one that is fit for the material
+AUTO = "auto"  # in the place of an engine's name: one that is installed and fit
 _PATH = re.compile(r"[^\W\d]\w*(\.\w+)*:\w+(\.\w+)*")  # module:name, both with dots
 
 
@@ -238,52 +238,6 @@ def engine_version(name: str) -> str:
     if not status.installed:
         raise not_installed(engine.name, status.note, engine.install)
     return status.version
-
-
-def fit_engine(name: str, material: Material, task: Task) -> str:
-    """Choose the engine of a task where none is named.
-
-    Parameters
-    ----------
-    name
-        Name of an engine, which is returned; or ``auto``: of the engines in the material's
-        `simulated_by`, the first that is installed and does the task. LAMMPS comes first for
-        dynamics, because it runs them natively.
-    material
-        The crystal.
-    task
-        ``relax`` or ``dynamics``.
-
-    Raises
-    ------
-    BadInput
-        If the material has no engine for the task.
-    EngineMissing
-        If none of them is installed; the message says how to install the first.
-
-    Examples
-    --------
-    >>> from adatom.core import GRAPHENE
-    >>> fit_engine("auto", GRAPHENE, "relax"), fit_engine("auto", GRAPHENE, "dynamics")
-    ('gfn1-xtb', 'lammps')
-    """
-    if name != AUTO:
-        return name
-    known = [find_engine(each) for each in material.simulated_by]
-    able = [engine for engine in known if task in engine.tasks]
-    if task == "dynamics":
-        able.sort(key=lambda engine: engine.name != "lammps")
-    for engine in able:
-        if engine.status().installed:
-            return engine.name
-    if not able:
-        raise BadInput(
-            f"simulation of {material.name}",
-            expected=f"an engine for {'relaxations' if task == 'relax' else task}",
-            got=", ".join(material.simulated_by) or "none",
-            todo="Name one in `simulated_by` of the material's file, or by --engine.",
-        )
-    raise not_installed(able[0].name, able[0].status().note, able[0].install)
 
 
 def caution(name: str, structure: Structure, material: Material) -> str:

@@ -9,8 +9,11 @@ from contextlib import AbstractContextManager
 from functools import cache
 
 import ase
+import numpy as np
 from ase.calculators.calculator import Calculator
 from ase.data import atomic_numbers
+from ase.optimize import BFGS
+from threadpoolctl import threadpool_limits
 
 from adatom.core import Material, SimulationResult, SimulationTask
 from adatom.errors import AdatomError, BadInput
@@ -19,6 +22,8 @@ from adatom.simulation.engines.base import Status, Task, unsupported_task
 from adatom.simulation.options import DynamicsOptions, RelaxOptions
 from adatom.simulation.relax import relax_with_ase
 from adatom.simulation.scaling import measure_lattice_constant_A
+
+_FMAX_EV_A, _STEPS = 1e-3, 100  # of the heights in a sheet whose lattice constant is measured
 
 
 class CalculatorEngine(ABC):
@@ -39,6 +44,9 @@ class CalculatorEngine(ABC):
     lattice_constants_A
         Lattice constant of a stress-free sheet by the material's name, Å, as
         `adatom.simulation.measure_lattice_constant_A` gives it. Others are measured when needed.
+    reference_cells
+        Cells along each side of the sheet that is measured; 1 where the energy of an atom does not
+        depend on the size of the cell. The default is for the Γ point alone.
     """
 
     name: str
@@ -50,6 +58,7 @@ class CalculatorEngine(ABC):
     covers: frozenset[str]
     distribution: str
     lattice_constants_A: dict[str, float] = {}  # noqa: RUF012 (overridden, never changed)
+    reference_cells: int = 7
 
     @abstractmethod
     def calculator(
@@ -104,7 +113,7 @@ class CalculatorEngine(ABC):
         Raises
         ------
         BadInput
-            If the material is no sheet of single atoms, which could be measured.
+            If the material is no sheet, or the engine does not hold it together.
         """
         del symbols
         known = self.lattice_constants_A.get(material.name)
@@ -133,7 +142,13 @@ def _measured_A(engine: CalculatorEngine, material: Material) -> float:
 
     def energy_eV(atoms: ase.Atoms) -> float:
         # More accurate than for a relaxation, because the energy curve is flat at its minimum.
-        with engine.calculator(atoms, RelaxOptions(accuracy=1.0)) as calculator:
-            return float(calculator.get_potential_energy(atoms))
+        with (
+            threadpool_limits(limits=1),
+            engine.calculator(atoms, RelaxOptions(accuracy=1.0)) as calculator,
+        ):
+            atoms.calc = calculator
+            if np.ptp(atoms.positions[:, 2]) > 0.0:  # atoms above each other find their heights
+                BFGS(atoms, logfile=None).run(fmax=_FMAX_EV_A, steps=_STEPS)
+            return float(atoms.get_potential_energy())
 
-    return measure_lattice_constant_A(energy_eV, material)
+    return measure_lattice_constant_A(energy_eV, material, cells=engine.reference_cells)

