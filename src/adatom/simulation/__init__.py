@@ -1,6 +1,7 @@
 """Relaxation, molecular dynamics, and knock-on cross sections."""
 
 from adatom.simulation.dynamics import dynamics
+from adatom.simulation.energies import formation_energy_eV, place_adatom
 from adatom.simulation.engines.base import (
     AUTO,
     Engine,
@@ -43,8 +44,10 @@ __all__ = [
     "engine_status",
     "engine_version",
     "find_engine",
+    "formation_energy_eV",
     "maximum_energy_transfer_eV",
     "measure_lattice_constant_A",
+    "place_adatom",
     "relax",
     "require",
     "scale_to",

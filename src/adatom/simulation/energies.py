@@ -1,0 +1,164 @@
+"""Formation energies with stated chemical potentials, and ad-atoms put on a sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Literal
+
+import ase
+import numpy as np
+from ase.data import atomic_numbers, covalent_radii
+from ase.geometry import find_mic
+from ase.neighborlist import natural_cutoffs, neighbor_list
+from scipy.spatial import Voronoi
+
+from adatom.core import SimulationResult, Structure
+from adatom.core.arrays import FloatArray
+from adatom.errors import BadInput
+
+_BOND = 1.15  # bonds are up to this factor longer than the sum of the covalent radii
+_SAME_A = 0.3  # Å: atoms whose distances from a site differ by less are equally near
+Site = Literal["top", "bridge", "hollow"]
+
+
+def formation_energy_eV(
+    result: SimulationResult, chemical_potentials_eV: Mapping[str, float]
+) -> float:
+    """Compute the energy of a structure over that of its atoms in their reservoirs.
+
+    ``E - Σ n μ`` over the elements, for a neutral cell (Zhang & Northrup, Phys. Rev. Lett. 67, 2339
+    (1991)). For a vacancy in a sheet of one element, with the energy per atom of the perfect sheet
+    as μ, it is the energy of taking one atom to the edge of the sheet. For an ad-atom with the
+    energy of the free atom as its μ, it is the adsorption energy.
+
+    Parameters
+    ----------
+    result
+        A relaxation that converged, or dynamics.
+    chemical_potentials_eV
+        Energy of one atom in its reservoir, eV, by chemical symbol: in the same engine, and for
+        engines at the Γ point alone in a cell of the same size.
+
+    Raises
+    ------
+    BadInput
+        If the result failed, or an element has no chemical potential.
+
+    Examples
+    --------
+    >>> found = SimulationResult(
+    ...     "V1", -1, "e", "relax", 0.0, -7.0, 0.0, "done", 1.0, (ase.Atoms("C2"),)
+    ... )
+    >>> formation_energy_eV(found, {"C": -5.0})
+    3.0
+    """
+    if result.status != "done" or not result.trajectory:
+        raise BadInput(
+            f"energy of {result.structure}",
+            expected="a simulation that is done",
+            got=result.status,
+            todo="Relax it with more steps or more seconds.",
+        )
+    count = result.trajectory[-1].symbols.formula.count()
+    absent = sorted(set(count) - set(chemical_potentials_eV))
+    if absent:
+        raise BadInput(
+            "chemical potentials",
+            expected="one for each of " + ", ".join(sorted(count)),
+            got="none for " + ", ".join(absent),
+            todo="Give the energy of one atom in its reservoir, in eV, in the same engine.",
+        )
+    reservoir = sum(n * chemical_potentials_eV[symbol] for symbol, n in count.items())
+    return float(result.energy_eV - reservoir)
+
+
+def place_adatom(
+    structure: Structure, symbol: str, site: Site, near_xy_A: tuple[float, float]
+) -> Structure:
+    """Put an atom on a sheet: on top of an atom, over a bond, or over the middle of a ring.
+
+    Parameters
+    ----------
+    structure
+        A sheet, flat as of `adatom.simulation.sheet.lay_flat`, periodic in its plane.
+    symbol
+        Chemical symbol of the atom.
+    site
+        ``top``, ``bridge`` (the middle of two bonded atoms), or ``hollow`` (a corner of the Voronoi
+        cells of the atoms as seen from above).
+    near_xy_A
+        The site of that kind nearest to this point is taken, Å.
+
+    Returns
+    -------
+    The structure with one atom more, the last one. It is as far from its nearest neighbours as the
+    sum of the covalent radii, but at least half of that above them.
+
+    Raises
+    ------
+    BadInput
+        If there is no such element or site.
+
+    Examples
+    --------
+    >>> from ase.build import graphene
+    >>> sheet = graphene(size=(4, 4, 1), a=2.46, vacuum=8.0)
+    >>> made = place_adatom(Structure.from_ase(sheet), "C", "hollow", (4.0, 3.0)).atoms
+    >>> round(float(np.sort(made.get_distances(32, range(32), mic=True))[0]), 2)
+    1.61
+    """
+    if symbol not in atomic_numbers or symbol == "X":
+        raise BadInput(
+            f"element {symbol!r}",
+            expected="a chemical symbol, such as C or Si",
+            got=repr(symbol),
+            todo="Name one element by its symbol.",
+        )
+    sheet = structure.to_ase()
+    sheet.set_constraint()
+    sheet.pbc = (True, True, False)
+    point = np.array(near_xy_A, dtype=np.float64)
+    sites = _sites(sheet, site)
+    if not len(sites):
+        raise BadInput(
+            f"{site} site in {structure.name}",
+            expected="a sheet with bonds",
+            got="none",
+            todo="Give a sheet, or another site.",
+        )
+    flat = np.column_stack([sites - point, np.zeros(len(sites))])
+    ways, distance = find_mic(flat, sheet.cell, (True, True, False))
+    place = point + ways[int(np.argmin(distance)), :2]
+    trial = sheet.copy()
+    trial.append(ase.Atom(symbol, (*place, 0.0)))
+    beside = trial.get_distances(len(sheet), range(len(sheet)), mic=True, vector=True)
+    across = np.linalg.norm(beside[:, :2], axis=1)
+    under = across < across.min() + _SAME_A
+    radii = covalent_radii[sheet.numbers[under]] + covalent_radii[atomic_numbers[symbol]]
+    heights = np.sqrt(np.maximum(radii**2 - across[under] ** 2, 0.25 * radii**2))
+    out = structure.to_ase()
+    top_A = float((out.positions[under, 2] + heights).max())
+    out.append(ase.Atom(symbol, (*place, top_A)))
+    out.arrays["source_atom"][-1] = -1
+    made = Structure.from_ase(out)
+    return replace(made, name=f"{structure.name}-{symbol}-{site}", kind=structure.kind)
+
+
+def _sites(sheet: ase.Atoms, site: Site) -> FloatArray:
+    """Places of one kind in the plane, shape (place, 2), Å."""
+    xy = sheet.positions[:, :2]
+    if site == "top":
+        return np.array(xy)
+    if site == "bridge":
+        i, vector = neighbor_list("iD", sheet, natural_cutoffs(sheet, mult=_BOND))
+        middles: FloatArray = xy[i] + 0.5 * vector[:, :2]
+        return middles
+    cell = sheet.cell.array[:2, :2]
+    images = np.array([(u, v) for u in (-1, 0, 1) for v in (-1, 0, 1)]) @ cell
+    every = (xy[:, None, :] + images).reshape(-1, 2)
+    corners = Voronoi(every).vertices
+    fraction = np.linalg.solve(cell.T, corners.T).T
+    own = ((fraction > -0.5) & (fraction < 1.5)).all(axis=1)
+    inside: FloatArray = corners[own]
+    return inside
