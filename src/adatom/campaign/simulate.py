@@ -69,7 +69,7 @@ def simulate_all(
     config: Config,
     steps: Steps,
 ) -> tuple[list[SimulationResult], list[str]]:
-    """Relax every draw, then run dynamics of every relaxed draw at every temperature.
+    """Relax every structure, then run dynamics of every relaxed draw at every temperature.
 
     Returns
     -------
@@ -77,23 +77,21 @@ def simulate_all(
     failed simulation has the status ``failed: <why>`` and does not stop the others.
     """
     directory = steps.directory
-    pairs = [(s, k) for s, k in zip(structures, parents, strict=True) if s.draw >= 0]
-    draws = [s for s, _ in pairs]
-    engine = engine_for(config.simulate.relax_engine, "relax", draws, material)
+    engine = engine_for(config.simulate.relax_engine, "relax", structures, material)
     allow = config.simulate.allow_unfit
     tasks = [
-        SimulationTask(s, "relax", engine, material=material, allow_unfit=allow) for s in draws
+        SimulationTask(s, "relax", engine, material=material, allow_unfit=allow) for s in structures
     ]
-    stems = [directory.trajectories / f"{s.name}-relax" for s in draws]
+    stems = [directory.trajectories / f"{s.name}-relax" for s in structures]
     version = engine_version(engine)
     jobs = [
         _job("relax", task, stem, [config.relax, version], (key,))
-        for task, stem, (_, key) in zip(tasks, stems, pairs, strict=True)
+        for task, stem, key in zip(tasks, stems, parents, strict=True)
     ]
     work = partial(run_or_report, partial(relax, options=config.relax))
     keys = _run(jobs, tasks, stems, work, steps)
     relaxed = [read_result(stem) for stem in stems]
-    heated, hot_keys, hot_stems = _heat(draws, relaxed, keys, material, config, steps)
+    heated, hot_keys, hot_stems = _heat(structures, relaxed, keys, material, config, steps)
     everything = [*relaxed, *heated]
     files = [result_files(stem)[0].relative_to(directory.path) for stem in (*stems, *hot_stems)]
     table = results_table(everything, [path.as_posix() for path in files])
@@ -102,7 +100,7 @@ def simulate_all(
 
 
 def _heat(
-    draws: Sequence[Structure],
+    structures: Sequence[Structure],
     relaxed: Sequence[SimulationResult],
     parents: Sequence[str],
     material: Material,
@@ -113,8 +111,9 @@ def _heat(
     allow = config.simulate.allow_unfit
     version = engine_version(engine)
     tasks, stems, jobs = [], [], []
-    for i, (structure, result) in enumerate(zip(draws, relaxed, strict=True)):
-        if result.status.startswith("failed") or not result.trajectory:
+    for i, (structure, result) in enumerate(zip(structures, relaxed, strict=True)):
+        # The most probable structure is relaxed alone: draws tell what heat does.
+        if structure.draw < 0 or result.status.startswith("failed") or not result.trajectory:
             continue
         start = relaxed_structure(structure, result)
         for temperature in config.simulate.temperatures_K:

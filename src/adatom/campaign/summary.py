@@ -90,7 +90,7 @@ def relaxed_energies(results: Sequence[SimulationResult]) -> list[dict[str, Any]
     """Mean and spread of the relaxed draws, one row per supercell and composition."""
     groups: dict[tuple[str, str], list[float]] = {}
     for r in results:
-        if r.task == "relax" and r.status == "done" and r.trajectory:
+        if r.draw >= 0 and r.task == "relax" and r.status == "done" and r.trajectory:
             name = r.structure.rsplit("-d", 1)[0]
             formula = r.trajectory[-1].get_chemical_formula()
             groups.setdefault((name, formula), []).append(r.energy_eV)

@@ -214,6 +214,8 @@ def energy_spread(results: Sequence[SimulationResult]) -> dict[str, float]:
         found = _NAME.match(r.structure)
         if found is None or r.task != "relax" or r.status != "done" or not r.trajectory:
             continue
+        if r.draw < 0:  # the most probable structure is no sample
+            continue
         formula = r.trajectory[-1].get_chemical_formula()
         groups[found["kind"], r.engine, formula].append(r.energy_eV)
     out: dict[str, float] = {}

@@ -153,7 +153,8 @@ def _one(view: CampaignView, built: list[Structure]) -> Simulated:
     keys = {(s.name, s.draw) for s in built}
     names = {s.name for s in built}
     own = [r for r in view.results if (r.structure, r.draw) in keys or r.structure in names]
-    relaxations = [r for r in own if r.task == "relax"]
+    relaxations = [r for r in own if r.task == "relax" and r.draw >= 0]
+    relaxations = relaxations or [r for r in own if r.task == "relax"]  # no samples
     done = [
         r for r in relaxations if r.status == "done" and r.trajectory and math.isfinite(r.energy_eV)
     ]

@@ -22,6 +22,13 @@ class RelaxOptions(BaseModel):
     prepare: bool = Field(
         default=True, description="go to the classical minimum first, and start from its Hessian"
     )
+    kick_A: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="an odd atom of a flat minimum is moved by this much across the sheet, Å, and "
+        "it is relaxed again; 0 for never",
+    )
     trajectory_frames: int = Field(12, ge=2, description="geometries to keep")
 
 

@@ -7,6 +7,7 @@ from ase.neighborlist import neighbor_list
 
 from adatom.core import GRAPHENE, SimulationTask, Structure
 from adatom.simulation import RelaxOptions, relax
+from adatom.simulation.relax import odd_atoms
 from adatom.structures import SupercellOptions, pristine_supercell
 
 
@@ -68,3 +69,28 @@ def test_the_electrons_do_not_tell_the_directions_apart_either():
     assert len(atoms) == 50
     found = energies(divacancy, atoms, "gfn1-xtb", fmax_eV_A=0.02)
     assert np.ptp(found) < 0.01
+
+
+@pytest.mark.slow
+def test_a_vacancy_leaves_the_flat_saddle():
+    """One atom out of the plane, and a bond between the two others: the lower state."""
+    atoms = pristine_supercell(GRAPHENE).atoms
+    del atoms[len(atoms) // 2]
+    atoms.rattle(0.02, seed=4)
+    task = SimulationTask(Structure.from_ase(atoms), "relax", "gfn1-xtb", material=GRAPHENE)
+    flat, free = (relax(task, RelaxOptions(kick_A=k, max_seconds=3000)) for k in (0.0, 0.5))
+    assert flat.status == free.status == "done"
+    assert free.energy_eV < flat.energy_eV - 0.03
+    assert np.ptp(flat.trajectory[-1].positions[:, 2]) < 0.1
+    assert np.ptp(free.trajectory[-1].positions[:, 2]) > 0.3
+    assert len(free.trace["energy_eV"]) > len(flat.trace["energy_eV"])
+    assert free.trajectory[-1].get_potential_energy() == pytest.approx(free.energy_eV)
+
+
+def test_a_flat_sheet_without_odd_atoms_is_relaxed_once():
+    atoms = pristine_supercell(GRAPHENE).atoms
+    assert not odd_atoms(atoms).any()
+    task = SimulationTask(Structure.from_ase(atoms), "relax", "lammps", material=GRAPHENE)
+    assert len(relax(task, RelaxOptions()).trace["step"]) < 5
+    del atoms[40]
+    assert odd_atoms(atoms).sum() == 3

@@ -40,9 +40,11 @@ def test_a_track_counts_once_where_it_was_last_seen():
     assert score.sigma_A == pytest.approx(0.2)
 
 
-def result(name, energy, formula="C111Si", status="done"):
+def result(name, energy, formula="C111Si", status="done", draw=0):
     atoms = ase.Atoms(formula)
-    return SimulationResult(name, -1, "xtb", "relax", 0.0, energy, math.nan, status, 1.0, (atoms,))
+    return SimulationResult(
+        name, draw, "xtb", "relax", 0.0, energy, math.nan, status, 1.0, (atoms,)
+    )
 
 
 def test_energy_spread_compares_only_one_composition():
@@ -52,6 +54,7 @@ def test_energy_spread_compares_only_one_composition():
         result("Si1C3-f000-n01-d02", -500.0, "C110Si"),
         result("Si1C3-f000-d03", -900.0, status="failed: exploded"),
         result("rings_5-7-f002-d00", -1.0, "C112"),
+        result("Si1C3-f000", -300.0, draw=-1),  # the most probable structure is no sample
         result("graphene-pristine", -1.0, "C112"),
     ]
     assert energy_spread(results) == {"Si1C3": pytest.approx(math.sqrt(0.5))}

@@ -52,10 +52,10 @@ class TBLiteEngine(CalculatorEngine):
     )
     covers = frozenset(chemical_symbols[1 : _RADON + 1])
     distribution = "tblite"
-    # Å, at the Γ point: a flat sheet of 7 x 7 cells by `measure_lattice_constant_A`; 5 x 5 cells of
+    # Å, at the Γ point: flat sheets of 7 x 7 cells by `measure_lattice_constant_A`; 5 x 5 cells of
     # MoS2 relaxed with their plane. That is 4 % above experiment, and an S vacancy beside S8 costs
     # 0.33 eV there, some eV less than in DFT: MoS2 names LAMMPS first.
-    lattice_constants_A = {"graphene": 2.4566, "MoS2": 3.2831}  # noqa: RUF012
+    lattice_constants_A = {"graphene": 2.4566, "h-BN": 2.5036, "MoS2": 3.2831}  # noqa: RUF012
 
     def version(self) -> str:
         """Load tblite, and give its version."""
