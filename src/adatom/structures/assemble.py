@@ -138,7 +138,8 @@ def _columns(
     atom_in = np.linalg.norm(observed.xy - scene.center, axis=1) <= options.defect_radius_A
     site_of, atom_of = match(box, observed.xy, options.match_A)
     columns = []
-    root = np.sqrt(np.diagonal(observed.covariance, axis1=1, axis2=2))
+    # Rounding makes the variance of an atom on the border of a frame negative.
+    root = np.sqrt(np.maximum(np.diagonal(observed.covariance, axis1=1, axis2=2), 0.0))
     for i in np.flatnonzero(np.where(site_of >= 0, site_in[site_of], atom_in)):
         label, xy, site = str(observed.elements[i]), observed.xy[i], int(site_of[i])
         # Only an ad-atom may overlap other atoms in projection. In other defects, two detections

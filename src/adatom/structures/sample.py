@@ -36,10 +36,11 @@ def sample_structures(
 
     In every sample, each observed atom exists with probability ``p_exists``. It has its named
     element with probability ``p_element``, else one of the material's other species with equal
-    probability. Its position is sampled from its 2x2 covariance. An impurity atom lies above or
-    below the sheet with probability 1/2 each. A sample in which two atoms are closer than
-    `options.min_distance_A` is rejected and repeated, so that two candidates for one atom never
-    both exist.
+    probability; columns of its polytypes are none of these. Its position is sampled from its 2x2
+    covariance. An atom too large for a flat sheet lies above or below it with probability 1/2 each,
+    and of like places in a column each is as likely to lack an atom. A sample in which two atoms
+    are closer than `options.min_distance_A` is rejected and repeated, so that two candidates for
+    one atom never both exist.
 
     Parameters
     ----------
@@ -93,10 +94,13 @@ def _sample_atoms(scene: Scene, rng: np.random.Generator, options: SupercellOpti
     """Sample the atoms near the defect once, in cell axes."""
     seen, material = scene.observed, scene.lattice.material
     n = len(seen)
+    stacked = {label for sites in material.polytypes for label, _, _ in sites}
+    own = set(material.site_species)  # labels of other stackings are no atoms of this one
+    possible = [s for s in material.species if s in own or s not in stacked]
     exists = rng.random(n) < seen.p_exists
     elements = seen.elements.copy()
     for i in np.flatnonzero(rng.random(n) >= seen.p_element):
-        others = [s for s in material.species if s != elements[i]]
+        others = [s for s in possible if s != elements[i]]
         if others:
             elements[i] = others[int(rng.integers(len(others)))]
     xy = seen.xy + np.einsum("nij,nj->ni", _root(seen.covariance), rng.standard_normal((n, 2)))

@@ -149,6 +149,23 @@ def test_the_atoms_of_a_label_stand_in_its_column(name, change, expected):
             assert all(expected[s] <= n <= -1 for s, n in found.items())
 
 
+def test_a_doubtful_column_is_drawn_as_what_the_layer_may_hold():
+    lattice, xy, labels = frame_of("MoS2")
+    at = near(xy, labels, "S2")
+    sure = np.ones(len(xy))
+    sure[at] = 0.2
+    draws = sample_structures(
+        table(xy, labels, p_element=sure), lattice, EXTENT, center_xy_A=tuple(xy[at]), kind="x",
+        frame=0, defect=0, count=60, rng=np.random.default_rng(1),
+    )  # fmt: skip
+    found = Counter(tuple(sorted(difference(c, "MoS2").items())) for c in draws)
+    lost = ("S", -2)
+    assert set(found) == {
+        (), (("S", -1),), (("Mo", 1), lost), (lost, ("V", 1)), (lost, ("W", 1)),
+    }  # fmt: skip
+    assert 4 < found[()] < 22  # of 60 with probability 0.2
+
+
 def test_a_foreign_atom_is_in_the_plane_of_the_atom_that_it_replaces():
     for name, change, symbol in (("MoS2", {"Mo": "W"}, "W"), ("h-BN", {"N": "C"}, "C")):
         cell, _ = supercell(name, change)
