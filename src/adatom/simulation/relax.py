@@ -30,10 +30,12 @@ from adatom.simulation.scaling import scale_to
 from adatom.simulation.sheet import lay_flat, without_charges
 
 STIFFNESS_EV_A2 = 70.0  # initial Hessian of BFGS, eV/Å²: the default of ASE
-# Largest force, eV/Å, at which a relaxation is stopped. The charges of GFN1-xTB can diverge at a
-# reasonable geometry (−10463 eV instead of −6275 eV and 2600 eV/Å, measured for Si3 in a sheet).
-# Draws with close atoms start near 15 eV/Å.
-_RUNAWAY_EV_A = 200.0
+# Largest force, eV/Å, at which a relaxation is stopped after its first steps. The charges of
+# GFN1-xTB can diverge at a reasonable geometry (−10463 eV instead of −6275 eV and 2600 eV/Å,
+# measured for Si3 in a sheet).
+# Draws with close atoms start near 15 eV/Å, a bond drawn too short with some hundred: BFGS, which
+# moves no atom by more than 0.2 Å a step, has parted its atoms after some steps.
+_RUNAWAY_EV_A, _RUNAWAY_STEPS = 200.0, 8
 
 _FLAT_A = 0.1  # Å: a sheet whose atoms are nearer to one plane than this is flat
 _LOWER_EV = 2e-3  # a state is lower than another one by more than BFGS leaves, eV
@@ -278,7 +280,7 @@ def _run_bfgs(
         path.geometries.append(frame)
         path.energy_eV.append(energy)
         path.fmax_eV_A.append(float(np.linalg.norm(forces, axis=1).max()))
-        if path.fmax_eV_A[-1] > _RUNAWAY_EV_A:
+        if path.fmax_eV_A[-1] > _RUNAWAY_EV_A and len(path.fmax_eV_A) > _RUNAWAY_STEPS:
             return f"failed: the engine's forces run away ({path.fmax_eV_A[-1]:.0f} eV/Å)"
         if converged:
             return "done"

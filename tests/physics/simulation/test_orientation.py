@@ -94,3 +94,20 @@ def test_a_flat_sheet_without_odd_atoms_is_relaxed_once():
     assert len(relax(task, RelaxOptions()).trace["step"]) < 5
     del atoms[40]
     assert odd_atoms(atoms).sum() == 3
+
+
+def test_a_bond_that_starts_too_short_is_relaxed():
+    """A rotated bond of 0.65 Å has forces of hundreds of eV/Å, and a minimum near."""
+    atoms = pristine_supercell(GRAPHENE).atoms
+    pair = list(bonds_by_direction(atoms)[0])
+    short = stone_wales(tuple(pair), atoms)
+    middle = short.positions[pair].mean(axis=0)
+    short.positions[pair] = middle + (short.positions[pair] - middle) * 0.65 / 1.42
+    task = SimulationTask(Structure.from_ase(short), "relax", "lammps", material=GRAPHENE)
+    result = relax(task, RelaxOptions())
+    assert result.trace["fmax_eV_A"][0] > 200.0
+    assert result.status == "done"
+    whole = SimulationTask(
+        Structure.from_ase(stone_wales(tuple(pair), atoms)), "relax", "lammps", material=GRAPHENE
+    )
+    assert result.energy_eV == pytest.approx(relax(whole, RelaxOptions()).energy_eV, abs=0.02)
