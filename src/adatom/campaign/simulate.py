@@ -107,7 +107,7 @@ def _heat(
     config: Config,
     steps: Steps,
 ) -> tuple[list[SimulationResult], list[str], list[Path]]:
-    engine = engine_for(config.simulate.dynamics_engine, "dynamics", draws, material)
+    engine = engine_for(config.simulate.dynamics_engine, "dynamics", structures, material)
     allow = config.simulate.allow_unfit
     version = engine_version(engine)
     tasks, stems, jobs = [], [], []
