@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from adatom.analysis.card import fit_in_card
 from adatom.core import Pixels
 from adatom.core.arrays import FloatArray
+from adatom.features.calibration.calibrator import LIKELY_P
 from adatom.features.find import FoundAtoms
 from adatom.features.image_check import COVERED_SHARE
 from adatom.features.novelty.frame import OodModel, confident_share
@@ -132,7 +133,7 @@ def flags_of(found: FoundAtoms, card: Mapping[str, Any]) -> FrameFlags:
         reduced_chi2=found.refined.reduced_chi2,
         ood_score=None if score is None or not np.isfinite(score) else score,
         share_farther=None if whole is None else whole.share_farther(score or 0.0),
-        share_sure=confident_share(found.atoms.column("p_exists")),
+        share_sure=_share_sure(found),
         unlike_regions=() if local is None else tuple(found.regions.out_of_distribution(local)),
         masked=tuple((a.kind, a.pixels * px**2) for a in pixels.areas),
         # The centre of pixel 0 is the origin: its edge lies half a pixel before.
@@ -147,6 +148,17 @@ def flags_of(found: FoundAtoms, card: Mapping[str, Any]) -> FrameFlags:
         missed_regions=_regions(check.boxes, check.missed, _DISPUTED),
         covered_regions=_regions(check.boxes, check.covered, COVERED_SHARE),
     )
+
+
+def _share_sure(found: FoundAtoms) -> float:
+    """Share of the expected atoms that are confident; on a support, that are likely.
+
+    Hardly a single atom on a support is beyond doubt; in noise hardly one is likely.
+    """
+    p = found.atoms.column("p_exists")
+    if found.refined.texture_contrast is None:
+        return confident_share(p)
+    return confident_share(p, LIKELY_P)
 
 
 def _regions(boxes: FloatArray, values: FloatArray, least: float) -> tuple[Region, ...]:

@@ -112,8 +112,8 @@ class OodModel(BaseModel):
         return float(1.0 - np.interp(score, self.quantiles, shares))
 
 
-def confident_share(p_exists: FloatArray) -> float:
-    """Share of the expected atoms of a frame whose probability exceeds 0.9.
+def confident_share(p_exists: FloatArray, least_p: float = _CONFIDENT_P) -> float:
+    """Share of the expected atoms of a frame whose probability exceeds 0.9, or another limit.
 
     In noise, contamination, other materials, or at too low a dose, networks give many weak guesses
     and no confident atom. Where atoms are visible, most are confident.
@@ -122,6 +122,8 @@ def confident_share(p_exists: FloatArray) -> float:
     ----------
     p_exists
         Calibrated probability of every possible atom, shape (site,).
+    least_p
+        The limit.
 
     Returns
     -------
@@ -135,7 +137,7 @@ def confident_share(p_exists: FloatArray) -> float:
     0.0
     """
     expected = float(p_exists.sum())
-    return float(p_exists[p_exists > _CONFIDENT_P].sum()) / expected if expected > 0 else 0.0
+    return float(p_exists[p_exists > least_p].sum()) / expected if expected > 0 else 0.0
 
 
 def describe(
