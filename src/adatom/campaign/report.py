@@ -12,7 +12,8 @@ import numpy as np
 import polars as pl
 
 from adatom.campaign.config import Config
-from adatom.campaign.find import MovieResult, lattice_table
+from adatom.campaign.find import MovieResult
+from adatom.campaign.lattices import lattice_table
 from adatom.campaign.steps import Job, Steps
 from adatom.core import Advice, Calibration, Frame, Material, Movie, SimulationResult, Structure
 from adatom.errors import BadInput, StepFailed

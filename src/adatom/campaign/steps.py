@@ -19,11 +19,12 @@ from adatom.version import __version__
 # What every step's result rests on, and the code of each step beside that: packages and modules of
 # adatom. A test compares them with the imports.
 _COMMON = ("core", "materials")
-_FINDING = (*_COMMON, "frames", "features", "learning", "analysis", "campaign.find")
+_FINDING = (*_COMMON, "frames", "features", "learning", "analysis", "campaign.find",
+            "campaign.lattices")  # fmt: skip
 STEP_CODE = {
     "adapt": (*_FINDING, "training", "campaign.adapt", "campaign.choose"),
     "find": _FINDING,
-    "link": (*_COMMON, "features", "campaign.find"),
+    "link": (*_COMMON, "features", "simulation", "campaign.link", "campaign.lattices"),
     "supercells": (*_COMMON, "features", "structures", "campaign.build"),
     "relax": (*_COMMON, "structures", "simulation", "campaign.simulate"),
     "dynamics": (*_COMMON, "structures", "simulation", "campaign.simulate"),

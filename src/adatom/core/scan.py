@@ -8,9 +8,8 @@ import numpy as np
 
 from adatom.core.arrays import FloatArray
 from adatom.core.calibration import Calibration
+from adatom.core.units import ELECTRONS_PER_S_PER_PA
 from adatom.errors import BadInput
-
-ELECTRONS_PER_S_PER_PA = 1e-12 / 1.602176634e-19  # elementary charge, C: SI definition
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ class RatePosterior:
         --------
         >>> none = RatePosterior(_RATES, -10.0 * _RATES)  # no jump in ten frames
         >>> round(none.quantile(0.95)[0], 2)
-        0.19
+        0.2
         """
         cumulative = np.cumsum(self.probability)
         middle = cumulative - self.probability / 2.0

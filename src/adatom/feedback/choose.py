@@ -17,6 +17,7 @@ from adatom.core.calibration import Calibration
 from adatom.core.defects import DefectTable
 from adatom.core.scan import ScanRequest
 from adatom.core.simulation import SimulationResult
+from adatom.core.units import A2_PER_BARN
 from adatom.errors import BadInput
 from adatom.feedback.manipulate import ManipulateOptions, advise_jumps
 from adatom.feedback.score import (
@@ -26,8 +27,6 @@ from adatom.feedback.score import (
     score_defects,
     score_disagreement,
 )
-
-A2_PER_BARN = 1e-8  # Å² in one barn: 1 barn = 10⁻²⁸ m² by definition
 
 
 class AdviceOptions(BaseModel):

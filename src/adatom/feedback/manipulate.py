@@ -14,7 +14,7 @@ from adatom.core.atoms import AtomTable
 from adatom.core.defect_kind import Cluster
 from adatom.core.defects import DefectTable
 from adatom.core.hops import HopModel
-from adatom.core.scan import ELECTRONS_PER_S_PER_PA
+from adatom.core.units import ELECTRONS_PER_S_PER_PA
 
 _PRIOR = HopModel()  # the published rates
 PRIOR_VOLTAGE_KV = 60.0  # kV: the voltage of these rates

@@ -131,7 +131,7 @@ def blind_dwell_s(
     >>> import numpy as np
     >>> times = np.linspace(0.1, 10.0, 100)
     >>> round(blind_dwell_s(0.231 * times, times, 2.0, RateBelief(50.0, 50.0)), 1)
-    4.4
+    3.6
     """
     chance = np.array([belief.p_hop(float(e)) for e in exposure])
     return float(seconds[np.argmin((seconds + look_s) / np.maximum(chance, 1e-12))])

@@ -87,7 +87,7 @@ def test_python_and_the_campaign_give_the_same_tables(tmp_path):
     run_campaign(config, tmp_path / "out", only_find=True)
     atoms = ad.find(stack, material="graphene", pixel_size_A=PIXEL_A)
     defects = ad.find_defects(stack, atoms, material="graphene", pixel_size_A=PIXEL_A)
-    own = pl.exclude("track", "first_frame", "origin", "defect", "hops")
+    own = pl.exclude("track", "first_frame", "origin", "defect", "hops", "p_beam_induced")
     for name, table in (("atoms", atoms), ("defects", defects)):
         kept = type(table)(read_table(tmp_path / "out" / f"{name}.parquet")).data
         assert len(table) > 0

@@ -243,7 +243,7 @@ def start_moments(atoms: ase.Atoms) -> FloatArray | None:
     >>> start_moments(sheet) is None
     True
     >>> del sheet[0]
-    >>> start_moments(sheet).sum()
+    >>> float(start_moments(sheet).sum())
     3.0
     """
     cutoffs = natural_cutoffs(atoms, mult=1.15)
