@@ -19,6 +19,7 @@ from adatom.simulation.engines.base import AUTO, Engine, Task, find_engine, requ
 
 # Bonds are up to this factor longer than the sum of the covalent radii.
 _STRETCH = 1.2
+_ENOUGH = 0.5  # share of the structures of a campaign for which an engine must be fit
 # Engines in the order in which one is chosen where a material names none: the most accurate one for
 # a relaxation, the fastest one for dynamics.
 _ORDER: dict[Task, tuple[str, ...]] = {
@@ -120,8 +121,9 @@ def check_fitness(engine: Engine, task: SimulationTask) -> tuple[str, ...]:
 def engine_for(name: str, kind: Task, structures: Sequence[Structure], material: Material) -> str:
     """Give the engine of a name; for ``auto`` the one that `choose_engine` chooses.
 
-    Where no engine is fit for every structure, it is chosen for the perfect crystal, and each
-    structure that it is not fit for is refused on its own.
+    An engine that is fit for half of the structures is enough: one draw with a rare element must
+    not take the fast engine from all others. Each structure that it is not fit for is refused on
+    its own. Where there is no such engine, it is chosen for the perfect crystal.
 
     Parameters
     ----------
@@ -138,13 +140,15 @@ def engine_for(name: str, kind: Task, structures: Sequence[Structure], material:
     if name != AUTO:
         return name
     try:
-        return choose_engine(kind, structures, material)
+        return choose_engine(kind, structures, material, least_share=_ENOUGH)
     except EngineMissing:
         return choose_engine(kind, [], material)
 
 
-def choose_engine(kind: Task, structures: Sequence[Structure], material: Material) -> str:
-    """Choose the engine of a task: the first that is installed and fit for every structure.
+def choose_engine(
+    kind: Task, structures: Sequence[Structure], material: Material, *, least_share: float = 1.0
+) -> str:
+    """Choose the engine of a task: the first that is installed and fit for the structures.
 
     Energies of two engines cannot be compared; structures that belong together get one engine.
 
@@ -157,6 +161,8 @@ def choose_engine(kind: Task, structures: Sequence[Structure], material: Materia
     material
         The crystal. Its `simulated_by` is the order of relaxations, where it names engines;
         otherwise they are tried from the most accurate to the fastest.
+    least_share
+        Share of the structures for which it must be fit.
 
     Raises
     ------
@@ -178,18 +184,25 @@ def choose_engine(kind: Task, structures: Sequence[Structure], material: Materia
     for name in order:
         try:
             engine = require(name, kind)
-            for structure in structures:
-                engine.check_elements(set(structure.atoms.get_chemical_symbols()))
         except AdatomError as error:
             reasons.append(f"{name}: {error.got}")
             continue
-        why = next(filter(None, (unfit(engine, s.atoms, material) for s in structures)), "")
-        if not why:
+        refused = [why for s in structures if (why := _refusal(engine, s, material))]
+        if len(refused) <= (1.0 - least_share) * len(structures):
             return find_engine(name).name
-        reasons.append(f"{name}: {why}")
+        reasons.append(f"{name}: {refused[0]}")
     raise EngineMissing(
         f"engine for {kind} of {material.name}",
         expected="one that is installed and fit",
         got="; ".join(reasons),
         todo="Install one: `adatom doctor` lists what each one needs.",
     )
+
+
+def _refusal(engine: Engine, structure: Structure, material: Material) -> str:
+    """Why an engine refuses a structure; an empty string where it does not."""
+    try:
+        engine.check_elements(set(structure.atoms.get_chemical_symbols()))
+    except AdatomError as error:
+        return error.got
+    return unfit(engine, structure.atoms, material)
