@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from adatom.core import Material, SimulationResult, SimulationTask, Structure
 from adatom.errors import AdatomError
 from adatom.parallel.processes import cores, local_processes
 from adatom.simulation import (
+    against_perfect_crystal,
     dynamics,
     engine_for,
     engine_version,
@@ -32,9 +34,7 @@ from adatom.store import (
     write_result,
     write_table,
 )
-from adatom.structures import (
-    check_room,
-)
+from adatom.structures import SupercellOptions, check_room, pristine_like
 
 Simulate = Callable[[SimulationTask], SimulationResult]
 # Series of a result, as `SimulationResult.trace` lists them.
@@ -71,32 +71,69 @@ def simulate_all(
 ) -> tuple[list[SimulationResult], list[str]]:
     """Relax every structure, then run dynamics of every relaxed draw at every temperature.
 
+    The perfect crystal in the cell of each structure is relaxed once, for the formation energies.
+
     Returns
     -------
-    The relaxations in the order of the structures, then the dynamics, and the ledger key of each. A
-    failed simulation has the status ``failed: <why>`` and does not stop the others.
+    The relaxations in the order of the structures, then the dynamics; and the ledger keys of all
+    that was run. A failed simulation has the status ``failed: <why>`` and does not stop the others.
     """
     directory = steps.directory
     engine = engine_for(config.simulate.relax_engine, "relax", structures, material)
     allow = config.simulate.allow_unfit
+    perfect, of_structure = references(structures, material, config.supercell)
     tasks = [
-        SimulationTask(s, "relax", engine, material=material, allow_unfit=allow) for s in structures
+        SimulationTask(s, "relax", engine, material=material, allow_unfit=allow)
+        for s in (*structures, *perfect)
     ]
-    stems = [directory.trajectories / f"{s.name}-relax" for s in structures]
-    version = engine_version(engine)
+    stems = [directory.trajectories / f"{task.structure.name}-relax" for task in tasks]
+    inputs = [config.relax, engine_version(engine)]
+    n = len(structures)
     jobs = [
-        _job("relax", task, stem, [config.relax, version], (key,))
-        for task, stem, key in zip(tasks, stems, parents, strict=True)
+        _job("relax", task, stem, inputs, (key,))
+        for task, stem, key in zip(tasks[:n], stems[:n], parents, strict=True)
+    ]
+    # No job makes a reference: its cell and formula identify it.
+    jobs += [
+        _job("relax", t, stem, [*inputs, t.structure.atoms.cell.cellpar().round(4).tolist()], ())
+        for t, stem in zip(tasks[n:], stems[n:], strict=True)
     ]
     work = partial(run_or_report, partial(relax, options=config.relax))
     keys = _run(jobs, tasks, stems, work, steps)
-    relaxed = [read_result(stem) for stem in stems]
-    heated, hot_keys, hot_stems = _heat(structures, relaxed, keys, material, config, steps)
-    everything = [*relaxed, *heated]
+    results = [read_result(stem) for stem in stems]
+    reservoirs = [against_perfect_crystal(r, r) for r in results[n:]]
+    relaxed = [
+        against_perfect_crystal(result, None if of is None else reservoirs[of])
+        for result, of in zip(results[:n], of_structure, strict=True)
+    ]
+    heated, hot_keys, hot_stems = _heat(structures, relaxed, keys[:n], material, config, steps)
     files = [result_files(stem)[0].relative_to(directory.path) for stem in (*stems, *hot_stems)]
-    table = results_table(everything, [path.as_posix() for path in files])
+    table = results_table([*relaxed, *reservoirs, *heated], [path.as_posix() for path in files])
     write_table(directory.simulations_path, table, RESULTS_COLUMNS)
-    return everything, [*keys, *hot_keys]
+    return [*relaxed, *heated], [*keys, *hot_keys]
+
+
+def references(
+    structures: Sequence[Structure], material: Material, options: SupercellOptions
+) -> tuple[list[Structure], list[int | None]]:
+    """Build the perfect crystal for each cell of the structures, once for each cell.
+
+    Returns
+    -------
+    The perfect crystals, and for each structure the number of its own; None where it has none.
+    """
+    perfect: list[Structure] = []
+    number: dict[tuple[Any, ...], int | None] = {}
+    of_structure = []
+    for structure in structures:
+        atoms = structure.atoms
+        cell = (*atoms.cell.cellpar().round(4).tolist(), atoms.info.get("form"))
+        if cell not in number:
+            made = pristine_like(structure, material, options)
+            number[cell] = None if made is None else len(perfect)
+            perfect += [] if made is None else [made]
+        of_structure.append(number[cell])
+    return perfect, of_structure
 
 
 def _heat(

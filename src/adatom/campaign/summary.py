@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.spatial import cKDTree
 from adatom.analysis.contrast import contrast_of
 from adatom.campaign.find import MovieResult
 from adatom.core import Advice, Material, Movie, SimulationResult
+from adatom.report.fates import minima
 from adatom.store import CampaignDirectory
 
 # Farthest neighbours, in bond lengths; the next ones of a square lattice are at 1.41.
@@ -87,24 +89,36 @@ def bond_length(found: MovieResult, *, undistorted: bool = False) -> float | Non
 
 
 def relaxed_energies(results: Sequence[SimulationResult]) -> list[dict[str, Any]]:
-    """Mean and spread of the relaxed draws, one row per supercell and composition."""
-    groups: dict[tuple[str, str], list[float]] = {}
+    """Energies of the relaxed draws and their minima, one row per supercell and composition.
+
+    Means are over the draws, standard deviations those of the draws; None for a single draw, and
+    where there is no formation energy.
+    """
+    groups: dict[tuple[str, str], list[SimulationResult]] = {}
     for r in results:
         if r.draw >= 0 and r.task == "relax" and r.status == "done" and r.trajectory:
             name = r.structure.rsplit("-d", 1)[0]
             formula = r.trajectory[-1].get_chemical_formula()
-            groups.setdefault((name, formula), []).append(r.energy_eV)
-    return [
-        {
-            "structure": name,
-            "formula": formula,
-            "draws": len(energies),
-            "energy_eV": float(np.mean(energies)),
-            "energy_sd_eV": float(np.std(energies, ddof=1)) if len(energies) > 1 else None,
-            "lowest_eV": float(np.min(energies)),
-        }
-        for (name, formula), energies in sorted(groups.items())
-    ]
+            groups.setdefault((name, formula), []).append(r)
+    out = []
+    for (name, formula), draws in sorted(groups.items()):
+        energies = [r.energy_eV for r in draws]
+        formation = [r.formation_energy_eV for r in draws if isfinite(r.formation_energy_eV)]
+        out.append(
+            {
+                "structure": name,
+                "formula": formula,
+                "draws": len(energies),
+                "minima": len(minima(energies)),
+                "formation_energy_eV": float(np.mean(formation)) if formation else None,
+                "lowest_formation_energy_eV": min(formation, default=None),
+                "reference": draws[0].reference,
+                "energy_eV": float(np.mean(energies)),
+                "energy_sd_eV": float(np.std(energies, ddof=1)) if len(energies) > 1 else None,
+                "lowest_eV": float(np.min(energies)),
+            }
+        )
+    return out
 
 
 def dynamics_summary(results: Sequence[SimulationResult]) -> list[dict[str, Any]]:

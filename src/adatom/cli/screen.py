@@ -177,15 +177,23 @@ def show_summary(summary: dict[str, Any], *, as_json: bool) -> None:
 
 def _relaxed(row: dict[str, Any]) -> str:
     # The page's writer of numbers takes a second to import, and runs alone have it by now.
-    from adatom.report.words import measured
+    from adatom.report.words import energy_difference, energy_in_words
 
-    energy, spread = row["energy_eV"], row["energy_sd_eV"]
-    told = (
-        f"{measured(energy, spread, 'eV')} (standard deviation over the draws)"
-        if spread
-        else f"{energy:.3f} eV"
-    )
-    return f"  {row['structure']} ({row['formula']}): {row['draws']} draws, total energy {told}"
+    several, spread = row["minima"] > 1, row["energy_sd_eV"]
+    mean, lowest = row["formation_energy_eV"], row["lowest_formation_energy_eV"]
+    draws = "1 draw" if row["draws"] == 1 else f"{row['draws']} draws"
+    told = f"{row['minima']} minima" if several else "one minimum"
+    if mean is None:
+        apart = f", {energy_difference(spread)} apart (standard deviation)" if several else ""
+        told += f"{apart}; formation energy {row['reference']}"
+    elif several:
+        told += (
+            f", formation energy {energy_in_words(mean, spread)} (standard deviation over the "
+            f"draws), lowest {energy_in_words(lowest)}"
+        )
+    else:
+        told += f", formation energy {energy_in_words(lowest)}"
+    return f"  {row['structure']} ({row['formula']}): {draws}, {told}"
 
 
 def _show_batch(summary: dict[str, Any], out: Console) -> None:

@@ -76,6 +76,10 @@ class SimulationResult:
     notes
         What the engine says of the calculation, one sentence each: k-points, magnetic moment,
         fall-backs of a self-consistency.
+    formation_energy_eV
+        Energy over that of its atoms in their reservoirs; NaN where there is none.
+    reference
+        The reservoirs, or why there is no formation energy; empty where none was asked for.
     """
 
     structure: str
@@ -90,3 +94,5 @@ class SimulationResult:
     trajectory: tuple[ase.Atoms, ...] = ()
     trace: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    formation_energy_eV: float = float("nan")
+    reference: str = ""

@@ -35,7 +35,7 @@ from adatom.report.markup import (
 from adatom.report.sections import not_done
 from adatom.report.stories import Simulated, Story, verdicts
 from adatom.report.view import CampaignView
-from adatom.report.words import capital, energy_difference, kind_in_words, measured
+from adatom.report.words import capital, energy_difference, energy_in_words, kind_in_words, measured
 
 _MOST_DEFECTS = 4  # defects whose supercells are drawn, a count; more would make the page large
 _MOST_ROWS = 120  # rows of the table of relaxations, a count; the rest is in simulations.parquet
@@ -135,6 +135,9 @@ def _energies(own: Simulated) -> Html:
         return Html("")
     text = next((t for label, t in _verdict_pairs(own) if label == "Relaxed"), "")
     parts = [element("p", f"{capital(text)}.")]
+    if own.lowest is not None and own.lowest.reference:
+        reference = f"Reference of the formation energy: {own.lowest.reference}."
+        parts.append(element("p", reference, class_="note"))
     if len(own.minima) > 1 or any(r.status == "not converged" for r in own.relaxations):
         parts.append(energy_strip(own))
     return join(parts)
@@ -248,13 +251,16 @@ def _all_relaxations(relaxations: Sequence[SimulationResult]) -> Html:
         )
         parts.append(element("div", force, energy, class_="grid"))
     rows = [_relaxation_row(r) for r in relaxations[:_MOST_ROWS]]
-    head = ("Structure", "Draw", "Engine", "Status", "Energy (eV)", "Steps", "Force (eV/Å)", "Time")
+    head = (
+        "Structure", "Draw", "Engine", "Status", "Formation energy", "Total energy (eV)", "Steps",
+        "Force (eV/Å)", "Time",
+    )  # fmt: skip
     parts.append(table(head, rows, words=4))
     if len(relaxations) > _MOST_ROWS:
         parts.append(element("p", f"{len(relaxations) - _MOST_ROWS} more are in the campaign."))
     note = (
-        "Energies are the engine's own total energies: those of different composition or engine "
-        "have no common zero."
+        "Formation energies are over the perfect crystal in the same cell. Total energies are the "
+        "engine's own: those of different composition or engine have no common zero."
     )
     parts.append(element("p", note, class_="note"))
     return folded("All relaxations", *parts)
@@ -268,6 +274,7 @@ def _relaxation_row(result: SimulationResult) -> tuple[str, ...]:
         draw_label(result.draw),
         result.engine,
         result.status,
+        energy_in_words(result.formation_energy_eV),
         number(result.energy_eV, 3),
         str(int(steps[-1])) if len(steps) else "–",
         number(float(force[-1]), 3) if len(force) else "–",

@@ -24,7 +24,14 @@ from adatom.report.fates import (
 )
 from adatom.report.markup import count, listing, number
 from adatom.report.view import CampaignView
-from adatom.report.words import capital, counted, energy_difference, how_sure, kind_in_words
+from adatom.report.words import (
+    capital,
+    counted,
+    energy_difference,
+    energy_in_words,
+    how_sure,
+    kind_in_words,
+)
 
 _LEAST_P_BEAM = 0.05  # below this, that the beam made a defect is told in the table alone
 _FLAT_A = 0.1  # Å: an atom nearer to the sheet is in its plane
@@ -44,7 +51,8 @@ class Simulated:
     minima
         Energies of the converged ones, grouped.
     lowest
-        The converged relaxation of lowest energy; None if none converged.
+        The converged relaxation of lowest energy, of the commonest composition; None if none
+        converged.
     bonds
         Bonds that it formed or broke, against the most probable structure.
     fates
@@ -158,11 +166,11 @@ def _one(view: CampaignView, built: list[Structure]) -> Simulated:
     done = [
         r for r in relaxations if r.status == "done" and r.trajectory and math.isfinite(r.energy_eV)
     ]
-    lowest = min(done, key=lambda r: r.energy_eV, default=None)
-    alike: dict[str, list[float]] = {}
+    alike: dict[str, list[SimulationResult]] = {}
     for r in done:  # energies of other compositions have another zero
-        alike.setdefault(r.trajectory[-1].get_chemical_formula(), []).append(r.energy_eV)
-    energies = max(alike.values(), key=len, default=[])
+        alike.setdefault(r.trajectory[-1].get_chemical_formula(), []).append(r)
+    most = max(alike.values(), key=len, default=[])
+    lowest = min(most, key=lambda r: r.energy_eV, default=None)
     fates: dict[float, list[RunFate]] = {}
     for r in own:
         fate = run_fate(r)
@@ -172,7 +180,7 @@ def _one(view: CampaignView, built: list[Structure]) -> Simulated:
     return Simulated(
         built=tuple(built),
         relaxations=tuple(relaxations),
-        minima=minima(energies),
+        minima=minima([r.energy_eV for r in most]),
         lowest=lowest,
         bonds=relaxation_events(built[0].atoms, after) if after is not None else (),
         fates={t: tuple(fates[t]) for t in sorted(fates)},
@@ -296,6 +304,11 @@ def _relaxed(simulated: Simulated) -> str:
         where = [f"{energy_difference(m.above_eV) if k else 'lowest'} ({count(m.draws, 'draw')})"
                  for k, m in enumerate(found)]  # fmt: skip
         parts.append(f"{counted(len(found))} minima: {listing(where)}")
+    assert simulated.lowest is not None  # noqa: S101
+    formation = simulated.lowest.formation_energy_eV
+    if math.isfinite(formation):
+        of = " of the lowest" if len(found) > 1 else ""
+        parts.append(f"formation energy{of} {energy_in_words(formation)}")
     parts += _shape(simulated)
     return "; ".join(parts)
 

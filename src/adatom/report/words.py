@@ -15,6 +15,7 @@ from adatom.report.markup import listing
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _POLYGONS = {3: "triangle", 4: "square", 5: "pentagon", 6: "hexagon", 7: "heptagon", 8: "octagon",
              9: "nonagon"}  # fmt: skip
+_NOISE_EV = 1e-3  # eV: relaxations that end at some meV/Å differ by less in one minimum
 _HOLE = 6  # missing atoms from which an empty place is called a hole
 # Least probability of each phrase, highest first.
 _SURE = (
@@ -98,6 +99,25 @@ def measured(value: float, sd: float, unit: str = "") -> str:
         return f"{value:.3g} {unit}".strip() if math.isfinite(value) else "–"
     digits = min(max(1 - math.floor(math.log10(sd)), 0), 6) if sd > 0 else 3
     return f"{value:.{digits}f} ± {sd:.{digits}f} {unit}".strip().replace("-", "−")
+
+
+def energy_in_words(eV: float, sd_eV: float = 0.0) -> str:
+    """Write an energy to the first digit of its standard deviation, to 1 meV at the finest.
+
+    Where that is below 1 meV it is the noise of an optimiser, no uncertainty, and is left out; the
+    energy then has 0.01 eV.
+
+    Examples
+    --------
+    >>> energy_in_words(7.9034, 0.0121), energy_in_words(7.9034, 0.000003)
+    ('7.90 ± 0.01 eV', '7.90 eV')
+    """
+    if not math.isfinite(eV):
+        return "–"
+    noise = not sd_eV >= _NOISE_EV
+    digits = 2 if noise else min(max(-math.floor(math.log10(sd_eV)), 0), 3)
+    value = f"{round(eV, digits) + 0.0:.{digits}f}".replace("-", "−")  # + 0.0: no minus zero
+    return f"{value} eV" if noise else f"{value} ± {sd_eV:.{digits}f} eV"
 
 
 def energy_difference(eV: float) -> str:

@@ -1,7 +1,7 @@
 """Relaxation, molecular dynamics, and knock-on cross sections."""
 
 from adatom.simulation.dynamics import dynamics
-from adatom.simulation.energies import formation_energy_eV, place_adatom
+from adatom.simulation.energies import against_perfect_crystal, formation_energy_eV, place_adatom
 from adatom.simulation.engines.base import (
     AUTO,
     Engine,
@@ -34,6 +34,7 @@ __all__ = [
     "RelaxOptions",
     "Status",
     "adatoms",
+    "against_perfect_crystal",
     "caution",
     "check_fitness",
     "choose_engine",

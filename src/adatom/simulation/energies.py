@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from fractions import Fraction
 from typing import Literal
 
 import ase
@@ -19,6 +20,7 @@ from adatom.errors import BadInput
 
 _BOND = 1.15  # bonds are up to this factor longer than the sum of the covalent radii
 _SAME_A = 0.3  # Å: atoms whose distances from a site differ by less are equally near
+_SAME_CELL_A = 1e-4  # Å: vectors of cells that differ by less are the same
 Site = Literal["top", "bridge", "hollow"]
 
 
@@ -71,6 +73,79 @@ def formation_energy_eV(
         )
     reservoir = sum(n * chemical_potentials_eV[symbol] for symbol, n in count.items())
     return float(result.energy_eV - reservoir)
+
+
+def against_perfect_crystal(
+    result: SimulationResult, perfect: SimulationResult | None
+) -> SimulationResult:
+    """Give a relaxation its formation energy, with the perfect crystal in its cell as reservoir.
+
+    The energy per atom of the perfect crystal is the chemical potential. That settles the energy
+    where the structure has the elements of the crystal in their proportions: every defect of a
+    crystal of one element, and defects of a compound that keep its composition. Elsewhere one more
+    chemical potential is a choice, and none is made here.
+
+    Parameters
+    ----------
+    result
+        A relaxation.
+    perfect
+        That of the perfect crystal in the same cell, by the same engine with the same settings;
+        None where there is no such cell.
+
+    Returns
+    -------
+    The result with its `formation_energy_eV`, NaN where there is none, and its `reference`: the
+    chemical potentials, or why there is no energy.
+
+    Examples
+    --------
+    >>> def relaxed(formula, energy_eV):
+    ...     atoms = ase.Atoms(formula, cell=[5.0, 5.0, 20.0])
+    ...     return SimulationResult(
+    ...         "V1", 0, "e", "relax", 0.0, energy_eV, 0.0, "done", 1.0, (atoms,)
+    ...     )
+    >>> perfect = relaxed("C4", -40.0)
+    >>> found = against_perfect_crystal(relaxed("C3", -22.0), perfect)
+    >>> found.formation_energy_eV, found.reference
+    (8.0, 'μ(C) = -10.0000 eV, of the perfect crystal C4 in the same cell')
+    >>> against_perfect_crystal(relaxed("C3Si", -25.0), perfect).reference
+    'none (μ(Si) not chosen)'
+    """
+    why = _no_reference(result, perfect)
+    if why or perfect is None:
+        return replace(result, reference=f"none ({why})")
+    formula = perfect.trajectory[-1].symbols.formula
+    unit, _ = formula.reduce()
+    atoms = sum(unit.count().values())
+    mean_eV = perfect.energy_eV / len(perfect.trajectory[-1])
+    return replace(
+        result,
+        formation_energy_eV=formation_energy_eV(result, dict.fromkeys(unit.count(), mean_eV)),
+        reference=f"μ({unit:metal}) = {mean_eV * atoms:.4f} eV, of the perfect crystal "
+        f"{formula:metal} in the same cell",
+    )
+
+
+def _no_reference(result: SimulationResult, perfect: SimulationResult | None) -> str:
+    """Say why a relaxation has no formation energy; empty where it has one."""
+    if result.status != "done" or not result.trajectory:
+        return "the relaxation is not done"
+    if perfect is None:
+        return "no perfect crystal in its cell: a flake"
+    if perfect.status != "done" or not perfect.trajectory:
+        return f"the perfect crystal in its cell: {perfect.status}"
+    atoms, crystal = result.trajectory[-1], perfect.trajectory[-1]
+    count, host = atoms.symbols.formula.count(), crystal.symbols.formula.count()
+    # Of a compound the crystal settles only the sum of its chemical potentials.
+    share = {Fraction(count.get(symbol, 0), n) for symbol, n in host.items()}
+    open_ = sorted(set(count) - set(host)) or (sorted(host) if len(share) > 1 else [])
+    if open_:
+        return ", ".join(f"μ({symbol})" for symbol in open_) + " not chosen"
+    cell_differs = not np.allclose(atoms.cell.array, crystal.cell.array, atol=_SAME_CELL_A)
+    if cell_differs or result.engine != perfect.engine:
+        return "the perfect crystal has another engine or cell"
+    return ""
 
 
 def place_adatom(

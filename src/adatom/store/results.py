@@ -33,6 +33,17 @@ RESULTS_COLUMNS = {
         "dynamics.",
     ),
     "energy_sd_eV": Column(_F, "eV", "Standard deviation over that half; NaN for a relaxation."),
+    "formation_energy_eV": Column(
+        _F,
+        "eV",
+        "Energy of a relaxed structure over that of its atoms in their reservoirs; NaN where there "
+        "is none.",
+    ),
+    "reference": Column(
+        _S,
+        "",
+        "The reservoirs of the formation energy, or why there is none; empty for the dynamics.",
+    ),
     "trajectory": Column(_S, "", "File of its geometries, from the campaign's directory."),
     "status": Column(_S, "", "`done`, `not converged`, or `failed: ` and the reason."),
     "seconds": Column(_F, "s", "Wall time."),
@@ -58,6 +69,8 @@ TRACE_COLUMNS = {
 }
 # Fields of a result that may be NaN or infinite, and are then text in its JSON file.
 _FLOATS = ("temperature_K", "energy_eV", "energy_sd_eV", "seconds")
+# Fields that rest on another result, the reference: the table alone has them.
+_OF_OTHERS = ("formation_energy_eV", "reference")
 
 
 def results_table(results: Sequence[SimulationResult], trajectories: Sequence[str]) -> pl.DataFrame:
@@ -122,7 +135,7 @@ def write_result(stem: str | Path, result: SimulationResult) -> str:
     content: dict[str, Any] = {
         f.name: getattr(result, f.name)
         for f in fields(result)
-        if f.name not in ("trajectory", "trace")
+        if f.name not in ("trajectory", "trace", *_OF_OTHERS)
     }
     # JSON has no NaN or infinity, and null could not tell them apart.
     content |= {name: _float_word(content[name]) for name in _FLOATS}

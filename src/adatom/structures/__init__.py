@@ -9,6 +9,7 @@ from adatom.structures.supercell import (
     NoPeriodicCell,
     build_supercell,
     check_room,
+    pristine_like,
     pristine_supercell,
 )
 from adatom.structures.verify import (
@@ -32,6 +33,7 @@ __all__ = [
     "coordination_report",
     "fingerprint",
     "perfect_place",
+    "pristine_like",
     "pristine_supercell",
     "same_structure",
     "sample_structures",

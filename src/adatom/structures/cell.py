@@ -124,10 +124,11 @@ def copies_apart_A(material: Material, options: SupercellOptions) -> float:
         If the material's atoms in depth are not known.
     """
     crystal = solid(material)
-    return _shortest_A(_repeats(crystal, options) @ np.array(crystal.vectors_A)[:, :2])
+    return shortest_A(_repeats(crystal, options) @ np.array(crystal.vectors_A)[:, :2])
 
 
-def _shortest_A(edges: FloatArray) -> float:
+def shortest_A(edges: FloatArray) -> float:
+    """Shortest translation, Å, of the lattice of two vectors, shape (2, 2), Å."""
     steps = [(i, j) for i, j in itertools.product(range(-2, 3), repeat=2) if (i, j) != (0, 0)]
     return float(np.linalg.norm(np.array(steps) @ edges, axis=1).min())
 
@@ -188,7 +189,7 @@ def _translations(plane: FloatArray, steps: FloatArray) -> NDArray[np.int64]:
 def _long_enough(pair: NDArray[np.int64], plane: FloatArray, need_A: float) -> NDArray[np.int64]:
     """Repeat two translations until no copy is nearer than needed."""
     n = [math.ceil(need_A / float(np.linalg.norm(row)) - 1e-9) for row in pair @ plane]
-    while _shortest_A(np.diag(n) @ pair @ plane) < need_A - 1e-9:
+    while shortest_A(np.diag(n) @ pair @ plane) < need_A - 1e-9:
         n[int(np.argmin(np.linalg.norm(np.diag(n) @ pair @ plane, axis=1)))] += 1
     out: NDArray[np.int64] = np.diag(n) @ pair
     return out

@@ -24,7 +24,7 @@ from adatom.core.material import Material
 from adatom.core.structure import Structure
 from adatom.errors import BadInput
 from adatom.structures.assemble import FILLED, assemble, match, to_atoms
-from adatom.structures.cell import copies_apart_A, make_box
+from adatom.structures.cell import copies_apart_A, make_box, shortest_A
 from adatom.structures.places import hole_reaches_out
 from adatom.structures.scene import Box, Observed, Scene, SupercellOptions
 from adatom.structures.stacks import buckles
@@ -32,6 +32,7 @@ from adatom.structures.stacks import buckles
 # Å: atoms up to this far outside the defect radius are matched to sites too (about two bonds of
 # graphene), so that the assignment at the edge of the radius does not depend on where it is cut.
 _REACH_A = 3.0
+_SAME_A = 1e-4  # Å: vectors of cells that differ by less are the same; files keep 1e-8
 
 
 class NoPeriodicCell(BadInput):
@@ -138,6 +139,48 @@ def pristine_supercell(
         sigma_A=np.tile([0.0, 0.0, options.sigma_z_host_A], (n, 1)),
         fixed=np.zeros(n, dtype=np.bool_),
     )
+
+
+def pristine_like(
+    structure: Structure, material: Material, options: SupercellOptions | None = None
+) -> Structure | None:
+    """Build the perfect crystal in the very cell of a structure, the reference for its energy.
+
+    Parameters
+    ----------
+    structure
+        From `build_supercell` or `sample_structures`.
+    material
+        Its crystal.
+    options
+        Those that it was built with.
+
+    Returns
+    -------
+    The perfect crystal, named ``reference-`` and its formula; None for a flake, and for a cell that
+    `build_supercell` does not make.
+
+    Raises
+    ------
+    BadInput
+        If the material's atoms in depth are not known.
+
+    Examples
+    --------
+    >>> from adatom.core import GRAPHENE
+    >>> wide = pristine_supercell(GRAPHENE, SupercellOptions(min_width_A=19.0))
+    >>> pristine_like(wide, GRAPHENE).name
+    'reference-C128'
+    """
+    if structure.atoms.info.get("form") == "flake":
+        return None
+    cell = structure.atoms.cell
+    width_A = shortest_A(cell.array[:2, :2]) - _SAME_A
+    same = {"min_width_A": width_A, "min_separation_A": 0.0}
+    made = pristine_supercell(material, (options or SupercellOptions()).model_copy(update=same))
+    if not np.allclose(made.atoms.cell.array, cell.array, atol=_SAME_A):
+        return None
+    return replace(made, name=f"reference-{made.atoms.get_chemical_formula()}")
 
 
 def prepare(

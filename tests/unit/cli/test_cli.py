@@ -278,10 +278,10 @@ def test_simulate_goes_on_from_find(simulated, found):
         assert ledger(campaign)[key] == row
     table = pl.read_parquet(campaign / "simulations.parquet")
     assert table.schema == RESULTS_SCHEMA
-    assert table["status"].to_list() == ["done"] * 5
-    assert table["task"].to_list() == ["relax"] * 3 + ["dynamics"] * 2
-    assert table["draw"].to_list() == [-1, 0, 1, 0, 1]
-    assert table["temperature_K"].to_list() == [0.0, 0.0, 0.0, 300.0, 300.0]
+    assert table["status"].to_list() == ["done"] * 6
+    assert table["task"].to_list() == ["relax"] * 4 + ["dynamics"] * 2
+    assert table["draw"].to_list() == [-1, 0, 1, -1, 0, 1]  # and the perfect crystal
+    assert table["temperature_K"].to_list() == [0.0, 0.0, 0.0, 0.0, 300.0, 300.0]
     assert np.isfinite(table["energy_eV"].to_numpy()).all()
     # One row a composition: once in a hundred draws an atom is taken not to exist.
     assert sum(row["draws"] for row in summary["relaxed"]) == 2

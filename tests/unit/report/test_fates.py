@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import ase.build
 import numpy as np
 import polars as pl
@@ -9,6 +11,7 @@ import pytest
 
 from adatom.core import GRAPHENE, DefectTable, SimulationResult
 from adatom.report import facts, fates, stories, words
+from adatom.report.simulation_sections import structures
 from views import lattice_xy, make_defects, make_view
 
 
@@ -125,3 +128,33 @@ def test_kinds_are_named_as_one_says_them():
         "ad-Si": "silicon on top of the crystal",
         "Stone-Wales": "a bond rotated by 90 degrees",
     }
+
+
+def test_the_page_tells_the_formation_energy_and_its_reference():
+    view = make_view()
+    told = [
+        replace(r, formation_energy_eV=7.9034 + k, reference="μ(C) = -57.8 eV")
+        if r.task == "relax" else r
+        for k, r in enumerate(view.results)
+    ]  # fmt: skip
+    view = replace(view, results=told)
+    (story, *_) = (s for s in stories.stories(view) if s.simulated is not None)
+    text = dict(stories.verdicts(story))["Relaxed"]
+    assert "formation energy 8.90 eV" in text  # of the draws: draw -1 is none
+    assert "Reference of the formation energy: μ(C) = -57.8 eV." in structures(view, [story])
+    bare = make_view()
+    (story, *_) = (s for s in stories.stories(bare) if s.simulated is not None)
+    assert "ormation energy" not in dict(stories.verdicts(story))["Relaxed"]
+
+
+def test_the_lowest_draw_is_one_of_the_commonest_composition():
+    """A draw with one atom more has a lower total energy, which says nothing."""
+    view = make_view()
+    odd = view.results[-3]  # the last draw: now with one Si more, and far below
+    assert (odd.task, odd.draw) == ("relax", 3)
+    atoms = odd.trajectory[-1].copy()
+    atoms.symbols[0] = "Si"
+    changed = replace(odd, energy_eV=-500.0, trajectory=(*odd.trajectory[:-1], atoms))
+    view = replace(view, results=[changed if r is odd else r for r in view.results])
+    (story, *_) = (s for s in stories.stories(view) if s.simulated is not None)
+    assert story.simulated.lowest.draw == 0

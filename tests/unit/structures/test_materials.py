@@ -14,6 +14,7 @@ from adatom.materials.library import load_material
 from adatom.structures import (
     SupercellOptions,
     build_supercell,
+    pristine_like,
     pristine_supercell,
     sample_structures,
 )
@@ -244,3 +245,19 @@ def test_a_material_without_heights_is_refused_in_words(tmp_path):
     for material in (load_material(str(path)), load_material("Pt-on-carbon")):
         with pytest.raises(BadInput, match="expected the heights of its atoms"):
             pristine_supercell(material)
+
+
+@pytest.mark.parametrize("name", ["graphene", *LATTICES])
+@pytest.mark.parametrize("width_A", [15.5, 19.0, 23.3])
+def test_the_perfect_crystal_is_built_in_the_cell_of_a_structure(name, width_A):
+    material = load_material(name)
+    wide = pristine_supercell(material, SupercellOptions(min_width_A=width_A))
+    perfect = pristine_like(wide, material)
+    np.testing.assert_allclose(perfect.atoms.cell.array, wide.atoms.cell.array, atol=1e-9)
+    assert perfect.atoms.get_chemical_formula() == wide.atoms.get_chemical_formula()
+    assert perfect.name == f"reference-{wide.atoms.get_chemical_formula()}"
+
+
+def test_a_cell_of_another_height_has_no_reference():
+    cell = pristine_supercell(load_material("graphene"), SupercellOptions(cell_height_A=30.0))
+    assert pristine_like(cell, load_material("graphene")) is None
