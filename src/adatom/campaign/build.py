@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,13 +13,16 @@ import numpy as np
 from adatom.campaign.config import Config
 from adatom.campaign.find import MovieResult
 from adatom.campaign.steps import Job, Steps
-from adatom.core import DefectKind, Movie, Structure
+from adatom.core import DefectKind, Frame, Movie, Structure
 from adatom.errors import BadInput
+from adatom.features.refinement.likelihood import likelihood_near
 from adatom.store import file_hash, read_structures, write_structures
 from adatom.structures import (
+    EXCLUDED,
     NoPeriodicCell,
     build_flake,
     build_supercell,
+    effective_size,
     perfect_place,
     sample_structures,
 )
@@ -26,6 +30,8 @@ from adatom.structures.assemble import structure_name
 
 # A defect at least this far from the border, Å, is seen with its neighbours.
 _WHOLE_A = 6.0
+# Å: pixels up to this far outside the defect's radius weigh its draws: two widths of a usual probe.
+_AROUND_A = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +119,8 @@ def make_structures(
     Returns
     -------
     The most probable structure and the draws of each defect; the ledger key of each structure; and
-    in words the defects of which none could be built. These do not stop the others.
+    in words what is not simulated: defects of which none could be built, and draws that the image
+    excludes. These do not stop the others.
     """
     assert movie.calibration is not None  # noqa: S101
     extent = movie.calibration.extent_xy(movie.shape)
@@ -124,7 +131,7 @@ def make_structures(
     ]
 
     def make(i: int) -> str:
-        built = _built_or_why(found, chosen[i], extent, config)
+        built = _built_or_why(movie[chosen[i].frame], found, chosen[i], extent, config)
         return write_structures(paths[i], [] if isinstance(built, str) else built)
 
     jobs = [
@@ -143,30 +150,76 @@ def make_structures(
     structures, parents, refused = [], [], []
     for i, (path, key) in enumerate(zip(paths, keys, strict=True)):
         of_defect = read_structures(path)
-        structures += of_defect
-        parents += [key] * len(of_defect)
+        likely, excluded = without_excluded(of_defect)
+        structures += likely
+        parents += [key] * len(likely)
+        refused += excluded
         if not of_defect:
-            why = _built_or_why(found, chosen[i], extent, config)
+            why = _built_or_why(movie[chosen[i].frame], found, chosen[i], extent, config)
             refused.append(f"{chosen[i].name} is not simulated: {why}")
     return structures, parents, refused
 
 
+def without_excluded(structures: Sequence[Structure]) -> tuple[list[Structure], list[str]]:
+    """Leave out the draws of one defect that the image excludes.
+
+    Parameters
+    ----------
+    structures
+        The most probable structure and the draws; those without weights stay.
+
+    Returns
+    -------
+    The structures to simulate. In words, each draw whose weight is less than 0.001 of the best; and
+    the effective number of draws where it is less than half of them.
+    """
+    weights = [s.weight for s in structures if np.isfinite(s.weight)]
+    if not weights:
+        return list(structures), []
+    best, kept, said = max(weights), [], []
+    for s in structures:
+        if s.weight < EXCLUDED * best:  # False where there is no weight
+            said.append(
+                f"{s.name} ({s.atoms.get_chemical_formula()}) is not simulated: the image excludes "
+                f"it, its weight is {s.weight / best:.1g} of the best draw's"
+            )
+        else:
+            kept.append(s)
+    size = effective_size(weights)
+    if size < 0.5 * len(weights):
+        name = structures[0].kind
+        said.append(
+            f"the {len(weights)} draws of {name} say as much as {size:.1f}: most explain the frame "
+            "badly (effective sample size); ask for more draws"
+        )
+    return kept, said
+
+
 def _built_or_why(
-    found: MovieResult, chosen: ChosenDefect, extent_xy_A: tuple[float, float], config: Config
+    frame: Frame,
+    found: MovieResult,
+    chosen: ChosenDefect,
+    extent_xy_A: tuple[float, float],
+    config: Config,
 ) -> list[Structure] | str:
     """Build the structures of one defect, or say why there are none."""
     try:
-        return supercell_and_draws(found, chosen, extent_xy_A, config)
+        return supercell_and_draws(frame, found, chosen, extent_xy_A, config)
     except BadInput as error:
         return f"expected {error.expected}, got {error.got}"
 
 
 def supercell_and_draws(
-    found: MovieResult, chosen: ChosenDefect, extent_xy_A: tuple[float, float], config: Config
+    frame: Frame,
+    found: MovieResult,
+    chosen: ChosenDefect,
+    extent_xy_A: tuple[float, float],
+    config: Config,
 ) -> list[Structure]:
     """Build the most probable structure of a defect, and sample `draws` others.
 
-    They are supercells, or flakes where no periodic cell fits.
+    They are supercells, whose draws are weighted by how well they explain the frame; or flakes
+    where no periodic cell fits, without weights.
     """
     lattice = found.lattices[chosen.frame]
     assert lattice is not None  # choose_defects took only frames with one  # noqa: S101
@@ -187,12 +240,20 @@ def supercell_and_draws(
             build_flake(atoms, lattice, extent_xy_A, draw=k, rng=r, **common)  # type: ignore[arg-type]
             for k, r in drawn
         ]
+    likelihood = likelihood_near(
+        frame,
+        atoms,
+        chosen.center_xy_A,
+        config.supercell.defect_radius_A + _AROUND_A,
+        lattice.material,
+    )
     draws = sample_structures(
         atoms,
         lattice,
         extent_xy_A,
         count=config.simulate.draws,
         rng=rng,
+        explain=None if likelihood is None else likelihood.log_likelihood,
         **common,  # type: ignore[arg-type]
     )
     return [likeliest, *draws]

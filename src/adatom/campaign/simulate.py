@@ -208,6 +208,7 @@ def failed_result(task: SimulationTask, error: Exception) -> SimulationResult:
         seconds=0.0,
         trajectory=(task.structure.to_ase(),),
         trace={name: np.zeros(0) for name in _TRACES[task.kind]},
+        weight=task.structure.weight,
     )
 
 

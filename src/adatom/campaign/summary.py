@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 from adatom.analysis.contrast import contrast_of
 from adatom.campaign.find import MovieResult
 from adatom.core import Advice, Material, Movie, SimulationResult
+from adatom.core.weighted import weighted_mean_sd
 from adatom.report.fates import minima
 from adatom.store import CampaignDirectory
 
@@ -91,8 +92,9 @@ def bond_length(found: MovieResult, *, undistorted: bool = False) -> float | Non
 def relaxed_energies(results: Sequence[SimulationResult]) -> list[dict[str, Any]]:
     """Energies of the relaxed draws and their minima, one row per supercell and composition.
 
-    Means are over the draws, standard deviations those of the draws; None for a single draw, and
-    where there is no formation energy.
+    Draws count by their importance weights; ``weight`` is the share of the composition. Standard
+    deviations are those of the draws; None for a single draw, and where there is no formation
+    energy.
     """
     groups: dict[tuple[str, str], list[SimulationResult]] = {}
     for r in results:
@@ -102,19 +104,24 @@ def relaxed_energies(results: Sequence[SimulationResult]) -> list[dict[str, Any]
             groups.setdefault((name, formula), []).append(r)
     out = []
     for (name, formula), draws in sorted(groups.items()):
-        energies = [r.energy_eV for r in draws]
+        energies, weights = [r.energy_eV for r in draws], [r.weight for r in draws]
+        mean, sd = weighted_mean_sd(energies, weights)
         formation = [r.formation_energy_eV for r in draws if isfinite(r.formation_energy_eV)]
         out.append(
             {
                 "structure": name,
                 "formula": formula,
-                "draws": len(energies),
+                "draws": len(draws),
+                "weight": None if np.isnan(weights).any() else float(np.sum(weights)),
                 "minima": len(minima(energies)),
-                "formation_energy_eV": float(np.mean(formation)) if formation else None,
+                # The reference is the same for all, so the mean shifts by it alone.
+                "formation_energy_eV": (
+                    formation[0] - energies[0] + mean if len(formation) == len(draws) else None
+                ),
                 "lowest_formation_energy_eV": min(formation, default=None),
                 "reference": draws[0].reference,
-                "energy_eV": float(np.mean(energies)),
-                "energy_sd_eV": float(np.std(energies, ddof=1)) if len(energies) > 1 else None,
+                "energy_eV": mean,
+                "energy_sd_eV": None if np.isnan(sd) else sd,
                 "lowest_eV": float(np.min(energies)),
             }
         )

@@ -80,6 +80,8 @@ class SimulationResult:
         Energy over that of its atoms in their reservoirs; NaN where there is none.
     reference
         The reservoirs, or why there is no formation energy; empty where none was asked for.
+    weight
+        Importance weight of the draw: how well it explains the frame; NaN if it was not weighted.
     """
 
     structure: str
@@ -96,3 +98,4 @@ class SimulationResult:
     notes: tuple[str, ...] = ()
     formation_energy_eV: float = float("nan")
     reference: str = ""
+    weight: float = float("nan")

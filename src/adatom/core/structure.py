@@ -60,6 +60,11 @@ class Structure:
                 raise ValueError(f"{label}: expected shape {shape}, got {array.shape}")
         object.__setattr__(self, "atoms", self.atoms.copy())
 
+    @property
+    def weight(self) -> float:
+        """Importance weight of the draw among those of its defect; NaN if it has none."""
+        return float(self.atoms.info.get("weight", np.nan))
+
     def to_ase(self) -> ase.Atoms:
         """Copy out as `ase.Atoms`, with ``source_atom`` and ``sigma`` as arrays.
 

@@ -20,6 +20,7 @@ from adatom.core.calibration import Calibration
 from adatom.core.defect_kind import DefectKind
 from adatom.core.defects import DefectTable
 from adatom.core.simulation import SimulationResult
+from adatom.core.weighted import weighted_mean_sd
 
 # The format of a structure's name, KIND-fFRAME[-nDEFECT][-dDRAW], see `structure_name`.
 _NAME = re.compile(r"^(?P<kind>.+)-f\d+(-n\d+)?(-d\d+)?$")
@@ -201,15 +202,15 @@ def energy_spread(results: Sequence[SimulationResult]) -> dict[str, float]:
     """Standard deviation of the energies of relaxed samples, eV, by label of the kind of defect.
 
     Only samples of one composition and one engine are compared: total energies of structures with
-    different numbers of atoms differ by the energies of the additional atoms. Each kind gets the
-    largest value of its groups.
+    different numbers of atoms differ by the energies of the additional atoms. Samples count by
+    their importance weights. Each kind gets the largest value of its groups.
 
     Parameters
     ----------
     results
         Simulations of supercells; only finished relaxations are used.
     """
-    groups: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    groups: dict[tuple[str, str, str], list[tuple[float, float]]] = defaultdict(list)
     for r in results:
         found = _NAME.match(r.structure)
         if found is None or r.task != "relax" or r.status != "done" or not r.trajectory:
@@ -217,11 +218,12 @@ def energy_spread(results: Sequence[SimulationResult]) -> dict[str, float]:
         if r.draw < 0:  # the most probable structure is no sample
             continue
         formula = r.trajectory[-1].get_chemical_formula()
-        groups[found["kind"], r.engine, formula].append(r.energy_eV)
+        groups[found["kind"], r.engine, formula].append((r.energy_eV, r.weight))
     out: dict[str, float] = {}
-    for (kind, _, _), energies in groups.items():
-        if len(energies) >= 2:
-            out[kind] = max(out.get(kind, 0.0), float(np.std(energies, ddof=1)))
+    for (kind, _, _), own in groups.items():
+        _, sd = weighted_mean_sd(*zip(*own, strict=True))
+        if not np.isnan(sd):
+            out[kind] = max(out.get(kind, 0.0), sd)
     return out
 
 

@@ -163,6 +163,8 @@ def energy_strip(own: Simulated) -> Html:
         level = placed.get(round(x / 14), 0)
         placed[round(x / 14)] = level + 1
         label = f"{draw_label(r.draw)}: {energy_difference(r.energy_eV - zero)}, {r.status}"
+        if not math.isnan(r.weight):
+            label += f", weight {r.weight:.2g}"
         dots.append(
             element(
                 "circle", element("title", label), cx=f"{x:.1f}", cy=f"{58 - 15 * level:.0f}",

@@ -321,6 +321,7 @@ class Samples:
             energy_sd_eV=float(second_half.std()) if len(second_half) else float("nan"),
             status=status,
             seconds=seconds,
+            weight=task.structure.weight,
             notes=self.notes,
             trajectory=(first, *self.geometries),
             trace={

@@ -166,6 +166,7 @@ def relax_with_ase(
         energy_sd_eV=float("nan"),
         status=status,
         seconds=time.perf_counter() - begin,
+        weight=task.structure.weight,
         notes=path.notes,
         trajectory=(given, *_subsampled(path.geometries, options.trajectory_frames - 1)),
         trace={

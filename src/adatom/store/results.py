@@ -23,6 +23,12 @@ _F, _S = pl.Float64(), pl.String()
 RESULTS_COLUMNS = {
     "structure": Column(_S, "", "Name of the structure, as in `structures/*.extxyz`."),
     "draw": Column(pl.Int32(), "", "Number of the draw; -1 for the most probable structure."),
+    "weight": Column(
+        _F,
+        "",
+        "Importance weight: how well the draw explains the frame, over the sum of the draws of its "
+        "defect; NaN where it was not weighted.",
+    ),
     "engine": Column(_S, "", "Engine with its version."),
     "task": Column(_S, "", "`relax` or `dynamics`."),
     "temperature_K": Column(_F, "K", "Temperature that was asked for; 0 for a relaxation."),
@@ -68,7 +74,7 @@ TRACE_COLUMNS = {
     },
 }
 # Fields of a result that may be NaN or infinite, and are then text in its JSON file.
-_FLOATS = ("temperature_K", "energy_eV", "energy_sd_eV", "seconds")
+_FLOATS = ("temperature_K", "energy_eV", "energy_sd_eV", "seconds", "weight")
 # Fields that rest on another result, the reference: the table alone has them.
 _OF_OTHERS = ("formation_energy_eV", "reference")
 
@@ -174,8 +180,9 @@ def read_result(stem: str | Path) -> SimulationResult:
                     got=f"another ({found})",
                     todo="Run adatom resume, which makes it again.",
                 )
-        content |= {name: float(content[name]) for name in _FLOATS}
-        content["notes"] = tuple(content.get("notes", ()))  # older results have none
+        # Older results have neither weights nor notes.
+        content |= {name: float(content.get(name, "nan")) for name in _FLOATS}
+        content["notes"] = tuple(content.get("notes", ()))
         content["trajectory"] = read_trajectory(motion)
         content["trace"] = {
             column.name: column.drop_nulls().to_numpy(writable=True)

@@ -20,8 +20,10 @@ from adatom.structures.verify import (
     fingerprint,
     same_structure,
 )
+from adatom.structures.weights import EXCLUDED, effective_size
 
 __all__ = [
+    "EXCLUDED",
     "CoordinationReport",
     "ImpurityAtom",
     "NoPeriodicCell",
@@ -31,6 +33,7 @@ __all__ = [
     "build_supercell",
     "check_room",
     "coordination_report",
+    "effective_size",
     "fingerprint",
     "perfect_place",
     "pristine_like",

@@ -9,12 +9,14 @@ from numpy.typing import NDArray
 
 from adatom.core.atoms import AtomTable
 from adatom.core.lattice import Lattice
+from adatom.core.material import Material
 from adatom.core.structure import Structure
 from adatom.errors import BadInput
 from adatom.structures.assemble import assemble
 from adatom.structures.scene import Observed, Scene, SupercellOptions
 from adatom.structures.stacks import buckles
-from adatom.structures.supercell import prepare
+from adatom.structures.supercell import observe, prepare
+from adatom.structures.weights import Explain, importance_weights, log_weight
 
 _MAX_TRIES = 50  # attempts per sample, a count; it only bounds the time where atoms always clash
 
@@ -31,6 +33,7 @@ def sample_structures(
     count: int,
     rng: np.random.Generator,
     options: SupercellOptions | None = None,
+    explain: Explain | None = None,
 ) -> list[Structure]:
     """Sample structures from the probabilities of one defect's atoms.
 
@@ -50,13 +53,17 @@ def sample_structures(
         Number of samples.
     rng
         Source of randomness; the same seed gives the same samples.
+    explain
+        Likelihood of the frame: which rows of `atoms` exist, and what each is, give the logarithm
+        of p(pixels | atoms). None where there is no image: the samples have no weights.
 
     Returns
     -------
     list of Structure
         Samples with ``draw`` 0 to ``count - 1``. ``atoms.info["rejected"]`` counts the samples
         rejected before each; ``atoms.info["left_out"]`` counts the atoms left out where 50
-        attempts all had clashing atoms.
+        attempts all had clashing atoms. With `explain`, ``atoms.info["weight"]`` is the importance
+        weight (`weights.log_weight`); the sum over the samples is one.
 
     Raises
     ------
@@ -69,14 +76,17 @@ def sample_structures(
     scene = prepare(
         atoms, lattice, extent_xy_A, center_xy_A=center_xy_A, frame=frame, options=options
     )
-    drawn = []
+    drawn, log_weights = [], []
+    everything = observe(atoms, lattice, scene.box, options)
+    others = len(_possible(lattice.material)) - 1
     for draw in range(count):
         rejected, left_out = -1, 1
         while left_out and rejected + 1 < _MAX_TRIES:
             rejected += 1
+            sample = _sample_atoms(scene, rng, options)
             structure, left_out = assemble(
                 scene,
-                _sample_atoms(scene, rng, options),
+                sample,
                 kind=kind,
                 frame=frame,
                 defect=defect,
@@ -87,16 +97,25 @@ def sample_structures(
         noted = structure.atoms.copy()
         noted.info.update(rejected=rejected, left_out=left_out)
         drawn.append(replace(structure, atoms=noted))
+        if explain is not None:
+            log_weights.append(log_weight(scene, sample, explain, everything, others, options))
+    for structure, weight in zip(drawn, importance_weights(log_weights), strict=False):
+        structure.atoms.info["weight"] = float(weight)
     return drawn
+
+
+def _possible(material: Material) -> list[str]:
+    """Species that an atom may be drawn as; labels of other stackings are no atoms of this one."""
+    stacked = {label for sites in material.polytypes for label, _, _ in sites}
+    own = set(material.site_species)
+    return [s for s in material.species if s in own or s not in stacked]
 
 
 def _sample_atoms(scene: Scene, rng: np.random.Generator, options: SupercellOptions) -> Observed:
     """Sample the atoms near the defect once, in cell axes."""
     seen, material = scene.observed, scene.lattice.material
     n = len(seen)
-    stacked = {label for sites in material.polytypes for label, _, _ in sites}
-    own = set(material.site_species)  # labels of other stackings are no atoms of this one
-    possible = [s for s in material.species if s in own or s not in stacked]
+    possible = _possible(material)
     exists = rng.random(n) < seen.p_exists
     elements = seen.elements.copy()
     for i in np.flatnonzero(rng.random(n) >= seen.p_element):
