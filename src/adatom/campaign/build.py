@@ -171,12 +171,21 @@ def without_excluded(structures: Sequence[Structure]) -> tuple[list[Structure], 
     Returns
     -------
     The structures to simulate. In words, each draw whose weight is less than 0.001 of the best; and
-    the effective number of draws where it is less than half of them.
+    the effective number of draws where it is less than half of them. Where these would be more than
+    half of the draws, the table and the image contradict each other, as at an atom that moved
+    during the scan: all draws are simulated, and that is told.
     """
     weights = [s.weight for s in structures if np.isfinite(s.weight)]
     if not weights:
         return list(structures), []
     best, kept, said = max(weights), [], []
+    name, out = structures[0].kind, sum(w < EXCLUDED * max(weights) for w in weights)
+    if out > 0.5 * len(weights):
+        told = (
+            f"by the image {out} of the {len(weights)} draws of {name} are excluded, by the table "
+            "they are likely: all are simulated. Look at the frame: an atom may have moved"
+        )
+        return list(structures), [told]
     for s in structures:
         if s.weight < EXCLUDED * best:  # False where there is no weight
             said.append(
@@ -187,7 +196,6 @@ def without_excluded(structures: Sequence[Structure]) -> tuple[list[Structure], 
             kept.append(s)
     size = effective_size(weights)
     if size < 0.5 * len(weights):
-        name = structures[0].kind
         said.append(
             f"the {len(weights)} draws of {name} say as much as {size:.1f}: most explain the frame "
             "badly (effective sample size); ask for more draws"

@@ -41,6 +41,13 @@ def test_a_draw_that_the_image_excludes_is_told_and_not_simulated():
     assert "2e-09 of the best" in text
 
 
+def test_where_image_and_table_contradict_each_other_all_draws_are_simulated():
+    kept, said = without_excluded(draws(1.0, 1e-9, 1e-9, 1e-9))
+    assert len(kept) == 5
+    (text,) = said
+    assert "3 of the 4 draws of Si1C3 are excluded" in text
+
+
 def test_few_effective_draws_are_told():
     kept, said = without_excluded(draws(0.94, 0.02, 0.02, 0.02))
     assert len(kept) == 5
