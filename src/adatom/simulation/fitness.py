@@ -20,11 +20,12 @@ from adatom.simulation.engines.base import AUTO, Engine, Task, find_engine, requ
 # Bonds are up to this factor longer than the sum of the covalent radii.
 _STRETCH = 1.2
 _ENOUGH = 0.5  # share of the structures of a campaign for which an engine must be fit
-# Engines in the order in which one is chosen where a material names none: the most accurate one for
-# a relaxation, the fastest one for dynamics.
+# Engines in the order in which one is chosen where a material names none, the most accurate first.
+# Dynamics run in LAMMPS; in GFN1-xTB, slowly, where LAMMPS is not fit. Where LAMMPS is not installed
+# that is an error, because a user should know before hours are spent.
 _ORDER: dict[Task, tuple[str, ...]] = {
     "relax": ("sevennet", "gfn1-xtb", "lammps"),
-    "dynamics": ("lammps", "sevennet", "gfn1-xtb"),
+    "dynamics": ("lammps", "gfn1-xtb"),
 }
 
 
@@ -185,6 +186,8 @@ def choose_engine(
         try:
             engine = require(name, kind)
         except AdatomError as error:
+            if kind == "dynamics":
+                raise
             reasons.append(f"{name}: {error.got}")
             continue
         refused = [why for s in structures if (why := _refusal(engine, s, material))]

@@ -59,10 +59,13 @@ def test_finds_what_the_simulated_microscope_holds(demo):
         mine = atoms.filter((pl.col("frame") == frame) & (pl.col("p_exists") > 0.5))
         found = match_truth(xy[inside] - corner, mine.select("x_A", "y_A").to_numpy())
         assert (found >= 0).mean() > 0.99
+        hops = len(twin.hops)
+        twin.acquire(request)
+        if len(twin.hops) > hops:  # it jumped during the scan: the frame shows it twice, or never
+            continue
         silicon = mine.filter(pl.col("element") == "Si").select("x_A", "y_A").to_numpy() + corner
         assert len(silicon) == 1
         assert np.linalg.norm(silicon - xy[species == 1], axis=1).min() < 0.3
-        twin.acquire(request)
     assert summary["defect_frames"]["V1"] >= 10
     assert summary["defect_frames"]["Si1C3"] >= 10
 
