@@ -12,11 +12,12 @@ from rich.table import Table
 from adatom import simulation
 from adatom.core import GRAPHENE
 from adatom.core.plugins import DEFECT_NAMERS, Plugin, registered
+from adatom.errors import EngineMissing
 from adatom.features.defects.base import DefectNamer
 from adatom.frames.readers.base import registered_readers
 from adatom.instrument import registered_instruments
 from adatom.learning.device import describe_device
-from adatom.simulation.engines.base import registered_engines
+from adatom.simulation.engines.base import Task, registered_engines
 
 _MOST_SUFFIXES = 8  # suffixes of a reader shown in the table; --json has all of them
 
@@ -62,8 +63,7 @@ def show(found: dict[str, Any], out: Console) -> None:
     out.print(table)
     used = (
         "`auto` takes the first engine that is installed and fit for the structures: "
-        f"for graphene {simulation.engine_for('auto', 'relax', [], GRAPHENE)} relaxes, and "
-        f"{simulation.engine_for('auto', 'dynamics', [], GRAPHENE)} runs dynamics."
+        f"for graphene {_chosen('relax')} relaxes, and {_chosen('dynamics')} runs dynamics."
     )
     out.print(used, markup=False, highlight=False, soft_wrap=True)
     missing = [r for r in found["engines"] if not r["installed"]]
@@ -111,3 +111,11 @@ def _short(suffixes: list[str]) -> str:
     more = len(suffixes) - _MOST_SUFFIXES
     first = " ".join(suffixes[:_MOST_SUFFIXES])
     return f"({first} and {more} more)" if more > 0 else f"({first})" if first else ""
+
+
+def _chosen(kind: Task) -> str:
+    """Engine of graphene by default, or ``none``."""
+    try:
+        return simulation.engine_for("auto", kind, [], GRAPHENE)
+    except EngineMissing:
+        return "none"

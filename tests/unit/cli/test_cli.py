@@ -330,7 +330,7 @@ def test_every_step_is_in_the_ledger(simulated):
         "find": 3,
         "link": 1,
         "supercells": 1,
-        "relax": 3,  # the most probable structure and two draws
+        "relax": 4,  # the most probable structure, two draws, the perfect crystal
         "dynamics": 2,
         "advice": 2,
         "report": 2,  # of `find`, and of `simulate`
