@@ -21,7 +21,7 @@ from adatom.simulation.engines.base import AUTO, Engine, Task, find_engine, requ
 _STRETCH = 1.2
 _ENOUGH = 0.5  # share of the structures of a campaign for which an engine must be fit
 # Engines in the order in which one is chosen where a material names none, the most accurate first.
-# Dynamics run in LAMMPS; in GFN1-xTB, slowly, where LAMMPS is not fit. A LAMMPS that is missing is an
+# Dynamics run in LAMMPS; in GFN1-xTB, slowly, where LAMMPS is not fit. A missing LAMMPS is an
 # error, because a user should know before hours are spent.
 _ORDER: dict[Task, tuple[str, ...]] = {
     "relax": ("sevennet", "gfn1-xtb", "lammps"),
