@@ -181,8 +181,11 @@ def _relaxed(row: dict[str, Any]) -> str:
 
     several, spread = row["minima"] > 1, row["energy_sd_eV"]
     mean, lowest = row["formation_energy_eV"], row["lowest_formation_energy_eV"]
-    draws = "1 draw" if row["draws"] == 1 else f"{row['draws']} draws"
-    told = f"{row['minima']} minima" if several else "one minimum"
+    if row["draws"] == 1:
+        told = "1 draw"
+    else:
+        ends = f"{row['minima']} minima" if several else "one minimum"
+        told = f"{row['draws']} draws, {ends}"
     if mean is None:
         apart = f", {energy_difference(spread)} apart (standard deviation)" if several else ""
         told += f"{apart}; formation energy {row['reference']}"
@@ -193,7 +196,7 @@ def _relaxed(row: dict[str, Any]) -> str:
         )
     else:
         told += f", formation energy {energy_in_words(lowest)}"
-    return f"  {row['structure']} ({row['formula']}): {draws}, {told}"
+    return f"  {row['structure']} ({row['formula']}): {told}"
 
 
 def _show_batch(summary: dict[str, Any], out: Console) -> None:
