@@ -22,7 +22,7 @@ from adatom import core
 from adatom.campaign.batch import BATCH_COLUMNS
 from adatom.campaign.reference import reference as configuration
 from adatom.cli.main import app
-from adatom.core import atoms, defects, empty_sites, tracks, transitions
+from adatom.core import atoms, defects, empty_sites, environments, tracks, transitions
 from adatom.core.columns import Column
 from adatom.store.ledger import LEDGER_COLUMNS
 from adatom.store.results import RESULTS_COLUMNS, TRACE_COLUMNS
@@ -116,6 +116,7 @@ def tables() -> dict[str, str]:
         "defects": columns(defects.COLUMNS),
         "tracks": columns(tracks.COLUMNS),
         "transitions": columns(transitions.COLUMNS),
+        "environments": columns(environments.COLUMNS),
         "simulations": columns(RESULTS_COLUMNS),
         "batch": columns(BATCH_COLUMNS),
         "empty-sites": columns(empty_sites.COLUMNS),

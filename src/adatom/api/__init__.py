@@ -2,14 +2,22 @@
 
 from adatom.api.frames import adapt, example_frames, find, find_defects
 from adatom.api.simulations import advise, simulate, supercells
+from adatom.campaign.describe import describe_atoms as describe
+from adatom.features.descriptors import environments, fit_groups, patches
 from adatom.frames.readers.read import read
+from adatom.learning.patch_codes import encode_patches
 
 __all__ = [
     "adapt",
     "advise",
+    "describe",
+    "encode_patches",
+    "environments",
     "example_frames",
     "find",
     "find_defects",
+    "fit_groups",
+    "patches",
     "read",
     "simulate",
     "supercells",

@@ -60,6 +60,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     networks.train,
     networks.adapt,
     microscope.move,
+    outputs.describe,
     outputs.export,
 )
 for _command in _COMMANDS:

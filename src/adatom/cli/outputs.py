@@ -1,4 +1,4 @@
-"""Commands that show and export: `materials` and `export`."""
+"""Commands that show, describe and export: `materials`, `describe` and `export`."""
 
 from __future__ import annotations
 
@@ -35,6 +35,57 @@ def materials(as_json: Json = False) -> None:
             ", ".join(row["simulated_by"]) or "none",
         )
     Console().print(table)
+
+
+def describe(
+    directory: _Directory,
+    cutoff: Annotated[
+        float | None,
+        typer.Option(
+            "--cutoff",
+            min=0.5,
+            show_default="2.2 nearest distances",
+            help="atoms nearer than this count, Å",
+        ),
+    ] = None,
+    groups: Annotated[
+        int | None,
+        typer.Option(
+            "--groups",
+            min=1,
+            show_default="the data choose",
+            help="number of groups of each element",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Group the atoms of a campaign by their surroundings; the oddest ones are listed."""
+    import polars as pl
+
+    from adatom.campaign.describe import describe_campaign
+    from adatom.features.descriptors import EnvironmentOptions, GroupOptions, group_changes
+
+    table = describe_campaign(
+        directory,
+        EnvironmentOptions(cutoff_A=cutoff),
+        GroupOptions(groups=groups),
+    )
+    sizes = table["group"].drop_nulls().value_counts(sort=True)
+    odd = table.filter(table["group"].is_not_null()).sort("p_odder", "frame", "atom").head(5)
+    changes = group_changes(table).filter(pl.col("from_group") != pl.col("to_group"))
+    if as_json:
+        found = {"groups": sizes.to_dicts(), "odd": odd.to_dicts(), "changes": changes.to_dicts()}
+        print(json.dumps(found))
+        return
+    for row in sizes.iter_rows(named=True):
+        say(f"{row['group']}: {row['count']} atoms")
+    for row in odd.iter_rows(named=True):
+        say(f"odd: atom {row['atom']} of frame {row['frame']}, {row['group']}, "
+            f"{row['p_odder']:.1g} of such surroundings are odder")  # fmt: skip
+    for row in changes.iter_rows(named=True):
+        say(f"{row['from_group']} to {row['to_group']}: {row['seen']} times, "
+            f"{row['share_low']:.2g} to {row['share_high']:.2g} a frame")  # fmt: skip
+    say(f"wrote {directory / 'environments.parquet'}")
 
 
 def export(

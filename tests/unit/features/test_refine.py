@@ -5,6 +5,8 @@ from functools import partial
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 from threadpoolctl import threadpool_limits
 
@@ -12,6 +14,7 @@ from adatom.core import GRAPHENE, Calibration, Frame
 from adatom.errors import BadInput
 from adatom.features.candidates.beyond_border import atoms_beyond_border
 from adatom.features.neighbours import border_distance
+from adatom.features.refinement import fisher
 from adatom.features.refinement import refine as refinement
 from adatom.features.refinement.fit import Fit
 from adatom.features.refinement.refine import RefineOptions, refine, tiles
@@ -264,3 +267,10 @@ def test_linear_algebra_is_held_to_one_thread_and_let_go_again(monkeypatch):
         refine(Frame(rng.poisson(5.0, (64, 64)), Calibration(0.12)), rng.uniform(1, 6, (9, 2)))
         assert threads() == before
     assert seen == [{1}]
+
+
+@given(st.lists(st.floats(-3.0, 3.0), min_size=3, max_size=3))
+def test_covariances_are_positive_whatever_the_messages_say(correlations):
+    b, c, f = correlations
+    blocks = np.array([[1.0, b, c], [b, 1.0, f], [c, f, 1.0]])[:, :, None]
+    assert np.linalg.eigvalsh(fisher._inverse(blocks)[:, :, 0])[0] > 0.0

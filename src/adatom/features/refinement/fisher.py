@@ -23,6 +23,7 @@ _REACH = 4.8  # spot widths (sigma): the overlap exp(-d²/4σ²) of more distant
 # Share of its own information that an atom keeps at least: on loops, belief propagation can remove
 # more than there is.
 _LEAST_SHARE = 0.3
+_LEAST_DETERMINANT = 1e-6  # of a matrix of correlations; below, they contradict each other
 _ORDERS = ("", "r", "c", "rr", "rc", "cc")  # value and derivatives by row and column
 _ROUNDS = 4  # rounds of belief propagation; each includes atoms that are one bond farther away
 
@@ -253,12 +254,21 @@ def _at_least(blocks: FloatArray, own: FloatArray) -> FloatArray:
 
 
 def _inverse(blocks: FloatArray) -> FloatArray:
-    """Invert positive matrices (3, 3, n); correlations are limited to 0.97 for stability."""
+    """Invert matrices (3, 3, n), each limited to correlations that are possible together.
+
+    Each correlation is at most 0.97. Messages around rings can still give three that contradict
+    each other; these are reduced together until the matrix is diagonally dominant, and so positive.
+    """
     scale = 1.0 / np.sqrt(np.maximum(np.stack([blocks[k, k] for k in range(3)]), 1e-300))
     b, c, f = (
         np.clip(blocks[i, j] * scale[i] * scale[j], -0.97, 0.97)
         for i, j in ((0, 1), (0, 2), (1, 2))
     )
+    contrary = 1.0 - b * b - c * c - f * f + 2.0 * b * c * f < _LEAST_DETERMINANT
+    if contrary.any():
+        sums = np.abs(b) + np.abs(c), np.abs(b) + np.abs(f), np.abs(c) + np.abs(f)
+        less = np.where(contrary, 0.9 / np.maximum(np.max(sums, axis=0), 0.9), 1.0)
+        b, c, f = b * less, c * less, f * less
     out = np.empty_like(blocks)
     out[0, 0], out[1, 1], out[2, 2] = 1.0 - f * f, 1.0 - c * c, 1.0 - b * b
     out[0, 1], out[0, 2], out[1, 2] = c * f - b, b * f - c, b * c - f
