@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from adatom.api import (
         adapt,
         advise,
+        barrier,
         describe,
         encode_patches,
         environments,
@@ -34,6 +35,7 @@ __all__ = [
     "__version__",
     "adapt",
     "advise",
+    "barrier",
     "describe",
     "encode_patches",
     "environments",

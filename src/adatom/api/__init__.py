@@ -2,6 +2,7 @@
 
 from adatom.api.frames import adapt, example_frames, find, find_defects
 from adatom.api.simulations import advise, simulate, supercells
+from adatom.api.tasks import barrier
 from adatom.campaign.describe import describe_atoms as describe
 from adatom.features.descriptors import environments, fit_groups, patches
 from adatom.frames.readers.read import read
@@ -10,6 +11,7 @@ from adatom.learning.patch_codes import encode_patches
 __all__ = [
     "adapt",
     "advise",
+    "barrier",
     "describe",
     "encode_patches",
     "environments",

@@ -10,6 +10,7 @@ import typer
 
 from adatom.cli.options import (
     Adapt,
+    AllowUnfit,
     Axes,
     ConfigFile,
     Dataset,
@@ -55,6 +56,7 @@ def run(
     max_structures: MaxStructures = None,
     engine: Engine = None,
     dynamics_engine: DynamicsEngine = None,
+    allow_unfit: AllowUnfit = None,
     temperatures: Temperatures = None,
     picoseconds: Picoseconds = None,
     voltage: Voltage = None,
@@ -70,6 +72,7 @@ def run(
         frame_range=frame_range, dataset=dataset, axes=axes, fit_scale=fit_scale, detector=detector,
         draws=draws,
         max_structures=max_structures, engine=engine, dynamics_engine=dynamics_engine,
+        allow_unfit=allow_unfit,
         temperatures=temperatures, picoseconds=picoseconds,
         voltage=voltage, weights=weights, adapt=adapt, seed=seed, config_file=config_file,
     )  # fmt: skip

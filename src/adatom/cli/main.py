@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from adatom.cli import campaigns, microscope, networks, outputs
+from adatom.cli import campaigns, microscope, networks, outputs, tasks
 from adatom.cli.options import Json
 from adatom.cli.screen import show_error
 from adatom.cli.shared import with_shared_options
@@ -62,6 +62,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     microscope.move,
     outputs.describe,
     outputs.export,
+    tasks.barrier,
 )
 for _command in _COMMANDS:
     app.command()(with_shared_options(_command))

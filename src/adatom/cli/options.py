@@ -132,6 +132,13 @@ DynamicsEngine = Annotated[
     str | None,
     typer.Option("--dynamics-engine", show_default="auto", help="engine of the dynamics, alike"),
 ]
+AllowUnfit = Annotated[
+    bool | None,
+    typer.Option(
+        "--allow-unfit", is_flag=True, show_default=False,
+        help="run an engine also on what it says that it is not fit for",
+    ),
+]  # fmt: skip
 Temperatures = Annotated[
     str | None,
     typer.Option(
@@ -299,6 +306,7 @@ SETTINGS = {
     "max_structures": Setting("--max-structures", "simulate.max_structures"),
     "engine": Setting("--engine", "simulate.relax_engine", engine_of),
     "dynamics_engine": Setting("--dynamics-engine", "simulate.dynamics_engine", engine_of),
+    "allow_unfit": Setting("--allow-unfit", "simulate.allow_unfit"),
     "temperatures": Setting("--temperatures", "simulate.temperatures_K", temperatures_of),
     "picoseconds": Setting("--picoseconds", "dynamics.production_ps"),
     "rounds": Setting("--rounds", "adaptation.rounds"),

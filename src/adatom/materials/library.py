@@ -305,7 +305,7 @@ def _check_labels(labels: list[str], source: str) -> None:
 
 def _atoms_of(given: FromStructure, folder: Path | None, source: str) -> Atoms:
     if given.file is not None:
-        return _read_structure((folder or Path()) / given.file)
+        return read_structure((folder or Path()) / given.file)
     import ase.build  # takes 0.2 s to import, and few materials need it
 
     options = dict(given.bulk or {})
@@ -339,7 +339,14 @@ def _structure_of(bulk: dict[str, Any]) -> str | None:
     return str(known["symmetry"]) if known else None
 
 
-def _read_structure(path: Path) -> Atoms:
+def read_structure(path: Path) -> Atoms:
+    """Read a structure file of any format that ASE reads.
+
+    Raises
+    ------
+    BadInput
+        If it cannot be read, or holds no atoms in a cell.
+    """
     import ase.io
 
     try:
@@ -397,7 +404,7 @@ def _checked(atoms: Atoms, source: str) -> Atoms:
 
 
 def _from_structure(path: Path, zone_axis: tuple[int, int, int]) -> Material:
-    atoms = _read_structure(path)
+    atoms = read_structure(path)
     seen = project(atoms, zone_axis)
     form: Form = "sheet" if zone_axis == (0, 0, 1) and _is_sheet(atoms) else "columns"
     given = MaterialFile(

@@ -1,5 +1,6 @@
 """Relaxation, molecular dynamics, and knock-on cross sections."""
 
+from adatom.simulation.barrier import Barrier, BarrierOptions, find_barrier
 from adatom.simulation.dynamics import dynamics
 from adatom.simulation.energies import against_perfect_crystal, formation_energy_eV, place_adatom
 from adatom.simulation.engines.base import (
@@ -27,6 +28,8 @@ from adatom.simulation.scaling import measure_lattice_constant_A, scale_to
 
 __all__ = [
     "AUTO",
+    "Barrier",
+    "BarrierOptions",
     "CrossSection",
     "DynamicsOptions",
     "Engine",
@@ -44,6 +47,7 @@ __all__ = [
     "engine_for",
     "engine_status",
     "engine_version",
+    "find_barrier",
     "find_engine",
     "formation_energy_eV",
     "maximum_energy_transfer_eV",
