@@ -77,6 +77,18 @@ class StepFailed(AdatomError):
     """A step ran and did not reach its result (a relaxation that exploded, a full disk)."""
 
 
+class NoFrame(StepFailed):
+    """An instrument gave no frame in time; the next request may be answered."""
+
+
+class NoMoreFrames(NoFrame):
+    """An instrument has no further frames, as a replay that is over."""
+
+
+class InstrumentGone(StepFailed):
+    """An instrument does not answer any more, and will not."""
+
+
 def printable(text: str) -> str:
     r"""Make text from a file safe for a terminal: characters that steer it become visible.
 

@@ -36,7 +36,8 @@ def check_instrument(
     A frame has the pixels, the pixel size in Å and the dose of its request; the material's lattice
     in it confirms that pixel size; a parked beam takes its time, gives its signal and stops when it
     is told; what the instrument cannot do is refused; a simulated microscope that is opened twice
-    gives the same frames, each with noise of its own.
+    gives the same frames, each with noise of its own. An instrument that does not steer gives two
+    frames that differ, in order, by a clock that goes forward; it parks no beam.
 
     Parameters
     ----------
@@ -72,6 +73,9 @@ def check_instrument(
     expect_refused(lambda: instrument.open(_NoOptions(), material), f"{name}: wrong options")
     microscope = instrument.open(chosen, material)
     can = microscope.capabilities
+    if not can.steers:
+        _check_given_frames(microscope, name)
+        return
     wanted = _usual_request(can.center_xy_A, can.field_of_view_A, can.pixels)
     wanted = wanted if request is None else request
     frame = microscope.acquire(wanted)
@@ -101,6 +105,21 @@ def check_instrument(
         expect(same, name, expected="the same frames when opened again", got="others")
         noisy = not np.array_equal(series[0][0], series[0][1])
         expect(noisy, name, expected="noise of its own in each frame", got="the same frame twice")
+
+
+def _check_given_frames(microscope: Microscope, name: str) -> None:
+    """Take two frames that somebody else takes."""
+    can, before = microscope.capabilities, microscope.time_s
+    edge = min(max(24.0, can.field_of_view_A[0]), can.field_of_view_A[1])
+    nominal = ScanRequest(can.center_xy_A, edge, can.pixels[0], _DOSE_PER_A2)
+    one, two = (microscope.acquire(nominal) for _ in range(2))
+    expect(two.index > one.index, f"{name}: order", expected="a later frame", got=two.index)
+    same = one.shape == two.shape and np.array_equal(one.data, two.data)
+    expect(not same, name, expected="another frame each time", got="the same one twice")
+    later = microscope.time_s >= before
+    expect(later, f"{name}: clock", expected="no step back", got=microscope.time_s)
+    expect(not can.longest_dwell_s, name, expected="no parked beam", got=can.longest_dwell_s)
+    _check_beam(microscope, nominal, name)
 
 
 def _check_beam(microscope: Microscope, seen: ScanRequest, name: str) -> None:

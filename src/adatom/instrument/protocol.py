@@ -42,6 +42,9 @@ class Capabilities:
         it gives none, and cannot be stopped by it.
     blanks
         Whether the beam is off between requests. Where it is not, it rests where it was last.
+    steers
+        Whether it takes the frame that is asked for. Where it does not, `Microscope.acquire` gives
+        the next frame that somebody else takes, and its request says nothing about it.
     """
 
     simulated: bool
@@ -51,6 +54,7 @@ class Capabilities:
     longest_dwell_s: float = 0.0
     slice_s: float = 0.0
     blanks: bool = False
+    steers: bool = True
 
     @property
     def traces(self) -> bool:
@@ -142,7 +146,11 @@ class Microscope(Protocol):
         Raises
         ------
         BadInput
-            If the request is outside its capabilities.
+            If the request is outside its capabilities; `DamagedFile` if this frame cannot be read.
+        NoFrame
+            If no frame came in time; `NoMoreFrames` if none will come.
+        InstrumentGone
+            If the instrument does not answer any more.
         """
         ...
 
