@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
 
 from adatom.analysis.frame import analyse_frame
 from adatom.campaign.acting import Approve
 from adatom.campaign.arguments import ALONG_C, read_ensemble
+from adatom.campaign.instrument_options import instrument_options
 from adatom.campaign.move import Moved, move_atom
 from adatom.core import Material
 from adatom.core.arrays import FloatArray
-from adatom.errors import BadInput
 from adatom.feedback.moving import MoveOptions
-from adatom.instrument.protocol import Instrument, find_instrument
+from adatom.instrument.protocol import find_instrument
 from adatom.report.move_picture import move_figure, write_move_picture
 from adatom.store.journal import Journal
 from adatom.store.tables import write_json
@@ -63,7 +61,7 @@ def run_move(
         As of `move_atom`; or if the instrument, its options or the directory cannot be used.
     """
     instrument = find_instrument(name)
-    chosen = _instrument_options(instrument, options_file)
+    chosen = instrument_options(instrument, options_file)
     ensemble = read_ensemble(material, ALONG_C, None)
     with Journal(directory / RECORD) as journal:
         jumps: list[float] = []
@@ -102,7 +100,7 @@ def summary(moved: Moved) -> dict[str, Any]:
 def needs_approval(name: str, material: Material, options_file: Path | None) -> bool:
     """Whether the instrument is real: then nothing is moved without being told."""
     instrument = find_instrument(name)
-    opened = instrument.open(_instrument_options(instrument, options_file), material)
+    opened = instrument.open(instrument_options(instrument, options_file), material)
     return not opened.capabilities.simulated
 
 
@@ -111,18 +109,3 @@ def _ways(moved: Moved) -> tuple[FloatArray, FloatArray]:
     path = np.array(moved.path_xy_A)
     first, last = (seen.request.to_specimen(np.zeros(2)) for seen in (moved.first, moved.last))
     return path - first, path + np.asarray(moved.drift_xy_A) - last
-
-
-def _instrument_options(instrument: Instrument, path: Path | None) -> BaseModel:
-    if path is None:
-        return instrument.options_type()
-    try:
-        return instrument.options_type(**tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
-        fields = ", ".join(instrument.options_type.model_fields)
-        raise BadInput(
-            str(path),
-            expected=f"a TOML file with options of the instrument {instrument.name}: {fields}",
-            got=" ".join(str(error).split()),
-            todo="Correct the file.",
-        ) from error

@@ -59,6 +59,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     campaigns.demo,
     networks.train,
     networks.adapt,
+    microscope.live,
     microscope.move,
     outputs.describe,
     outputs.export,

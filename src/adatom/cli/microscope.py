@@ -1,4 +1,4 @@
-"""Commands that act on a microscope: `move`."""
+"""Commands that act on a microscope: `live` and `move`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from adatom.cli.options import Json
-from adatom.cli.screen import say
+from adatom.cli.options import Json, PixelSize
+from adatom.cli.screen import Screen, say
 from adatom.errors import BadInput
 
 
@@ -59,16 +59,12 @@ def move(
     if mode is None:
         mode = "watch" if needs_approval(instrument, sheet, instrument_options) else "auto"
     answers = {"watch": _only_say, "confirm": _ask, "auto": _yes}
-    if mode not in answers:
-        raise BadInput(
-            "--mode", expected="watch, confirm or auto", got=repr(mode), todo="Name one of these."
-        )
     moved = run_move(
         instrument,
         sheet,
         [_displacement(text) for text in by],
         output,
-        approve=answers[mode],
+        approve=answers[_mode(mode)],
         element=element,
         seed=seed,
         options_file=instrument_options,
@@ -85,6 +81,164 @@ def move(
         )
     if moved.status != "done":
         raise typer.Exit(1)
+
+
+def live(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(help="a movie to replay, or a directory to watch for new files"),
+    ] = None,
+    material: Annotated[
+        str, typer.Option("--material", "-m", help="a name or a TOML material file")
+    ] = "graphene",
+    instrument: Annotated[
+        str | None,
+        typer.Option(
+            "--instrument",
+            show_default="replay for a movie, folder for a directory, else twin",
+            help="a name that `adatom doctor` lists",
+        ),
+    ] = None,
+    instrument_options: Annotated[
+        Path | None,
+        typer.Option("--instrument-options", help="TOML file with options of the instrument"),
+    ] = None,
+    pixel_size: PixelSize = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            "--mode",
+            show_default="auto on a simulated instrument, else watch",
+            help="watch (only say), confirm (ask before each closer look) or auto",
+        ),
+    ] = None,
+    frames: Annotated[int | None, typer.Option("--frames", min=1, help="most frames")] = None,
+    longest: Annotated[
+        float | None, typer.Option("--longest", show_default="3600", help="longest time, s")
+    ] = None,
+    dose: Annotated[
+        float | None,
+        typer.Option("--dose", show_default="5e4", help="electrons per Å² of a scan"),
+    ] = None,
+    field: Annotated[
+        float | None, typer.Option("--field", show_default="24", help="field of view, Å")
+    ] = None,
+    max_dose: Annotated[
+        float | None,
+        typer.Option("--max-dose", show_default="5e6", help="most electrons per Å² on any atom"),
+    ] = None,
+    max_electrons: Annotated[
+        float | None,
+        typer.Option("--max-electrons", show_default="1e11", help="most electrons of all frames"),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="directory for record, frames, tables and page")
+    ] = Path("live"),
+    seed: Annotated[int, typer.Option("--seed", min=0, help="seed of a simulated instrument")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on with the interrupted run of the directory")
+    ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="run the directory's record again; say whether it agrees"),
+    ] = False,
+    page: Annotated[
+        bool, typer.Option("--page/--no-page", help="write tables and page at the end")
+    ] = True,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Watch a specimen while frames come: analyse, follow, decide, and look closer.
+
+    Takes frames of a field until every defect in it is sure, a limit is reached, or Ctrl-C. A movie
+    or a directory is only watched. Every decision is recorded before it is carried out.
+    """
+    from adatom.campaign.live_run import run_live, summary, verify_live, write_page
+    from adatom.feedback.live import LiveOptions
+
+    if verify:
+        lines = verify_live(output)
+        say(f"{output}: all {lines} lines of the record come out again")
+        return
+    given = {
+        "frames": frames, "longest_s": longest, "dose_per_A2": dose, "field_A": field,
+        "most_dose_per_A2": max_dose, "most_electrons": max_electrons,
+    }  # fmt: skip
+    name, more = _source(paths or [], instrument, pixel_size)
+    lived = run_live(
+        name, material, output, mode=_mode(mode), approve=_ask, seed=seed, resume=resume,
+        options_file=instrument_options, instrument_more=more,
+        options=LiveOptions(**{k: v for k, v in given.items() if v is not None}),
+        tell=_say_line,
+    )  # fmt: skip
+    written = f"record: {output / 'decisions.jsonl'}"
+    if page and lived.frames:
+        screen = Screen()
+        try:
+            written = f"page: {write_page(output, screen)}"
+        finally:
+            screen.close()
+    if as_json:
+        print(json.dumps(summary(lived)))
+    else:
+        say(
+            f"{lived.status}: {lived.reason}; {lived.frames} frames, {lived.faults} faults, "
+            f"{lived.electrons:.3g} electrons in {lived.seconds:.1f} s; {written}"
+        )
+    if lived.status == "lost":
+        raise typer.Exit(1)
+
+
+def _source(
+    paths: list[Path], instrument: str | None, pixel_size: float | None
+) -> tuple[str, dict[str, Any]]:
+    """Name of the instrument, and its options that the command line gives."""
+    more: dict[str, Any] = {} if pixel_size is None else {"pixel_size_A": pixel_size}
+    if not paths:
+        return instrument or "twin", more
+    if len(paths) == 1 and paths[0].is_dir() and instrument in {None, "folder"}:
+        return "folder", {**more, "path": str(paths[0])}
+    if instrument not in {None, "replay"}:
+        raise BadInput(
+            "PATHS", expected=f"none with --instrument {instrument}", got=str(paths[0]),
+            todo="Leave one of both out.",
+        )  # fmt: skip
+    return "replay", {**more, "paths": tuple(map(str, paths))}
+
+
+def _mode(name: str | None) -> Any:
+    if name not in {None, "watch", "confirm", "auto"}:
+        raise BadInput(
+            "--mode", expected="watch, confirm or auto", got=repr(name), todo="Name one of these."
+        )
+    return name
+
+
+def _say_line(line: dict[str, Any]) -> None:
+    """Say a line for every frame, closer look, advice and fault."""
+    when, action = f"{line['time_s']:8.2f} s  ", line["action"]
+    if action in {"begin", "resume"}:
+        for note in line["notes"]:
+            say(f"{when}the instrument {note}")
+    elif action == "seen":
+        elements = ", ".join(f"{n} {e}" for e, n in line["elements"].items())
+        kinds = [
+            f"{k} {p:.2f} at ({x:.1f}, {y:.1f})" for k, x, y, p in line["defects"] if k != "atom"
+        ]
+        moved = [f"{e} moved to ({u:.1f}, {v:.1f})" for e, _, (u, v) in line["moved"]]
+        x, y = line["known"]["drift_xy_A"]
+        say(
+            f"{when}frame {line['n']}: {elements or 'no atoms'}; "
+            f"{'; '.join(kinds + moved) or 'no defect'}; "
+            f"drift ({x:+.1f}, {y:+.1f}) Å; {line['analysis']}, {line['ms']:.0f} ms"
+        )
+    elif action == "look":
+        say(f"{when}looks closer: {line['why']}")
+    elif action == "advise":
+        say(f"{when}would look closer: {line['why']}")
+    elif action == "fault":
+        say(f"{when}{line['kind']}: {line['what']}")
+    elif action == "clock":
+        say(f"{when}the instrument's clock jumped by {line['step_s']:.3g} s: not counted")
 
 
 def _displacement(text: str) -> tuple[float, float]:

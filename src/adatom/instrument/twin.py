@@ -172,6 +172,11 @@ class Twin:
         here = self.occupied
         return self.sites_xy[here] + self._offset, self.species[here]
 
+    @property
+    def drift_xy_A(self) -> FloatArray:
+        """Drift of the specimen since the start, shape (2,), Å."""
+        return self._offset.copy()
+
     def acquire(self, request: ScanRequest) -> Frame:
         """Take a frame; atoms jump while the beam scans.
 

@@ -1,0 +1,155 @@
+"""Take frames from a microscope that may stall, lie or be gone; what is wrong is a `Fault`."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+
+from adatom.core import Frame, Material, ScanRequest, content_hash
+from adatom.errors import (
+    AdatomError,
+    BlankFrame,
+    DamagedFile,
+    InstrumentGone,
+    NoFrame,
+    NoMoreFrames,
+)
+from adatom.frames.lattice.spectrum import TRUSTED_CONTRAST, estimate_scale
+from adatom.instrument.protocol import Microscope
+
+_SAME_SIZE = 0.01  # relative difference of pixel sizes that are equal
+_WRONG_SIZE = 0.10  # relative difference to the lattice from which a pixel size is wrong
+_RECENT = 16  # frames among which one that comes twice is known
+_ABORT_S = 5.0  # s: an instrument that does not end a frame in this time after an abort is gone
+
+
+class Fault(Exception):  # leaves the guard from any depth; the loop goes on
+    """A frame that cannot be used.
+
+    Parameters
+    ----------
+    kind
+        ``late``, ``stalled``, ``corrupt``, ``blank``, ``doubled``, ``out of order``, ``wrong pixel
+        size``, ``refused`` or ``instrument``.
+    what
+        What was wrong, in words.
+    """
+
+    def __init__(self, kind: str, what: str) -> None:
+        super().__init__(what)
+        self.kind, self.what = kind, what
+
+
+class Guard:
+    """Take frames, each within a time, and check that each is what it says.
+
+    Parameters
+    ----------
+    microscope
+        Open microscope.
+    material
+        Its lattice checks pixel sizes that the instrument chooses itself.
+    longest_s
+        Longest time of a frame, s.
+    last_index
+        Number of the last frame that was used; frames before it are out of order.
+    """
+
+    def __init__(
+        self, microscope: Microscope, material: Material, longest_s: float, last_index: int = -1
+    ) -> None:
+        self._microscope, self._material, self._longest_s = microscope, material, longest_s
+        self.last_index = last_index
+        self._recent: deque[str] = deque(maxlen=_RECENT)
+        self._size_A: float | None = None
+
+    def acquire(self, request: ScanRequest) -> Frame:
+        """Take a frame.
+
+        Raises
+        ------
+        Fault
+            If it cannot be used. The beam is off then.
+        NoMoreFrames, InstrumentGone
+            If there will be no other.
+        """
+        try:
+            frame = self._within_time(request)
+            self._check(frame, request)
+        except BaseException:
+            self._microscope.abort()
+            raise
+        self.last_index = frame.index
+        return frame
+
+    def _within_time(self, request: ScanRequest) -> Frame:
+        answer: queue.SimpleQueue[Frame | BaseException] = queue.SimpleQueue()
+
+        def work() -> None:
+            try:
+                answer.put(self._microscope.acquire(request))
+            except BaseException as error:  # noqa: BLE001  # it is raised again by who waits
+                answer.put(error)
+
+        threading.Thread(target=work, daemon=True).start()
+        try:
+            got = answer.get(timeout=self._longest_s)
+        except queue.Empty:
+            self._microscope.abort()
+            try:
+                answer.get(timeout=_ABORT_S)
+            except queue.Empty:
+                raise InstrumentGone(
+                    "instrument",
+                    expected=f"a frame within {self._longest_s:g} s, or an answer to an abort",
+                    got="neither",
+                    todo="See to the microscope: the beam may be on.",
+                ) from None
+            raise Fault("stalled", f"no frame within {self._longest_s:g} s: aborted") from None
+        if isinstance(got, BaseException):
+            raise _understood(got)
+        return got
+
+    def _check(self, frame: Frame, request: ScanRequest) -> None:
+        steers = self._microscope.capabilities.steers
+        found = content_hash(frame.data)
+        if found in self._recent:
+            raise Fault("doubled", f"frame {frame.index} has the pixels of an earlier one")
+        self._recent.append(found)
+        if frame.index <= self.last_index:
+            raise Fault("out of order", f"frame {frame.index} came after {self.last_index}")
+        size = frame.calibration.pixel_size_A
+        if steers:
+            asked = request.calibration.pixel_size_A
+            if abs(size / asked - 1) > _SAME_SIZE or frame.shape != (request.pixels,) * 2:
+                got = f"{frame.shape[0]} x {frame.shape[1]} of {size:.4g} Å"
+                wanted = f"{request.pixels} x {request.pixels} of {asked:.4g} Å"
+                raise Fault("wrong pixel size", f"asked for {wanted}, got {got}")
+        elif self._size_A is None or abs(size / self._size_A - 1) > _SAME_SIZE:
+            self._check_by_lattice(frame, size)
+            self._size_A = size
+
+    def _check_by_lattice(self, frame: Frame, size: float) -> None:
+        if not self._material.has_lattice:
+            return
+        found = estimate_scale([frame.data], self._material, expected_A=size)
+        off = abs(size / found.pixel_size_A - 1)
+        if found.contrast >= TRUSTED_CONTRAST and off > _WRONG_SIZE:
+            raise Fault(
+                "wrong pixel size",
+                f"the frame says {size:.4g} Å, its lattice {found.pixel_size_A:.4g} Å",
+            )
+
+
+def _understood(error: BaseException) -> BaseException:
+    """Give an instrument's error as what the loop knows."""
+    final = (Fault, NoMoreFrames, InstrumentGone)
+    if isinstance(error, final) or not isinstance(error, Exception):
+        return error
+    kinds: tuple[tuple[type[Exception], str], ...] = (
+        (NoFrame, "late"), (DamagedFile, "corrupt"), (BlankFrame, "blank"),
+        (AdatomError, "refused"),
+    )  # fmt: skip
+    kind = next((name for one, name in kinds if isinstance(error, one)), "instrument")
+    return Fault(kind, f"{type(error).__name__}: {error}")

@@ -1,0 +1,367 @@
+"""The live loop: take a frame, analyse it, follow its atoms, decide, act."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, cast
+
+import numpy as np
+
+from adatom.analysis.frame import FrameResult
+from adatom.campaign.acting import Approve, Tell
+from adatom.campaign.guarded import Fault, Guard
+from adatom.core import Frame, Material, ScanRequest
+from adatom.core.arrays import FloatArray
+from adatom.errors import BadInput, InstrumentGone, NoMoreFrames
+from adatom.features.live_tracks import LiveTracks
+from adatom.feedback.dose_budget import DoseBudget
+from adatom.feedback.live import (
+    ATOM,
+    SAME_PLACE_A,
+    Decision,
+    Knowledge,
+    LiveOptions,
+    Question,
+    answered,
+    decide,
+)
+from adatom.instrument.protocol import Microscope
+
+Mode = Literal["watch", "confirm", "auto"]
+# Analysis of a frame: its result, and which analysis it was.
+See = Callable[[Frame], tuple[FrameResult, str]]
+Keep = Callable[[int, Frame], str]  # stores frame n; gives its name
+
+_SEEN_P = 0.5  # p_exists from which an atom is counted and followed
+_OPEN_P = (0.1, 0.9)  # p_exists of an atom that is a question
+_BORDER_A = 2.5  # Å: nearer to the border of a frame, a defect is not told from the border
+
+
+@dataclass(frozen=True, slots=True)
+class Lived:
+    """Result of a live run.
+
+    Parameters
+    ----------
+    status
+        ``done``; ``limit`` (a limit ended it); ``stopped`` by the user; ``lost`` (the instrument
+        is gone, or gave too many faults in a row).
+    reason
+        Why, in words.
+    frames, faults
+        Frames that were used, and faults.
+    electrons
+        Electrons of all frames; those of an instrument that does not steer, as far as known.
+    seconds
+        By the instrument's clock.
+    questions
+        What was open, with what was answered.
+    """
+
+    status: Literal["done", "limit", "stopped", "lost"]
+    reason: str
+    frames: int
+    faults: int
+    electrons: float
+    seconds: float
+    questions: tuple[Question, ...]
+
+
+@dataclass(slots=True)
+class State:
+    """What a run begins with: nothing, or what the record of an interrupted one says.
+
+    Parameters
+    ----------
+    known
+        None at the first start.
+    budget
+        What is spent.
+    acts
+        Frames asked for so far.
+    faults
+        Faults so far.
+    last_index
+        Number of the last frame that was used.
+    """
+
+    known: Knowledge | None
+    budget: DoseBudget
+    acts: int = 0
+    faults: int = 0
+    last_index: int = -1
+
+
+def run_loop(
+    microscope: Microscope,
+    see: See,
+    material: Material,
+    *,
+    mode: Mode,
+    options: LiveOptions | None = None,
+    approve: Approve = lambda _: False,
+    tell: Tell = lambda _: None,
+    keep: Keep = lambda n, _: str(n),
+    start: State | None = None,
+) -> Lived:
+    """Take frames and decide until nothing is open, a limit is reached, or the user stops it.
+
+    Every decision is told before it is carried out, with what it knew. Whatever happens, the beam
+    is off at the end. An instrument that does not steer is only watched.
+
+    Parameters
+    ----------
+    microscope
+        Open microscope.
+    see
+        Analysis of a frame.
+    material
+        The specimen.
+    mode
+        ``watch``: scan the field as asked for, and only say what a closer look would answer;
+        ``confirm``: ask before each look; ``auto``: look.
+    options
+        Limits.
+    approve
+        Asked in mode ``confirm``, in words.
+    tell
+        Called with every decision and what came of it.
+    keep
+        Stores each frame.
+    start
+        What the record of an interrupted run says.
+
+    Raises
+    ------
+    BadInput
+        If the instrument cannot take the frames of the options, or is told to act and cannot.
+    StepFailed
+        If a record or a frame cannot be written.
+    """
+    o = options or LiveOptions()
+    try:
+        if start is not None:
+            microscope.abort()  # whoever was killed may have left the beam on
+        return _Loop(microscope, see, material, mode, o, approve, tell, keep, start).run()
+    finally:
+        microscope.abort()  # whatever happened, the beam is off
+
+
+class _Loop:
+    """What the loop knows, and its steps."""
+
+    def __init__(
+        self, microscope: Microscope, see: See, material: Material, mode: Mode,
+        options: LiveOptions, approve: Approve, tell: Tell, keep: Keep, start: State | None,
+    ) -> None:  # fmt: skip
+        self.microscope, self.see, self.mode, self.options = microscope, see, mode, options
+        self.approve, self._tell, self.keep = approve, tell, keep
+        self.can = microscope.capabilities
+        budget = DoseBudget(options.most_electrons, options.most_dose_per_A2)
+        state = start or State(None, budget)
+        self.budget, self.acts, self.faults = state.budget, state.acts, state.faults
+        voltage = microscope.conditions.voltage_kV
+        self.known = state.known or Knowledge(
+            0, 0, 0, 0.0, self.can.center_xy_A, (0.0, 0.0), voltage, ()
+        )
+        longest = options.longest_frame_s
+        self.guard = Guard(microscope, material, longest, state.last_index)
+        self.tracks = LiveTracks(material.bond_length_A, start_xy_A=self.known.drift_xy_A)
+        self.clock: float | None = None
+        self._check(resumed=start is not None)
+
+    def run(self) -> Lived:
+        """Go on until a decision or a fault ends it."""
+        try:
+            while True:
+                decision = decide(self.known, self.options, looks=self.mode != "watch")
+                if decision.request is None:
+                    limit = self.known.faults >= self.options.most_faults
+                    settled = self.known.scans_settled >= self.options.settled_frames
+                    status = "lost" if limit else "done" if settled else "limit"
+                    return self.end(status, decision.why)
+                if self.mode == "watch":
+                    self.advise()
+                if refused := self.budget.why_not(decision.request, self.known.drift_xy_A):
+                    return self.end("limit", refused)
+                if self.approved(decision):
+                    self.act(decision, decision.request)
+        except NoMoreFrames as error:
+            return self.end("done", error.got)
+        except InstrumentGone as error:
+            self.fault(Fault("instrument gone", str(error)))
+            return self.end("lost", f"the instrument is gone: {error.got}")
+        except KeyboardInterrupt:
+            return self.end("stopped", "stopped by the user")
+
+    def approved(self, decision: Decision) -> bool:
+        """Ask, where the mode says so; a refused look is not asked for again soon."""
+        if self.mode != "confirm" or decision.action != "look" or self.approve(decision.why):
+            return True
+        self.known = replace(
+            self.known,
+            looked=True,
+            questions=tuple(
+                replace(q, asked=q.asked + 1) if q.xy_A == decision.question else q
+                for q in self.known.questions
+            ),
+        )
+        self.tell("refused", why=decision.why, known=asdict(self.known))
+        return False
+
+    def act(self, decision: Decision, request: ScanRequest) -> None:
+        """Take the frame and learn from it; its dose is counted before."""
+        n, self.acts = self.acts, self.acts + 1
+        if self.can.steers:
+            self.budget.spend(request, self.known.drift_xy_A)
+        self.tell(decision.action, n=n, why=decision.why, request=asdict(request))
+        try:
+            frame = self.guard.acquire(request)
+        except Fault as fault:
+            self.fault(fault, n=n)
+            return
+        if not self.can.steers:
+            request = _request_of(frame, self.known.voltage_kV)
+            self.budget.spend(request, self.known.drift_xy_A)
+        file = self.keep(n, frame)
+        self.tell("frame", n=n, file=file, index=frame.index, request=asdict(request))
+        began = time.perf_counter()
+        try:
+            result, how = self.see(frame)
+            seen = self.learn(result, request, looked=decision.action == "look")
+        except Exception as error:  # noqa: BLE001  # a failed analysis must not leave the beam on
+            self.microscope.abort()
+            what = f"{type(error).__name__}: {error}"
+            self.fault(error if isinstance(error, Fault) else Fault("analysis", what), n=n)
+            return
+        ms = round(1e3 * (time.perf_counter() - began), 1)
+        self.tell("seen", n=n, analysis=how, **seen, known=asdict(self.known), ms=ms)
+
+    def learn(self, result: FrameResult, request: ScanRequest, *, looked: bool) -> dict[str, Any]:
+        """Follow the atoms and answer questions; say what the frame shows."""
+        corner = request.to_specimen(np.zeros(2))
+        far = np.asarray(result.found.frame.calibration.extent_xy(result.found.frame.shape))
+        there = result.atoms.column("p_exists") >= _SEEN_P
+        xy, elements = result.atoms.xy + corner, result.atoms.elements
+        followed = self.tracks.see(xy[there], elements[there], corner, corner + far)
+        drift = followed.shift_xy_A
+        low, high = corner + _BORDER_A - drift, corner + far - _BORDER_A - drift
+        found = _found(result, xy, drift, low, high, self.known.questions)
+        questions = answered(self.known.questions, found, _pair(low), _pair(high))
+        if followed.lost:  # another place: what was open there is not seen here
+            questions = answered((), found, _pair(low), _pair(high))
+        still = any(q.is_open(self.options.sure) for q in questions)
+        settled = self.known.scans_settled
+        self.known = replace(
+            self.known,
+            frames=self.known.frames + 1,
+            scans_settled=0 if still else settled if looked else settled + 1,
+            faults=0,
+            drift_xy_A=_pair(drift),
+            questions=questions,
+            looked=looked,
+        )
+        kinds, counts = np.unique(elements[there], return_counts=True)
+        return {
+            "atoms": int(there.sum()),
+            "elements": dict(zip(kinds.tolist(), counts.tolist(), strict=True)),
+            "defects": [[kind, *_pair(np.asarray(at)), round(p, 4)] for kind, at, p in found],
+            "moved": [list(m) for m in followed.moved],
+            "appeared": followed.appeared.round(2).tolist(),
+            "vanished": followed.vanished.round(2).tolist(),
+            "lost_place": followed.lost,
+        }
+
+    def advise(self) -> None:
+        """Say what a closer look would answer, where the mode or the instrument forbids it."""
+        wish = decide(self.known, self.options, looks=True)
+        if wish.action == "look" and wish.request is not None:
+            self.tell("advise", why=wish.why, request=asdict(wish.request))
+
+    def fault(self, fault: Fault, **more: object) -> None:
+        """Record a fault; the beam is off already."""
+        self.faults += 1
+        self.known = replace(self.known, faults=self.known.faults + 1)
+        known = asdict(self.known)
+        self.tell("fault", kind=fault.kind, what=fault.what, known=known, **more)
+
+    def end(self, status: str, reason: str) -> Lived:
+        """Turn the beam off, say why, and sum up."""
+        self.microscope.abort()
+        self.tell("end", status=status, reason=reason)
+        return Lived(
+            cast("Literal['done', 'limit', 'stopped', 'lost']", status), reason,
+            self.known.frames, self.faults, self.budget.electrons, self.known.seconds,
+            self.known.questions,
+        )  # fmt: skip
+
+    def tell(self, action: str, **known: object) -> None:
+        """Record a line with the time; nothing else reads the instrument's clock."""
+        now, most = round(self.microscope.time_s, 6), 2 * self.options.longest_frame_s
+        step = 0.0 if self.clock is None else now - self.clock
+        self.clock = now
+        if not 0.0 <= step <= most:  # False for NaN, too
+            self._tell({"time_s": now, "action": "clock", "step_s": step, "taken_for_s": 0.0})
+            step = 0.0
+        self.known = replace(self.known, seconds=self.known.seconds + step)
+        if "known" in known:
+            known["known"] = asdict(self.known)
+        self._tell({"time_s": now, "action": action, **known})
+
+    def _check(self, *, resumed: bool) -> None:
+        """Refuse what the instrument cannot do, and say what it cannot, before anything begins."""
+        can, o = self.can, self.options
+        if not can.steers and self.mode != "watch":
+            raise BadInput(
+                "mode",
+                expected="watch, for an instrument that takes no orders",
+                got=self.mode,
+                todo="Leave the mode out, or choose an instrument that can be steered.",
+            )
+        if can.steers:
+            first = ScanRequest(
+                can.center_xy_A, o.field_A, round(o.field_A / o.pixel_size_A), o.dose_per_A2
+            )
+            can.check(first)
+            can.check(replace(first, field_of_view_A=o.look_field_A,
+                              pixels=round(o.look_field_A / o.pixel_size_A)))  # fmt: skip
+        notes = []
+        if not can.steers:
+            notes.append("takes no orders: its frames are watched, and their dose is its program's")
+        elif not can.blanks:
+            notes.append("does not blank its beam between frames: it rests where it was last")
+        self.tell("resume" if resumed else "begin", mode=self.mode, options=o.model_dump(),
+                  capabilities=asdict(can), conditions=asdict(self.microscope.conditions),
+                  notes=notes)  # fmt: skip
+
+
+def _found(
+    result: FrameResult, xy: FloatArray, drift: FloatArray, low: FloatArray, high: FloatArray,
+    questions: Sequence[Question],
+) -> list[tuple[str, tuple[float, float], float]]:  # fmt: skip
+    """Defects, doubtful atoms, and atoms that were doubtful: kind, place, probability."""
+    corner = xy[0] - result.atoms.xy[0] if len(xy) else np.zeros(2)
+    named = result.defects.data
+    places = named.select("x_A", "y_A").to_numpy() + corner - drift
+    out = list(zip(named["kind"].to_list(), places, named["p"].to_list(), strict=True))
+    p = result.atoms.column("p_exists")
+    asked = np.array([q.xy_A for q in questions if q.kind == ATOM]).reshape(-1, 2)
+    away = np.linalg.norm((xy - drift)[:, None] - asked[None], axis=2).min(1, initial=np.inf)
+    doubtful = (p > _OPEN_P[0]) & ((p < _OPEN_P[1]) | (away < SAME_PLACE_A))
+    out.extend((ATOM, xy[i] - drift, float(p[i])) for i in np.flatnonzero(doubtful))
+    return [(k, _pair(at), q) for k, at, q in out if np.all((at > low) & (at < high))]
+
+
+def _request_of(frame: Frame, voltage_kV: float) -> ScanRequest:
+    """Request that a frame of somebody else answers; no dose where it is not known."""
+    width, height = frame.calibration.extent_xy(frame.shape)
+    edge = max(width, height)
+    return ScanRequest(
+        (edge / 2, edge / 2), edge, max(frame.shape), frame.dose_per_A2 or 0.0, voltage_kV
+    )
+
+
+def _pair(xy: Sequence[float] | FloatArray) -> tuple[float, float]:
+    return round(float(xy[0]), 4), round(float(xy[1]), 4)
