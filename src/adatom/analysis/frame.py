@@ -144,8 +144,8 @@ def finish_frame(
     calibrator = fit_in_card(card, "calibration", Calibrator)
     found = find_at(frame, sites, material, calibrator, options.find)
     lattice = lattice_of(found.atoms, material)
-    tested = _seen(tested_sites(found, lattice, frame), frame)
-    atoms = replace(_in_file_unit(found), empty_sites=tested.table(frame.index))
+    tested = seen_sites(tested_sites(found, lattice, frame), frame)
+    atoms = replace(in_file_unit(found), empty_sites=tested.table(frame.index))
     defects = name_defects(frame, atoms, lattice, material, options)
     return FrameResult(atoms, lattice, defects, {}, flags_of(found, card), found)
 
@@ -298,16 +298,16 @@ def _sites_by_counts(
     index, xy = lattice.sites_within(extent, margin_A=_BORDER_A)
     labels = np.array(lattice.material.site_species)[index[:, 2]]
     evidence = site_evidence(frame, atoms, xy, labels, options.evidence)
-    return _seen(EmptySites(xy, evidence), frame)
+    return seen_sites(EmptySites(xy, evidence), frame)
 
 
-def _in_file_unit(found: FoundAtoms) -> AtomTable:
+def in_file_unit(found: FoundAtoms) -> AtomTable:
     """Give the table with amplitudes in the intensity of the file."""
     unit = 1.0 if found.frame.pixels is None else found.frame.pixels.unit
     return AtomTable(found.atoms.data.with_columns(pl.col("amplitude") * unit))
 
 
-def _seen(sites: EmptySites, frame: Frame) -> EmptySites:
+def seen_sites(sites: EmptySites, frame: Frame) -> EmptySites:
     """Count sites on masked pixels as filled: nothing is known of them, so none is a vacancy."""
     if frame.pixels is None or not frame.pixels.any_masked:
         return sites

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from adatom.core import AtomTable, Lattice, Material
+from adatom.core.arrays import BoolArray, FloatArray
 from adatom.frames.lattice.fit import fit_lattice
 
 # Scatter of atoms about their lattice sites beyond their error bars, Å: mostly thermal motion.
@@ -23,10 +24,13 @@ def lattice_of(atoms: AtomTable, material: Material) -> Lattice | None:
     -------
     The lattice, or None if the atoms do not lie on one.
     """
-    likely = atoms.is_likely
-    host = likely & (atoms.elements == material.host)
+    host, weights = host_weights(atoms, material)
+    others = atoms.is_likely & ~host
+    return fit_lattice(atoms.xy[host], material, weights=weights, others_xy=atoms.xy[others])
+
+
+def host_weights(atoms: AtomTable, material: Material) -> tuple[BoolArray, FloatArray]:
+    """Which atoms are the host's, shape (atom,), and the weights of those in the fit."""
+    host = atoms.is_likely & (atoms.elements == material.host)
     variance = atoms.covariance.trace(axis1=1, axis2=2)
-    weights = 1.0 / (variance[host] + _POSITION_SD_A**2)
-    return fit_lattice(
-        atoms.xy[host], material, weights=weights, others_xy=atoms.xy[likely & ~host]
-    )
+    return host, 1.0 / (variance[host] + _POSITION_SD_A**2)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from adatom.analysis.frame import analyse_frame
+from adatom.analysis.live import LiveAnalysis
 from adatom.campaign.acting import Approve
 from adatom.campaign.arguments import ALONG_C, read_ensemble
 from adatom.campaign.config import Config, InputOptions
@@ -105,9 +105,8 @@ def run_live(
 
 def analysis_of(material: Material, options: LiveOptions) -> See:
     """Prepare the analysis of the loop, by the material's networks."""
-    del options
     ensemble = read_ensemble(material, ALONG_C, None)
-    return lambda frame: (analyse_frame(frame, ensemble, material), "full")
+    return LiveAnalysis(ensemble, material, full_every=options.full_every).see
 
 
 def summary(lived: Lived) -> Line:

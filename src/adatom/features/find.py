@@ -15,9 +15,10 @@ from adatom.features.calibration.calibrator import LIKELY_P, Calibrator
 from adatom.features.calibration.texture import texture_contrast
 from adatom.features.candidates.beyond_border import atoms_beyond_border
 from adatom.features.candidates.locate import Candidates, LocateOptions, locate, on_specimen
-from adatom.features.image_check import ImageCheck, check_image
+from adatom.features.image_check import ImageCheck, check_image, supported_again
 from adatom.features.novelty.frame import describe
 from adatom.features.novelty.regions import Regions, describe_regions
+from adatom.features.refinement.again import refine_again
 from adatom.features.refinement.refine import Refined, RefineOptions, refine
 from adatom.features.scaled_lengths import (
     frame_in_units,
@@ -189,6 +190,72 @@ def find_at(
         frame_in_units(frame, scale), candidates, refined, p_exists,
         material_in_units(material, scale), regions.boxes,
     )  # fmt: skip
+    return _found(
+        frame, candidates, refined, (p_exists, p_empty), material, calibrator, options,
+        (description, regions.scaled(scale), check.scaled(scale)),
+    )  # fmt: skip
+
+
+def find_again(
+    frame: Frame,
+    sites: Candidates,
+    last: FoundAtoms,
+    material: Material,
+    calibrator: Calibrator,
+    options: FindOptions,
+) -> FoundAtoms | None:
+    """Find every atom of a frame that resembles the last one: `find_at` at a lower cost.
+
+    Probe and noise are those of the last frame, and so are the descriptions of the frame.
+
+    Parameters
+    ----------
+    frame
+        The image, of the same shape and pixel size as the last one.
+    sites
+        Result of `locate_sites`.
+    last
+        Result for the last frame that was analysed in full.
+    material, calibrator, options
+        As of `find_at`.
+
+    Returns
+    -------
+    The result, or None where the frame does not resemble the last one: its noise is not explained,
+    or many columns are dim.
+    """
+    scale = material.scale
+    candidates = scale_candidates(on_specimen(sites, frame), 1.0 / scale)
+    scaled, unscaled = frame_in_units(frame, scale), material_in_units(material, scale)
+    outside = np.zeros((0, 2))
+    if material.coordination > 1:
+        outside = atoms_beyond_border(candidates.xy, scaled.border_distance_A, unscaled)
+    before = scale_refined(last.refined, 1.0 / scale)
+    refined = refine_again(scaled, candidates.xy, before, options.refine, outside)
+    if refined is None:
+        return None
+    p_exists, p_empty = calibrator.p_states(candidates, refined)
+    supported = supported_again(candidates, refined, p_exists, unscaled)
+    if supported is None:
+        return None
+    return _found(
+        frame, candidates, refined, (supported, p_empty), material, calibrator, options,
+        (last.description, last.regions, last.check),
+    )  # fmt: skip
+
+
+def _found(
+    frame: Frame,
+    candidates: Candidates,
+    refined: Refined,
+    p_states: tuple[FloatArray, FloatArray],
+    material: Material,
+    calibrator: Calibrator,
+    options: FindOptions,
+    described: tuple[FloatArray, Regions, ImageCheck],
+) -> FoundAtoms:
+    """Make the tables of a frame from its refined sites and their probabilities."""
+    (p_exists, p_empty), scale = p_states, material.scale
     keep = p_exists >= options.lowest_p_exists
     p_classes = _p_classes(candidates, refined, p_exists, material, calibrator)
     species = np.array(material.species)
@@ -205,10 +272,10 @@ def find_at(
     )
     vacant = p_empty >= options.lowest_p_exists
     candidates, refined = scale_candidates(candidates, scale), scale_refined(refined, scale)
+    description, regions, check = described
     return FoundAtoms(
         frame, atoms, p_classes[keep], candidates.xy[vacant], p_empty[vacant], refined, candidates,
-        description, regions.scaled(scale), clipped_under(frame, atoms.xy, refined),
-        check.scaled(scale),
+        description, regions, clipped_under(frame, atoms.xy, refined), check,
     )  # fmt: skip
 
 

@@ -162,6 +162,26 @@ def check_image(
     )
 
 
+def supported_again(
+    candidates: Candidates, refined: Refined, p_exists: FloatArray, material: Material
+) -> FloatArray | None:
+    """Lower the probabilities of dim columns as `check_image` does; None where that is not enough.
+
+    Parameters
+    ----------
+    candidates, refined, p_exists, material
+        As of `check_image`.
+    """
+    if not len(p_exists) or material.has_support:
+        return p_exists
+    usual, _ = _usual_amplitudes(candidates, refined, material)
+    likely = p_exists > LIKELY_P
+    suspect = likely & (refined.amplitude < _SUSPECT * usual)
+    if suspect.sum() >= max(_MANY, _MANY_SHARE * likely.sum()):
+        return None
+    return supported_p(p_exists, refined.amplitude, refined.amplitude_sd, usual)
+
+
 def supported_p(
     p_exists: FloatArray, amplitude: FloatArray, sd: FloatArray, usual: FloatArray
 ) -> FloatArray:

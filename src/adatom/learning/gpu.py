@@ -61,7 +61,8 @@ def member_probabilities(networks: Sequence[Network], x: torch.Tensor) -> torch.
     """
     x = x.contiguous(memory_format=torch.channels_last)
     members = sum(n.heads for n in networks)
-    maps = torch.empty((members, networks[0].classes, *x.shape[2:]), device=x.device)
+    shape = members, networks[0].classes, *x.shape[2:]
+    maps = torch.empty(shape, device=x.device, dtype=x.dtype)
     first = 0
     for network in networks:
         _write_head_probabilities(network, network.trunk(x), maps[first : first + network.heads])

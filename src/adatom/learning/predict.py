@@ -69,7 +69,11 @@ def predict(frame: Frame, ensemble: Ensemble, *, tile_px: int = TILE_PX) -> Pred
 
 
 def predict_tiles(
-    frame: Frame, ensemble: Ensemble, *, tile_px: int = TILE_PX
+    frame: Frame,
+    ensemble: Ensemble,
+    *,
+    tile_px: int = TILE_PX,
+    run: Callable[[Image], NDArray[np.float32]] | None = None,
 ) -> Iterator[Prediction]:
     """Predict the probability maps of every member tile by tile, with bounded memory.
 
@@ -81,6 +85,8 @@ def predict_tiles(
         Trained ensemble.
     tile_px
         Edge of a tile, working pixels; more than twice `OVERLAP_PX`.
+    run
+        Computes the maps of a normalised image; by default the ensemble's own runner.
 
     Yields
     ------
@@ -99,7 +105,7 @@ def predict_tiles(
     image = resample(frame.data, frame.calibration, ensemble.working)
     image = normalise(image)
     whole = (image.shape[0], image.shape[1])
-    run = _runner(ensemble)
+    run = run or _runner(ensemble)
     for rows, cols, inner in _tiles(whole, tile_px):
         tile = image[rows, cols]
         padded = tuple(max(-(-n // STRIDE) * STRIDE, 4 * STRIDE) for n in tile.shape)

@@ -24,6 +24,7 @@ _ON_FOREIGN_A = 1.3  # an atom this near to a foreign one belongs to its spot
 _AD_ATOM_BRIGHTNESS = 0.5  # least amplitude of an ad-atom relative to the median host atom
 _EXPLAINED_A = 2.6  # rings this near to a named defect belong to it: a hexagon's width is 2.8 Å
 _TRUSTED_SHARE = 0.33  # in another grain nearly no site is trusted
+_AROUND_ODD_A = 12.0  # a ring of nine atoms is 4 Å wide; the bonds farther out are as they are
 _LARGEST_RING = 9  # larger faces of the bond graph are gaps left by atoms that were not found
 
 
@@ -142,19 +143,25 @@ def name_rings(
     options: DefectOptions,
 ) -> list[NamedDefect]:
     """Name clusters of rings of the wrong size that no other defect explains."""
-    kept = np.flatnonzero(view.host | view.foreign)
+    regular = _on_sites(view, crystal, options)
+    named_at = np.array([f.xy for f in found]).reshape(-1, 2)
+    free = cKDTree(named_at).query(view.measured)[0] > _EXPLAINED_A
+    free &= ~np.isin(view.number, [n for f in found for n in f.atoms])
+    there = view.host | view.foreign
+    # An odd ring has an atom off its site, so only the surroundings of such atoms are looked at.
+    off = there & free & ~regular
+    if not off.any():
+        return []
+    away = cKDTree(view.xy[off]).query(view.xy)[0]
+    kept = np.flatnonzero(there & (away < _AROUND_ODD_A))
     graph = bond_graph(
         view.xy[kept],
         [view.element[i] for i in kept],
-        border_distance_A=view.border[kept],
+        border_distance_A=np.minimum(view.border, _AROUND_ODD_A - away)[kept],
         coordination=material.coordination,
         host=material.host,
     )
-    regular = _on_sites(view, crystal, options)
-    named_at = np.array([f.xy for f in found]).reshape(-1, 2)
-    named = np.isin(view.number, [n for f in found for n in f.atoms])
-    far = cKDTree(named_at).query(view.measured[kept])[0] > _EXPLAINED_A
-    usable = far & ~named[kept] & ~graph.near_border
+    usable = free[kept] & ~graph.near_border
     odd = [
         r
         for r in rings(graph, largest=_LARGEST_RING)

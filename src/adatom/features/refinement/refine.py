@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -106,7 +107,7 @@ def refine(
     >>> refine(frame, np.array([[3.06, 2.45]])).xy.round(1).tolist()
     [[3.0, 2.5]]
     """
-    with _pools().limit(limits=1, user_api="blas"):
+    with one_thread():
         return _refine(frame, xy, options or RefineOptions(), outside_xy, tile_px)
 
 
@@ -128,6 +129,12 @@ def counting_sigma_A(refined: Refined, options: RefineOptions, largest_A: float)
     information = 1.0 / np.maximum(variance, 1e-12) - options.start_sigma_A**-2.0
     out: FloatArray = np.maximum(information, largest_A**-2.0) ** -0.5
     return out
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """Hold linear algebra to one thread within the context."""
+    held: AbstractContextManager[object] = _pools().limit(limits=1, user_api="blas")
+    return held
 
 
 @cache

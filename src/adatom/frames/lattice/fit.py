@@ -79,6 +79,35 @@ def fit_lattice(
     return lattice if others_xy is None else _best_orientation(lattice, others_xy)
 
 
+def follow_lattice(xy: FloatArray, lattice: Lattice, weights: FloatArray) -> Lattice:
+    """Fit the lattice to the atoms of the next frame, which is the last one but for some drift.
+
+    Parameters
+    ----------
+    xy
+        Positions of the host's atoms, shape (atom, 2), Å; they have moved by less than a third of a
+        bond against the lattice.
+    lattice
+        Of the last frame, moved by what is known of the drift.
+    weights
+        Shape (atom,).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from adatom.core import GRAPHENE
+    >>> from adatom.frames.simulate.specimen import lattice_points
+    >>> xy = lattice_points(GRAPHENE, (20.0, 20.0), 0.0, angle_rad=0.2)
+    >>> last = fit_lattice(xy, GRAPHENE)
+    >>> follow_lattice(xy + 0.3, last, np.ones(len(xy))).rms_A < 1e-6
+    True
+    """
+    weight = weights / np.mean(weights)
+    for bend in (False, len(xy) > 60):
+        lattice = _refit(xy, weight, lattice, bend=bend)
+    return lattice
+
+
 def _start(xy: FloatArray) -> FloatArray:
     """Place from which atoms are assigned: the middle of the atoms, or beside a hole in it.
 

@@ -19,6 +19,7 @@ _RIM_PX = 1  # rim that is masked around a part, pixels: interpolation mixes it 
 _FILL_PX = 8.0  # Gaussian width of the mean that fills masked pixels, pixels
 _LEAST_FILL = 1e-3  # weight of the specimen below which its median fills a pixel
 _DARKEST = 0.1  # percentile of a continuum that is its zero: hot and dead pixels lie beyond
+_MOST_EQUAL = 1e-3  # share of the pixels at the end of a range from which they may be clipped
 _RANGE = (1.0, 99.0)  # percentiles between which the contrast of a continuum is measured
 
 KINDS = (
@@ -71,6 +72,34 @@ def examine(frame: Frame) -> Frame:
     if masked.any():
         image = _filled(image, masked)
     return replace(frame, data=image, pixels=Pixels(masked, clipped, areas, unit, zero))
+
+
+def examine_again(frame: Frame) -> Frame | None:
+    """Examine a frame of a series whose frames show the specimen in every pixel.
+
+    Parameters
+    ----------
+    frame
+        The image.
+
+    Returns
+    -------
+    As of `examine`; None where many pixels have one value, so that `examine` must look.
+    """
+    image = frame.data
+    levels = grey_levels(image)
+    nothing = np.zeros(image.shape, dtype=np.bool_)
+    low, high = (
+        float(np.mean(np.abs(image - v) <= levels.same)) for v in (levels.low, levels.high)
+    )
+    if high > _MOST_EQUAL or (levels.step is None and low > _MOST_EQUAL):
+        return None
+    zero, unit = _zero_and_unit(image, levels, nothing)
+    data = (image - np.float32(zero)) / np.float32(unit)
+    if levels.step is not None:
+        data = np.round(data)
+    pixels = Pixels(nothing, np.zeros(image.shape, dtype=np.int8), (), unit, zero)
+    return replace(frame, data=np.asarray(data, dtype=np.float32), pixels=pixels)
 
 
 def _masked(image: Image, levels: Levels) -> tuple[BoolArray, tuple[MaskedArea, ...]]:

@@ -1,0 +1,283 @@
+"""The analysis of frames as they come: what did not change is not computed again.
+
+Networks look at every frame, so that noise is judged as in the full analysis. Probe, noise,
+lattice and the names of defects begin with those of the last frame. A frame that does not resemble
+it is analysed in full, and so is every so many-th frame.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from adatom.analysis.card import fit_in_card
+from adatom.analysis.frame import (
+    FrameResult,
+    analyse_frame,
+    in_file_unit,
+    name_defects,
+    seen_sites,
+    tested_sites,
+)
+from adatom.analysis.lattice import host_weights
+from adatom.analysis.options import AnalysisOptions
+from adatom.core import AtomTable, DefectTable, EmptySites, Frame, Lattice, Material
+from adatom.core.arrays import FloatArray, Image, IntArray
+from adatom.features.calibration.calibrator import Calibrator
+from adatom.features.find import find_again, locate_sites
+from adatom.frames.lattice.fit import follow_lattice
+from adatom.frames.specimen.examine import examine_again
+from adatom.learning.ensemble import Ensemble
+from adatom.learning.predict import predict_tiles
+
+FULL, FAST = "full", "fast"
+_KINDS = 4  # kinds of frames (shape and pixel size) whose last results are kept
+_SAME_A = 0.6  # Å: atoms nearer than this are the same one, after the drift
+_LEAST_SAME = 0.9  # share of the atoms that must be the same ones
+_LEAST_MATCHED, _MOST_RMS = 0.9, 1.3  # of the lattice, relative to the last full analysis
+_INNER_A = 2.0  # Å: nearer to the border, atoms come and go
+_MOST_SHIFT_A = 0.3  # Å: after more drift, defects at the border are named again
+_SAME_P = 0.05  # change of a probability from which a defect is named again
+_LIKELY = 0.5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Kept:
+    """Results for frames of one shape and pixel size.
+
+    Parameters
+    ----------
+    full
+        The last full analysis.
+    named
+        The last analysis in which defects were named.
+    lattice
+        Of the last frame.
+    shift_xy
+        Drift since `named`, shape (2,), Å.
+    since
+        Frames since `full`.
+    """
+
+    full: FrameResult
+    named: FrameResult
+    lattice: Lattice
+    shift_xy: FloatArray
+    since: int
+
+
+class LiveAnalysis:
+    """Analyse frames as they come.
+
+    Parameters
+    ----------
+    ensemble
+        Calibrated networks.
+    material
+        Material in the frames.
+    options
+        See `AnalysisOptions`.
+    full_every
+        The full analysis is made of every so many-th frame of a kind; 1 for all.
+    """
+
+    def __init__(
+        self,
+        ensemble: Ensemble,
+        material: Material,
+        options: AnalysisOptions | None = None,
+        *,
+        full_every: int = 10,
+    ) -> None:
+        self._ensemble, self._material = ensemble, material
+        self._options, self._every = options or AnalysisOptions(), full_every
+        self._calibrator = fit_in_card(ensemble.card, "calibration", Calibrator)
+        self._run = _quick_runner(ensemble) if full_every > 1 else None
+        self._kept: OrderedDict[tuple[object, ...], _Kept] = OrderedDict()
+
+    def see(self, frame: Frame) -> tuple[FrameResult, str]:
+        """Analyse the next frame.
+
+        Parameters
+        ----------
+        frame
+            The image.
+
+        Returns
+        -------
+        The result, and ``fast`` or ``full``. A fast result has no maps; its flags are those of the
+        last full one.
+
+        Raises
+        ------
+        BadInput
+            If the ensemble's card has no calibration.
+        """
+        key = frame.shape, round(frame.calibration.pixel_size_A, 6)
+        kept = self._kept.pop(key, None)
+        if kept is not None and kept.since < self._every - 1:
+            after = self._fast(frame, kept)
+            if after is not None:
+                self._kept[key] = after
+                return after.named_or_moved, FAST
+        result = analyse_frame(frame, self._ensemble, self._material, self._options)
+        if result.lattice is not None and _can_follow(result):
+            light = replace(result, maps={})
+            self._kept[key] = _Kept(light, light, result.lattice, np.zeros(2), 0)
+        while len(self._kept) > _KINDS:
+            self._kept.popitem(last=False)
+        return result, FULL
+
+    def _fast(self, frame: Frame, kept: _Kept) -> _After | None:
+        """Analyse a frame that resembles the last one; None where it does not."""
+        examined = examine_again(frame)
+        if examined is None:
+            return None
+        tiles = predict_tiles(examined, self._ensemble, run=self._run)
+        sites = locate_sites(tiles, self._options.find)
+        found = find_again(
+            examined, sites, kept.full.found, self._material, self._calibrator, self._options.find
+        )
+        if found is None:
+            return None
+        before = kept.named.atoms
+        step = _shift(before, found.atoms, kept.shift_xy)
+        if step is None:
+            return None
+        moved = _moved(kept.lattice, step - kept.shift_xy)
+        host, weights = host_weights(found.atoms, self._material)
+        lattice = follow_lattice(found.atoms.xy[host], moved, weights)
+        usual = kept.full.lattice
+        assert usual is not None  # only such are kept  # noqa: S101
+        if lattice.matched < _LEAST_MATCHED * usual.matched or (
+            lattice.rms_A > _MOST_RMS * usual.rms_A
+        ):
+            return None
+        tested = seen_sites(tested_sites(found, lattice, examined), examined)
+        atoms = replace(in_file_unit(found), empty_sites=tested.table(frame.index))
+        result = FrameResult(atoms, lattice, DefectTable.empty(), {}, kept.full.flags, found)
+        defects = _same_defects(kept.named, result, step, self._options.defects.border_A)
+        if defects is not None:
+            result = replace(result, defects=defects)
+            return _After(kept.full, kept.named, lattice, step, kept.since + 1, result)
+        named = name_defects(examined, atoms, lattice, self._material, self._options)
+        result = replace(result, defects=named)
+        return _After(kept.full, result, lattice, np.zeros(2), kept.since + 1, result)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _After(_Kept):
+    """What is kept after a fast analysis, with its result."""
+
+    named_or_moved: FrameResult
+
+
+def _quick_runner(ensemble: Ensemble) -> Callable[[Image], NDArray[np.float32]] | None:
+    from adatom.learning.bfloat import quick_runner  # torch takes seconds to import
+
+    return quick_runner(ensemble)
+
+
+def _can_follow(result: FrameResult) -> bool:
+    pixels = result.found.frame.pixels
+    return pixels is None or not (pixels.any_masked or pixels.any_clipped)
+
+
+def _shift(before: AtomTable, now: AtomTable, guess: FloatArray) -> FloatArray | None:
+    """Drift of the atoms, shape (2,), Å; None where too few are the same ones."""
+    old, new = before.xy[before.is_likely], now.xy[now.is_likely]
+    if not len(old) or not len(new):
+        return None
+    tree, shift = cKDTree(old), guess
+    for _ in range(3):
+        away, nearest = tree.query(new - shift, distance_upper_bound=_SAME_A)
+        same = np.isfinite(away)
+        if same.mean() < _LEAST_SAME:
+            return None
+        shift = shift + np.median(new[same] - shift - old[nearest[same]], axis=0)
+    return np.asarray(shift)
+
+
+def _moved(lattice: Lattice, step: FloatArray) -> Lattice:
+    x, y = lattice.center_xy_A
+    return replace(lattice, center_xy_A=(x + float(step[0]), y + float(step[1])))
+
+
+def _same_defects(
+    named: FrameResult, now: FrameResult, shift: FloatArray, border_A: float
+) -> DefectTable | None:
+    """Give the named defects at their new places; None where something may have changed."""
+    if np.abs(shift).max() > _MOST_SHIFT_A:
+        return None
+    numbers = _same_atoms(named.atoms, now.atoms, shift, now.found.frame)
+    vacant = [_vacant(r, now.found.frame, s) for r, s in ((named, shift), (now, np.zeros(2)))]
+    if numbers is None or len(vacant[0][0]) != len(vacant[1][0]):
+        return None
+    old, tree_p = named.defects.data, vacant[1][1]
+    places = old.select("x_A", "y_A").to_numpy() + shift
+    if len(vacant[0][0]):
+        tree = cKDTree(vacant[1][0])
+        away, nearest = tree.query(vacant[0][0])
+        if away.max() > _SAME_A or np.abs(tree_p[nearest] - vacant[0][1]).max() > _SAME_P:
+            return None
+    atoms = [[int(numbers[i]) for i in members] for members in old["atoms"].to_list()]
+    if any(i < 0 for members in atoms for i in members):
+        return None
+    far = np.asarray(now.found.frame.calibration.extent_xy(now.found.frame.shape))
+    inside = np.minimum(places, far - places).min(axis=1, initial=np.inf) >= border_A
+    table = old.with_columns(
+        frame=pl.lit(now.found.frame.index, pl.Int32),
+        x_A=pl.Series(places[:, 0]), y_A=pl.Series(places[:, 1]),
+        atoms=pl.Series(atoms, dtype=pl.List(pl.Int32)),
+    )  # fmt: skip
+    return DefectTable(table.filter(pl.Series(inside, dtype=pl.Boolean)))
+
+
+def _same_atoms(
+    before: AtomTable, now: AtomTable, shift: FloatArray, frame: Frame
+) -> IntArray | None:
+    """Number now of every atom before, -1 for none; None where inner atoms differ."""
+    old, new = (np.flatnonzero(t.is_likely) for t in (before, now))
+    old_xy, new_xy = before.xy[old] + shift, now.xy[new]
+    away, nearest = cKDTree(new_xy).query(old_xy)
+    inner = [frame.border_distance_A(xy) > _INNER_A for xy in (old_xy, new_xy)]
+    same = away < _SAME_A
+    if not same[inner[0]].all() or len(np.unique(nearest[same])) != same.sum():
+        return None
+    taken = np.zeros(len(new), dtype=bool)
+    taken[nearest[same]] = True
+    if not taken[inner[1]].all():
+        return None
+    a, b = old[same & inner[0]], new[nearest[same & inner[0]]]
+    foreign = before.elements[a] != now.elements[b]
+    change = np.abs(before.column("p_element")[a] - now.column("p_element")[b])
+    odd = before.elements[a] != _commonest(before)
+    if foreign.any() or (change[odd] > _SAME_P).any():
+        return None
+    doubtful = [((t.column("p_exists") > _SAME_P) & ~t.is_likely).sum() for t in (before, now)]
+    if doubtful[0] != doubtful[1] and doubtful[1]:
+        return None
+    numbers = np.full(len(before), -1, dtype=np.int64)
+    numbers[old[same]] = new[nearest[same]]
+    return numbers
+
+
+def _commonest(atoms: AtomTable) -> str:
+    values, counts = np.unique(atoms.elements, return_counts=True)
+    return str(values[np.argmax(counts)])
+
+
+def _vacant(result: FrameResult, frame: Frame, shift: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Inner sites that may be empty, shape (site, 2), Å, and the probability that they are."""
+    if result.atoms.empty_sites is None:
+        return np.zeros((0, 2)), np.zeros(0)
+    sites = EmptySites.from_table(result.atoms.empty_sites)
+    xy = sites.xy + shift
+    chosen = (sites.p > 0.3) & (frame.border_distance_A(xy) > _INNER_A)
+    return xy[chosen], sites.p[chosen]

@@ -1,0 +1,76 @@
+"""Refine a frame that resembles one before: probe and noise are known, two steps are enough."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from adatom.core import Frame
+from adatom.core.arrays import FloatArray
+from adatom.features.refinement.binning import bin_frame
+from adatom.features.refinement.fit import Fit
+from adatom.features.refinement.optics import Optics, RefineOptions
+from adatom.features.refinement.refine import TILE_PX, Refined, one_thread
+from adatom.features.refinement.used_pixels import UsedPixels
+
+_STEPS = 2  # with free positions
+_SAME_A = 0.7  # Å: an atom this near to one of the last frame begins with its amplitude
+# Relative change of χ² from which probe, noise or background are not those of the last frame.
+_CHANGED = 0.08
+
+
+def refine_again(
+    frame: Frame,
+    xy: FloatArray,
+    last: Refined,
+    options: RefineOptions,
+    outside_xy: FloatArray,
+) -> Refined | None:
+    """Refine all atoms of a frame with the probe and the noise of one before.
+
+    Parameters
+    ----------
+    frame
+        The image.
+    xy
+        Initial positions, shape (atom, 2), Å.
+    last
+        The fit to a frame before, of the same pixel size.
+    options
+        See `RefineOptions`.
+    outside_xy
+        Atoms outside the frame, as of `refine`.
+
+    Returns
+    -------
+    The fit, or None where that of the last frame does not explain this one, or the frame is too
+    large for one piece.
+    """
+    binned = bin_frame(frame)
+    px, n = binned.calibration.pixel_size_A, len(xy)
+    too_large = max(binned.data.shape) > TILE_PX
+    if not n or too_large or binned.clipped is not None or not len(last.xy):
+        return None
+    with one_thread():
+        everything = np.concatenate([xy, outside_xy])
+        start = binned.rc(everything)
+        outside = np.arange(len(start)) >= n
+        optics = Optics(last.optics.probe, last.optics.noise, px, last.optics.jitter_A)
+        fit = Fit(binned.data, start, outside, optics, options, UsedPixels(binned.masked, None))
+        fit.set_start(float(np.median(last.amplitude)), float(np.median(last.background)))
+        away, nearest = cKDTree(last.xy).query(everything)
+        fit.amplitude = np.where(away < _SAME_A, last.amplitude[nearest], fit.amplitude)
+        fit.take_steps(_STEPS)
+        if fit.jitter > 0:
+            fit.fit_line_shifts()
+            fit.take_steps(1)
+        chi2 = fit.reduced_chi2()
+        if abs(chi2 / last.reduced_chi2 - 1.0) > _CHANGED:
+            return None
+        covariance = fit.covariance()[:n]
+    variance = np.maximum(np.einsum("nii->ni", covariance), 0.0)
+    return Refined(
+        binned.xy(fit.rc)[:n], covariance[:, 1::-1, 1::-1] * px**2, fit.amplitude[:n],
+        np.sqrt(variance[:, 2]), fit.background.value_at(fit.coefficients, fit.rc)[:n],
+        fit.optics(), chi2, options.start_sigma_A,
+    )  # fmt: skip

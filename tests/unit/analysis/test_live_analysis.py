@@ -1,0 +1,99 @@
+"""The analysis of the live loop gives the answers of the full one, and knows when it cannot."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+from scipy.spatial import cKDTree
+
+from adatom.analysis.frame import analyse_frame
+from adatom.analysis.live import FAST, FULL, LiveAnalysis
+from adatom.campaign.twin import make_twin
+from adatom.core import GRAPHENE, ScanRequest
+from adatom.instrument import TwinOptions
+from adatom.learning.weights import load_shipped
+
+
+@cache
+def ensemble():
+    return load_shipped("graphene")
+
+
+def microscope(seed=1, **options):
+    given = {"foreign": 2, "vacancies": 1, "drift_A": 0.1, "field_of_view_A": 22.0, **options}
+    return make_twin(TwinOptions(**given), GRAPHENE, seed)
+
+
+def frame_of(twin, dose=1e5, pixels=240):
+    return twin.acquire(ScanRequest(twin.center_xy_A, pixels * 0.11, pixels, dose))
+
+
+def kinds(result):
+    return sorted(result.defects.data["kind"].to_list())
+
+
+def test_it_agrees_with_the_full_analysis():
+    twin, live, off, hows = microscope(), LiveAnalysis(ensemble(), GRAPHENE), [], []
+    for _ in range(8):
+        frame = frame_of(twin)
+        got, how = live.see(frame)
+        full = analyse_frame(frame, ensemble(), GRAPHENE)
+        likely = full.atoms.is_likely
+        away, nearest = cKDTree(got.atoms.xy).query(full.atoms.xy[likely])
+        sigma = np.hypot(*(full.atoms.column(f"sigma_{a}_A")[likely] for a in "xy")) / np.sqrt(2)
+        off.append(away / sigma)
+        hows.append(how)
+        assert kinds(got) == kinds(full)
+        assert (got.atoms.elements[nearest] == full.atoms.elements[likely]).all()
+    assert hows[0] == FULL
+    assert hows.count(FAST) >= 6
+    assert np.quantile(np.concatenate(off), 0.99) < 0.3
+
+
+def test_an_atom_that_hops_is_named_at_its_new_place():
+    twin, live = microscope(vacancies=0, foreign=1, drift_A=0.0), LiveAnalysis(ensemble(), GRAPHENE)
+    for _ in range(3):
+        live.see(frame_of(twin))
+    (site,) = np.flatnonzero(twin.species)
+    other = int(twin._partners(site)[0])
+    twin._exchange(site, other, 0.0)
+    got, how = live.see(frame_of(twin))
+    assert how == FAST
+    x, y = got.defects.data.select("x_A", "y_A").to_numpy()[0]
+    corner = np.asarray(twin.center_xy_A) - 240 * 0.11 / 2
+    np.testing.assert_allclose(twin.sites_xy[other] - corner, [x, y], atol=0.4)
+
+
+@pytest.mark.parametrize("change", ["probe", "place", "blank part"])
+def test_a_frame_that_does_not_resemble_the_last_is_analysed_in_full(change):
+    twin, live = microscope(), LiveAnalysis(ensemble(), GRAPHENE)
+    for _ in range(2):
+        live.see(frame_of(twin))
+    frame = frame_of(twin)
+    if change == "probe":
+        from scipy.ndimage import gaussian_filter
+
+        frame = replace(frame, data=gaussian_filter(frame.data, 3.0))
+    if change == "place":
+        frame = replace(frame, data=np.ascontiguousarray(np.rot90(frame.data)))
+    if change == "blank part":
+        data = frame.data.copy()
+        data[100:] = 0
+        frame = replace(frame, data=data)
+    got, how = live.see(frame)
+    assert how == FULL
+    assert kinds(got) == kinds(analyse_frame(frame, ensemble(), GRAPHENE))
+
+
+def test_the_full_analysis_comes_every_so_often():
+    twin, live = microscope(), LiveAnalysis(ensemble(), GRAPHENE, full_every=3)
+    hows = [live.see(frame_of(twin))[1] for _ in range(7)]
+    assert [i for i, how in enumerate(hows) if how == FULL][:3] == [0, 3, 6]
+
+
+def test_frames_of_two_sizes_in_turn_are_both_fast():
+    twin, live = microscope(), LiveAnalysis(ensemble(), GRAPHENE)
+    hows = [live.see(frame_of(twin, pixels=p))[1] for p in (240, 120) * 3]
+    assert hows[:2] == [FULL, FULL]
+    assert hows[2:].count(FAST) >= 3
