@@ -2,7 +2,8 @@
 
 Networks look at every frame, so that noise is judged as in the full analysis. Probe, noise,
 lattice and the names of defects begin with those of the last frame. A frame that does not resemble
-it is analysed in full, and so is every so many-th frame.
+it is analysed in full. Every so many-th frame is analysed once more in full while the microscope
+scans the next one: the two are compared, and what follows begins with the full result.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -28,7 +30,7 @@ from adatom.analysis.frame import (
 from adatom.analysis.lattice import host_weights
 from adatom.analysis.options import AnalysisOptions
 from adatom.core import AtomTable, DefectTable, EmptySites, Frame, Lattice, Material
-from adatom.core.arrays import FloatArray, Image, IntArray
+from adatom.core.arrays import BoolArray, FloatArray, Image, IntArray
 from adatom.features.calibration.calibrator import Calibrator
 from adatom.features.find import find_again, locate_sites
 from adatom.frames.lattice.fit import follow_lattice
@@ -44,7 +46,7 @@ _LEAST_MATCHED, _MOST_RMS = 0.9, 1.3  # of the lattice, relative to the last ful
 _INNER_A = 2.0  # Å: nearer to the border, atoms come and go
 _MOST_SHIFT_A = 0.3  # Å: after more drift, defects at the border are named again
 _SAME_P = 0.05  # change of a probability from which a defect is named again
-_LIKELY = 0.5
+_AGREES = 0.3  # error bars within which two positions agree
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +86,7 @@ class LiveAnalysis:
     options
         See `AnalysisOptions`.
     full_every
-        The full analysis is made of every so many-th frame of a kind; 1 for all.
+        The full analysis checks every so many-th frame of a kind; 1 for no fast analysis.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class LiveAnalysis:
         self._calibrator = fit_in_card(ensemble.card, "calibration", Calibrator)
         self._run = _quick_runner(ensemble) if full_every > 1 else None
         self._kept: OrderedDict[tuple[object, ...], _Kept] = OrderedDict()
+        self._due: tuple[Frame, FrameResult] | None = None
 
     def see(self, frame: Frame) -> tuple[FrameResult, str]:
         """Analyse the next frame.
@@ -119,20 +122,47 @@ class LiveAnalysis:
         BadInput
             If the ensemble's card has no calibration.
         """
-        key = frame.shape, round(frame.calibration.pixel_size_A, 6)
+        key = _key(frame)
         kept = self._kept.pop(key, None)
-        if kept is not None and kept.since < self._every - 1:
+        self._due = None
+        if kept is not None and self._every > 1:
             after = self._fast(frame, kept)
             if after is not None:
                 self._kept[key] = after
+                if after.since >= self._every:
+                    self._due = frame, after.named_or_moved
                 return after.named_or_moved, FAST
         result = analyse_frame(frame, self._ensemble, self._material, self._options)
+        self._begin(frame, result)
+        return result, FULL
+
+    def check(self) -> dict[str, Any] | None:
+        """Analyse the last frame in full, if it is its turn, and go on from that.
+
+        Returns
+        -------
+        How many atoms there are, which share of them the fast analysis placed within 0.3 of their
+        error bars, and the defects that it missed; None if no check was due.
+        """
+        if self._due is None:
+            return None
+        (frame, fast), self._due = self._due, None
+        full = analyse_frame(frame, self._ensemble, self._material, self._options)
+        self._kept.pop(_key(frame), None)
+        self._begin(frame, full)
+        within, missed = agreement(fast, full)
+        return {
+            "frame": frame.index, "atoms": len(within),
+            "within": round(float(within.mean()), 4) if len(within) else 1.0, "missed": missed,
+        }  # fmt: skip
+
+    def _begin(self, frame: Frame, result: FrameResult) -> None:
+        """Keep a full result for the frames that follow."""
         if result.lattice is not None and _can_follow(result):
             light = replace(result, maps={})
-            self._kept[key] = _Kept(light, light, result.lattice, np.zeros(2), 0)
+            self._kept[_key(frame)] = _Kept(light, light, result.lattice, np.zeros(2), 0)
         while len(self._kept) > _KINDS:
             self._kept.popitem(last=False)
-        return result, FULL
 
     def _fast(self, frame: Frame, kept: _Kept) -> _After | None:
         """Analyse a frame that resembles the last one; None where it does not."""
@@ -176,6 +206,40 @@ class _After(_Kept):
     """What is kept after a fast analysis, with its result."""
 
     named_or_moved: FrameResult
+
+
+def agreement(fast: FrameResult, full: FrameResult) -> tuple[BoolArray, list[str]]:
+    """Compare two analyses of one frame.
+
+    Returns
+    -------
+    Whether each atom of the full analysis is within 0.3 of its error bar in the fast one and of
+    the same element, shape (atom,); and the kinds of the defects that the fast one missed.
+    """
+    likely = full.atoms.is_likely
+    xy, elements = full.atoms.xy[likely], full.atoms.elements[likely]
+    mine = fast.atoms.is_likely
+    if not mine.any():
+        return np.zeros(len(xy), dtype=np.bool_), full.defects.data["kind"].to_list()
+    variance = full.atoms.covariance[likely].trace(axis1=1, axis2=2) / 2.0
+    away, nearest = cKDTree(fast.atoms.xy[mine]).query(xy)
+    within = (away <= _AGREES * np.sqrt(variance)) & (
+        fast.atoms.elements[mine][nearest] == elements
+    )
+    places = {
+        kind: rows.select("x_A", "y_A").to_numpy()
+        for (kind,), rows in fast.defects.data.group_by("kind")
+    }
+    missed = [
+        kind
+        for kind, x, y in full.defects.data.select("kind", "x_A", "y_A").iter_rows()
+        if kind not in places or np.hypot(*(places[kind] - (x, y)).T).min() > _SAME_A
+    ]
+    return np.asarray(within), missed
+
+
+def _key(frame: Frame) -> tuple[object, ...]:
+    return frame.shape, round(frame.calibration.pixel_size_A, 6)
 
 
 def _quick_runner(ensemble: Ensemble) -> Callable[[Image], NDArray[np.float32]] | None:

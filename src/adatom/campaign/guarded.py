@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 
 from adatom.core import Frame, Material, ScanRequest, content_hash
 from adatom.errors import (
@@ -64,8 +66,15 @@ class Guard:
         self._recent: deque[str] = deque(maxlen=_RECENT)
         self._size_A: float | None = None
 
-    def acquire(self, request: ScanRequest) -> Frame:
+    def acquire(self, request: ScanRequest, meanwhile: Callable[[], None] = lambda: None) -> Frame:
         """Take a frame.
+
+        Parameters
+        ----------
+        request
+            The frame.
+        meanwhile
+            Called while the microscope scans.
 
         Raises
         ------
@@ -75,7 +84,7 @@ class Guard:
             If there will be no other.
         """
         try:
-            frame = self._within_time(request)
+            frame = self._within_time(request, meanwhile)
             self._check(frame, request)
         except BaseException:
             self._microscope.abort()
@@ -83,7 +92,7 @@ class Guard:
         self.last_index = frame.index
         return frame
 
-    def _within_time(self, request: ScanRequest) -> Frame:
+    def _within_time(self, request: ScanRequest, meanwhile: Callable[[], None]) -> Frame:
         answer: queue.SimpleQueue[Frame | BaseException] = queue.SimpleQueue()
 
         def work() -> None:
@@ -93,8 +102,10 @@ class Guard:
                 answer.put(error)
 
         threading.Thread(target=work, daemon=True).start()
+        began = time.monotonic()
+        meanwhile()
         try:
-            got = answer.get(timeout=self._longest_s)
+            got = answer.get(timeout=max(self._longest_s - (time.monotonic() - began), 0.05))
         except queue.Empty:
             self._microscope.abort()
             try:

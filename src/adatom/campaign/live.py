@@ -32,6 +32,8 @@ from adatom.instrument.protocol import Microscope
 Mode = Literal["watch", "confirm", "auto"]
 # Analysis of a frame: its result, and which analysis it was.
 See = Callable[[Frame], tuple[FrameResult, str]]
+# Work for the time in which the microscope scans: gives what to record, or None.
+Meanwhile = Callable[[], dict[str, Any] | None]
 Keep = Callable[[int, Frame], str]  # stores frame n; gives its name
 
 _SEEN_P = 0.5  # p_exists from which an atom is counted and followed
@@ -104,6 +106,7 @@ def run_loop(
     approve: Approve = lambda _: False,
     tell: Tell = lambda _: None,
     keep: Keep = lambda n, _: str(n),
+    meanwhile: Meanwhile = lambda: None,
     start: State | None = None,
 ) -> Lived:
     """Take frames and decide until nothing is open, a limit is reached, or the user stops it.
@@ -130,6 +133,9 @@ def run_loop(
         Called with every decision and what came of it.
     keep
         Stores each frame.
+    meanwhile
+        Called while the microscope scans: checks the fast analysis of the last frame by the full
+        one.
     start
         What the record of an interrupted run says.
 
@@ -144,7 +150,9 @@ def run_loop(
     try:
         if start is not None:
             microscope.abort()  # whoever was killed may have left the beam on
-        return _Loop(microscope, see, material, mode, o, approve, tell, keep, start).run()
+        return _Loop(
+            microscope, see, material, mode, o, approve, tell, keep, meanwhile, start
+        ).run()
     finally:
         microscope.abort()  # whatever happened, the beam is off
 
@@ -154,10 +162,12 @@ class _Loop:
 
     def __init__(
         self, microscope: Microscope, see: See, material: Material, mode: Mode,
-        options: LiveOptions, approve: Approve, tell: Tell, keep: Keep, start: State | None,
+        options: LiveOptions, approve: Approve, tell: Tell, keep: Keep, meanwhile: Meanwhile,
+        start: State | None,
     ) -> None:  # fmt: skip
         self.microscope, self.see, self.mode, self.options = microscope, see, mode, options
         self.approve, self._tell, self.keep = approve, tell, keep
+        self._meanwhile = meanwhile
         self.can = microscope.capabilities
         budget = DoseBudget(options.most_electrons, options.most_dose_per_A2)
         state = start or State(None, budget)
@@ -218,7 +228,7 @@ class _Loop:
             self.budget.spend(request, self.known.drift_xy_A)
         self.tell(decision.action, n=n, why=decision.why, request=asdict(request))
         try:
-            frame = self.guard.acquire(request)
+            frame = self.guard.acquire(request, self.meanwhile)
         except Fault as fault:
             self.fault(fault, n=n)
             return
@@ -273,6 +283,15 @@ class _Loop:
             "vanished": followed.vanished.round(2).tolist(),
             "lost_place": followed.lost,
         }
+
+    def meanwhile(self) -> None:
+        """Use the time of the scan; a check that fails is told and changes nothing."""
+        try:
+            told = self._meanwhile()
+        except Exception as error:  # noqa: BLE001  # the frame that is being taken is not lost
+            told = {"failed": f"{type(error).__name__}: {error}"}
+        if told is not None:
+            self.tell("check", **told)
 
     def advise(self) -> None:
         """Say what a closer look would answer, where the mode or the instrument forbids it."""

@@ -14,7 +14,7 @@ from adatom.campaign.acting import Approve
 from adatom.campaign.arguments import ALONG_C, read_ensemble
 from adatom.campaign.config import Config, InputOptions
 from adatom.campaign.instrument_options import instrument_options
-from adatom.campaign.live import Lived, Mode, See, State, run_loop
+from adatom.campaign.live import Lived, Mode, State, run_loop
 from adatom.campaign.pipeline import run_campaign
 from adatom.core import Frame, Material, ScanRequest
 from adatom.errors import AdatomError, BadInput
@@ -78,7 +78,7 @@ def run_live(
     instrument, specimen = find_instrument(name), load_material(material)
     chosen = instrument_options(instrument, options_file, instrument_more)
     limits = options or LiveOptions()
-    see, record = analysis_of(specimen, limits), directory / RECORD
+    analysis, record = analysis_of(specimen, limits), directory / RECORD
     start = state_of(read_journal(record), limits) if resume else None
     microscope = instrument.open(chosen, specimen, seed=seed)
     if mode is None:
@@ -96,17 +96,17 @@ def run_live(
             tell(line)
 
         lived = run_loop(
-            microscope, see, specimen, mode=mode, options=limits, approve=approve, tell=write,
-            keep=_keeper(directory), start=start,
+            microscope, analysis.see, specimen, mode=mode, options=limits, approve=approve,
+            tell=write, keep=keeper(directory), meanwhile=analysis.check, start=start,
         )  # fmt: skip
     write_json(directory / RESULT, summary(lived))
     return lived
 
 
-def analysis_of(material: Material, options: LiveOptions) -> See:
+def analysis_of(material: Material, options: LiveOptions) -> LiveAnalysis:
     """Prepare the analysis of the loop, by the material's networks."""
     ensemble = read_ensemble(material, ALONG_C, None)
-    return LiveAnalysis(ensemble, material, full_every=options.full_every).see
+    return LiveAnalysis(ensemble, material, full_every=options.full_every)
 
 
 def summary(lived: Lived) -> Line:
@@ -176,7 +176,9 @@ def state_of(lines: Sequence[Line], options: LiveOptions) -> State:
     return state
 
 
-def _keeper(directory: Path) -> Callable[[int, Frame], str]:
+def keeper(directory: Path) -> Callable[[int, Frame], str]:
+    """Give a function that stores frames in a directory, each whole or not at all."""
+
     def keep(n: int, frame: Frame) -> str:
         name = f"{FRAMES}/{n:06d}.npz"
         with atomic_file(directory / name) as file:
@@ -230,12 +232,12 @@ def verify_live(directory: Path, tell: Callable[[Line], None] = lambda _: None) 
     for first, end in zip(starts, [*starts[1:], len(lines)], strict=True):
         options = LiveOptions(**lines[first]["options"])
         start = state_of(lines[:first], options) if lines[first]["action"] == "resume" else None
-        again = Again(directory, lines[first:end], tell)
+        again, analysis = Again(directory, lines[first:end], tell), analysis_of(material, options)
         try:
             run_loop(
-                again.microscope, again.seen(analysis_of(material, options)), material,
-                mode=lines[first]["mode"], options=options, approve=again.approve,
-                tell=again.compare, keep=again.keep, start=start,
+                again.microscope, again.seen(analysis.see), material, mode=lines[first]["mode"],
+                options=options, approve=again.approve, tell=again.compare, keep=again.keep,
+                meanwhile=analysis.check, start=start,
             )  # fmt: skip
         except EOFError:  # the run was killed here
             continue

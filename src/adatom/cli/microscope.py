@@ -233,6 +233,8 @@ def _say_line(line: dict[str, Any]) -> None:
         )
     elif action == "look":
         say(f"{when}looks closer: {line['why']}")
+    elif action == "check" and line.get("missed"):
+        say(f"{when}the full analysis finds more: {', '.join(line['missed'])}")
     elif action == "advise":
         say(f"{when}would look closer: {line['why']}")
     elif action == "fault":

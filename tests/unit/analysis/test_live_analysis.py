@@ -8,9 +8,9 @@ import pytest
 from scipy.spatial import cKDTree
 
 from adatom.analysis.frame import analyse_frame
-from adatom.analysis.live import FAST, FULL, LiveAnalysis
+from adatom.analysis.live import FAST, FULL, LiveAnalysis, agreement
 from adatom.campaign.twin import make_twin
-from adatom.core import GRAPHENE, ScanRequest
+from adatom.core import GRAPHENE, DefectTable, ScanRequest
 from adatom.instrument import TwinOptions
 from adatom.learning.weights import load_shipped
 
@@ -86,10 +86,20 @@ def test_a_frame_that_does_not_resemble_the_last_is_analysed_in_full(change):
     assert kinds(got) == kinds(analyse_frame(frame, ensemble(), GRAPHENE))
 
 
-def test_the_full_analysis_comes_every_so_often():
+def test_the_full_analysis_checks_every_so_often_and_tells_what_was_missed():
     twin, live = microscope(), LiveAnalysis(ensemble(), GRAPHENE, full_every=3)
-    hows = [live.see(frame_of(twin))[1] for _ in range(7)]
-    assert [i for i, how in enumerate(hows) if how == FULL][:3] == [0, 3, 6]
+    checks = []
+    for _ in range(7):
+        live.see(frame_of(twin))
+        checks.append(live.check())
+    due = [k for k, check in enumerate(checks) if check is not None]
+    assert due == [3, 6]
+    assert all(checks[k]["missed"] == [] and checks[k]["within"] > 0.98 for k in due)
+    full = analyse_frame(frame_of(twin), ensemble(), GRAPHENE)
+    nothing = replace(full, defects=DefectTable.empty())
+    within, missed = agreement(nothing, full)
+    assert within.all()
+    assert sorted(missed) == kinds(full)
 
 
 def test_frames_of_two_sizes_in_turn_are_both_fast():
