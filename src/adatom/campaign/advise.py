@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from adatom.campaign.config import Config
 from adatom.campaign.find import MovieResult
 from adatom.campaign.steps import Job, Steps
-from adatom.core import Advice, Calibration, Material, Movie, SimulationResult
-from adatom.feedback import advice_to_json, advise
+from adatom.core import (
+    Advice,
+    Calibration,
+    KnockOnData,
+    Material,
+    Movie,
+    SimulationResult,
+    SiteThreshold,
+)
+from adatom.feedback import SiteDamage, advice_to_json, advise
 from adatom.simulation import uncertain_cross_section
 from adatom.store import file_hash, load_maps, write_json
 
@@ -46,7 +55,7 @@ def advise_campaign(
         mutual_information=disagreement,
         calibration=Calibration(maps.pixel_size_A),
         results=results,
-        damage=damage_by_voltage(material, config.voltage_kV),
+        **damage_options(material, config.voltage_kV),
         latest_frame=last,
         voltage_kV=config.voltage_kV,
         options=config.advice,
@@ -65,6 +74,24 @@ def advise_campaign(
     return advice
 
 
+def damage_options(material: Material, voltage_kV: float) -> dict[str, Any]:
+    """Give the arguments of `feedback.advise` that say what the beam does to a material.
+
+    Parameters
+    ----------
+    material
+        The crystal.
+    voltage_kV
+        Acceleration voltage of the microscope, kV.
+    """
+    return {
+        "damage": damage_by_voltage(material, voltage_kV),
+        "sites": site_damage(material, voltage_kV),
+        "bond_length_A": material.bond_length_A,
+        "caveat": "" if material.knock_on is None else material.knock_on.caveat,
+    }
+
+
 def damage_by_voltage(material: Material, voltage_kV: float) -> dict[float, tuple[float, float]]:
     """Compute the knock-on cross section at the usual voltages and the microscope's own.
 
@@ -74,8 +101,27 @@ def damage_by_voltage(material: Material, voltage_kV: float) -> dict[float, tupl
     data.
     """
     known = material.knock_on
-    if known is None:
-        return {}
+    return {} if known is None else _by_voltage(known, voltage_kV)
+
+
+def site_damage(material: Material, voltage_kV: float) -> list[SiteDamage]:
+    """Compute the same for the atoms at sites with a threshold of their own.
+
+    Parameters
+    ----------
+    material
+        The crystal.
+    voltage_kV
+        Acceleration voltage of the microscope, kV.
+    """
+    known = material.knock_on
+    sites = () if known is None else known.sites
+    return [SiteDamage(site, _by_voltage(site, voltage_kV)) for site in sites]
+
+
+def _by_voltage(
+    known: KnockOnData | SiteThreshold, voltage_kV: float
+) -> dict[float, tuple[float, float]]:
     out = {}
     for voltage in sorted({*_VOLTAGES_KV, voltage_kV}):
         cross = uncertain_cross_section(

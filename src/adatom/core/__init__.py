@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from adatom.core.frame import Frame, LabelledFrame, Movie
     from adatom.core.imaging import Estimate, Imaging
     from adatom.core.lattice import Lattice
-    from adatom.core.material import GRAPHENE, KnockOnData, Material
+    from adatom.core.material import GRAPHENE, KnockOnData, Material, SiteThreshold
     from adatom.core.pixels import MaskedArea, Pixels
     from adatom.core.prediction import VACANCY, Prediction
     from adatom.core.record import Record, content_hash
@@ -73,6 +73,7 @@ __all__ = [
     "ScanRequest",
     "SimulationResult",
     "SimulationTask",
+    "SiteThreshold",
     "StoneWales",
     "Structure",
     "Substitution",
@@ -115,6 +116,7 @@ _HOMES = {
     "ScanRequest": "scan",
     "SimulationResult": "simulation",
     "SimulationTask": "simulation",
+    "SiteThreshold": "material",
     "StoneWales": "defect_kind",
     "Structure": "structure",
     "Substitution": "defect_kind",

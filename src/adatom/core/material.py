@@ -21,6 +21,47 @@ _USUAL_PROBE_A = 0.43  # standard deviation, Å: the middle of graphene's range 
 
 
 @dataclass(frozen=True, slots=True)
+class SiteThreshold:
+    """Threshold of the atoms at one kind of site, where it is not that of the perfect crystal.
+
+    Parameters
+    ----------
+    element
+        Chemical symbol of the atom that is displaced.
+    beside
+        Element that it is bonded to; empty for any.
+    coordination
+        Number of its neighbours; 0 for any.
+    threshold_eV, threshold_sd_eV
+        Energy that displaces the atom, and its standard deviation, eV.
+    mean_square_velocity_m2_s2
+        Mean square velocity of the atom along the beam, m²/s².
+    outcome
+        ``leaves`` the sheet, or ``moves`` to another site.
+    source
+        Publication or computation that the numbers come from.
+    """
+
+    element: str
+    beside: str
+    coordination: int
+    threshold_eV: float
+    threshold_sd_eV: float
+    mean_square_velocity_m2_s2: float
+    outcome: Literal["leaves", "moves"]
+    source: str
+
+    def __str__(self) -> str:
+        """Name the site for people, such as ``C beside Si``."""
+        where = f" beside {self.beside}" if self.beside else ""
+        return (
+            self.element
+            + where
+            + (f" with {self.coordination} neighbours" if self.coordination else "")
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class KnockOnData:
     """Data for the cross section of knock-on damage, for the element with the lowest threshold.
 
@@ -34,6 +75,10 @@ class KnockOnData:
         Mean square velocity of the atom along the beam, m²/s².
     source
         Publication that the numbers come from.
+    sites
+        Kinds of site with a threshold of their own; an atom belongs to the first that fits.
+    caveat
+        What these numbers leave out, one sentence for the operator; empty if nothing.
     """
 
     element: str
@@ -41,6 +86,8 @@ class KnockOnData:
     threshold_sd_eV: float
     mean_square_velocity_m2_s2: float
     source: str
+    sites: tuple[SiteThreshold, ...] = ()
+    caveat: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +275,20 @@ GRAPHENE = Material(
         mean_square_velocity_m2_s2=3.05e5,
         source="Susi et al., Nat. Commun. 7, 13040 (2016): out-of-plane <v²> of carbon at 300 K "
         "from phonons; threshold with the spread of published values",
+        sites=(
+            SiteThreshold(
+                element="C",
+                beside="Si",
+                coordination=0,
+                threshold_eV=13.5,
+                threshold_sd_eV=0.5,
+                mean_square_velocity_m2_s2=3.05e5,
+                outcome="moves",
+                source="the effective threshold at which the cross section at 60 kV is that of the "
+                "published hops of Si (arXiv:2311.17894, see `core.hops`); a factor of three in "
+                "the rates is 0.45 eV",
+            ),
+        ),
     ),
     crystal=Crystal(
         ((_LATTICE_A, 0.0, 0.0), (_HALF_A, _ROW_A, 0.0)),

@@ -1,6 +1,7 @@
 """Feedback: score the uncertainty of defects and regions, and advise the next action."""
 
-from adatom.feedback.choose import AdviceOptions, advice_to_json, advise, choose_voltage
+from adatom.feedback.choose import AdviceOptions, advice_to_json, advise
+from adatom.feedback.damage import SiteDamage, choose_voltage
 from adatom.feedback.manipulate import Jump, ManipulateOptions, advise_jumps, plan_jump
 from adatom.feedback.score import (
     Score,
@@ -20,6 +21,7 @@ __all__ = [
     "ManipulateOptions",
     "Score",
     "ScoreOptions",
+    "SiteDamage",
     "advice_to_json",
     "advise",
     "advise_jumps",

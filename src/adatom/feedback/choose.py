@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,9 @@ from adatom.core.calibration import Calibration
 from adatom.core.defects import DefectTable
 from adatom.core.scan import ScanRequest
 from adatom.core.simulation import SimulationResult
-from adatom.core.units import A2_PER_BARN
 from adatom.errors import BadInput
-from adatom.feedback.manipulate import ManipulateOptions, advise_jumps
+from adatom.feedback.damage import SiteDamage, Voltage, choose_voltage, sites_of
+from adatom.feedback.manipulate import PRIOR_VOLTAGE_KV, ManipulateOptions, advise_jumps
 from adatom.feedback.score import (
     Score,
     ScoreOptions,
@@ -58,29 +59,6 @@ class AdviceOptions(BaseModel):
     max_scans: int = Field(default=5, ge=1, description="largest number of scans to advise")
 
 
-@dataclass(frozen=True, slots=True)
-class Voltage:
-    """A voltage and the knock-on damage of a scan at it.
-
-    Parameters
-    ----------
-    kV
-        Acceleration voltage.
-    events, events_sd
-        Expected knock-on events in the scan; NaN where the dose is not known.
-    dose_limit_per_A2
-        Dose at which the allowed number of events is reached, e⁻/Å².
-    allowed
-        Whether events + sd stay below the limit; False where the dose is not known.
-    """
-
-    kV: float
-    events: float
-    events_sd: float
-    dose_limit_per_A2: float
-    allowed: bool
-
-
 def advise(
     atoms: AtomTable,
     defects: DefectTable,
@@ -91,6 +69,9 @@ def advise(
     calibration: Calibration | None = None,
     results: Sequence[SimulationResult] = (),
     damage: Mapping[float, tuple[float, float]] | None = None,
+    sites: Sequence[SiteDamage] = (),
+    bond_length_A: float = math.nan,
+    caveat: str = "",
     latest_frame: int | None = None,
     voltage_kV: float = 60.0,
     options: AdviceOptions | None = None,
@@ -98,7 +79,8 @@ def advise(
     """Rank the possible next actions of the experiment.
 
     Scans come first, by weighted expected gain. Then follow the voltage for the first scan and
-    ways to move an atom. If no scan is worth its dose, the first advice is to stop.
+    ways to move an atom, all at one voltage: where an atom can be moved, none above that of the
+    known rates is advised. If no scan is worth its dose, the first advice is to stop.
 
     Parameters
     ----------
@@ -117,6 +99,12 @@ def advise(
         Simulations of the supercells, for the spread of the samples' energies.
     damage
         Knock-on cross section per atom, mean and standard deviation in barn, by voltage in kV.
+    sites
+        The same for kinds of site with a threshold of their own, at the same voltages.
+    bond_length_A
+        Bond length of the perfect crystal, Å, which tells those sites; needed with `sites`.
+    caveat
+        What the cross sections leave out; added to the advice of a voltage.
     latest_frame
         The present frame; by default the last frame that has atoms.
     voltage_kV
@@ -138,12 +126,23 @@ def advise(
     )
     if mutual_information is not None and calibration is not None:
         scores += score_disagreement(mutual_information, calibration, options=o.score)
+    jumps = []
+    if o.manipulate is not None:
+        jumps = advise_jumps(atoms, defects, latest_frame=latest_frame, options=o.manipulate)
+    if jumps:  # one voltage for all actions: the rates of moves are known at theirs
+        lower = {kV: cross for kV, cross in damage.items() if kV <= PRIOR_VOLTAGE_KV}
+        damage = lower or damage
     chosen = _apart(sorted(scores, key=lambda s: -s.total), o.field_of_view_A / 2.0)
     now = max(atoms.frames, default=0) if latest_frame is None else latest_frame
     scans: list[tuple[float, Advice, list[Voltage]]] = []
     for score in chosen:
         inside = _atoms_inside(atoms, score, now, o.field_of_view_A)
-        scan, voltages = _scan(score, inside, frame_dose_per_A2, damage, voltage_kV, o)
+        special = _sites_inside(atoms, score, now, o.field_of_view_A, sites, bond_length_A)
+        rest = max(inside - sum(n for _, n in special), 0.0)
+        choose = partial(
+            choose_voltage, damage, atoms=rest, sites=special, max_events=o.max_damage_events
+        )
+        scan, voltages = _scan(score, choose, frame_dose_per_A2, voltage_kV, o)
         if scan.gain >= o.min_gain_nats:
             scans.append((score.weight * scan.gain, scan, voltages))
     scans.sort(key=lambda item: -item[0])
@@ -151,63 +150,8 @@ def advise(
     if not out:
         out.append(_stop(chosen, o))
     elif scans[0][2]:
-        out.append(_voltage_advice(scans[0][2], o))
-    if o.manipulate is not None:
-        out += advise_jumps(atoms, defects, latest_frame=latest_frame, options=o.manipulate)
-    return out
-
-
-def choose_voltage(
-    damage: Mapping[float, tuple[float, float]],
-    *,
-    atoms: float,
-    dose_per_A2: float | None,
-    max_events: float,
-) -> list[Voltage]:
-    """Sort voltages, best first.
-
-    The expected number of events is ``atoms * cross section * dose``, with 1 barn = 10⁻⁸ Å². The
-    highest voltage that keeps events plus their standard deviation below `max_events` is best,
-    because resolution improves with voltage. If there is none, or no dose is given, the voltage
-    with the fewest events is best.
-
-    Parameters
-    ----------
-    damage
-        Cross section per atom, mean and standard deviation in barn, by voltage in kV.
-    atoms
-        Atoms in the scan.
-    dose_per_A2
-        Electrons per Å², or None where it is not known.
-    max_events
-        Largest allowed number of events.
-
-    Examples
-    --------
-    >>> damage = {60.0: (0.0, 0.0), 80.0: (0.002, 0.001), 100.0: (0.3, 0.1)}
-    >>> found = choose_voltage(damage, atoms=100, dose_per_A2=1e6, max_events=0.2)
-    >>> [(v.kV, round(v.events, 3), v.allowed) for v in found]
-    [(80.0, 0.002, True), (60.0, 0.0, True), (100.0, 0.3, False)]
-    """
-    found = []
-    for kV, (mean, sd) in damage.items():
-        per_dose = atoms * mean * A2_PER_BARN
-        per_dose_sd = atoms * sd * A2_PER_BARN
-        high = per_dose + per_dose_sd
-        dose = math.nan if dose_per_A2 is None else dose_per_A2
-        found.append(
-            Voltage(
-                kV=kV,
-                events=per_dose * dose,
-                events_sd=per_dose_sd * dose,
-                dose_limit_per_A2=max_events / high if high > 0.0 else math.inf,
-                allowed=high * dose < max_events,
-            )
-        )
-    return sorted(
-        found,
-        key=lambda v: (not v.allowed, -v.kV if v.allowed else -v.dose_limit_per_A2, -v.kV),
-    )
+        out.append(_voltage_advice(scans[0][2], caveat, o))
+    return [*out, *jumps]
 
 
 def advice_to_json(advice: Sequence[Advice]) -> list[dict[str, Any]]:
@@ -228,9 +172,8 @@ def _finite(value: Any) -> Any:
 
 def _scan(
     score: Score,
-    inside: float,
+    choose: Callable[..., list[Voltage]],
     frame_dose: float | None,
-    damage: Mapping[float, tuple[float, float]],
     voltage_kV: float,
     o: AdviceOptions,
 ) -> tuple[Advice, list[Voltage]]:
@@ -241,16 +184,12 @@ def _scan(
     more = (score.sigma_A / wanted) ** 2 - 1.0
     more = min(max(more, o.min_more), o.max_more)
     dose = None if frame_dose is None else more * frame_dose
-    voltages = choose_voltage(
-        damage, atoms=inside, dose_per_A2=dose, max_events=o.max_damage_events
-    )
+    voltages = choose(dose_per_A2=dose)
     limited = bool(voltages) and dose is not None and not voltages[0].allowed
     if limited and dose is not None and frame_dose is not None:
         dose = 0.99 * voltages[0].dose_limit_per_A2
         more = dose / frame_dose
-        voltages = choose_voltage(
-            damage, atoms=inside, dose_per_A2=dose, max_events=o.max_damage_events
-        )
+        voltages = choose(dose_per_A2=dose)
     gain, sd = _expected_gain(score, more, wanted)
     kV = voltages[0].kV if voltages else voltage_kV
     advice = Advice(
@@ -312,7 +251,7 @@ def _scan_reason(
     return f"Scan around {at}: {why}; {gain:.2f} nats are expected from {cost}."
 
 
-def _voltage_advice(voltages: list[Voltage], o: AdviceOptions) -> Advice:
+def _voltage_advice(voltages: list[Voltage], caveat: str, o: AdviceOptions) -> Advice:
     """Advise the voltage of the first scan; the gain is the probability of no knock-on event."""
     best = voltages[0]
     limits = ", ".join(
@@ -330,6 +269,12 @@ def _voltage_advice(voltages: list[Voltage], o: AdviceOptions) -> Advice:
             f"fewer than {o.max_damage_events:g} knock-on events ({best.events:.2g} ± "
             f"{best.events_sd:.2g}); the limits in e⁻/Å² are {limits}."
         )
+    # The site that limits the dose is named, at the best voltage and where it is another one above.
+    weak = next((v.weakest for v in sorted(voltages, key=lambda v: v.kV) if v.weakest), "")
+    if weak:
+        reason += f" Most events are expected at {weak}."
+    if caveat:
+        reason += f" {caveat}"
     safe = math.exp(-best.events)  # Poisson probability of no event
     return Advice(
         action="set_voltage",
@@ -374,6 +319,23 @@ def _atoms_inside(atoms: AtomTable, score: Score, now: int, field_A: float) -> f
     area = float(np.prod(np.ptp(here.xy, axis=0))) if len(here) > 2 else 0.0
     even = float(p.sum()) / area * field_A**2 if area > field_A**2 / 4.0 else 0.0
     return max(float(p[near].sum()), even)
+
+
+def _sites_inside(
+    atoms: AtomTable,
+    score: Score,
+    now: int,
+    field_A: float,
+    sites: Sequence[SiteDamage],
+    bond_length_A: float,
+) -> list[tuple[SiteDamage, float]]:
+    """Expected number of atoms at each kind of site in the field of view around a score."""
+    if not sites:
+        return []
+    here = atoms.of_frame(score.frame if score.frame >= 0 else now)
+    near = np.all(np.abs(here.xy - np.asarray(score.xy_A)) <= field_A / 2.0, axis=1)
+    counted = sites_of(here, [each.site for each in sites], bond_length_A)
+    return [(each, float(p[near].sum())) for each, p in zip(sites, counted, strict=True)]
 
 
 def _check(

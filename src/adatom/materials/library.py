@@ -7,7 +7,7 @@ import re
 import shlex
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from ase import Atoms
@@ -15,7 +15,7 @@ from ase.data import atomic_numbers, chemical_symbols, reference_states
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from scipy.spatial import cKDTree
 
-from adatom.core import GRAPHENE, KnockOnData, Material
+from adatom.core import GRAPHENE, KnockOnData, Material, SiteThreshold
 from adatom.core.arrays import FloatArray
 from adatom.core.composition import count_formula
 from adatom.core.material import ANY, Form
@@ -83,6 +83,19 @@ class FromStructure(_Strict):
         return self
 
 
+class KnockOnSite(_Strict):
+    """Atoms whose threshold is not that of the perfect crystal."""
+
+    element: Label = Field(description="chemical symbol of the atom that is displaced")
+    beside: str = Field("", description="element that it is bonded to; empty for any")
+    coordination: int = Field(0, ge=0, le=12, description="number of its neighbours; 0 for any")
+    threshold_eV: float = Field(gt=0, description="energy that displaces the atom, eV")
+    threshold_sd_eV: float = Field(gt=0, description="its standard deviation, eV")
+    mean_square_velocity_m2_s2: float = Field(gt=0, description="along the beam, m²/s²")
+    outcome: Literal["leaves", "moves"] = Field("leaves", description="what the atom does then")
+    source: str = Field(min_length=1, description="publication or computation of these numbers")
+
+
 class KnockOn(_Strict):
     """What the cross section of knock-on damage needs."""
 
@@ -91,6 +104,13 @@ class KnockOn(_Strict):
     threshold_sd_eV: float = Field(gt=0, description="its standard deviation, eV")
     mean_square_velocity_m2_s2: float = Field(gt=0, description="along the beam, m²/s²")
     source: str = Field(min_length=1, description="publication of these numbers")
+    site: tuple[KnockOnSite, ...] = Field((), description="kinds of site with their own threshold")
+    caveat: str = Field("", description="what these numbers leave out, one sentence")
+
+    def data(self) -> KnockOnData:
+        """Give it as a part of a `Material`."""
+        own = self.model_dump()
+        return KnockOnData(sites=tuple(SiteThreshold(**each) for each in own.pop("site")), **own)
 
 
 class MaterialFile(_Strict):
@@ -116,7 +136,7 @@ class MaterialFile(_Strict):
 
     def abilities(self) -> dict[str, Any]:
         """Fields of `Material` that say what can be done with it."""
-        known = None if self.knock_on is None else KnockOnData(**self.knock_on.model_dump())
+        known = None if self.knock_on is None else self.knock_on.data()
         return {
             "defect_namer": self.defect_namer.strip().lower(),
             "simulated_by": tuple(name.strip().lower() for name in self.simulated_by),
@@ -258,11 +278,7 @@ def _parse(text: str, source: str, folder: Path | None) -> Material:
     for engine in given.simulated_by:
         check_registered(ENGINES, engine, f"{source}, simulated_by")
     others = [c.is_ for other in given.polytype for c in other.columns]
-    if given.knock_on is not None and given.knock_on.element not in chemical_symbols[1:]:
-        raise BadInput(
-            f"{source}, knock_on.element", expected="a chemical symbol",
-            got=repr(given.knock_on.element), todo="Name the atom that is displaced.",
-        )  # fmt: skip
+    _check_knock_on(given.knock_on, source)
     _check_labels([*given.atoms, *given.extra, *others], source)
     if given.atoms:
         return _dispersed(given)
@@ -286,6 +302,23 @@ def _parse(text: str, source: str, folder: Path | None) -> Material:
         assert given.structure is not None  # MaterialFile has one of the three  # noqa: S101
         seen = project(_atoms_of(given.structure, folder, source), given.structure.zone_axis)
     return _crystal(given, seen)
+
+
+def _check_knock_on(given: KnockOn | None, source: str) -> None:
+    """Refuse data of knock-on damage that do not name elements."""
+    if given is None:
+        return
+    named = {"element": given.element}
+    for i, site in enumerate(given.site):
+        named[f"site.{i}.element"] = site.element
+        if site.beside:
+            named[f"site.{i}.beside"] = site.beside
+    for key, symbol in named.items():
+        if symbol not in chemical_symbols[1:]:
+            raise BadInput(
+                f"{source}, knock_on.{key}", expected="a chemical symbol",
+                got=repr(symbol), todo="Name the atom that is displaced, or the one beside it.",
+            )  # fmt: skip
 
 
 def _check_labels(labels: list[str], source: str) -> None:

@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 
+from adatom.core import GRAPHENE
+from adatom.core.hops import HopModel
 from adatom.simulation import (
     displacement_cross_section_barn,
     maximum_energy_transfer_eV,
@@ -92,3 +94,25 @@ def test_threshold_uncertainty_against_sampling():
     sure = uncertain_cross_section(100.0, "C", 21.5, 3.1e5, threshold_sd_eV=0.0)
     assert sure.low_barn == sure.median_barn == sure.high_barn
     assert sure.sd_barn == pytest.approx(0.0, abs=1e-12)
+
+
+def test_carbon_beside_silicon_moves_as_often_as_published_at_60_kv():
+    # Putting Dune, arXiv:2311.17894: half of the atoms jump in 3 s at 50 pA; the area of the peak.
+    model = HopModel()
+    bond_A = GRAPHENE.bond_length_A
+    area_A2 = 2.0 * math.pi * model.variance_bonds2 * bond_A**2
+    electrons = model.current_pA * 1e-12 / 1.602176634e-19
+    published_barn = model.rate_per_s / electrons * area_A2 * 1e8
+    (site,) = GRAPHENE.knock_on.sites
+    computed = displacement_cross_section_barn(
+        60.0, site.element, site.threshold_eV, site.mean_square_velocity_m2_s2
+    )
+    assert computed == pytest.approx(published_barn, rel=0.2)
+    assert site.threshold_eV < GRAPHENE.knock_on.threshold_eV - 5.0
+
+
+def test_a_static_carbon_is_displaced_above_108_and_110_kv():
+    # Threshold voltages follow from T_max(V) = T_d alone: V = 108.3 kV for 22 eV.
+    for voltage, threshold in ((104.7, 21.14), (108.3, 22.0)):
+        assert displacement_cross_section_barn(voltage - 1.0, "C", threshold, 0.0, mass_u=C12) == 0
+        assert displacement_cross_section_barn(voltage + 1.0, "C", threshold, 0.0, mass_u=C12) > 0

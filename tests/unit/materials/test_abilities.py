@@ -50,6 +50,26 @@ def test_a_material_file_says_what_can_be_done_with_it(tmp_path):
     assert told.knock_on == KnockOnData("Si", 16.0, 1.0, 2.0e5, "a paper")
 
 
+def test_sites_have_thresholds_of_their_own(tmp_path):
+    site = """
+[[knock_on.site]]
+element = "Si"
+beside = "C"
+coordination = 3
+threshold_eV = 11.0
+threshold_sd_eV = 0.5
+mean_square_velocity_m2_s2 = 1.9e5
+outcome = "moves"
+source = "another paper"
+"""
+    tables = KNOCK_ON.format(threshold=16.0) + site
+    told = load_material(written(tmp_path, tables=tables)).knock_on
+    assert [str(s) for s in told.sites] == ["Si beside C with 3 neighbours"]
+    assert told.sites[0].threshold_eV == 11.0
+    with pytest.raises(BadInput, match=r"knock_on\.site\.0\.beside"):
+        load_material(written(tmp_path, tables=tables.replace('"C"', '"C3"')))
+
+
 def test_a_namer_that_nobody_brings_is_refused_with_those_there_are(tmp_path):
     with pytest.raises(BadInput, match=r"bonded-sheet, columns.*'bonded-shet'.*Did you mean"):
         load_material(written(tmp_path, 'defect_namer = "bonded-shet"'))
@@ -68,7 +88,7 @@ def test_the_displaced_atom_must_be_an_element(tmp_path):
 
 
 def test_damage_is_estimated_where_the_material_has_the_data(tmp_path):
-    assert damage_by_voltage(load_material("MoS2"), 60.0) == {}
+    assert damage_by_voltage(load_material("SrTiO3"), 60.0) == {}
     graphene = damage_by_voltage(GRAPHENE, 70.0)
     assert sorted(graphene) == [60.0, 70.0, 80.0, 100.0]
     assert graphene[60.0][0] < graphene[80.0][0] < graphene[100.0][0]
