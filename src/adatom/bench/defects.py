@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from adatom.analysis.frame import analyse_frame
 from adatom.bench.find import Finder
+from adatom.bench.large import large_rows
 from adatom.bench.rows import Row, row
 from adatom.core import GRAPHENE, AtomTable, Calibration, DefectTable, Vacancy
 from adatom.core.arrays import BoolArray, FloatArray, IntArray
@@ -61,12 +62,12 @@ def bench_defects(options: Any, output: Path) -> list[Row]:
     options
         See `BenchOptions`; with ``data``, the published movie is followed too.
     output
-        Not used.
+        Directory for what other tools read.
     """
-    del output
     finder = Finder(options.weights)
     rows = _tracking(finder, 1 if options.quick else 4)
     rows += _speed(100 if options.quick else 1000)
+    rows += large_rows(10_000 if options.quick else 100_000, options.peers, output / "large")
     rows += _rates(40 if options.quick else 200)
     rows += _origins(20 if options.quick else 200)
     if options.data is not None and (options.data / _TRIMER).exists():

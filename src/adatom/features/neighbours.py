@@ -182,11 +182,12 @@ def _near(xy: FloatArray, around_xy: FloatArray) -> Iterator[tuple[slice, IntArr
     tree = cKDTree(xy)
     for start in range(0, len(around_xy), _CHUNK):
         part = slice(start, start + _CHUNK)
-        found = tree.query_ball_point(around_xy[part], _AROUND_A)
-        count = np.array([len(f) for f in found], dtype=np.int64)
-        near = np.full((len(found), int(count.max(initial=0))), len(xy), dtype=np.int64)
-        if count.any():
-            near[np.arange(near.shape[1]) < count[:, None]] = np.concatenate(found)
+        places = cKDTree(around_xy[part])
+        pairs = places.sparse_distance_matrix(tree, _AROUND_A, output_type="ndarray")
+        pairs = pairs[np.lexsort((pairs["j"], pairs["i"]))]
+        count = np.bincount(pairs["i"], minlength=places.n)
+        near = np.full((places.n, int(count.max(initial=0))), len(xy), dtype=np.int64)
+        near[np.arange(near.shape[1]) < count[:, None]] = pairs["j"]
         yield part, near, count
 
 

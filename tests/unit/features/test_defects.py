@@ -9,7 +9,7 @@ from adatom.core import GRAPHENE, Affine, AtomTable, EmptySites, Lattice
 from adatom.errors import BadInput
 from adatom.features.defects.base import DefectOptions
 from adatom.features.defects.bonded_sheet import NAMER
-from adatom.features.defects.bonds import bond_cutoff, bond_graph
+from adatom.features.defects.bonds import REACH, bond_cutoff, bond_graph
 from adatom.features.defects.rings import rings
 from adatom.features.neighbours import match
 
@@ -242,3 +242,32 @@ def test_matching_is_one_to_one_and_best_in_total():
     b = np.array([[0.5, 0.0], [1.1, 0.0], [9.0, 0.0]])
     assert match(a, b, 0.75).tolist() == [0, 1, -1]
     assert match(a, np.zeros((0, 2)), 0.75).tolist() == [-1, -1, -1]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_uncontested_pairs_change_no_bond(seed):
+    # The rule itself, one pair after the other in the order of their lengths.
+    rng = np.random.default_rng(seed)
+    xy = rng.uniform(0.0, 14.0, (90, 2))
+    found = bond_graph(xy, ["C"] * len(xy), coordination=3, host="C")
+    distance = np.linalg.norm(xy[:, None] - xy, axis=2)
+    reach = bond_cutoff("C", "C") * REACH
+    pairs = [(distance[a, b], a, b) for a in range(90) for b in range(a + 1, 90)]
+    bonded: list[set[int]] = [set() for _ in xy]
+    for length, a, b in sorted(pairs):
+        free = len(bonded[a]) < 3 and len(bonded[b]) < 3
+        if length <= reach and free and not bonded[a] & bonded[b]:
+            bonded[a].add(b)
+            bonded[b].add(a)
+    assert {(a, b) for a, near in enumerate(bonded) for b in near if a < b} == {
+        (int(a), int(b)) for a, b in found.bonds
+    }
+
+
+def test_a_chain_and_a_ring_of_nine_are_no_hexagons():
+    angle = np.arange(9) * 2 * np.pi / 9
+    ring = 2.1 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    tail = np.array([[3.5, 0.0], [4.9, 0.0]])
+    graph = bond_graph(np.concatenate([ring, tail]), ["C"] * 11)
+    assert rings(graph) == (tuple(range(9)),)
+    assert rings(graph, largest=8) == ()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase.data import atomic_numbers, covalent_radii
+from scipy.sparse import csr_array
 from scipy.spatial import cKDTree
 
 from adatom.core.arrays import BoolArray, FloatArray, IntArray
@@ -147,10 +148,12 @@ def bond_graph(
 
 def _saturate(pairs: IntArray, order: IntArray, room: IntArray) -> IntArray:
     """Accept pairs in order while both atoms have room and no triangle closes."""
+    sure = _uncontested(pairs, order, room)
     room = room.copy()
     bonded: list[set[int]] = [set() for _ in room]
-    taken = []
-    for k in order:
+    taken = order[sure].tolist()
+    np.subtract.at(room, pairs[order[sure]], 1)
+    for k in order[~sure]:
         a, b = int(pairs[k, 0]), int(pairs[k, 1])
         if room[a] > 0 and room[b] > 0 and not bonded[a] & bonded[b]:
             room[a] -= 1
@@ -159,3 +162,18 @@ def _saturate(pairs: IntArray, order: IntArray, room: IntArray) -> IntArray:
             bonded[b].add(a)
             taken.append(k)
     return np.array(taken, dtype=np.int64)
+
+
+def _uncontested(pairs: IntArray, order: IntArray, room: IntArray) -> BoolArray:
+    """Which pairs are bonded in any order, shape (order,).
+
+    Both atoms have room for all their pairs, and no third atom is paired with both.
+    """
+    near = pairs[order]
+    n = len(room)
+    degree = np.bincount(near.ravel(), minlength=n)
+    both = np.concatenate([near, near[:, ::-1]]).T
+    paired = csr_array((np.ones(both.shape[1], dtype=np.int32), both), shape=(n, n))
+    third = (paired[near[:, 0]] * paired[near[:, 1]]).sum(axis=1)
+    out: BoolArray = (degree <= room)[near].all(axis=1) & (np.asarray(third).ravel() == 0)
+    return out

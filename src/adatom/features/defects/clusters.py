@@ -7,7 +7,6 @@ from itertools import product
 from math import prod
 
 import numpy as np
-from scipy.spatial import cKDTree
 from scipy.special import ndtr
 
 from adatom.core import Adatom, Cluster, Material
@@ -24,7 +23,7 @@ from adatom.features.defects.sites import (
     site_log_likelihood,
     site_scores,
 )
-from adatom.features.neighbours import groups, touching, within
+from adatom.features.neighbours import groups, touching
 
 _MOST_WAYS = 3000  # combinations of replaced sites to weigh for one cluster; limits its time
 _KEPT_WAYS = 40  # the likeliest of them that count for the probability of the name
@@ -39,7 +38,7 @@ def name_clusters(
 ) -> list[NamedDefect]:
     """Name clusters of foreign atoms; clusters with a common bonded neighbour are one defect."""
     foreign = np.flatnonzero(view.foreign)
-    nearest = cKDTree(crystal.sites.xy).query(view.xy[foreign])[1]
+    nearest = crystal.sites.tree.query(view.xy[foreign])[1]
     found = name_clusters_by_bonds(view, foreign[~crystal.trusted[nearest]], material, options)
     foreign = foreign[crystal.trusted[nearest]]
     pieces = touching(view.xy[foreign], options.cluster_distance_A)
@@ -74,7 +73,7 @@ def _weigh_sites(
     choices = [replaceable_sites(crystal.sites, *where) for where in zip(xy, s2, strict=True)]
     while prod(len(c) for c in choices) > _MOST_WAYS:
         max(choices, key=len).pop()
-    around = np.unique(np.concatenate(within(crystal.sites.xy, xy, _REACH_A))).tolist()
+    around = crystal.sites.near(xy, _REACH_A)
     scores = site_scores(crystal, around, options.seen_share, options.false_share)
     ways = []
     for way in product(*choices):

@@ -12,7 +12,7 @@ from adatom.core import AtomTable, DefectKind, EmptySites, Lattice, Material
 from adatom.core.arrays import BoolArray, FloatArray, IntArray
 from adatom.features.defects.base import DefectOptions
 from adatom.features.defects.sites import OccupiedSites, Sites
-from adatom.features.neighbours import assign_to_sites, border_distance, distinct, within
+from adatom.features.neighbours import assign_to_sites, border_distance, distinct
 
 _SAME_SPOT_A = 0.35  # a host atom this near to a foreign one is the same spot, detected twice
 _FAR_A = 4.5  # a site without an atom this near lies in a hole, or outside of what was searched
@@ -138,9 +138,9 @@ def occupy_sites(
         near = distance < _SAME_SITE_A
         p_empty[near] = np.clip(empty.p[which[near]], 0.0, 1.0)
     # Far from every atom, only a test tells a hole from a part that nobody looked at.
-    alone = np.array(
-        [len(k) == 0 for k in within(view.xy[hosts], sites.xy, _FAR_A)], dtype=np.bool_
-    )
+    alone = np.ones(len(sites.xy), dtype=np.bool_)
+    if len(hosts):
+        alone = cKDTree(view.xy[hosts]).query(sites.xy, distance_upper_bound=_FAR_A)[0] > _FAR_A
     trusted &= ~alone | np.isfinite(p_empty)
     return replace(view, xy=xy), OccupiedSites(sites, occupant, p_empty, trusted)
 

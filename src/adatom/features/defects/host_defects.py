@@ -43,12 +43,13 @@ def name_rotated_bonds(
         sites.xy[second] - sites.xy[first], view.xy[j] - view.xy[i], spread
     )
     p_rotated = expit(log_odds + np.log(options.rotated_share)) * view.p[i] * view.p[j]
-    scored = zip(p_rotated, first, second, strict=True)
+    likely = p_rotated >= options.minimum_p
+    scored = zip(p_rotated[likely], first[likely], second[likely], strict=True)
     out: list[NamedDefect] = []
     for p, a, b in sorted(scored, reverse=True):
         near = {n for s in (a, b) for n in sites.neighbours[s]}
         members = at[[a, b]]
-        if p < options.minimum_p or near & taken or view.border[members].min() < options.border_A:
+        if near & taken or view.border[members].min() < options.border_A:
             continue
         taken |= near | {a, b}
         bonded = [int(at[n]) for n in sorted(near - {a, b}) if at[n] >= 0]
@@ -66,8 +67,9 @@ def name_vacancies(
     # An atom too doubtful to count as one still makes it less probable that its site is empty.
     doubtful = np.flatnonzero(~view.host & ~view.foreign)
     doubt = np.zeros(len(sites.xy))
-    for k, near in enumerate(within(view.xy[doubtful], sites.xy, options.site_tolerance_A)):
-        doubt[k] = view.p[doubtful[near]].max(initial=0.0)
+    around = sites.tree.query_ball_point(view.xy[doubtful], options.site_tolerance_A)
+    for i, near in zip(doubtful, around, strict=True):
+        doubt[near] = np.maximum(doubt[near], view.p[i])
     tested = np.isfinite(crystal.p_empty)
     p = np.where(tested, crystal.p_empty, _UNTESTED_P * (1.0 - doubt))
     empty = (crystal.occupant < 0) & (sites.border_A >= options.border_A)
@@ -124,7 +126,7 @@ def name_ad_atoms(
     filled = crystal.trusted & (crystal.occupant >= 0)
     usual = float(np.median(view.amplitude[view.host])) if view.host.any() else 0.0
     out = []
-    for i, near in zip(left, within(sites.xy, view.xy[left], _AROUND_A), strict=True):
+    for i, near in zip(left, sites.tree.query_ball_point(view.xy[left], _AROUND_A), strict=True):
         alone = not len(within(view.xy[view.foreign], view.xy[[i]], _ON_FOREIGN_A)[0])
         whole = len(near) >= 2 and bool(filled[near].all())
         bright = view.amplitude[i] >= _AD_ATOM_BRIGHTNESS * usual

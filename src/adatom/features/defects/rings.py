@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import connected_components
 from scipy.special import ndtr
 
 from adatom.core import Rings, StoneWales
@@ -13,6 +15,8 @@ from adatom.core.arrays import FloatArray, IntArray
 from adatom.core.defect_kind import kind_of_rings
 from adatom.features.defects.bonds import BondGraph
 from adatom.features.neighbours import groups
+
+_SMALLEST = 3  # atoms of a ring
 
 
 def rings(graph: BondGraph, largest: int = 12) -> tuple[tuple[int, ...], ...]:
@@ -42,47 +46,64 @@ def rings(graph: BondGraph, largest: int = 12) -> tuple[tuple[int, ...], ...]:
     >>> rings(bond_graph(hexagon, ["C"] * 6))
     ((0, 1, 2, 3, 4, 5),)
     """
-    around = _neighbours_by_angle(graph)
-    after = {
-        (b, a): (a, ring[(i - 1) % len(ring)])
-        for a, ring in enumerate(around)
-        for i, b in enumerate(ring)
-    }
-    found = []
-    unused = dict.fromkeys(after)
-    while unused:
-        start, _ = unused.popitem()
-        walk = [start[0]]
-        step = after[start]
-        while step != start:
-            unused.pop(step)
-            walk.append(step[0])
-            step = after[step]
-        if 3 <= len(walk) <= largest and len(set(walk)) == len(walk):
-            x, y = graph.xy[walk].T
-            if np.sum(x * np.roll(y, -1) - y * np.roll(x, -1)) > 0.0:
-                first = walk.index(min(walk))
-                found.append(tuple(walk[first:] + walk[:first]))
-    return tuple(sorted(found))
+    bonds = _closed_bonds(graph)
+    if not len(bonds):
+        return ()
+    tail, head, step = _half_edges(graph.xy, bonds)
+    count, face = connected_components(csr_array(_links(step)), directed=False)
+    size = np.bincount(face, minlength=count)
+    x, y = graph.xy[tail].T
+    x_next, y_next = graph.xy[head].T
+    area = np.bincount(face, weights=x * y_next - y * x_next, minlength=count)
+    # A face starts at its first atom; ties are walks that pass an atom twice, left out below.
+    order = np.lexsort((tail, face))
+    first = order[np.concatenate([[0], np.cumsum(size)[:-1]])]
+    wanted = (size >= _SMALLEST) & (size <= largest) & (area > 0.0)
+    at, length = first[wanted], size[wanted]
+    walk = np.empty((len(at), int(length.max(initial=0))), dtype=np.int64)
+    for k in range(walk.shape[1]):
+        walk[:, k] = np.where(k < length, tail[at], -1 - k)  # negative numbers fill short rows
+        at = step[at]
+    ordered = np.sort(walk, axis=1)
+    simple = (np.diff(ordered, axis=1) > 0).all(axis=1)
+    pairs = zip(walk[simple].tolist(), length[simple].tolist(), strict=True)
+    return tuple(sorted(tuple(members[:n]) for members, n in pairs))
 
 
-def _neighbours_by_angle(graph: BondGraph) -> list[list[int]]:
-    """List the neighbours of every atom by angle, without chains that have a free end."""
-    sets = [set(n.tolist()) for n in graph.neighbours()]
-    loose = [a for a, n in enumerate(sets) if len(n) == 1]
-    while loose:
-        a = loose.pop()
-        for b in sets[a]:
-            sets[b].discard(a)
-            if len(sets[b]) == 1:
-                loose.append(b)
-        sets[a] = set()
-    out = []
-    for a, n in enumerate(sets):
-        members = sorted(n)
-        d = graph.xy[members] - graph.xy[a] if members else np.zeros((0, 2))
-        out.append([members[i] for i in np.argsort(np.arctan2(d[:, 1], d[:, 0]))])
-    return out
+def _closed_bonds(graph: BondGraph) -> IntArray:
+    """Bonds (bond, 2) without the chains that have a free end."""
+    bonds = graph.bonds
+    while len(bonds):
+        degree = np.bincount(bonds.ravel(), minlength=len(graph.xy))
+        closed = (degree[bonds] > 1).all(axis=1)
+        if closed.all():
+            break
+        bonds = bonds[closed]
+    return bonds
+
+
+def _half_edges(xy: FloatArray, bonds: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """Each bond in both directions: from, to, and the half-edge that follows along the face."""
+    both = np.concatenate([bonds, bonds[:, ::-1]])
+    d = xy[both[:, 1]] - xy[both[:, 0]]
+    angle = np.arctan2(d[:, 1], d[:, 0])
+    order = np.lexsort((both[:, 1], angle, both[:, 0]))
+    tail, head = both[order].T
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    n = len(bonds)
+    reverse = np.concatenate([rank[n:], rank[:n]])[order]
+    degree = np.bincount(tail, minlength=len(xy))
+    start = np.cumsum(degree) - degree
+    # At the atom that a half-edge leads to, the next bond by angle before the one it came by.
+    own = start[head]
+    step: IntArray = own + (reverse - own - 1) % degree[head]
+    return tail, head, step
+
+
+def _links(step: IntArray) -> coo_array:
+    n = len(step)
+    return coo_array((np.ones(n, dtype=np.int8), (np.arange(n), step)), shape=(n, n))
 
 
 def ring_probability(graph: BondGraph, ring: Sequence[int], sigma_A: FloatArray) -> float:

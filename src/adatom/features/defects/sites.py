@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from adatom.core import Lattice
 from adatom.core.arrays import BoolArray, FloatArray, IntArray
-from adatom.features.neighbours import border_distance, within
+from adatom.features.neighbours import border_distance
 
 ReplacedSites = tuple[tuple[int, ...], ...]  # for each foreign atom, the sites that it replaces
 
@@ -46,21 +46,30 @@ class Sites:
         Label of the perfect crystal at every site.
     neighbours
         Indices of the nearest sites of every site.
+    pairs
+        The same as pairs of sites, shape (pair, 2), each once, the smaller index first.
     border_A
         Shape (site,): distance from the frame's border, Å, negative outside.
+    tree
+        The sites by their place.
     """
 
     xy: FloatArray
     measured_xy: FloatArray
     species: tuple[str, ...]
     neighbours: tuple[tuple[int, ...], ...]
+    pairs: IntArray
     border_A: FloatArray
+    tree: cKDTree
 
     def bonds(self, chosen: BoolArray) -> IntArray:
         """List the pairs of neighbouring sites, shape (pair, 2), both of them chosen (site,)."""
-        pairs = [(a, b) for a, near in enumerate(self.neighbours) for b in near if a < b]
-        out = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-        return out[chosen[out].all(axis=1)]
+        return self.pairs[chosen[self.pairs].all(axis=1)]
+
+    def near(self, xy: FloatArray, radius_A: float) -> list[int]:
+        """List the sites within a radius, Å, of any of the points (N, 2), in ascending order."""
+        found = self.tree.query_ball_point(xy, radius_A)
+        return sorted({int(s) for each in found for s in each})
 
 
 def lattice_sites(lattice: Lattice, extent_xy_A: tuple[float, float]) -> Sites:
@@ -68,18 +77,28 @@ def lattice_sites(lattice: Lattice, extent_xy_A: tuple[float, float]) -> Sites:
     bond = lattice.material.bond_length_A
     index, measured = lattice.sites_within(extent_xy_A, margin_A=-_MARGIN_BONDS * bond)
     xy = lattice.site_xy(index)
-    around: list[list[int]] = [[] for _ in range(len(xy))]
-    if len(xy) > 1:
-        for a, b in cKDTree(xy).query_pairs(_NEIGHBOUR_BONDS * bond):
-            around[a].append(int(b))
-            around[b].append(int(a))
+    tree = cKDTree(xy.reshape(-1, 2))
+    pairs = np.sort(tree.query_pairs(_NEIGHBOUR_BONDS * bond, output_type="ndarray"), axis=1)
+    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))].astype(np.int64)
+    label = np.array(lattice.material.site_species)[index[:, 2]]
     return Sites(
         xy=xy,
         measured_xy=measured,
-        species=tuple(lattice.material.site_species[int(k)] for k in index[:, 2]),
-        neighbours=tuple(tuple(sorted(n)) for n in around),
+        species=tuple(label.tolist()),
+        neighbours=_neighbours(pairs, len(xy)),
+        pairs=pairs,
         border_A=border_distance(measured, extent_xy_A),
+        tree=tree,
     )
+
+
+def _neighbours(pairs: IntArray, count: int) -> tuple[tuple[int, ...], ...]:
+    """Neighbours of each of some sites, in ascending order."""
+    both = np.concatenate([pairs, pairs[:, ::-1]])
+    both = both[np.lexsort((both[:, 1], both[:, 0]))]
+    end = np.cumsum(np.bincount(both[:, 0], minlength=count)).tolist()
+    second = both[:, 1].tolist()
+    return tuple(tuple(second[a:b]) for a, b in zip([0, *end], end, strict=False))
 
 
 def rotated_bond_log_odds(
@@ -124,7 +143,7 @@ def replaceable_sites(
     s2
         Variance per axis of its distance from the mean of the replaced sites, Å².
     """
-    near = [int(a) for a in within(sites.xy, xy[None], _REPLACED_A)[0]]
+    near = sites.near(xy[None], _REPLACED_A)
     owned: list[tuple[int, ...]] = [(a,) for a in near]
     owned += [(a, b) for a in near for b in sites.neighbours[a] if a < b]
     none = float(np.log(_PRIOR_NONE / _SITE_AREA_A2))
@@ -174,8 +193,8 @@ def bonded_sites(crystal: OccupiedSites, replaced: ReplacedSites) -> list[int]:
     flat = {s for own in replaced for s in own}
     near = {n for s in flat for n in crystal.sites.neighbours[s]} - flat
     near -= set(enclosed_sites(crystal, replaced))
-    empty = (crystal.occupant < 0) & (np.nan_to_num(crystal.p_empty) >= _SURELY_EMPTY)
-    return sorted(s for s in near if not empty[s])
+    at, p = crystal.occupant, crystal.p_empty
+    return sorted(s for s in near if not (at[s] < 0 and p[s] >= _SURELY_EMPTY))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,9 @@ from adatom.core import Affine, Lattice, Material
 from adatom.core.arrays import FloatArray
 
 _FIRST_A = 7.0  # radius of the atoms that give the first origin, Å: about 60 in graphene
+# Growth of the radius within which atoms are assigned, and that beyond a radius, Å, within which
+# thousands of atoms have fixed the map.
+_GROWTH, _LATER_GROWTH, _SURE_A = 1.2, 1.7, 50.0
 _PLACES = 100  # atoms whose surroundings are counted
 _DENSE = 0.7  # share of the most atoms in that radius with which a place is not beside a hole
 
@@ -73,7 +76,8 @@ def fit_lattice(
             lattice = _refit(xy[near], weight[near], lattice, bend=radius > 8.0)
         if radius >= distance.max():
             break
-        radius = min(radius * 1.2, float(distance.max()))
+        grown = radius * (_GROWTH if radius < _SURE_A else _LATER_GROWTH)
+        radius = min(grown, float(distance.max()))
     for _ in range(3):
         lattice = _refit(xy, weight, lattice, bend=len(xy) > 60)
     return lattice if others_xy is None else _best_orientation(lattice, others_xy)
