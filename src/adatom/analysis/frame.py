@@ -30,6 +30,7 @@ from adatom.features.calibration.calibrator import Calibrator
 from adatom.features.candidates.locate import Candidates
 from adatom.features.defects.base import DefectNamer
 from adatom.features.defects.holes import hole_evidence, sites_of_holes
+from adatom.features.defects.reconsider import reconsider, with_weighed
 from adatom.features.defects.vacancy_test import site_evidence
 from adatom.features.find import FindOptions, FoundAtoms, find_at, locate_sites
 from adatom.features.refinement.binning import restored_frame
@@ -145,9 +146,47 @@ def finish_frame(
     found = find_at(frame, sites, material, calibrator, options.find)
     lattice = lattice_of(found.atoms, material)
     tested = seen_sites(tested_sites(found, lattice, frame), frame)
-    atoms = replace(in_file_unit(found), empty_sites=tested.table(frame.index))
+    atoms = replace(found.atoms, empty_sites=tested.table(frame.index))
+    atoms, defects = weigh_defects(frame, atoms, found, lattice, material, options)
+    return FrameResult(
+        in_file_unit(atoms, frame), lattice, defects, {}, flags_of(found, card), found
+    )
+
+
+def weigh_defects(
+    frame: Frame,
+    atoms: AtomTable,
+    found: FoundAtoms,
+    lattice: Lattice | None,
+    material: Material,
+    options: AnalysisOptions,
+) -> tuple[AtomTable, DefectTable]:
+    """Name the defects of one frame, and reconsider its atoms by the likelihood of the counts.
+
+    Parameters
+    ----------
+    frame
+        The image, examined.
+    atoms
+        Its atoms, with the sites that were tested.
+    found
+        The fit behind them.
+    lattice
+        Lattice fitted to the atoms; None if they do not lie on one.
+    material
+        Material in the frame.
+    options
+        See `AnalysisOptions`.
+
+    Returns
+    -------
+    The atoms, where the counts speak for other ones these, and the defects.
+    """
     defects = name_defects(frame, atoms, lattice, material, options)
-    return FrameResult(atoms, lattice, defects, {}, flags_of(found, card), found)
+    weighed = reconsider(frame, atoms, found.refined, lattice, defects, material, options.defects)
+    if weighed is not atoms:
+        atoms, defects = weighed, name_defects(frame, weighed, lattice, material, options)
+    return atoms, defects
 
 
 def _see(
@@ -234,7 +273,7 @@ def name_defects(
     named = namer.name_defects(
         atoms, lattice, material, extent, sites, frame.index, options.defects
     )
-    return _on_specimen(named, frame, options)
+    return _on_specimen(with_weighed(named, atoms.weighed), frame, options)
 
 
 def calibrator_of(ensemble: Ensemble) -> Calibrator:
@@ -301,10 +340,11 @@ def _sites_by_counts(
     return seen_sites(EmptySites(xy, evidence), frame)
 
 
-def in_file_unit(found: FoundAtoms) -> AtomTable:
+def in_file_unit(atoms: AtomTable, frame: Frame) -> AtomTable:
     """Give the table with amplitudes in the intensity of the file."""
-    unit = 1.0 if found.frame.pixels is None else found.frame.pixels.unit
-    return AtomTable(found.atoms.data.with_columns(pl.col("amplitude") * unit))
+    unit = 1.0 if frame.pixels is None else frame.pixels.unit
+    data = atoms.data.with_columns(pl.col("amplitude") * unit)
+    return replace(atoms, data=data)
 
 
 def seen_sites(sites: EmptySites, frame: Frame) -> EmptySites:

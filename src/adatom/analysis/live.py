@@ -23,9 +23,9 @@ from adatom.analysis.frame import (
     FrameResult,
     analyse_frame,
     in_file_unit,
-    name_defects,
     seen_sites,
     tested_sites,
+    weigh_defects,
 )
 from adatom.analysis.lattice import host_weights
 from adatom.analysis.options import AnalysisOptions
@@ -190,14 +190,16 @@ class LiveAnalysis:
         ):
             return None
         tested = seen_sites(tested_sites(found, lattice, examined), examined)
-        atoms = replace(in_file_unit(found), empty_sites=tested.table(frame.index))
-        result = FrameResult(atoms, lattice, DefectTable.empty(), {}, kept.full.flags, found)
+        atoms = replace(found.atoms, empty_sites=tested.table(frame.index))
+        result = FrameResult(
+            in_file_unit(atoms, examined), lattice, DefectTable.empty(), {}, kept.full.flags, found
+        )
         defects = _same_defects(kept.named, result, step, self._options.defects.border_A)
         if defects is not None:
             result = replace(result, defects=defects)
             return _After(kept.full, kept.named, lattice, step, kept.since + 1, result)
-        named = name_defects(examined, atoms, lattice, self._material, self._options)
-        result = replace(result, defects=named)
+        atoms, named = weigh_defects(examined, atoms, found, lattice, self._material, self._options)
+        result = replace(result, atoms=in_file_unit(atoms, examined), defects=named)
         return _After(kept.full, result, lattice, np.zeros(2), kept.since + 1, result)
 
 

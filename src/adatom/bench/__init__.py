@@ -42,6 +42,8 @@ class BenchOptions:
         File of an ensemble to use instead of the shipped one.
     other
         Python interpreter of an environment with another version of adatom, to time both in turns.
+    frames
+        Frames for each kind of defect and dose, in ``defects``.
     """
 
     data: Path | None = None
@@ -50,6 +52,7 @@ class BenchOptions:
     peers: Path | None = None
     weights: Path | None = None
     other: Path | None = None
+    frames: int | None = None
 
 
 def run_benchmark(name: str, options: BenchOptions) -> list[Row]:

@@ -15,6 +15,7 @@ from adatom.analysis.frame import analyse_frame
 from adatom.bench.find import Finder
 from adatom.bench.large import large_rows
 from adatom.bench.rows import Row, row
+from adatom.bench.shapes import disorder_rows, reconstruction_rows
 from adatom.core import GRAPHENE, AtomTable, Calibration, DefectTable, Vacancy
 from adatom.core.arrays import BoolArray, FloatArray, IntArray
 from adatom.features import estimate_drift, link_atoms, link_defects
@@ -70,6 +71,9 @@ def bench_defects(options: Any, output: Path) -> list[Row]:
     rows += large_rows(10_000 if options.quick else 100_000, options.peers, output / "large")
     rows += _rates(40 if options.quick else 200)
     rows += _origins(20 if options.quick else 200)
+    frames = options.frames or (2 if options.quick else 12)
+    rows += reconstruction_rows(finder, frames)
+    rows += disorder_rows(finder, frames)
     if options.data is not None and (options.data / _TRIMER).exists():
         rows.append(_trimer(finder, options.data / _TRIMER))
     return rows

@@ -111,6 +111,9 @@ def bench(
         Path | None,
         typer.Option("--other", help="Python of an environment with another adatom, for versus"),
     ] = None,
+    frames: Annotated[
+        int | None, typer.Option("--frames", min=1, help="frames of each defect and dose (defects)")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure against the targets; one table, exit code 1 where one is missed."""
@@ -124,7 +127,7 @@ def bench(
             got=repr(name),
             todo=f"Did you mean {close[0]!r}?" if close else "Name one of these.",
         )
-    rows = run_benchmark(name, BenchOptions(data, output, quick, peers, weights, other))
+    rows = run_benchmark(name, BenchOptions(data, output, quick, peers, weights, other, frames))
     if as_json:
         print(json.dumps(rows))
     else:

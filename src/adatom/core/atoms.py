@@ -47,10 +47,14 @@ class AtomTable:
     empty_sites
         Sites of the same frames that were tested for a missing atom, as `EmptySites.table` gives
         them; None if no site was tested.
+    weighed
+        Defects of the same frames that the counts were asked about, in the columns of
+        `DefectTable`; None if none was.
     """
 
     data: pl.DataFrame
     empty_sites: pl.DataFrame | None = None
+    weighed: pl.DataFrame | None = None
 
     def __post_init__(self) -> None:
         if self.data.schema != SCHEMA:
@@ -115,7 +119,9 @@ class AtomTable:
             return cls.empty()
         sites = [t.empty_sites for t in parts if t.empty_sites is not None]
         whole = pl.concat(sites) if len(sites) == len(parts) else None
-        return cls(pl.concat([t.data for t in parts]), whole)
+        weighed = [t.weighed for t in parts if t.weighed is not None]
+        every = pl.concat(weighed) if weighed else None
+        return cls(pl.concat([t.data for t in parts]), whole, every)
 
     def __len__(self) -> int:
         return self.data.height
@@ -123,8 +129,11 @@ class AtomTable:
     def of_frame(self, frame: int) -> AtomTable:
         """Select one frame's atoms and tested sites."""
         this = pl.col("frame") == frame
-        sites = None if self.empty_sites is None else self.empty_sites.filter(this)
-        return AtomTable(self.data.filter(this), sites)
+        sites, weighed = (
+            None if table is None else table.filter(this)
+            for table in (self.empty_sites, self.weighed)
+        )  # fmt: skip
+        return AtomTable(self.data.filter(this), sites, weighed)
 
     @property
     def frames(self) -> list[int]:
@@ -162,4 +171,4 @@ class AtomTable:
     def with_tracks(self, track: ArrayLike) -> AtomTable:
         """Give the same atoms with their track numbers, shape (atom,)."""
         values = pl.Series("track", np.asarray(track, dtype=np.int32))
-        return AtomTable(self.data.with_columns(values), self.empty_sites)
+        return AtomTable(self.data.with_columns(values), self.empty_sites, self.weighed)

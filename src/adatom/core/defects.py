@@ -39,6 +39,12 @@ COLUMNS = {
     "hops": Column(
         _I, "", "Hops of its track to other sites, up to this frame; null until linked."
     ),
+    "alternatives": Column(
+        _S,
+        "",
+        "What else it may be, with probabilities, `V2 0.12, rings 555-777 0.03`; `none` is the "
+        "perfect crystal, `?` no known shape. Empty where nothing else was likely or compared.",
+    ),
 }
 SCHEMA = schema_of(COLUMNS)
 
@@ -52,7 +58,7 @@ class DefectTable:
     the probability that the defect is there and is of this kind. ``origin`` is filled when frames
     are linked: ``first seen``, ``came into the field``, ``appeared``, or ``from <kind>``.
     ``p_beam_induced`` and ``hops`` are null until they are known; tables of version 0.1.0 have no
-    ``hops``.
+    ``hops`` and no ``alternatives``.
 
     Parameters
     ----------
@@ -63,8 +69,9 @@ class DefectTable:
     data: pl.DataFrame
 
     def __post_init__(self) -> None:
-        if "hops" not in self.data.columns:
-            object.__setattr__(self, "data", self.data.with_columns(hops=pl.lit(None, pl.Int32)))
+        for name, value in (("hops", pl.lit(None, _I)), ("alternatives", pl.lit(""))):
+            if name not in self.data.columns:
+                object.__setattr__(self, "data", self.data.with_columns(value.alias(name)))
         if self.data.schema["atoms"] == pl.String:  # as files hold it
             object.__setattr__(self, "data", self.data.with_columns(_numbers(pl.col("atoms"))))
         if self.data.schema != SCHEMA:
@@ -84,6 +91,7 @@ class DefectTable:
         xy: FloatArray,
         p: Sequence[float],
         atoms: Sequence[Sequence[int]],
+        alternatives: Sequence[str] | None = None,
     ) -> DefectTable:
         """Make the table of one frame, not linked to others.
 
@@ -99,6 +107,8 @@ class DefectTable:
             Probability of each.
         atoms
             Atom numbers of each.
+        alternatives
+            What else each may be, as in the table; None for nothing.
 
         Examples
         --------
@@ -123,6 +133,7 @@ class DefectTable:
             "origin": [""] * n,
             "p_beam_induced": [None] * n,
             "hops": [None] * n,
+            "alternatives": [""] * n if alternatives is None else list(alternatives),
         }
         return cls(pl.DataFrame(columns, schema=SCHEMA))
 

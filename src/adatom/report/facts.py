@@ -72,6 +72,8 @@ class Track:
         Where it came from, before any change of its kind.
     p_beam
         Probability that the beam made it; NaN if unknown.
+    alternatives
+        What else it may be in each of these frames, as its table tells it.
     """
 
     number: int | None
@@ -83,6 +85,7 @@ class Track:
     hops: NDArray[np.int64] | None
     origin: str
     p_beam: float
+    alternatives: tuple[str, ...] = ()
 
     @property
     def main_kind(self) -> str:
@@ -130,6 +133,7 @@ def _track(part: pl.DataFrame, number: int | None) -> Track:
         hops=None if part["hops"].has_nulls() else part["hops"].to_numpy().astype(np.int64),
         origin=str(part["origin"][0] or ""),
         p_beam=float(beam.to_numpy().mean()) if len(beam) else math.nan,
+        alternatives=tuple(printable(a or "", 3 * _LONGEST) for a in part["alternatives"]),
     )
 
 

@@ -14,7 +14,7 @@ from adatom.report.timeline import MOST_ROWS, kinds_key, timeline
 from adatom.report.transitions import transition_figure
 from adatom.report.view import CampaignView
 from adatom.report.viewer import RankedDefect, kind_colours
-from adatom.report.words import capital, probability
+from adatom.report.words import alternatives_in_words, capital, probability
 
 _MOST_TABLE_ROWS = 200  # rows of a table, a count; the rest is in the campaign's tables
 
@@ -70,6 +70,8 @@ def _table(view: CampaignView, seen: Sequence[tuple[Story, Track]]) -> Html:
         name = element("a", capital(story.words), href="#found", data_go=place_of(track))
         x, y = track.xy[k]
         sure = probability(float(track.p[k])) if one else certainty(view, track)
+        other = alternatives_in_words(track.alternatives[k], view.material)
+        sure = f"{sure}, {other}" if other else sure
         row = [str(story.rank), name, _kind_shares(track), sure, number(x), number(y)]
         row += [] if one else [f"{track.frames.min()}–{track.frames.max()}", deeds(view, story)]
         body.append(row)

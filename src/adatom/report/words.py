@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 
 from ase.data import atomic_names, atomic_numbers
@@ -60,6 +61,32 @@ def kind_in_words(name: str, material: Material) -> str:
         shapes = [_POLYGONS[n] if k == 1 else f"{counted(k)} {_POLYGONS[n]}s" for n, k in each]
         return ("a line of " if len(kind.sizes) > 4 else "") + listing(shapes)
     return printable(name, 40) if kind is None else kind.describe()
+
+
+_NO_KIND = {"none": "no defect", "?": "something else"}  # alternatives that are no kind
+
+
+def alternatives_in_words(text: str, material: Material) -> str:
+    """Say what else a defect may be, from the column of its table; empty for nothing.
+
+    Examples
+    --------
+    >>> from adatom.core import GRAPHENE
+    >>> alternatives_in_words("V1 0.12, none 0.05, ? 0.02", GRAPHENE)
+    'or one carbon missing (p 0.12), no defect (p 0.05) or something else (p 0.02)'
+    """
+    parts = []
+    for one in filter(None, text.split(", ")):
+        name, _, p = one.rpartition(" ")
+        if not re.fullmatch(r"[01]\.\d+", p):
+            continue  # a table that something else wrote
+        what = {"none": "no defect", "?": "something else"}.get(name) or kind_in_words(
+            name, material
+        )
+        parts.append(f"{what} ({probability(float(p))})")
+    if len(parts) > 1:
+        parts[-2:] = [f"{parts[-2]} or {parts[-1]}"]
+    return f"or {', '.join(parts)}" if parts else ""
 
 
 def how_sure(p: float) -> str:

@@ -91,7 +91,7 @@ def test_a_silicon_that_hops_keeps_its_track():
 
 def defects(rows):
     columns = [
-        (f, k, kind, float(x), float(y), 0.9, [k], -1, f, "", None, None)
+        (f, k, kind, float(x), float(y), 0.9, [k], -1, f, "", None, None, "")
         for k, (f, kind, x, y) in enumerate(rows)
     ]
     return DefectTable(pl.DataFrame(columns, schema=SCHEMA, orient="row"))
@@ -181,5 +181,6 @@ def test_a_track_counts_its_hops():
 
 
 def test_tables_without_hops_are_read():
-    old = defects([(0, "V1", 5.0, 5.0)]).data.drop("hops")
-    assert DefectTable(old).data["hops"].to_list() == [None]
+    old = defects([(0, "V1", 5.0, 5.0)]).data.drop("hops", "alternatives")
+    read = DefectTable(old).data
+    assert (read["hops"].to_list(), read["alternatives"].to_list()) == ([None], [""])

@@ -50,6 +50,10 @@ class Probe:
         """Peak of each of the three Gaussians, shape (3,); the sum is one."""
         return np.concatenate([[1.0 - self.tails.sum()], self.tails])
 
+    def squared_widths(self) -> FloatArray:
+        """Squared widths of the three Gaussians over that of the core, shape (3,)."""
+        return _WIDTHS**2
+
     def matrix(self) -> FloatArray:
         """Covariance of the core, shape (2, 2), pixels²."""
         rr, rc, cc = self.covariance

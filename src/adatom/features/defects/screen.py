@@ -1,0 +1,234 @@
+"""Where a lattice may be reconstructed: every shape at every place, scored in one pass.
+
+To first order the log-likelihood of a shape over that of the perfect sheet is ``D·R - D·D / 2``,
+with the difference D of their images and the residual R of the perfect sheet over the variance of
+the noise. D is a sum of spots, so ``D·R`` is a sum of values of one correlation image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+from scipy.spatial import cKDTree
+
+from adatom.core import Lattice
+from adatom.core.arrays import BoolArray, FloatArray, Image, IntArray
+from adatom.features.defects.shapes import (
+    Placed,
+    Shape,
+    axes_of,
+    bonds_for,
+    directed_bonds,
+    images,
+    number_of_ways,
+)
+from adatom.features.defects.sites import Sites
+from adatom.features.refinement.binning import BinnedFrame
+from adatom.features.refinement.image_model import Grid
+from adatom.features.refinement.optics import Optics
+
+_BACKGROUND_A = 3.0  # Å: what is smoother than this (standard deviation) is background
+_AROUND = 24  # sites whose atoms tell the smooth misfit of the lattice
+_MOVED_A = 0.06  # Å: smaller moves of an atom are left out of the score
+_FAR_A = 0.3  # Å: and of the first score, by which the places are chosen
+_BESIDE_A = 1.9  # Å: places this near to a doubtful one are compared
+_REACH_A = 6.0  # Å: sites farther from the middle of a shape are left out of its score
+_FINE = 24  # places that are scored by all atoms
+_INSIDE_A = 2.0  # Å: places nearer to the border are cut by it
+
+Place = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Screen:
+    """The perfect sheet against a frame.
+
+    Parameters
+    ----------
+    sites
+        Sites of the lattice.
+    bonds
+        Its bonds in both directions, shape (bond, 2).
+    measured
+        Measured positions of the sites with the smooth misfit of the lattice, shape (site, 2), Å.
+    correlation
+        Spline coefficients of the residual over the variance, correlated with the spot.
+    grid, binned
+        The pixels.
+    unit
+        Amplitude of a host atom, intensity.
+    lattice
+        The lattice.
+    energy
+        Sum of the squared spot over the typical variance.
+    overlap_px2
+        Inverse covariance of the overlap of two spots, shape (2, 2), 1/pixels².
+    """
+
+    sites: Sites
+    bonds: IntArray
+    measured: FloatArray
+    correlation: Image
+    grid: Grid
+    binned: BinnedFrame
+    unit: float
+    lattice: Lattice
+    energy: float
+    overlap_px2: FloatArray
+
+    def best(
+        self, shape: Shape, count: int, near: FloatArray | None = None
+    ) -> tuple[FloatArray, float, list[Place]]:
+        """Give the likeliest places of a shape.
+
+        All places are scored by the atoms that move far, and the best of them by all.
+
+        Parameters
+        ----------
+        shape
+            The shape.
+        count
+            Most places to give.
+        near
+            Look only around this place, shape (2,), Å, undistorted axes.
+
+        Returns
+        -------
+        Scores: logarithms of the likelihood over that of the perfect sheet, falling, shape
+        (place,); the score that is expected where the shape is there; and the places: directed bond
+        (row of `bonds_for`) and image (row of `images`).
+        """
+        bonds = bonds_for(shape, self.bonds)
+        inside = self.sites.border_A[bonds].min(axis=1) > _INSIDE_A
+        if near is not None:
+            origin = axes_of(shape, self.sites.xy, bonds)[0]
+            inside &= np.hypot(*(origin - near).T) < _BESIDE_A
+        whole = [(int(r), k) for k in range(len(images(shape))) for r in np.flatnonzero(inside)]
+        if not whole:
+            return np.zeros(0), 0.0, []
+        coarse, _ = self._scores(shape, bonds, np.array(whole), _FAR_A)
+        chosen = np.array(whole)[np.argsort(-coarse)[:_FINE]]
+        fine, expected = self._scores(shape, bonds, chosen, _MOVED_A)
+        order = np.argsort(-fine)[:count]
+        return fine[order], expected, [(int(r), int(k)) for r, k in chosen[order]]
+
+    def _scores(
+        self, shape: Shape, bonds: IntArray, places: IntArray, moved_A: float
+    ) -> tuple[FloatArray, float]:
+        origin, axes = axes_of(shape, self.sites.xy, bonds[places[:, 0]])
+        out, power = np.zeros(len(places)), 0.0
+        for number, (xy, sites) in enumerate(images(shape)):
+            rows = np.flatnonzero(places[:, 1] == number)
+            points, signs = _difference(xy, sites, moved_A)
+            where = origin[rows][:, None] + np.einsum("ki,nij->nkj", points, axes[rows])
+            rc = self.binned.rc(self.shifted(where.reshape(-1, 2)))
+            value = self.grid.interpolate(self.correlation, rc, ("",))[0].reshape(len(rows), -1)
+            power = self._power(points, signs)
+            out[rows] = self.unit * value @ signs - power
+        return out, power
+
+    def placed(self, shape: Shape, place: Place) -> Placed:
+        """Put a shape on one of its places."""
+        bonds = bonds_for(shape, self.bonds)[place[0] : place[0] + 1]
+        origin, axes = axes_of(shape, self.sites.xy, bonds)
+        xy, sites = images(shape)[place[1]]
+        log_prior = float(np.log(shape.prior / number_of_ways(shape)))
+        return Placed(
+            shape.kind, origin[0], origin[0] + xy @ axes[0], origin[0] + sites @ axes[0], log_prior
+        )
+
+    def shifted(self, undistorted_xy: FloatArray) -> FloatArray:
+        """Measured positions (N, 2), Å, with the smooth misfit of the lattice."""
+        near = cKDTree(self.sites.xy).query(undistorted_xy)[1]
+        misfit = (self.measured - self.sites.measured_xy)[near]
+        return np.asarray(self.lattice.distort(undistorted_xy) + misfit)
+
+    def _power(self, points: FloatArray, signs: FloatArray) -> float:
+        """Half of the squared difference of two images, over the variance."""
+        step = (points[:, None] - points[None]) / self.binned.calibration.pixel_size_A
+        decay = np.exp(-0.5 * np.einsum("abi,ij,abj->ab", step, self.overlap_px2, step))
+        return 0.5 * self.unit**2 * self.energy * float(signs @ decay @ signs)
+
+
+def screen(
+    binned: BinnedFrame,
+    lattice: Lattice,
+    sites: Sites,
+    atoms_xy: FloatArray,
+    optics: Optics,
+    unit: float,
+    excess: float,
+) -> Screen:
+    """Compare the perfect sheet with a frame.
+
+    Parameters
+    ----------
+    binned
+        The frame.
+    lattice
+        The lattice of the frame.
+    sites
+        Its sites.
+    atoms_xy
+        Likely host atoms, shape (atom, 2), Å, measured axes.
+    optics
+        Probe and noise.
+    unit
+        Amplitude of a host atom, intensity.
+    excess
+        Factor on the variance of the noise.
+    """
+    measured = sites.measured_xy + _smooth_misfit(sites.measured_xy, atoms_xy)
+    grid = Grid((binned.data.shape[0], binned.data.shape[1]))
+    kernel = grid.kernel(optics.probe)
+    rc = binned.rc(measured)
+    spots = grid.image(grid.spectrum(rc, np.full(len(rc), unit)), kernel)
+    left = binned.data - spots
+    used = np.ones(left.shape, dtype=np.float32)
+    for spoiled in (binned.masked, binned.clipped):
+        if spoiled is not None:
+            used[spoiled != 0] = 0.0
+    width = _BACKGROUND_A / binned.calibration.pixel_size_A
+    share = np.maximum(ndimage.gaussian_filter(used, width), 1e-3)
+    level = ndimage.gaussian_filter(left * used, width) / share
+    variance = optics.noise.variance(spots + level) * np.float32(excess)
+    (correlation,) = grid.correlate((left - level) * used / variance, kernel)
+    peak, covariance = optics.probe.effective_gaussian()
+    area = np.pi * np.sqrt(float(np.linalg.det(covariance)))
+    return Screen(
+        sites, directed_bonds(sites), measured, correlation, grid, binned, unit, lattice,
+        peak**2 * area / float(np.median(variance)), np.asarray(np.linalg.inv(2.0 * covariance)),
+    )  # fmt: skip
+
+
+def _smooth_misfit(sites_xy: FloatArray, atoms_xy: FloatArray) -> FloatArray:
+    """Mean shift of the atoms around each site from their own sites, shape (site, 2), Å."""
+    tree = cKDTree(sites_xy)
+    distance, own = tree.query(atoms_xy)
+    good = distance < 0.5
+    shift = np.full((len(sites_xy), 2), np.nan)
+    shift[own[good]] = atoms_xy[good] - sites_xy[own[good]]
+    k = min(_AROUND, len(sites_xy))
+    near = tree.query(sites_xy, k=k)[1].reshape(len(sites_xy), -1)
+    with np.errstate(invalid="ignore"):
+        around = shift[near]
+        known = np.isfinite(around[:, :, 0])
+        total = np.where(known[:, :, None], around, 0.0).sum(axis=1)
+    return np.asarray(total / np.maximum(known.sum(axis=1), 6)[:, None])
+
+
+def _difference(xy: FloatArray, sites: FloatArray, moved_A: float) -> tuple[FloatArray, FloatArray]:
+    """Spots whose sum is a shape less the perfect sheet: places and signs, both (spot, ...)."""
+    distance, own = cKDTree(sites).query(xy)
+    stays = distance < moved_A
+    gone: BoolArray = np.ones(len(sites), dtype=np.bool_)
+    gone[own[stays]] = False
+    # At the rim an atom counts by its site, so that both are in or both are out.
+    inner = np.hypot(*sites.T) < _REACH_A
+    gone &= inner
+    new = ~stays & inner[own]
+    points = np.concatenate([xy[new], sites[gone]])
+    signs = np.concatenate([np.ones(int(new.sum())), -np.ones(int(gone.sum()))])
+    return points, signs

@@ -1,0 +1,75 @@
+"""Reconstructions are told by the likelihood of the counts, and their atoms stay where they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.spatial import cKDTree
+
+from adatom.analysis.frame import analyse_frame, name_defects
+from adatom.core import GRAPHENE
+from adatom.features.defects.shapes import graphene_shapes
+from adatom.frames.simulate.conditions import Conditions
+from adatom.frames.simulate.specimen import Specimen, lattice_points
+from adatom.frames.simulate.synthesize import image_specimen
+from adatom.learning.weights import load_shipped
+
+FIELD_A, PIXEL_A = 26.0, 0.15
+STONE_WALES, DIVACANCY = 0, 1
+
+
+@pytest.fixture(scope="module")
+def ensemble():
+    return load_shipped("graphene")
+
+
+def sheet_with(shape, seed):
+    """A sheet with one shape near its middle whose atoms are all off by 0.03 Å; and its place."""
+    rng = np.random.default_rng([5_300, seed])
+    xy = lattice_points(GRAPHENE, (FIELD_A, FIELD_A), 3.0, rng.uniform(0, 6))
+    xy = xy + rng.uniform(-1, 1, 2)
+    first = int(np.argmin(np.hypot(*(xy - FIELD_A / 2).T)))
+    second = int(np.argsort(np.hypot(*(xy - xy[first]).T))[1 + seed % 3])
+    along = (xy[second] - xy[first]) / np.linalg.norm(xy[second] - xy[first])
+    axes = np.array([along, [-along[1], along[0]]])
+    centre = (xy[first] + xy[second]) / 2
+    far = cKDTree(centre + shape.sites @ axes).query(xy)[0] > 0.3
+    moved = np.concatenate([xy[far], centre + shape.xy @ axes])
+    return moved + rng.normal(0.0, 0.03, moved.shape), centre, rng
+
+
+def image_of(xy, counts, rng):
+    shape = (round(FIELD_A / PIXEL_A) + 1,) * 2
+    specimen = Specimen(xy, np.zeros(len(xy), dtype=np.int64), np.zeros((0, 2)))
+    conditions = Conditions(pixel_size_A=PIXEL_A, counts=counts)
+    return image_specimen(specimen, shape, GRAPHENE, conditions, rng)
+
+
+@pytest.mark.parametrize(("number", "counts"), [(STONE_WALES, 1.0), (DIVACANCY, 2.0)])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_reconstruction_is_named_and_its_atoms_are_where_they_are(ensemble, number, counts, seed):
+    shape = graphene_shapes()[number]
+    xy, centre, rng = sheet_with(shape, seed)
+    truth = image_of(xy, counts, rng)
+    found = analyse_frame(truth.frame, ensemble, GRAPHENE)
+    assert found.defects.kinds == [str(shape.kind)]
+    assert np.hypot(*(found.defects.xy[0] - centre)) < 0.3
+    near = np.hypot(*(truth.xy - centre).T) < 4.0
+    likely = found.atoms.xy[found.atoms.is_likely]
+    # As many atoms as there are, each within 0.3 Å of its own.
+    distance, own = cKDTree(likely).query(truth.xy[near])
+    assert (np.hypot(*(likely - centre).T) < 4.0).sum() == near.sum()
+    assert len(set(own)) == near.sum()
+    assert distance.max() < 0.3
+    named = name_defects(truth.frame, found.atoms, found.lattice, GRAPHENE)
+    assert named.data.equals(found.defects.data)
+
+
+@pytest.mark.parametrize("counts", [0.3, 1.0, 20.0])
+def test_a_perfect_sheet_has_no_reconstruction(ensemble, counts):
+    rng = np.random.default_rng([5_301, round(10 * counts)])
+    xy = lattice_points(GRAPHENE, (FIELD_A, FIELD_A), 3.0, rng.uniform(0, 6))
+    truth = image_of(xy + rng.normal(0.0, 0.03, xy.shape), counts, rng)
+    found = analyse_frame(truth.frame, ensemble, GRAPHENE)
+    assert len(found.defects) == 0
+    assert found.atoms.weighed is None
