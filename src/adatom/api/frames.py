@@ -25,10 +25,11 @@ from adatom.campaign.arguments import (
     read_material,
 )
 from adatom.campaign.choose import Settled, settle
+from adatom.campaign.recording import with_detector
 from adatom.campaign.sources import checked_frames, twin_movie
 from adatom.campaign.verdict import judge
 from adatom.campaign.warn import frame_warnings
-from adatom.core import AtomTable, DefectTable, Frame, Movie
+from adatom.core import Acquisition, AtomTable, DefectTable, Frame, Movie
 from adatom.errors import BadInput, WrongMaterialWarning
 from adatom.features.find import FindOptions
 from adatom.frames.readers.read import read
@@ -170,6 +171,8 @@ def adapt(
     zone_axis: ZoneAxis = ALONG_C,
     pixel_size_A: float | None = None,
     fit_scale: bool = False,
+    detector_mrad: tuple[float, float] | None = None,
+    voltage_kV: float | None = None,
     weights: str | Path | None = None,
     options: AdaptOptions | None = None,
     find_options: FindOptions | None = None,
@@ -181,6 +184,9 @@ def adapt(
     ----------
     frames, material, zone_axis, pixel_size_A, fit_scale, weights
         As of `find`.
+    detector_mrad, voltage_kV
+        Inner and outer angle of the annular detector, mrad, and acceleration voltage, kV: they set
+        the contrast of the simulated frames. By default the file's, else any detector at 60 kV.
     options
         Rounds, steps, frames.
     find_options
@@ -221,9 +227,10 @@ def adapt(
         warnings.warn(note, stacklevel=2)
     first = min((options or AdaptOptions()).frames, len(settled.movie))
     some = [settled.movie[i] for i in range(first)]
+    given = Acquisition(voltage_kV=voltage_kV, detector_mrad=detector_mrad)
     return adapt_ensemble(
         some,
-        settled.material,
+        with_detector(settled.material, given.or_else(settled.movie.acquisition)),
         ensemble,
         options,
         find_options=find_options,

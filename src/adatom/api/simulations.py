@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from adatom.analysis.lattice import lattice_of
+from adatom.campaign.advise import damage_by_voltage
 from adatom.campaign.arguments import (
     ALONG_C,
     MaterialLike,
@@ -22,10 +23,12 @@ from adatom.campaign.arguments import (
 from adatom.campaign.config import Config, InputOptions
 from adatom.campaign.given import Engines, simulate_given
 from adatom.core import (
+    Acquisition,
     Advice,
     AtomTable,
     DefectTable,
     Material,
+    Movie,
     SimulationResult,
     Structure,
 )
@@ -216,8 +219,9 @@ def advise(
     *,
     material: MaterialLike = "graphene",
     zone_axis: ZoneAxis = ALONG_C,
+    frames: Movie | None = None,
     frame_dose_per_A2: float | None = None,
-    voltage_kV: float = 60.0,
+    voltage_kV: float | None = None,
 ) -> list[Advice]:
     """Rank the next actions of an experiment: scans, voltage, where to put the beam.
 
@@ -227,10 +231,12 @@ def advise(
         From `find`, `find_defects`, `simulate`.
     material, zone_axis
         The crystal, as of `find`.
+    frames
+        The movie, from `read`: dose and voltage of its files are used where none are given.
     frame_dose_per_A2
         Electrons per Å² and frame, where known.
     voltage_kV
-        Acceleration voltage of the frames, kV.
+        Acceleration voltage of the frames, kV; 60 where neither it nor the files tell.
 
     Returns
     -------
@@ -248,20 +254,25 @@ def advise(
     >>> [advice.action for advice in ad.advise(AtomTable.empty(), DefectTable.empty())]
     ['stop']
     """
-    if not voltage_kV > 0:
+    if voltage_kV is not None and not voltage_kV > 0:
         raise BadInput(
             "`voltage_kV`",
             expected="an acceleration voltage above 0 kV",
             got=repr(voltage_kV),
             todo="Give the voltage of the frames.",
         )
+    given = Acquisition(voltage_kV=voltage_kV, dose_per_A2=frame_dose_per_A2)
+    recorded = given if frames is None else given.or_else(frames.acquisition)
+    voltage = recorded.usual_voltage_kV
+    chosen = read_material(material, zone_axis)
     return _advise(
         atoms,
         defects,
-        species=len(read_material(material, zone_axis).species),
-        frame_dose_per_A2=frame_dose_per_A2,
+        species=len(chosen.species),
+        frame_dose_per_A2=recorded.dose_per_A2,
         results=results,
-        voltage_kV=voltage_kV,
+        damage=damage_by_voltage(chosen, voltage),
+        voltage_kV=voltage,
     )
 
 

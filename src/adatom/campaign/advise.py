@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from adatom.analysis.flags import FrameFlags
 from adatom.campaign.config import Config
 from adatom.campaign.find import MovieResult
 from adatom.campaign.steps import Job, Steps
@@ -51,21 +52,21 @@ def advise_campaign(
         found.atoms,
         found.defects,
         species=len(material.species),
-        frame_dose_per_A2=movie.dose_per_A2,
+        frame_dose_per_A2=movie.acquisition.dose_per_A2,
         mutual_information=disagreement,
         calibration=Calibration(maps.pixel_size_A),
         results=results,
-        **damage_options(material, config.voltage_kV),
+        **damage_options(material, movie.acquisition.usual_voltage_kV),
         latest_frame=last,
-        voltage_kV=config.voltage_kV,
+        voltage_kV=movie.acquisition.usual_voltage_kV,
         options=config.advice,
     )
-    advice = advice if shown else []
+    advice = without_contradiction(advice, found.flags.get(last)) if shown else []
     path = directory.advice_path
     write = Job(
         "advice",
         "movie",
-        [config.advice, config.voltage_kV, shown],
+        [config.advice, movie.acquisition, shown],
         current=lambda: file_hash(path) if path.exists() else "",
         make=lambda: write_json(path, advice_to_json(advice)),
         parents=tuple(parents),
@@ -90,6 +91,38 @@ def damage_options(material: Material, voltage_kV: float) -> dict[str, Any]:
         "bond_length_A": material.bond_length_A,
         "caveat": "" if material.knock_on is None else material.knock_on.caveat,
     }
+
+
+def without_contradiction(advice: Sequence[Advice], flags: FrameFlags | None) -> list[Advice]:
+    """Drop what contradicts the warnings about the latest frame.
+
+    Where its atoms are not to be trusted, nothing is known well enough to move one or to stop.
+    Where a part of it is not, no atom of that part is moved.
+
+    Parameters
+    ----------
+    advice
+        Ranked actions.
+    flags
+        Of the latest frame; None if it was not judged.
+    """
+    if flags is None:
+        return list(advice)
+    doubtful = flags.is_out_of_distribution or flags.has_few_confident_atoms
+    covered = (*flags.unlike_regions, *flags.unsupported_regions, *flags.covered_regions)
+
+    def holds(action: Advice) -> bool:
+        if action.action == "stop":
+            return not (doubtful or covered or flags.missed_regions)
+        if action.target_xy_A is None:
+            return True
+        x, y = action.target_xy_A
+        inside = any(
+            left <= x <= right and top <= y <= bottom for left, top, right, bottom, _ in covered
+        )
+        return not (doubtful or inside)
+
+    return [action for action in advice if holds(action)]
 
 
 def damage_by_voltage(material: Material, voltage_kV: float) -> dict[float, tuple[float, float]]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from adatom.analysis.frame import find_atoms
 from adatom.campaign.config import Config, ensemble_of, material_of
+from adatom.campaign.recording import with_detector, with_recording
 from adatom.campaign.sources import open_movie, settle_scale, some_images
 from adatom.core import Calibration, Frame, Material, Movie
 from adatom.errors import BadInput, NoMaterial
@@ -129,8 +130,10 @@ def open_input(config: Config, progress: Progress) -> Opened:
         name = settled.material.name
         config = config.model_copy(update={"material": name, "screened": True})
         ensemble = ensemble_of(config)
-    told = (*settled.movie.notes, *left_out, *settled.notes)
-    return Opened(config, settled.movie, settled.material, ensemble, settled.screening, told)
+    movie, assumed = with_recording(settled.movie, config.recording(), settled.material)
+    seen = with_detector(settled.material, movie.acquisition)
+    told = (*movie.notes, *left_out, *settled.notes, *assumed)
+    return Opened(config, movie, seen, ensemble, settled.screening, told)
 
 
 def choose_material(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,13 +16,13 @@ from pydantic import (
 )
 
 from adatom.analysis.options import AnalysisOptions
-from adatom.core import Material
+from adatom.campaign.recording import with_detector
+from adatom.core import Acquisition, Material
 from adatom.errors import BadInput
 from adatom.features import DefectOptions, LinkOptions
 from adatom.features.defects.vacancy_test import EvidenceOptions
 from adatom.features.find import FindOptions
 from adatom.feedback import AdviceOptions
-from adatom.frames.simulate.detector import detector_exponents
 from adatom.instrument.twin import TwinOptions
 from adatom.learning.ensemble import Ensemble
 from adatom.learning.weights import load_for
@@ -51,7 +50,15 @@ class InputOptions(BaseModel):
     )
     pixel_size_A: float | None = Field(None, gt=0, description="pixel size; by default the file's")
     detector_mrad: tuple[float, float] | None = Field(
-        None, description="inner and outer angle of the detector; they set the contrast in training"
+        None,
+        description="inner and outer angle of the detector; they set the contrast in training; "
+        "by default the file's",
+    )
+    frame_time_s: float | None = Field(
+        None, gt=0, description="time from frame to frame; by default the file's"
+    )
+    dose_per_A2: float | None = Field(
+        None, gt=0, description="electrons per Å² and frame; by default the file's"
     )
     fit_scale: bool = Field(
         default=False, description="take the scale from the lattice, in place of the given one"
@@ -112,7 +119,12 @@ class Config(BaseModel):
     weights: str | None = Field(
         None, description="an ensemble's .safetensors file; by default the shipped one"
     )
-    voltage_kV: float = Field(60.0, gt=0, description="acceleration voltage of the frames")
+    voltage_kV: float | None = Field(
+        None,
+        gt=0,
+        description="acceleration voltage of the frames; by default the file's, or 60 kV, assumed "
+        "and said",
+    )
     input: InputOptions
     adapt: Literal["auto", "always", "never"] = Field(
         "auto",
@@ -133,6 +145,15 @@ class Config(BaseModel):
         """Options of the analysis of every frame."""
         return AnalysisOptions(find=self.find, evidence=self.evidence, defects=self.defects)
 
+    def recording(self) -> Acquisition:
+        """What the options say of the recording of the frames."""
+        return Acquisition(
+            voltage_kV=self.voltage_kV,
+            detector_mrad=self.input.detector_mrad,
+            frame_time_s=self.input.frame_time_s,
+            dose_per_A2=self.input.dose_per_A2,
+        )
+
     def table(self) -> dict[str, Any]:
         """Nested plain values for TOML."""
         return self.model_dump(mode="json")
@@ -146,11 +167,7 @@ def material_of(config: Config) -> Material:
     BadInput
         If there is no such material, or its file cannot be used.
     """
-    material = load_material(_named(config), config.zone_axis)
-    if config.input.detector_mrad is None:
-        return material
-    exponents = detector_exponents(*config.input.detector_mrad, config.voltage_kV)
-    return replace(material, contrast_range=exponents)
+    return with_detector(load_material(_named(config), config.zone_axis), config.recording())
 
 
 def ensemble_of(config: Config) -> Ensemble:

@@ -99,7 +99,7 @@ def find_in_movie(
     link = Job(
         "link",
         "movie",
-        [config.link, config.voltage_kV, movie.frame_time_s, movie.dose_per_A2],
+        [config.link, movie.acquisition],
         current=lambda: _hash_of(*linked_paths(directory)),
         make=partial(link_movie, directory, config, movie, material, parts),
         parents=tuple(keys),

@@ -63,14 +63,15 @@ def link_movie(
     write_table(directory.atoms_path, atoms.data, ATOM_COLUMNS)
     moved = np.array([drift[i] for i in range(count)])
     searched = SearchedField(np.arange(count), moved, extent, config.defects.border_A)
-    beam = beam_on(material, config.voltage_kV, movie.dose_per_A2)
+    recorded = movie.acquisition
+    beam = beam_on(material, recorded.usual_voltage_kV, recorded.dose_per_A2)
     tracks = track_table(defects, searched, material, beam)
     defects = with_beam_probability(defects, tracks)
     write_table(directory.defects_path, defects.data, DEFECT_COLUMNS)
     write_table(directory.tracks_path, tracks, TRACK_COLUMNS)
     told = parts.told(count)
     lattices = {i: lattice_from_json(one["lattice"], material) for i, one in told.items()}
-    clock = Clock(movie.frame_time_s, movie.dose_per_A2)
+    clock = Clock(recorded.frame_time_s, recorded.dose_per_A2)
     rates = transition_table(defects, lattices, drift, clock)
     write_table(directory.transitions_path, rates, TRANSITION_COLUMNS)
     return file_hash(*linked_paths(directory))

@@ -108,7 +108,7 @@ def frame_outputs(
         Open for writing.
     """
     assert movie.calibration is not None  # settled by sources.open_movie  # noqa: S101
-    count, time_s = len(movie), movie.frame_time_s
+    count, time_s = len(movie), movie.acquisition.frame_time_s
     shape = map_shape(movie.shape, movie.calibration, ensemble.working)
     together = frames_together(movie.shape, (len(ensemble.classes), *shape))
     outputs = FrameOutputs(

@@ -58,7 +58,8 @@ class Replay:
 
     def __init__(self, movie: Movie, options: ReplayOptions) -> None:
         self._movie, self._options = movie, options
-        own = None if movie.frame_time_s is None else 1.0 / movie.frame_time_s
+        time_s = movie.acquisition.frame_time_s
+        own = None if time_s is None else 1.0 / time_s
         self._rate = options.frames_per_s or own or _FRAMES_PER_S
         self._start, self._next = time.monotonic(), 0
         self._aborted = threading.Event()

@@ -120,7 +120,7 @@ def campaign_view(
 
     def frame(i: int) -> Frame:
         calibration = Calibration(frames.pixel_size_A)
-        return Frame(frames.read(i), calibration, i, movie.source, movie.dose_per_A2)
+        return Frame(frames.read(i), calibration, i, movie.source, movie.acquisition.dose_per_A2)
 
     def frame_maps(i: int) -> FrameMaps:
         read = maps.read(i)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from adatom.campaign.config import InputOptions
 from adatom.campaign.twin import make_twin
-from adatom.core import Calibration, Frame, Material, Movie, content_hash
+from adatom.core import Acquisition, Calibration, Frame, Material, Movie, content_hash
 from adatom.errors import BadInput, BlankFrame, DamagedFile
 from adatom.frames.lattice.spectrum import TRUSTED_CONTRAST, ScaleEstimate, estimate_scale
 from adatom.frames.readers.read import read
@@ -233,7 +233,8 @@ def _suggestion(found: ScaleEstimate, material: Material) -> str:
 
 def twin_movie(options: TwinOptions, material: Material, seed: int) -> Movie:
     """Take frames with the simulated microscope; the same options and seed give the same frames."""
-    frames = make_twin(options, material, seed).demonstration()
+    twin = make_twin(options, material, seed)
+    frames = twin.demonstration()
     calibration = Calibration(options.field_of_view_A / options.pixels)
     return Movie(
         load=partial(_frame_of, frames),
@@ -242,7 +243,9 @@ def twin_movie(options: TwinOptions, material: Material, seed: int) -> Movie:
         calibration=calibration,
         source="simulated microscope",
         fingerprint=content_hash("twin", options, *(f.data for f in frames)),
-        dose_per_A2=options.dose_per_A2,
+        acquisition=Acquisition(
+            voltage_kV=twin.conditions.voltage_kV, dose_per_A2=options.dose_per_A2
+        ),
     ).cached(0)
 
 

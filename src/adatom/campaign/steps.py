@@ -22,13 +22,20 @@ _COMMON = ("core", "materials")
 _FINDING = (*_COMMON, "frames", "features", "learning", "analysis", "campaign.find",
             "campaign.lattices")  # fmt: skip
 STEP_CODE = {
-    "adapt": (*_FINDING, "training", "campaign.adapt", "campaign.choose"),
+    "adapt": (*_FINDING, "training", "campaign.adapt", "campaign.choose", "campaign.recording"),
     "find": _FINDING,
     "link": (*_COMMON, "features", "simulation", "campaign.link", "campaign.lattices"),
     "supercells": (*_COMMON, "features", "structures", "campaign.build"),
     "relax": (*_COMMON, "structures", "simulation", "campaign.simulate"),
     "dynamics": (*_COMMON, "structures", "simulation", "campaign.simulate"),
-    "advice": (*_COMMON, "feedback", "instrument", "simulation", "campaign.advise"),
+    "advice": (
+        *_COMMON,
+        "analysis.flags",
+        "feedback",
+        "instrument",
+        "simulation",
+        "campaign.advise",
+    ),
     "report": (*_COMMON, "report", "simulation", "campaign.report"),
 }
 

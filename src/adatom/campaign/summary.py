@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 
 from adatom.analysis.contrast import contrast_of
 from adatom.campaign.find import MovieResult
+from adatom.campaign.recording import recording_in_words
 from adatom.core import Advice, Material, Movie, SimulationResult
 from adatom.core.weighted import weighted_mean_sd
 from adatom.report.fates import minima
@@ -52,6 +53,8 @@ def summarise(
         "median_sigma_A": _median(found.atoms.column("sigma_x_A")),
         "bond_length_A": bond_length(found),
         "undistorted_bond_length_A": bond_length(found, undistorted=True),
+        "recording": asdict(movie.acquisition),
+        "recorded": recording_in_words(movie.acquisition),
         "contrast": None if contrast is None else asdict(contrast),
         "distortion": [float(np.median([s[k] for s in strain])) for k in range(2)]
         if strain

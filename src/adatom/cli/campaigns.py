@@ -15,11 +15,13 @@ from adatom.cli.options import (
     ConfigFile,
     Dataset,
     Detector,
+    Dose,
     Draws,
     DynamicsEngine,
     Engine,
     FitScale,
     Frames,
+    FrameTime,
     Json,
     Material,
     MaxStructures,
@@ -51,6 +53,8 @@ def run(
     axes: Axes = None,
     fit_scale: FitScale = None,
     detector: Detector = None,
+    frame_time: FrameTime = None,
+    dose: Dose = None,
     output: Output = _OUTPUT,
     draws: Draws = None,
     max_structures: MaxStructures = None,
@@ -70,9 +74,8 @@ def run(
     config = config_of(
         frames=frames, material=material, zone_axis=zone_axis, pixel_size=pixel_size,
         frame_range=frame_range, dataset=dataset, axes=axes, fit_scale=fit_scale, detector=detector,
-        draws=draws,
-        max_structures=max_structures, engine=engine, dynamics_engine=dynamics_engine,
-        allow_unfit=allow_unfit,
+        frame_time=frame_time, dose=dose, draws=draws, max_structures=max_structures,
+        engine=engine, dynamics_engine=dynamics_engine, allow_unfit=allow_unfit,
         temperatures=temperatures, picoseconds=picoseconds,
         voltage=voltage, weights=weights, adapt=adapt, seed=seed, config_file=config_file,
     )  # fmt: skip
@@ -89,6 +92,8 @@ def find(
     axes: Axes = None,
     fit_scale: FitScale = None,
     detector: Detector = None,
+    frame_time: FrameTime = None,
+    dose: Dose = None,
     output: Output = _OUTPUT,
     voltage: Voltage = None,
     weights: Weights = None,
@@ -101,7 +106,7 @@ def find(
     config = config_of(
         frames=frames, material=material, zone_axis=zone_axis, pixel_size=pixel_size,
         frame_range=frame_range, dataset=dataset, axes=axes, fit_scale=fit_scale, detector=detector,
-        voltage=voltage,
+        frame_time=frame_time, dose=dose, voltage=voltage,
         weights=weights, adapt=adapt, seed=seed, config_file=config_file,
     )  # fmt: skip
     _run(config, output, as_json=as_json, only_find=True)

@@ -92,10 +92,22 @@ FitScale = Annotated[
 Detector = Annotated[
     str | None,
     typer.Option(
-        "--detector", show_default="any",
+        "--detector", show_default="the file's, else any",
         help="INNER,OUTER: angles of the annular detector in mrad; networks adapt to its contrast",
     ),
 ]  # fmt: skip
+FrameTime = Annotated[
+    float | None,
+    typer.Option(
+        "--frame-time", show_default="the file's", help="time from frame to frame in s, for rates"
+    ),
+]
+Dose = Annotated[
+    float | None,
+    typer.Option(
+        "--dose", show_default="the file's", help="electrons per Å² and frame, for rates and damage"
+    ),
+]
 Output = Annotated[Path, typer.Option("--output", "-o", help="campaign directory")]
 Weights = Annotated[
     Path | None,
@@ -153,7 +165,7 @@ Picoseconds = Annotated[
 Voltage = Annotated[
     float | None,
     typer.Option(
-        "--voltage", show_default="60.0",
+        "--voltage", show_default="the file's, else 60",
         help="acceleration voltage in kV; damage is weighed at it and at 60, 80, 100 kV",
     ),
 ]  # fmt: skip
@@ -295,6 +307,8 @@ SETTINGS = {
     "dataset": Setting("--dataset", "input.dataset"),
     "axes": Setting("--axes", "input.axes"),
     "detector": Setting("--detector", "input.detector_mrad", detector_of),
+    "frame_time": Setting("--frame-time", "input.frame_time_s"),
+    "dose": Setting("--dose", "input.dose_per_A2"),
     "fit_scale": Setting("--fit-scale", "input.fit_scale"),
     "material": Setting("--material", "material", material_path),
     "zone_axis": Setting("--zone-axis", "zone_axis", zone_axis_of),

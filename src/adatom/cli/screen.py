@@ -156,6 +156,8 @@ def show_summary(summary: dict[str, Any], *, as_json: bool) -> None:
             f"neighbours are {summary['bond_length_A']:.3f} Å apart "
             f"({summary['undistorted_bond_length_A']:.3f} Å without the distortion of the scan)"
         )
+    if summary["recorded"]:
+        out.print(f"recorded at {summary['recorded']}")
     if (c := summary["contrast"]) is not None:
         out.print(
             f"{c['element']} is {c['ratio']:.2f} ± {c['ratio_sd']:.2f} times as bright as "

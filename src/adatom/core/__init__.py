@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from adatom.core.acquisition import Acquisition
     from adatom.core.advice import Advice
     from adatom.core.atoms import AtomTable
     from adatom.core.calibration import Affine, Calibration
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "GRAPHENE",
     "VACANCY",
+    "Acquisition",
     "Adatom",
     "Advice",
     "Affine",
@@ -83,6 +85,7 @@ __all__ = [
 
 # Where each name is defined: a table of atoms imports polars, which reading a file does not need.
 _HOMES = {
+    "Acquisition": "acquisition",
     "Adatom": "defect_kind",
     "Advice": "advice",
     "Affine": "calibration",

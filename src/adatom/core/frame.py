@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from adatom.core.acquisition import UNKNOWN, Acquisition
 from adatom.core.arrays import FloatArray, Image
 from adatom.core.calibration import Calibration
 from adatom.core.pixels import Pixels
@@ -271,12 +272,10 @@ class Movie:
         File name or names, for messages.
     fingerprint
         Hash of the contents and the selection; two movies with one fingerprint are the same data.
-    dose_per_A2
-        Electrons per Å² and frame, where known.
+    acquisition
+        How the frames were recorded, as far as it is known.
     notes
         Assumptions made when reading, for the user.
-    frame_time_s
-        Time from frame to frame, s, where known.
     """
 
     load: Callable[[int], ArrayLike]
@@ -285,9 +284,8 @@ class Movie:
     calibration: Calibration | None
     source: str
     fingerprint: str
-    dose_per_A2: float | None = None
+    acquisition: Acquisition = UNKNOWN
     notes: tuple[str, ...] = field(default=())
-    frame_time_s: float | None = None
 
     def __len__(self) -> int:
         return self.count
@@ -307,7 +305,7 @@ class Movie:
             calibration=self.calibration,
             index=index,
             source=self.source,
-            dose_per_A2=self.dose_per_A2,
+            dose_per_A2=self.acquisition.dose_per_A2,
         )
 
     def __iter__(self) -> Iterator[Frame]:

@@ -80,7 +80,8 @@ def advise(
 
     Scans come first, by weighted expected gain. Then follow the voltage for the first scan and
     ways to move an atom, all at one voltage: where an atom can be moved, none above that of the
-    known rates is advised. If no scan is worth its dose, the first advice is to stop.
+    known rates is advised. If no scan is worth its dose and no atom can be moved, the advice is to
+    stop.
 
     Parameters
     ----------
@@ -147,11 +148,9 @@ def advise(
             scans.append((score.weight * scan.gain, scan, voltages))
     scans.sort(key=lambda item: -item[0])
     out = [scan for _, scan, _ in scans[: o.max_scans]]
-    if not out:
-        out.append(_stop(chosen, o))
-    elif scans[0][2]:
+    if scans and scans[0][2]:
         out.append(_voltage_advice(scans[0][2], caveat, o))
-    return [*out, *jumps]
+    return [*out, *jumps] or [_stop(chosen, o)]
 
 
 def advice_to_json(advice: Sequence[Advice]) -> list[dict[str, Any]]:

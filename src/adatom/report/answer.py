@@ -19,6 +19,9 @@ from adatom.report.words import capital, how_sure
 _CARDS = 5  # defects told one by one on the first screen, a count; the rest are in the table
 _LINKS = 40  # links to the defects of one kind, a count
 _NEXT = 2  # actions on the first screen, a count
+# The frames may be of something else, or their atoms not to be trusted.
+_NONE = "No advice: what is found does not bear it. The warnings say why."
+_NOT_YET = "No advice yet."
 # What every action asks for.
 ACTIONS = {
     "scan": "Scan a region",
@@ -176,7 +179,7 @@ def _next(view: CampaignView) -> Html:
             link = element("a", f"{more} more, and the dose of each", href="#advice")
             parts.append(element("p", link))
         return element("div", *parts, class_="next")
-    return element("div", head, element("p", "No advice yet."), class_="next")
+    return element("div", head, element("p", _NOT_YET if view.unfinished else _NONE), class_="next")
 
 
 def _action(letter: str, action: Advice, last: int) -> Html:

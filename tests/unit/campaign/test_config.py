@@ -24,6 +24,7 @@ FACTS = ("seed", "material", "voltage", "zone_axis", "pixel_size", "weights", "t
 SAME_WORD = {
     "frames": "those to read; how many the twin takes; how many adaptation learns from",
     "field_of_view_A": "of the twin's demonstration; of a scan that is advised",
+    "dose_per_A2": "of the frames; of a frame that the twin takes",
     "pixels": "of the twin's demonstration; of a scan that is advised",
     "max_seconds": "of a relaxation; of a dynamics run",
     "trajectory_frames": "of a relaxation; of a dynamics run",
@@ -85,7 +86,7 @@ def test_the_reference_explains_every_key_once():
 @pytest.mark.parametrize(
     ("key", "says"),
     [
-        ("voltage_kV", ("`60.0`", "kV")),
+        ("voltage_kV", ("number", "not set", "kV")),
         ("fmax_eV_A", ("`0.05`", "eV/Å")),
         ("temperatures_K", ("list: number", "`[300.0, 900.0]`", "K")),
         ("hop_cross_section_A2", ("Å²",)),

@@ -105,7 +105,8 @@ def test_help(command):
     ("command", "words"),
     [
         ("run", ("pixel size in Å", "temperatures of the dynamics in K", "300,900", "in ps", "10.0",
-                 "voltage in kV", "60.0", "by lattice and scale", "START:STOP", "adatom-campaign")),
+                 "voltage in kV", "the file's, else 60", "by lattice and scale", "START:STOP",
+                 "adatom-campaign")),
         ("find", ("pixel size in Å", "lattice and scale", "default: (all)", "adatom-campaign")),
         ("demo", ("default: demo", "default: 7")),
         ("train", ("default: shared", "default: 10", "universal", "dropout")),
@@ -157,7 +158,7 @@ def test_an_option_that_is_given_is_set_and_no_other(tmp_path):
     table = config_of(frames=[tmp_path / "a.npy"], voltage=81.0, seed=None).table()
     plain = config_of(frames=[tmp_path / "a.npy"]).table()
     assert table.pop("voltage_kV") == 81.0
-    assert plain.pop("voltage_kV") == 60.0
+    assert plain.pop("voltage_kV") is None
     assert table == plain
 
 
@@ -185,7 +186,7 @@ def test_doctor():
         assert rows[name]["installed"]
         assert re.match(r"\d+\.\d+", rows[name]["version"])
     assert all(row["install"] for row in rows.values())
-    assert [row["name"] for row in found["instruments"]] == ["twin"]
+    assert [row["name"] for row in found["instruments"]] == ["folder", "replay", "twin"]
     assert ".dm4" in next(r for r in found["readers"] if r["name"] == "vendor")["suffixes"]
     assert found["failed"] == []
     assert found["device"]

@@ -96,6 +96,23 @@ def test_without_a_gain_the_advice_is_to_stop():
     assert "no defect" in empty[0].reason
 
 
+def test_an_atom_that_can_be_moved_is_no_reason_to_stop():
+    atoms, at = sheet(sigma=0.03)
+    defects = defect_table((0, "Si1C3", at, 1.0, -1))
+    advice = advise(atoms, defects, species=2)
+    assert {a.action for a in advice} == {"place_beam"}
+
+
+def test_scans_and_moves_share_one_voltage():
+    atoms, at = sheet(sigma=0.03, si_sigma=0.12)
+    defects = defect_table((0, "Si1C3", at, 1.0, -1))
+    damage = {60.0: (0.0, 0.0), 80.0: (1e-9, 0.0)}
+    advice = advise(atoms, defects, species=2, frame_dose_per_A2=1e3, damage=damage)
+    actions = {a.action: a for a in advice}
+    assert "place_beam" in actions
+    assert actions["set_voltage"].voltage_kV == actions["place_beam"].voltage_kV == 60.0
+
+
 def test_scans_are_ranked_apart_and_disagreement_counts():
     atoms, at = sheet(si_sigma=0.3)
     defects = defect_table((0, "Si1C3", at, 0.9, -1), (0, "V1", at + (1.0, 0.0), 0.6, -1))

@@ -13,8 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from adatom.core import Acquisition
+
 _Length = Annotated[int, Field(ge=1, lt=2**40)]
 _Number = Annotated[float, Field(allow_inf_nan=False)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Field = Literal[
+    "voltage_kV", "detector_mrad", "frame_time_s", "dwell_s", "current_pA", "dose_per_A2"
+]
 
 
 class _Answer(BaseModel):
@@ -44,7 +50,12 @@ class About(_Answer):
     shape: tuple[_Length, _Length]
     pixel_A: _Number | None
     notes: tuple[str, ...]
-    dose: _Number | None
+    acquisition: dict[_Field, _Positive | tuple[_Positive, _Positive] | None]
+
+    @property
+    def recorded(self) -> Acquisition:
+        """How the frames were recorded."""
+        return Acquisition(**self.acquisition)  # type: ignore[arg-type]
 
 
 class Pixels(_Answer):

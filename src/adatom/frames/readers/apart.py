@@ -82,7 +82,7 @@ class ReadingProcess:
             shape=about.shape,
             load=lambda i: self._frame(key, i),
             scale=Scale(about.pixel_A, about.notes),
-            dose_per_A2=about.dose,
+            acquisition=about.recorded,
         )
 
     def close(self) -> None:

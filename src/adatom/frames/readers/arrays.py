@@ -8,9 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from adatom.core.acquisition import UNKNOWN, Acquisition
 from adatom.errors import BadInput
 from adatom.frames.readers.axes import Axis, Kind, array_frame
 from adatom.frames.readers.pixel_size import from_axes
+from adatom.frames.readers.recorded import (
+    recorded_by_axis,
+    recorded_by_hyperspy,
+    recorded_in_tree,
+)
 from adatom.frames.readers.stack import Candidate, Stack, choose_image
 
 _TODO = "Give a NumPy array of shape (row, col) or (frame, row, col), such as numpy.asarray(it)."
@@ -67,7 +73,19 @@ def open_array(
     def load(i: int) -> NDArray[Any]:
         return array_frame(layout, data, i)
 
-    return Stack(layout.count, layout.shape, load, scale.with_notes(*layout.notes))
+    recorded = _recorded(item).or_else(recorded_by_axis(labels, layout))
+    return Stack(layout.count, layout.shape, load, scale.with_notes(*layout.notes), recorded)
+
+
+def _recorded(item: Any) -> Acquisition:
+    """How a HyperSpy signal, a sidpy or xarray data set was recorded, by its metadata."""
+    if hasattr(item, "axes_manager") and hasattr(item, "metadata"):
+        return recorded_by_hyperspy(item.metadata.as_dictionary())
+    trees = (getattr(item, name, None) for name in ("metadata", "original_metadata", "attrs"))
+    found = UNKNOWN
+    for tree in trees:
+        found = found.or_else(recorded_in_tree(tree))
+    return found
 
 
 def _axes_of(item: Any) -> tuple[Any, tuple[Axis, ...]]:

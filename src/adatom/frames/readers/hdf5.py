@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from adatom.core import Acquisition
 from adatom.frames.readers.axes import Axis, Kind, Layout
 from adatom.frames.readers.hdf5_links import check_self_contained
 from adatom.frames.readers.nion import nion_axes
 from adatom.frames.readers.pixel_size import Scale, from_axes, from_metadata
+from adatom.frames.readers.recorded import recorded_by_axis, recorded_in_tree
 from adatom.frames.readers.stack import Candidate, Stack, choose_image
 from adatom.frames.readers.vendor import open_vendor
 
@@ -26,6 +28,8 @@ SIDPY_KINDS: dict[str, Kind] = {
 }  # fmt: skip
 # py4DSTEM and emdfile call the rows of a scan Rx: their first axis, top to bottom.
 _EMDFILE: dict[str, Kind] = {"Rx": "row", "Ry": "column", "_labels_": "channel"}
+
+_DEEPEST = 4  # levels of groups with metadata
 
 
 class Hdf5Reader:
@@ -57,13 +61,17 @@ def _open_hdf5(path: Path, dataset: str | None, axes: str | None) -> Stack:
         number, layout = choose_image(candidates, dataset, axes, str(path))
         name = str(arrays[number].name)
         scale = _scale_of(arrays[number], candidates[number].axes, layout, path)
+        recorded = _recorded(arrays[number]).or_else(
+            recorded_by_axis(candidates[number].axes, layout)
+        )
 
     def load(i: int) -> NDArray[Any]:
         with h5py.File(path) as file:
             return np.asarray(layout.take(file[name], i))
 
     turned = () if layout.row < layout.column else (_turned(candidates[number].axes),)
-    return Stack(layout.count, layout.shape, load, scale.with_notes(*turned, *layout.notes))
+    scale = scale.with_notes(*turned, *layout.notes)
+    return Stack(layout.count, layout.shape, load, scale, recorded)
 
 
 def _turned(axes: Sequence[Axis]) -> str:
@@ -194,6 +202,31 @@ def _hdf5_metadata(chosen: h5py.Dataset) -> dict[str, Any]:
                 out[key] = json.loads(text)
             except (ValueError, RecursionError):
                 continue
+    return out
+
+
+def _recorded(chosen: h5py.Dataset) -> Acquisition:
+    """How the frames were recorded: attributes and JSON, and pyNSID's groups of metadata beside."""
+    import h5py
+
+    found = recorded_in_tree(_hdf5_metadata(chosen))
+    for around in (chosen.parent, chosen.parent.parent):
+        for name in ("metadata", "original_metadata", "microscope"):
+            group = around.get(name)
+            if isinstance(group, h5py.Group):
+                found = found.or_else(recorded_in_tree(_attributes(group)))
+    return found
+
+
+def _attributes(group: h5py.Group, depth: int = 0) -> dict[str, Any]:
+    """Attributes of a group and of the groups in it; pyNSID joins nested names by a hyphen."""
+    import h5py
+
+    out: dict[str, Any] = {str(k).rpartition("-")[2]: v for k, v in group.attrs.items()}
+    if depth < _DEEPEST:
+        for name, inside in group.items():
+            if isinstance(inside, h5py.Group):
+                out[str(name)] = _attributes(inside, depth + 1)
     return out
 
 

@@ -11,6 +11,7 @@ from adatom.frames.readers.axes import MIN_PIXELS
 from adatom.frames.readers.base import Reader, find_reader
 from adatom.frames.readers.nion import read_sidecar
 from adatom.frames.readers.pixel_size import from_metadata
+from adatom.frames.readers.recorded import recorded_in_tree
 from adatom.frames.readers.square import with_square_pixels
 from adatom.frames.readers.stack import Stack, as_bad_input
 from adatom.frames.readers.zarr_images import is_zarr
@@ -120,11 +121,12 @@ def open_with(reader: Reader, path: Path, dataset: str | None, axes: str | None 
 
 
 def _with_sidecar(stack: Stack, path: Path) -> Stack:
-    """Read the scale from a JSON file of the same name, as some published arrays have."""
-    if stack.scale.pixel_A is not None:
-        return stack
+    """Read scale and recording from a JSON file of the same name, as some published arrays have."""
     sidecar = path.with_suffix(".json")
     tree = read_sidecar(path)
+    stack = stack.with_acquisition(recorded_in_tree(tree))
+    if stack.scale.pixel_A is not None:
+        return stack
     if tree is None:
         return stack.with_notes(f"{sidecar.name} could not be read: no scale taken from it")
     found = from_metadata(tree, stack.shape, str(sidecar))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adatom.core import Calibration, Movie, content_hash
+from adatom.core.acquisition import common_acquisition
 from adatom.core.frame import parse_image
 from adatom.errors import BadInput, DamagedFile, FilesDiffer, printable
 from adatom.frames.readers.apart import READING
@@ -91,7 +92,9 @@ def read(
     # A truncated file fails at its last frame: read it now, before anything is written.
     for probe in {0, len(chosen) - 1}:
         loader.raw(probe)
-    doses = {stack.dose_per_A2 for stack in stacks}
+    acquisition, differ = common_acquisition([stack.acquisition for stack in stacks])
+    if differ:
+        notes += (f"the files differ in {', '.join(differ)}: not taken from them",)
     return Movie(
         load=loader,
         count=len(chosen),
@@ -104,7 +107,7 @@ def read(
             *([dataset or ""] if axes is None else [dataset or "", axes]),
             size_A or 0.0,
         ),
-        dose_per_A2=doses.pop() if len(doses) == 1 else None,
+        acquisition=acquisition.with_dose(size_A),
         notes=tuple(printable(note) for note in (*damaged, *notes)),
     )
 

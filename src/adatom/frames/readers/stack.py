@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from adatom.core.acquisition import UNKNOWN, Acquisition
 from adatom.errors import AdatomError, BadInput, DamagedFile
 from adatom.frames.readers.axes import Axis, Layout, is_image, lay_out
 from adatom.frames.readers.pixel_size import Scale
@@ -32,19 +33,26 @@ class Stack:
         Gives frame i, shape (row, col); reads only that frame.
     scale
         Pixel size of the file, not checked yet.
-    dose_per_A2
-        Electrons per Å² and frame; None if the file does not say.
+    acquisition
+        How the frames were recorded, as far as the file says.
     """
 
     count: int
     shape: tuple[int, int]
     load: Callable[[int], NDArray[Any]]
     scale: Scale
-    dose_per_A2: float | None = None
+    acquisition: Acquisition = UNKNOWN
 
     def with_notes(self, *notes: str) -> Stack:
         """Give the same frames with more notes about the scale."""
         return self.with_scale(self.scale.with_notes(*notes))
+
+    def with_acquisition(self, *found: Acquisition) -> Stack:
+        """Fill what is not known of the recording from other descriptions, the best first."""
+        known = self.acquisition
+        for one in found:
+            known = known.or_else(one)
+        return replace(self, acquisition=known)
 
     def with_scale(self, scale: Scale) -> Stack:
         """Give the same frames with another scale."""

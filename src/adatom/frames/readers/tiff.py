@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from adatom.core import Acquisition
 from adatom.errors import DamagedFile
 from adatom.frames.readers.axes import Axis, Kind, Layout, colour
 from adatom.frames.readers.pixel_size import MAX_A, MIN_A, Scale, from_axes
+from adatom.frames.readers.recorded import recorded_in_ome, recorded_in_tree
 from adatom.frames.readers.stack import Candidate, Stack, choose_image
 from adatom.frames.readers.vendor import tiff_vendor_scale
 
@@ -62,7 +64,8 @@ def _open_tiff(path: Path, dataset: str | None, order: str | None) -> Stack:
         _check_tiff_whole(tif, chosen, path)
         scale = _tiff_scale(tif, chosen, path, number).with_notes(*notes, *layout.notes)
         load = _tiff_loader(path, tif, chosen, layout, number)
-    return Stack(layout.count, layout.shape, load, scale)
+        recorded = _recorded(tif)
+    return Stack(layout.count, layout.shape, load, scale, recorded)
 
 
 def _series_name(series: Any, every: Sequence[Any]) -> str:
@@ -146,7 +149,7 @@ def _joined(tif: tifffile.TiffFile, every: Sequence[Any], path: Path) -> Stack:
     layout = Layout(1, (int(common[0]), int(common[1])), 2, 0, 1)
     loads = [_tiff_loader(path, tif, every[i], layout, i) for i in kept]
     scale = _tiff_scale(tif, every[kept[0]], path, kept[0]).with_notes(note)
-    return Stack(len(kept), layout.shape, lambda i: loads[i](0), scale)
+    return Stack(len(kept), layout.shape, lambda i: loads[i](0), scale, _recorded(tif))
 
 
 def _tiff_loader(
@@ -244,6 +247,15 @@ def _tiff_scale(tif: tifffile.TiffFile, series: Any, path: Path, number: int) ->
     if vendor.pixel_A is not None or vendor.notes or sizes in {(1.0, 1.0), (0.0, 0.0)}:
         return vendor
     return _resolution_scale(page, sizes, str(path))
+
+
+def _recorded(tif: tifffile.TiffFile) -> Acquisition:
+    """Time from frame to frame, of OME or ImageJ (s unless its ``tunit`` says otherwise)."""
+    if tif.is_ome:
+        return recorded_in_ome(str(tif.ome_metadata))
+    imagej = tif.imagej_metadata or {}
+    unit = str(imagej.get("tunit") or "s")
+    return recorded_in_tree({"frame interval": f"{imagej.get('finterval', '')} {unit}"})
 
 
 def _ome_scale(xml: str, subject: str) -> Scale:

@@ -17,6 +17,7 @@ from adatom.errors import BadInput
 from adatom.frames.readers.axes import Axis, Kind, array_frame, colour
 from adatom.frames.readers.hdf5_links import check_self_contained
 from adatom.frames.readers.pixel_size import Scale, from_axes
+from adatom.frames.readers.recorded import recorded_by_axis, recorded_in_vendor_file
 from adatom.frames.readers.stack import Candidate, Stack, as_bad_input, choose_image
 
 # rosettasciio logs damaged files to stderr; adatom raises an error instead.
@@ -34,7 +35,6 @@ READERS = frozenset(
 )  # fmt: skip
 # Readers that unpickle or evaluate text, or that use a library which was not reviewed for it.
 _RUN_CODE = frozenset({"MRCZ", "MSA", "PantaRhei", "Ripple", "USID", "ZSPY", "netCDF"})
-_ELEMENTARY_CHARGE_C = 1.602176634e-19  # exact, SI 2019
 
 
 class VendorReader:
@@ -179,7 +179,8 @@ def _stack(
     one = ser_frame_loader(path, data.dtype) if path.suffix.lower() == ".ser" else None
     load = one if one is not None and layout.count > 1 and order is None else load
     scale = scale.with_notes(*layout.notes)
-    return Stack(layout.count, layout.shape, load, scale, _dose(image, scale))
+    recorded = recorded_in_vendor_file(image).or_else(recorded_by_axis(axes, layout))
+    return Stack(layout.count, layout.shape, load, scale, recorded)
 
 
 def _title(image: dict[str, Any]) -> str:
@@ -219,19 +220,6 @@ def _axes(image: dict[str, Any]) -> tuple[Axis, ...]:
 def _name(axis: dict[str, Any]) -> str:
     name = str(axis.get("name") or "")
     return "" if name in {"<undefined>", "Undefined"} else name
-
-
-def _dose(image: dict[str, Any], scale: Scale) -> float | None:
-    """Electrons per Å² and frame from a Velox file: current times dwell time over pixel area."""
-    tags = image.get("original_metadata", {})
-    try:
-        current_A = float(tags["Optics"]["LastMeasuredScreenCurrent"])
-        dwell_s = float(tags["Scan"]["DwellTime"]) * float(tags["Scan"]["LineIntegrationCount"])
-    except (KeyError, TypeError, ValueError):
-        return None
-    if scale.pixel_A is None or not (current_A > 0 and dwell_s > 0):
-        return None
-    return current_A * dwell_s / _ELEMENTARY_CHARGE_C / scale.pixel_A**2
 
 
 def ser_frame_loader(path: Path, dtype: np.dtype[Any]) -> Any:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import signal
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -68,7 +69,7 @@ def _about(stack: Stack) -> dict[str, Any]:
         "shape": [int(n) for n in stack.shape],
         "pixel_A": None if stack.scale.pixel_A is None else float(stack.scale.pixel_A),
         "notes": list(stack.scale.notes),
-        "dose": None if stack.dose_per_A2 is None else float(stack.dose_per_A2),
+        "acquisition": asdict(stack.acquisition),
     }
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from adatom.frames.readers.axes import Axis, Kind
 from adatom.frames.readers.pixel_size import from_axes
+from adatom.frames.readers.recorded import recorded_by_axis
 from adatom.frames.readers.stack import Candidate, Stack, choose_image
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def _open_zarr(path: Path, dataset: str | None, order: str | None) -> Stack:
     def load(i: int) -> NDArray[Any]:
         return np.asarray(layout.take(array, i))
 
-    return Stack(layout.count, layout.shape, load, scale.with_notes(*layout.notes))
+    recorded = recorded_by_axis(axes, layout)
+    return Stack(layout.count, layout.shape, load, scale.with_notes(*layout.notes), recorded)
 
 
 def _images(
