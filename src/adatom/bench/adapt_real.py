@@ -74,7 +74,7 @@ def ensemble_for(name: str) -> tuple[Material, Ensemble]:
     The training takes about ten minutes; the result is kept for later calls.
     """
     material = load_material(name)
-    if (weights.SHIPPED / f"{material.name}.safetensors").exists():
+    if weights.ships_for(material.name):
         return material, weights.load_shipped(material.name)
     train = train_options(name, steps=None, start=None)
     # Another material, recipe or start gives other networks.

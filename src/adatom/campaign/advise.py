@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from adatom.analysis.flags import FrameFlags
 from adatom.campaign.config import Config
 from adatom.campaign.find import MovieResult
 from adatom.campaign.steps import Job, Steps
@@ -61,7 +60,7 @@ def advise_campaign(
         voltage_kV=movie.acquisition.usual_voltage_kV,
         options=config.advice,
     )
-    advice = without_contradiction(advice, found.flags.get(last)) if shown else []
+    advice = without_contradiction(advice, found, last) if shown else []
     path = directory.advice_path
     write = Job(
         "advice",
@@ -93,7 +92,7 @@ def damage_options(material: Material, voltage_kV: float) -> dict[str, Any]:
     }
 
 
-def without_contradiction(advice: Sequence[Advice], flags: FrameFlags | None) -> list[Advice]:
+def without_contradiction(advice: Sequence[Advice], found: MovieResult, frame: int) -> list[Advice]:
     """Drop what contradicts the warnings about the latest frame.
 
     Where its atoms are not to be trusted, nothing is known well enough to move one or to stop.
@@ -103,9 +102,12 @@ def without_contradiction(advice: Sequence[Advice], flags: FrameFlags | None) ->
     ----------
     advice
         Ranked actions.
-    flags
-        Of the latest frame; None if it was not judged.
+    found
+        What the frames show, with their flags.
+    frame
+        The latest frame.
     """
+    flags = found.flags.get(frame)
     if flags is None:
         return list(advice)
     doubtful = flags.is_out_of_distribution or flags.has_few_confident_atoms

@@ -28,14 +28,7 @@ STEP_CODE = {
     "supercells": (*_COMMON, "features", "structures", "campaign.build"),
     "relax": (*_COMMON, "structures", "simulation", "campaign.simulate"),
     "dynamics": (*_COMMON, "structures", "simulation", "campaign.simulate"),
-    "advice": (
-        *_COMMON,
-        "analysis.flags",
-        "feedback",
-        "instrument",
-        "simulation",
-        "campaign.advise",
-    ),
+    "advice": (*_COMMON, "feedback", "instrument", "simulation", "campaign.advise"),
     "report": (*_COMMON, "report", "simulation", "campaign.report"),
 }
 

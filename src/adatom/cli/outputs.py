@@ -111,7 +111,7 @@ def export(
 
 
 def _materials() -> list[dict[str, Any]]:
-    from adatom.learning.weights import SHIPPED
+    from adatom.learning.weights import ships_for
     from adatom.materials.library import load_material, material_names
 
     found = [load_material(name) for name in material_names()]
@@ -121,7 +121,7 @@ def _materials() -> list[dict[str, Any]]:
             "form": each.form,
             "species": list(each.species),
             "lattice_constant_A": each.lattice_constant_A if each.has_lattice else None,
-            "networks_ship": (SHIPPED / f"{each.name}.safetensors").exists(),
+            "networks_ship": ships_for(each.name),
             "simulated_by": list(each.simulated_by),
         }
         for each in found

@@ -134,7 +134,8 @@ def load(path: Path) -> Ensemble:
     Parameters
     ----------
     path
-        ``.safetensors`` file that `save` wrote, with its card beside it.
+        ``.safetensors`` file that `save` wrote, with its card beside it. The card may name another
+        file of that directory that holds the weights.
 
     Raises
     ------
@@ -147,7 +148,7 @@ def load(path: Path) -> Ensemble:
         text = path.with_suffix(".json").read_text(encoding="utf-8")
         given = json.loads(text)
         card = _Card.model_validate(given)
-        tensors = load_file(str(path))
+        tensors = load_file(str(path.with_name(card.weights or path.name)))
         networks = _networks(card, tensors)
         _check_response(card, networks)
     except (OSError, ValueError, SafetensorError) as error:
@@ -193,6 +194,8 @@ class _Card(BaseModel):
     width: int = Field(ge=1)
     classes: tuple[str, ...] = Field(min_length=1)
     self_test: tuple[float, ...] | None = None
+    # File beside the card with the weights, where several materials share them.
+    weights: Annotated[str, Field(pattern=r"^[\w-][\w.-]*\.safetensors$")] | None = None
     training: _Training = _Training()
     working_pixel_size_A: float = Field(gt=0, allow_inf_nan=False)
 
@@ -317,9 +320,8 @@ def load_shipped(material: str, *, called: str | None = None) -> Ensemble:
     BadInput
         If none ships for the material.
     """
-    path = SHIPPED / f"{material}.safetensors"
-    if not path.exists():
-        have = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.safetensors"))) or "none"
+    if not ships_for(material):
+        have = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.json"))) or "none"
         raise BadInput(
             f"networks for {material}",
             expected=f"a material with shipped networks ({have})",
@@ -327,4 +329,9 @@ def load_shipped(material: str, *, called: str | None = None) -> Ensemble:
             todo=f"Train one in about ten minutes: `adatom train {called or material} "
             f"-o {shlex.quote(f'{material}.safetensors')}`; then name the file as `weights`.",
         )
-    return load(path)
+    return load(SHIPPED / f"{material}.safetensors")
+
+
+def ships_for(material: str) -> bool:
+    """Whether networks ship for the material of this name: whether their card does."""
+    return (SHIPPED / f"{material}.json").is_file()
