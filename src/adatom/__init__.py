@@ -15,12 +15,15 @@ from adatom.version import __version__
 if TYPE_CHECKING:
     from adatom.api import (
         adapt,
+        adsorb,
         advise,
         barrier,
         describe,
+        displacement_threshold,
         encode_patches,
         environments,
         example_frames,
+        fate,
         find,
         find_defects,
         fit_groups,
@@ -28,18 +31,22 @@ if TYPE_CHECKING:
         read,
         simulate,
         supercells,
+        vibrate,
     )
 
 __all__ = [
     "AdatomError",
     "__version__",
     "adapt",
+    "adsorb",
     "advise",
     "barrier",
     "describe",
+    "displacement_threshold",
     "encode_patches",
     "environments",
     "example_frames",
+    "fate",
     "find",
     "find_defects",
     "fit_groups",
@@ -47,6 +54,7 @@ __all__ = [
     "read",
     "simulate",
     "supercells",
+    "vibrate",
 ]
 
 

@@ -6,7 +6,7 @@ import warnings
 
 from adatom.campaign.given import material_of_structure
 from adatom.core import Material, SimulationTask, Structure
-from adatom.simulation import caution, engine_for
+from adatom.simulation import caution, engine_for, place_adatom
 from adatom.simulation.sheet import check_sheet_of, lay_flat
 
 
@@ -16,7 +16,7 @@ def task_of(
     engine: str,
     *,
     allow_unfit: bool = False,
-    with_atoms_like: Structure | None = None,
+    fit_for_adatom: str = "",
 ) -> SimulationTask:
     """Make the task of a structure: flat, of its material, for an engine that is fit for it.
 
@@ -30,8 +30,8 @@ def task_of(
         Name of an engine, an import path, or ``auto``.
     allow_unfit
         Run it also where the engine says that it is not fit for the structure.
-    with_atoms_like
-        Another structure that the engine must be fit for, such as the sheet with an ad-atom.
+    fit_for_adatom
+        Chemical symbol of an ad-atom that the engine must be fit for on this structure.
 
     Warns
     -----
@@ -49,7 +49,11 @@ def task_of(
     if material is not None:
         check_sheet_of(flat, material)
     chosen = material or material_of_structure(flat)
-    name = engine_for(engine, "relax", [with_atoms_like or flat], chosen)
+    asked = flat
+    if fit_for_adatom:
+        a, b = flat.atoms.cell.array[:2, :2]
+        asked = place_adatom(flat, fit_for_adatom, "bridge", tuple(0.5 * (a + b)))
+    name = engine_for(engine, "relax", [asked], chosen)
     text = caution(name, flat, chosen)
     if text:
         warnings.warn(text, stacklevel=3)

@@ -64,6 +64,9 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     outputs.describe,
     outputs.export,
     tasks.barrier,
+    tasks.vibrate,
+    tasks.adsorb,
+    tasks.threshold,
 )
 for _command in _COMMANDS:
     app.command()(with_shared_options(_command))

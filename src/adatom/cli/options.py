@@ -329,8 +329,11 @@ _BY_KEY = {setting.key: setting.option for setting in SETTINGS.values()}
 _BY_ARGUMENT = {
     **{setting.key.rsplit(".", 1)[-1]: setting.option for setting in SETTINGS.values()},
     **{
-        name: f"--{name}" for name in ("kind", "members", "steps", "start", "to")
-    },  # arguments of a training and of an export
+        name: f"--{name}" for name in ("kind", "members", "steps", "start", "to", "atom", "sites")
+    },  # arguments of a training, of an export and of tasks on structures
+    "low_eV": "--low",
+    "high_eV": "--high",
+    "tolerance_eV": "--tolerance",
 }
 
 

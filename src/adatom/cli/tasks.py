@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +13,7 @@ from rich.table import Table
 
 from adatom.cli.options import AllowUnfit, Json, Material, ZoneAxis, engine_of, zone_axis_of
 from adatom.cli.screen import say
+from adatom.errors import BadInput
 
 _File = Annotated[
     Path, typer.Argument(help="structure file (extxyz, CIF, POSCAR, ...) of a sheet in its cell")
@@ -74,6 +75,165 @@ def barrier(
     _show(values, ("way (Å)", "energy (eV)"), rows, series, as_json=as_json)
 
 
+def vibrate(
+    structure: _File,
+    material: Material = None,
+    zone_axis: ZoneAxis = None,
+    engine: _Engine = "auto",
+    allow_unfit: AllowUnfit = None,
+    atoms: Annotated[
+        str | None,
+        typer.Option("--atoms", show_default="all", help="numbers of the atoms that vibrate: 0,5"),
+    ] = None,
+    temperature: Annotated[float, typer.Option("--temperature", help="K")] = 300.0,
+    as_json: Json = False,
+) -> None:
+    """Compute harmonic vibrations: frequencies, free energy, and how fast each atom moves."""
+    from adatom.api.tasks import vibrate as compute
+    from adatom.materials.library import read_structure
+
+    found = compute(
+        read_structure(structure),
+        atoms=None if atoms is None else _numbers("--atoms", atoms),
+        **_common(material, zone_axis, engine, allow_unfit),
+    )
+    square = [found.mean_square_velocity_m2_s2(int(i), temperature) for i in found.free]
+    values = {
+        "structure": found.structure, "engine": found.engine, "temperature_K": temperature,
+        "imaginary": found.imaginary, "zero_point_eV": found.zero_point_eV,
+        "free_energy_eV": found.free_energy_eV(temperature), "seconds": found.seconds,
+        "notes": found.notes,
+    }  # fmt: skip
+    symbols = found.atoms.get_chemical_symbols()
+    rows = [
+        (str(i), symbols[i], *(f"{v:.3g}" for v in v2))
+        for i, v2 in zip(found.free, square, strict=True)
+    ]
+    series = {
+        "frequencies_THz": found.frequencies_THz.tolist(),
+        "mean_square_velocity_m2_s2": {
+            str(i): v2.tolist() for i, v2 in zip(found.free, square, strict=True)
+        },
+    }
+    heads = ("atom", "element", "<vx²> (m²/s²)", "<vy²>", "<vz²>")
+    _show(values, heads, rows, series, as_json=as_json)
+
+
+def adsorb(
+    structure: _File,
+    element: Annotated[str, typer.Option("--element", "-e", help="chemical symbol")],
+    near: Annotated[
+        str | None,
+        typer.Option("--near", show_default="middle of the cell", help="x,y in Å"),
+    ] = None,
+    material: Material = None,
+    zone_axis: ZoneAxis = None,
+    engine: _Engine = "auto",
+    allow_unfit: AllowUnfit = None,
+    output: _Output = None,
+    as_json: Json = False,
+) -> None:
+    """Put an ad-atom over hollow, bridge and top of a sheet; tell where it ends and how bound."""
+    from adatom.api.tasks import adsorb as compute
+    from adatom.materials.library import read_structure
+    from adatom.store import write_trajectory
+
+    place = None if near is None else _numbers("--near", near, float)
+    if place is not None and len(place) != 2:
+        raise BadInput(
+            f"--near {near}", expected="two numbers x,y in Å", got=str(len(place)),
+            todo="Separate them by a comma.",
+        )  # fmt: skip
+    found = compute(
+        read_structure(structure),
+        element,
+        near_xy_A=None if place is None else (place[0], place[1]),
+        **_common(material, zone_axis, engine, allow_unfit),
+    )
+    if output is not None:
+        write_trajectory(output, [state.result.trajectory[-1] for state in found.states])
+    values = {
+        name: getattr(found, name)
+        for name in ("structure", "element", "engine", "reference", "failed", "notes")
+    }
+    rows = [
+        (
+            state.start, state.end, f"{state.adsorption_eV:.3f}", f"{state.height_A:.2f}",
+            ", ".join(f"{bond:.2f}" for bond in state.bonds_A),
+        )
+        for state in found.states
+    ]  # fmt: skip
+    series = {
+        "states": [
+            {
+                "start": state.start, "end": state.end, "adsorption_eV": state.adsorption_eV,
+                "energy_eV": state.result.energy_eV, "height_A": state.height_A,
+                "bonds_A": state.bonds_A,
+            }
+            for state in found.states
+        ]
+    }  # fmt: skip
+    heads = ("started over", "ended at", "adsorption (eV)", "height (Å)", "bonds (Å)")
+    _show(values, heads, rows, series, as_json=as_json)
+
+
+def threshold(
+    structure: _File,
+    atom: Annotated[int, typer.Option("--atom", help="number of the atom, from 0")],
+    direction: Annotated[
+        str, typer.Option("--direction", help="of the knock: x,y,z, that of the beam")
+    ] = "0,0,1",
+    low: Annotated[float, typer.Option("--low", help="an energy that moves nothing, eV")] = 5.0,
+    high: Annotated[float, typer.Option("--high", help="one that drives it out, eV")] = 40.0,
+    tolerance: Annotated[float, typer.Option("--tolerance", help="eV, at the end")] = 0.5,
+    material: Material = None,
+    zone_axis: ZoneAxis = None,
+    engine: _Engine = "auto",
+    allow_unfit: AllowUnfit = None,
+    as_json: Json = False,
+) -> None:
+    """Find the least knock that moves an atom of a sheet, and the one that drives it out."""
+    from adatom.api.tasks import displacement_threshold
+    from adatom.materials.library import read_structure
+    from adatom.simulation import DisplacementOptions
+
+    way = _numbers("--direction", direction, float)
+    if len(way) != 3:
+        raise BadInput(
+            f"--direction {direction}", expected="three numbers x,y,z", got=str(len(way)),
+            todo="Separate them by commas.",
+        )  # fmt: skip
+    found = displacement_threshold(
+        read_structure(structure),
+        atom,
+        direction=(way[0], way[1], way[2]),
+        options=_checked(DisplacementOptions, low_eV=low, high_eV=high, tolerance_eV=tolerance),
+        **_common(material, zone_axis, engine, allow_unfit),
+    )
+    values = {
+        name: getattr(found, name)
+        for name in (
+            "structure", "engine", "atom", "element", "moves_eV", "moves_sd_eV", "leaves_eV",
+            "leaves_sd_eV", "seconds", "notes",
+        )
+    }  # fmt: skip
+    rows = [(f"{energy:.2f}", outcome) for energy, outcome in found.tried]
+    series = {"tried": found.tried}
+    _show(values, ("knock (eV)", "outcome"), rows, series, as_json=as_json)
+
+
+def _numbers(option: str, text: str, kind: Callable[[str], Any] = int) -> list[Any]:
+    """Read numbers that are separated by commas."""
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        word = "whole numbers" if kind is int else "numbers"
+        raise BadInput(
+            f"{option} {text}", expected=f"{word} such as 0,5", got=repr(text),
+            todo="Separate them by commas.",
+        ) from None  # fmt: skip
+
+
 def _common(
     material: str | None, zone_axis: str | None, engine: str, allow_unfit: bool | None
 ) -> dict[str, Any]:
@@ -86,8 +246,6 @@ def _common(
 def _checked(kind: Any, **given: Any) -> Any:
     """Make options; a value that is out of range is named as on the command line."""
     from pydantic import ValidationError
-
-    from adatom.errors import BadInput
 
     try:
         return kind(**given)

@@ -1,6 +1,12 @@
 """Relaxation, molecular dynamics, and knock-on cross sections."""
 
+from adatom.simulation.adsorption import Adsorption, adsorb
 from adatom.simulation.barrier import Barrier, BarrierOptions, find_barrier
+from adatom.simulation.displacement import (
+    DisplacementOptions,
+    Threshold,
+    displacement_threshold,
+)
 from adatom.simulation.dynamics import dynamics
 from adatom.simulation.energies import against_perfect_crystal, formation_energy_eV, place_adatom
 from adatom.simulation.engines.base import (
@@ -25,23 +31,31 @@ from adatom.simulation.knock_on import (
 from adatom.simulation.options import DynamicsOptions, RelaxOptions
 from adatom.simulation.relax import relax
 from adatom.simulation.scaling import measure_lattice_constant_A, scale_to
+from adatom.simulation.vibrations import VibrationOptions, Vibrations, vibrate
 
 __all__ = [
     "AUTO",
+    "Adsorption",
     "Barrier",
     "BarrierOptions",
     "CrossSection",
+    "DisplacementOptions",
     "DynamicsOptions",
     "Engine",
     "EngineStatus",
     "RelaxOptions",
     "Status",
+    "Threshold",
+    "VibrationOptions",
+    "Vibrations",
     "adatoms",
+    "adsorb",
     "against_perfect_crystal",
     "caution",
     "check_fitness",
     "choose_engine",
     "displacement_cross_section_barn",
+    "displacement_threshold",
     "dose_per_event_A2",
     "dynamics",
     "engine_for",
@@ -57,4 +71,5 @@ __all__ = [
     "require",
     "scale_to",
     "uncertain_cross_section",
+    "vibrate",
 ]
