@@ -7,7 +7,7 @@ dimensions: seen from above they may stand over atoms of the sheet.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ase
 import numpy as np
@@ -15,17 +15,27 @@ from scipy.spatial import cKDTree
 
 from adatom.analysis.lattice import lattice_of
 from adatom.campaign.arguments import table_of
-from adatom.core import Adatom, AtomTable, EmptySites, Lattice, Material, SimulationResult
+from adatom.core import (
+    Adatom,
+    AtomTable,
+    EmptySites,
+    Lattice,
+    Material,
+    SimulationResult,
+    SimulationTask,
+)
 from adatom.core.arrays import FloatArray
 from adatom.core.plugins import DEFECT_NAMERS, plugin
+from adatom.errors import AdatomError
 from adatom.features.defects.base import DefectNamer, DefectOptions
 from adatom.features.defects.sites import lattice_sites
-from adatom.simulation import adatoms
+from adatom.simulation import DynamicsOptions, adatoms, dynamics
 from adatom.simulation.adsorption import site_of
 
 _LEFT_A = 3.0  # Å: an atom without bonds this far from the sheet has left it
 _OCCUPIED_A = 0.75  # Å: as of `DefectOptions.site_tolerance_A`
 _SAME_A = 1.2  # Å: two copies of one defect that are nearer are one; sites are 1.42 Å apart
+_LOOKS = 8  # geometries of a run that are named; each takes a fifth of a second
 _MARGIN_A = 9.0  # Å: copies around the cell, so that no defect of it is near the border
 
 
@@ -108,6 +118,27 @@ def fate_of(result: SimulationResult, material: Material) -> Fate:
         if before != after
     ]
     return Fate(named[0], named[-1], tuple(events), times[-1])
+
+
+def dynamics_with_fate(task: SimulationTask, options: DynamicsOptions) -> SimulationResult:
+    """Run dynamics; its notes say what became of the defects, by at most eight geometries.
+
+    Parameters
+    ----------
+    task, options
+        As of `adatom.simulation.dynamics`.
+    """
+    result = dynamics(task, options)
+    if result.status != "done" or len(result.trajectory) < 2:
+        return result
+    last = len(result.trajectory) - 1
+    chosen = np.unique(np.linspace(0, last, min(last + 1, _LOOKS)).round().astype(int))
+    few = replace(result, trajectory=tuple(result.trajectory[i] for i in chosen))
+    try:
+        told = str(fate_of(few, task.material))
+    except (AdatomError, ValueError):  # a geometry that no namer reads: the run itself is kept
+        return result
+    return replace(result, notes=(*result.notes, told))
 
 
 def defects_of(atoms: ase.Atoms, material: Material) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+from adatom.campaign.fate import dynamics_with_fate
 from adatom.campaign.simulate import Simulate, failed_result, relaxed_structure, run_or_report
 from adatom.core import GRAPHENE, Material, SimulationResult, SimulationTask, Structure
 from adatom.errors import AdatomError, BadInput, StepFailed
@@ -20,7 +21,6 @@ from adatom.simulation import (
     RelaxOptions,
     caution,
     check_fitness,
-    dynamics,
     engine_for,
     relax,
     require,
@@ -133,7 +133,7 @@ def simulate_given(
             if result.trajectory and not result.status.startswith("failed")
             for temperature in temperatures_K
         ]
-        heated = _all(pool, partial(dynamics, options=engines.dynamics_options), hot, {})
+        heated = _all(pool, partial(dynamics_with_fate, options=engines.dynamics_options), hot, {})
     return [*relaxed, *heated]
 
 

@@ -86,3 +86,14 @@ def test_no_change_is_said():
     ran = SimulationResult("p", 0, "e", "dynamics", 300.0, 0.0, 0.0, "done", 1.0, (atoms, other))
     assert str(ad.fate(ran)) == "perfect crystal stays in 2 ps"
     assert ad.fate(ran).length_fs == pytest.approx(2000.0)
+
+
+def test_dynamics_from_python_say_what_became_of_the_defect():
+    atoms = graphene(size=(6, 6, 1), a=2.46, vacuum=8.0)
+    del atoms[28]
+    short = DynamicsOptions(equilibration_ps=0.05, production_ps=0.1, trajectory_frames=3)
+    *_, ran = ad.simulate(
+        atoms, temperatures_K=[300.0], relax_engine="lammps", dynamics_engine="lammps",
+        dynamics_options=short, workers=1,
+    )  # fmt: skip
+    assert ran.notes[-1] == "V1 stays in 0.1 ps"
