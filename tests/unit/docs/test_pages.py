@@ -79,6 +79,13 @@ def test_the_first_frame_goes_from_an_array_to_tables(tmp_path):
 
 
 @pytest.mark.slow
+def test_barriers_vibrations_and_fates_run_as_the_page_says(tmp_path):
+    out = run_page(DOCS / "how-to" / "barriers-and-damage.md", tmp_path, commands=False)
+    assert "10.2 eV, 1 negative mode" in out
+    assert "V1 stays in 0.2 ps" in out
+
+
+@pytest.mark.slow
 def test_the_movie_runs_as_the_page_says(tmp_path):
     out = run_page(DOCS / "tutorials" / "a-movie.md", tmp_path, commands=True)
     assert "4 frames" in out
