@@ -12,6 +12,7 @@ from adatom.bench.adapt import bench_adapt
 from adatom.bench.defects import bench_defects
 from adatom.bench.files import bench_files
 from adatom.bench.find import bench_find
+from adatom.bench.live import bench_live
 from adatom.bench.manipulate import bench_manipulate
 from adatom.bench.real import bench_real
 from adatom.bench.rows import Row
@@ -93,6 +94,7 @@ BENCHMARKS: dict[str, Callable[[Any, Path], list[Row]]] = {
     "movie": lambda options, output: bench_movie(options.data, output),
     "files": bench_files,
     "find": bench_find,
+    "live": bench_live,
     "manipulate": bench_manipulate,
     "real": bench_real,
     "speed": bench_speed,

@@ -101,7 +101,7 @@ class FaultyMicroscope:
         frame = self._twin.acquire(request)
         frame = self._spoiled(frame, fault)
         self._last = frame
-        self.beam_on = fault != ""
+        self.beam_on = bool(fault) and not fault.startswith("clock")
         return frame
 
     def place_beam(self, request: BeamRequest, stop_when: StopWhen | None = None) -> DwellTrace:

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, cast
-
-import numpy as np
 
 from adatom.analysis.frame import FrameResult
 from adatom.campaign.acting import Approve, Tell
 from adatom.campaign.guarded import Fault, Guard
+from adatom.campaign.live_learn import Learner
 from adatom.core import Frame, Material, ScanRequest
-from adatom.core.arrays import FloatArray
 from adatom.errors import BadInput, InstrumentGone, NoMoreFrames
-from adatom.features.live_tracks import LiveTracks
 from adatom.feedback.dose_budget import DoseBudget
 from adatom.feedback.live import (
-    ATOM,
-    SAME_PLACE_A,
     Decision,
     Knowledge,
     LiveOptions,
     Question,
-    answered,
     decide,
 )
 from adatom.instrument.protocol import Microscope
@@ -35,10 +29,6 @@ See = Callable[[Frame], tuple[FrameResult, str]]
 # Work for the time in which the microscope scans: gives what to record, or None.
 Meanwhile = Callable[[], dict[str, Any] | None]
 Keep = Callable[[int, Frame], str]  # stores frame n; gives its name
-
-_SEEN_P = 0.5  # p_exists from which an atom is counted and followed
-_OPEN_P = (0.1, 0.9)  # p_exists of an atom that is a question
-_BORDER_A = 2.5  # Å: nearer to the border of a frame, a defect is not told from the border
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,14 +163,23 @@ class _Loop:
         state = start or State(None, budget)
         self.budget, self.acts, self.faults = state.budget, state.acts, state.faults
         voltage = microscope.conditions.voltage_kV
-        self.known = state.known or Knowledge(
+        known = state.known or Knowledge(
             0, 0, 0, 0.0, self.can.center_xy_A, (0.0, 0.0), voltage, ()
         )
+        self.learner = Learner(material, options, known)
         longest = options.longest_frame_s
         self.guard = Guard(microscope, material, longest, state.last_index)
-        self.tracks = LiveTracks(material.bond_length_A, start_xy_A=self.known.drift_xy_A)
         self.clock: float | None = None
         self._check(resumed=start is not None)
+
+    @property
+    def known(self) -> Knowledge:
+        """What the loop knows."""
+        return self.learner.known
+
+    @known.setter
+    def known(self, known: Knowledge) -> None:
+        self.learner.known = known
 
     def run(self) -> Lived:
         """Go on until a decision or a fault ends it."""
@@ -240,7 +239,7 @@ class _Loop:
         began = time.perf_counter()
         try:
             result, how = self.see(frame)
-            seen = self.learn(result, request, looked=decision.action == "look")
+            seen = self.learner.learn(result, request, looked=decision.action == "look")
         except Exception as error:  # noqa: BLE001  # a failed analysis must not leave the beam on
             self.microscope.abort()
             what = f"{type(error).__name__}: {error}"
@@ -248,41 +247,6 @@ class _Loop:
             return
         ms = round(1e3 * (time.perf_counter() - began), 1)
         self.tell("seen", n=n, analysis=how, **seen, known=asdict(self.known), ms=ms)
-
-    def learn(self, result: FrameResult, request: ScanRequest, *, looked: bool) -> dict[str, Any]:
-        """Follow the atoms and answer questions; say what the frame shows."""
-        corner = request.to_specimen(np.zeros(2))
-        far = np.asarray(result.found.frame.calibration.extent_xy(result.found.frame.shape))
-        there = result.atoms.column("p_exists") >= _SEEN_P
-        xy, elements = result.atoms.xy + corner, result.atoms.elements
-        followed = self.tracks.see(xy[there], elements[there], corner, corner + far)
-        drift = followed.shift_xy_A
-        low, high = corner + _BORDER_A - drift, corner + far - _BORDER_A - drift
-        found = _found(result, xy, drift, low, high, self.known.questions)
-        questions = answered(self.known.questions, found, _pair(low), _pair(high))
-        if followed.lost:  # another place: what was open there is not seen here
-            questions = answered((), found, _pair(low), _pair(high))
-        still = any(q.is_open(self.options.sure) for q in questions)
-        settled = self.known.scans_settled
-        self.known = replace(
-            self.known,
-            frames=self.known.frames + 1,
-            scans_settled=0 if still else settled if looked else settled + 1,
-            faults=0,
-            drift_xy_A=_pair(drift),
-            questions=questions,
-            looked=looked,
-        )
-        kinds, counts = np.unique(elements[there], return_counts=True)
-        return {
-            "atoms": int(there.sum()),
-            "elements": dict(zip(kinds.tolist(), counts.tolist(), strict=True)),
-            "defects": [[kind, *_pair(np.asarray(at)), round(p, 4)] for kind, at, p in found],
-            "moved": [list(m) for m in followed.moved],
-            "appeared": followed.appeared.round(2).tolist(),
-            "vanished": followed.vanished.round(2).tolist(),
-            "lost_place": followed.lost,
-        }
 
     def meanwhile(self) -> None:
         """Use the time of the scan; a check that fails is told and changes nothing."""
@@ -356,23 +320,6 @@ class _Loop:
                   notes=notes)  # fmt: skip
 
 
-def _found(
-    result: FrameResult, xy: FloatArray, drift: FloatArray, low: FloatArray, high: FloatArray,
-    questions: Sequence[Question],
-) -> list[tuple[str, tuple[float, float], float]]:  # fmt: skip
-    """Defects, doubtful atoms, and atoms that were doubtful: kind, place, probability."""
-    corner = xy[0] - result.atoms.xy[0] if len(xy) else np.zeros(2)
-    named = result.defects.data
-    places = named.select("x_A", "y_A").to_numpy() + corner - drift
-    out = list(zip(named["kind"].to_list(), places, named["p"].to_list(), strict=True))
-    p = result.atoms.column("p_exists")
-    asked = np.array([q.xy_A for q in questions if q.kind == ATOM]).reshape(-1, 2)
-    away = np.linalg.norm((xy - drift)[:, None] - asked[None], axis=2).min(1, initial=np.inf)
-    doubtful = (p > _OPEN_P[0]) & ((p < _OPEN_P[1]) | (away < SAME_PLACE_A))
-    out.extend((ATOM, xy[i] - drift, float(p[i])) for i in np.flatnonzero(doubtful))
-    return [(k, _pair(at), q) for k, at, q in out if np.all((at > low) & (at < high))]
-
-
 def _request_of(frame: Frame, voltage_kV: float) -> ScanRequest:
     """Request that a frame of somebody else answers; no dose where it is not known."""
     width, height = frame.calibration.extent_xy(frame.shape)
@@ -380,7 +327,3 @@ def _request_of(frame: Frame, voltage_kV: float) -> ScanRequest:
     return ScanRequest(
         (edge / 2, edge / 2), edge, max(frame.shape), frame.dose_per_A2 or 0.0, voltage_kV
     )
-
-
-def _pair(xy: Sequence[float] | FloatArray) -> tuple[float, float]:
-    return round(float(xy[0]), 4), round(float(xy[1]), 4)

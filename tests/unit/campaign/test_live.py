@@ -76,11 +76,11 @@ def test_a_fault_turns_the_beam_off_is_told_and_the_loop_goes_on(fault):
     options = SMALL.model_copy(update={"frames": 3, "keep_watching": True, "longest_frame_s": 0.5})
     lived, lines = loop(microscope, options=options)
     assert not microscope.beam_on
+    assert microscope.exposed_twice == 0
     if fault.startswith("clock"):
         assert [x for x in lines if x["action"] == "clock"]
         assert lived.seconds < 100
         return
-    assert microscope.exposed_twice == 0
     told = [line for line in lines if line["action"] == "fault"]
     assert len(told) == 1
     if fault == "gone":
