@@ -32,7 +32,7 @@ from adatom.analysis.options import AnalysisOptions
 from adatom.core import AtomTable, DefectTable, EmptySites, Frame, Lattice, Material
 from adatom.core.arrays import BoolArray, FloatArray, Image, IntArray
 from adatom.features.calibration.calibrator import Calibrator
-from adatom.features.find import find_again, locate_sites
+from adatom.features.find import FoundAtoms, find_again, locate_sites
 from adatom.frames.lattice.fit import follow_lattice
 from adatom.frames.specimen.examine import examine_again
 from adatom.learning.ensemble import Ensemble
@@ -44,8 +44,11 @@ _SAME_A = 0.6  # Å: atoms nearer than this are the same one, after the drift
 _LEAST_SAME = 0.9  # share of the atoms that must be the same ones
 _LEAST_MATCHED, _MOST_RMS = 0.9, 1.3  # of the lattice, relative to the last full analysis
 _INNER_A = 2.0  # Å: nearer to the border, atoms come and go
-_MOST_SHIFT_A = 0.3  # Å: after more drift, defects at the border are named again
+_MOST_SHIFT_A = 2.0  # Å: after more drift, defects are named again
+_REACH_A = 2.4  # Å: largest drift from frame to frame
 _SAME_P = 0.05  # change of a probability from which a defect is named again
+# Relative change of χ² from which probe, noise or background are not those of the last full frame.
+_CHANGED = 0.08
 _AGREES = 0.3  # error bars within which two positions agree
 
 
@@ -65,6 +68,8 @@ class _Kept:
         Drift since `named`, shape (2,), Å.
     since
         Frames since `full`.
+    last
+        What was found in the last frame.
     """
 
     full: FrameResult
@@ -72,6 +77,7 @@ class _Kept:
     lattice: Lattice
     shift_xy: FloatArray
     since: int
+    last: FoundAtoms
 
 
 class LiveAnalysis:
@@ -160,7 +166,9 @@ class LiveAnalysis:
         """Keep a full result for the frames that follow."""
         if result.lattice is not None and _can_follow(result):
             light = replace(result, maps={})
-            self._kept[_key(frame)] = _Kept(light, light, result.lattice, np.zeros(2), 0)
+            self._kept[_key(frame)] = _Kept(
+                light, light, result.lattice, np.zeros(2), 0, result.found
+            )
         while len(self._kept) > _KINDS:
             self._kept.popitem(last=False)
 
@@ -172,9 +180,9 @@ class LiveAnalysis:
         tiles = predict_tiles(examined, self._ensemble, run=self._run)
         sites = locate_sites(tiles, self._options.find)
         found = find_again(
-            examined, sites, kept.full.found, self._material, self._calibrator, self._options.find
+            examined, sites, kept.last, self._material, self._calibrator, self._options.find
         )
-        if found is None:
+        if found is None or _has_changed(found, kept.full.found):
             return None
         before = kept.named.atoms
         step = _shift(before, found.atoms, kept.shift_xy)
@@ -197,10 +205,10 @@ class LiveAnalysis:
         defects = _same_defects(kept.named, result, step, self._options.defects.border_A)
         if defects is not None:
             result = replace(result, defects=defects)
-            return _After(kept.full, kept.named, lattice, step, kept.since + 1, result)
+            return _After(kept.full, kept.named, lattice, step, kept.since + 1, found, result)
         atoms, named = weigh_defects(examined, atoms, found, lattice, self._material, self._options)
         result = replace(result, atoms=in_file_unit(atoms, examined), defects=named)
-        return _After(kept.full, result, lattice, np.zeros(2), kept.since + 1, result)
+        return _After(kept.full, result, lattice, np.zeros(2), kept.since + 1, found, result)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -250,24 +258,47 @@ def _quick_runner(ensemble: Ensemble) -> Callable[[Image], NDArray[np.float32]] 
     return quick_runner(ensemble)
 
 
+def _has_changed(found: FoundAtoms, full: FoundAtoms) -> bool:
+    """Whether the fit explains a frame worse or better than it explained the last full one."""
+    return abs(found.refined.reduced_chi2 / full.refined.reduced_chi2 - 1.0) > _CHANGED
+
+
 def _can_follow(result: FrameResult) -> bool:
     pixels = result.found.frame.pixels
     return pixels is None or not (pixels.any_masked or pixels.any_clipped)
 
 
 def _shift(before: AtomTable, now: AtomTable, guess: FloatArray) -> FloatArray | None:
-    """Drift of the atoms, shape (2,), Å; None where too few are the same ones."""
+    """Drift of the atoms, shape (2,), Å; None where too few are the same ones.
+
+    Shifts by lattice vectors look alike: of those that lay enough atoms, the first is taken. What
+    is no lattice atom is then found to have moved, and is named again.
+    """
     old, new = before.xy[before.is_likely], now.xy[now.is_likely]
     if not len(old) or not len(new):
         return None
-    tree, shift = cKDTree(old), guess
-    for _ in range(3):
-        away, nearest = tree.query(new - shift, distance_upper_bound=_SAME_A)
-        same = np.isfinite(away)
-        if same.mean() < _LEAST_SAME:
-            return None
-        shift = shift + np.median(new[same] - shift - old[nearest[same]], axis=0)
-    return np.asarray(shift)
+    tree = cKDTree(old)
+    grid = np.arange(-_REACH_A, _REACH_A + 1e-9, _SAME_A)
+    starts = np.stack(np.meshgrid(grid, grid), axis=-1).reshape(-1, 2)
+    for start in starts[np.argsort(np.linalg.norm(starts, axis=1))]:
+        shift = guess + start
+        for _ in range(3):
+            away, nearest = tree.query(new - shift, distance_upper_bound=_SAME_A)
+            same = np.isfinite(away)
+            if not same.any():
+                break
+            shift = shift + np.median(new[same] - shift - old[nearest[same]], axis=0)
+        if same.mean() >= _LEAST_SAME * _overlap(now, shift):
+            return np.asarray(shift)
+    return None
+
+
+def _overlap(now: AtomTable, shift: FloatArray) -> float:
+    """Share of the atoms that were in the field before."""
+    xy = now.xy[now.is_likely]
+    low, high = xy.min(axis=0), xy.max(axis=0)
+    moved = xy - shift
+    return float(np.mean(np.all((moved > low - 0.5) & (moved < high + 0.5), axis=1)))
 
 
 def _moved(lattice: Lattice, step: FloatArray) -> Lattice:
@@ -281,8 +312,11 @@ def _same_defects(
     """Give the named defects at their new places; None where something may have changed."""
     if np.abs(shift).max() > _MOST_SHIFT_A:
         return None
-    numbers = _same_atoms(named.atoms, now.atoms, shift, now.found.frame)
-    vacant = [_vacant(r, now.found.frame, s) for r, s in ((named, shift), (now, np.zeros(2)))]
+    frame = now.found.frame
+    numbers = _same_atoms(named.atoms, now.atoms, shift, frame)
+    vacant = [_vacant(named, frame, shift), _vacant(now, frame, np.zeros(2))]
+    kept = _inside_both(vacant[0][0], shift, frame)
+    vacant[0] = vacant[0][0][kept], vacant[0][1][kept]
     if numbers is None or len(vacant[0][0]) != len(vacant[1][0]):
         return None
     old, tree_p = named.defects.data, vacant[1][1]
@@ -312,26 +346,30 @@ def _same_atoms(
     old, new = (np.flatnonzero(t.is_likely) for t in (before, now))
     old_xy, new_xy = before.xy[old] + shift, now.xy[new]
     away, nearest = cKDTree(new_xy).query(old_xy)
-    inner = [frame.border_distance_A(xy) > _INNER_A for xy in (old_xy, new_xy)]
     same = away < _SAME_A
-    if not same[inner[0]].all() or len(np.unique(nearest[same])) != same.sum():
+    in_both = [_inside_both(xy, shift, frame) for xy in (old_xy, new_xy)]
+    if not same[in_both[0]].all() or len(np.unique(nearest[same])) != same.sum():
         return None
     taken = np.zeros(len(new), dtype=bool)
     taken[nearest[same]] = True
-    if not taken[inner[1]].all():
+    usual = _commonest(before)
+    came = ~in_both[1] & (frame.border_distance_A(new_xy) > _INNER_A)
+    if not taken[in_both[1]].all() or (now.elements[new[came]] != usual).any():
         return None
-    a, b = old[same & inner[0]], new[nearest[same & inner[0]]]
-    foreign = before.elements[a] != now.elements[b]
+    a, b = old[same & in_both[0]], new[nearest[same & in_both[0]]]
     change = np.abs(before.column("p_element")[a] - now.column("p_element")[b])
-    odd = before.elements[a] != _commonest(before)
-    if foreign.any() or (change[odd] > _SAME_P).any():
-        return None
-    doubtful = [((t.column("p_exists") > _SAME_P) & ~t.is_likely).sum() for t in (before, now)]
-    if doubtful[0] != doubtful[1] and doubtful[1]:
+    odd = before.elements[a] != usual
+    if (before.elements[a] != now.elements[b]).any() or (change[odd] > _SAME_P).any():
         return None
     numbers = np.full(len(before), -1, dtype=np.int64)
     numbers[old[same]] = new[nearest[same]]
     return numbers
+
+
+def _inside_both(xy: FloatArray, shift: FloatArray, frame: Frame) -> BoolArray:
+    """Whether places were inside the field before, and are now."""
+    now, before = (frame.border_distance_A(p) > _INNER_A for p in (xy, xy - shift))
+    return np.asarray(now & before)
 
 
 def _commonest(atoms: AtomTable) -> str:

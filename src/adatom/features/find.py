@@ -221,8 +221,8 @@ def find_again(
 
     Returns
     -------
-    The result, or None where the frame does not resemble the last one: its noise is not explained,
-    or many columns are dim.
+    The result, or None where that is not enough: a frame of several pieces, clipped pixels, or
+    many dim columns.
     """
     scale = material.scale
     candidates = scale_candidates(on_specimen(sites, frame), 1.0 / scale)

@@ -1,4 +1,4 @@
-"""Refine a frame that resembles one before: probe and noise are known, two steps are enough."""
+"""Refine a frame that resembles one before: probe and noise are known, one step is enough."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from adatom.features.refinement.optics import Optics, RefineOptions
 from adatom.features.refinement.refine import TILE_PX, Refined, one_thread
 from adatom.features.refinement.used_pixels import UsedPixels
 
-_STEPS = 2  # with free positions
+_STEPS = 1  # a second one moves the calibrated positions by 0.05 σ (median), 0.1 σ (99 %)
 _SAME_A = 0.7  # Å: an atom this near to one of the last frame begins with its amplitude
-# Relative change of χ² from which probe, noise or background are not those of the last frame.
-_CHANGED = 0.08
 
 
 def refine_again(
@@ -43,8 +41,7 @@ def refine_again(
 
     Returns
     -------
-    The fit, or None where that of the last frame does not explain this one, or the frame is too
-    large for one piece.
+    The fit, or None where the frame is too large for one piece, or pixels are clipped.
     """
     binned = bin_frame(frame)
     px, n = binned.calibration.pixel_size_A, len(xy)
@@ -65,8 +62,6 @@ def refine_again(
             fit.fit_line_shifts()
             fit.take_steps(1)
         chi2 = fit.reduced_chi2()
-        if abs(chi2 / last.reduced_chi2 - 1.0) > _CHANGED:
-            return None
         covariance = fit.covariance()[:n]
     variance = np.maximum(np.einsum("nii->ni", covariance), 0.0)
     return Refined(
