@@ -12,12 +12,17 @@ from pydantic import BaseModel
 
 from adatom.core import Frame, Material, ScanRequest
 from adatom.core.arrays import FloatArray, IntArray
+from adatom.core.units import A2_PER_BARN
 from adatom.errors import BadInput
 from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.parked import signal_at
-from adatom.frames.simulate.specimen import lattice_points
+from adatom.frames.simulate.specimen import lattice_sites
 from adatom.frames.simulate.synthesize import image_request
-from adatom.instrument.twin import Twin, TwinOptions
+from adatom.instrument.twin import Loss, Twin, TwinOptions
+from adatom.simulation import displacement_cross_section_barn
+
+# Å²: smaller cross sections take no atom within any dose that a specimen gets (1e10 e⁻/Å²).
+_LEAST_A2 = 1e-14
 
 
 class TwinInstrument:
@@ -45,9 +50,10 @@ class TwinInstrument:
 def make_twin(options: TwinOptions, material: Material, seed: int) -> Twin:
     """Put a sheet of the material under the simulated microscope."""
     rng = np.random.default_rng(seed + 1)
-    sites = lattice_points(
+    sites, number = lattice_sites(
         material, (options.sheet_A, options.sheet_A), 0.0, rng.uniform(0, 2 * np.pi)
     )
+    basis = np.array([material.species.index(s) for s in material.site_species])
     pixel_size_A = options.field_of_view_A / options.pixels
     base = Conditions(
         pixel_size_A=pixel_size_A,
@@ -83,7 +89,54 @@ def make_twin(options: TwinOptions, material: Material, seed: int) -> Twin:
     def signal(place: FloatArray, xy: FloatArray, species: IntArray) -> float:
         return yield_ * float(signal_at(place, xy, brightness[species], base))
 
-    return Twin(material, sites, render, signal, options, seed)
+    if len(set(material.site_species)) > 1:  # the published hops are those of Si in graphene
+        options = options.model_copy(update={"hop_cross_section_A2": 0.0})
+    return Twin(
+        material, sites, render, signal, options, seed, site_species=basis[number],
+        impurity=_impurity(material), losses=losses_of(material, options),
+    )  # fmt: skip
+
+
+def losses_of(material: Material, options: TwinOptions) -> tuple[Loss, ...]:
+    """How the beam takes atoms of a crystal out.
+
+    A column of two like atoms, as S2 in MoS2, loses one of them where the material has a species
+    for what is left; another column is then empty.
+
+    Parameters
+    ----------
+    material
+        The crystal.
+    options
+        Give the voltage, or the cross section.
+
+    Examples
+    --------
+    >>> from adatom.core import GRAPHENE
+    >>> losses_of(GRAPHENE, TwinOptions(voltage_kV=100.0))[0].cross_section_A2 > 1e-9
+    True
+    >>> losses_of(GRAPHENE, TwinOptions())  # none at 60 kV
+    ()
+    """
+    brightness, names = material.brightness(), material.species
+    dimmest = min(set(material.site_species), key=lambda s: brightness[names.index(s)])
+    known, given = material.knock_on, options.loss_cross_section_A2
+    if given is None and known is not None and known.element in material.site_species:
+        dimmest = known.element
+        given = A2_PER_BARN * displacement_cross_section_barn(
+            options.voltage_kV, known.element, known.threshold_eV, known.mean_square_velocity_m2_s2
+        )
+    if given is None or given < _LEAST_A2:
+        return ()
+    rest = dimmest.removesuffix("2") if dimmest.endswith("2") else ""
+    after = names.index(rest) if rest in names else None
+    return (Loss(names.index(dimmest), after, given),)
+
+
+def _impurity(material: Material) -> int:
+    """Species of impurity atoms: the last one that is no site of the perfect crystal."""
+    others = [k for k, s in enumerate(material.species) if s not in material.site_species]
+    return others[-1] if others else len(material.species)
 
 
 def _twin_options(options: BaseModel) -> TwinOptions:

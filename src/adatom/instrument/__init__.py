@@ -8,12 +8,13 @@ from adatom.instrument.protocol import (
     find_instrument,
     registered_instruments,
 )
-from adatom.instrument.twin import FAST_HOPS_A2, Twin, TwinOptions
+from adatom.instrument.twin import FAST_HOPS_A2, Loss, Twin, TwinOptions
 
 __all__ = [
     "FAST_HOPS_A2",
     "Capabilities",
     "Instrument",
+    "Loss",
     "Microscope",
     "StopWhen",
     "Twin",

@@ -34,6 +34,7 @@ _PIXELS = (16, 4096)
 _LONGEST_DWELL_S = 60.0  # s: nobody parks a beam longer without a look
 _SLICE_S = 0.005  # s: a time slice of the trace of a parked beam
 _REACH_A = 4.5  # Å: beyond this from an impurity atom, a beam does not move it (rate below 1e-9)
+_PROBE_A = 0.42  # Å: Gaussian width of the probe whose flux knocks atoms out
 _NEAR_A = 8.0  # Å: atoms farther from a parked beam add nothing to its signal
 
 
@@ -57,11 +58,52 @@ class TwinOptions(BaseModel):
         le=1e-4,
         description="cross section of an impurity atom's hop to a neighbour, Å²",
     )
+    voltage_kV: float = Field(60.0, gt=0, description="acceleration voltage, kV")
+    loss_cross_section_A2: float | None = Field(
+        None,
+        ge=0,
+        le=1e-4,
+        description="cross section of the loss of an atom of the crystal's dimmest column, Å²; by "
+        "default that of knock-on at the voltage, where the material's threshold is known",
+    )
     drift_A: float = Field(
         0.25, ge=0, description="drift in the time of such a frame, Å (1 sigma an axis)"
     )
     overhead_s: float = Field(0.0, ge=0, description="time that a frame takes beside its pixels, s")
     traces: bool = Field(default=True, description="the detector is read while the beam is parked")
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """How the beam takes an atom out of a column.
+
+    Parameters
+    ----------
+    species, after
+        Species of the column before, and after; None where nothing is left.
+    cross_section_A2
+        Cross section, Å².
+    """
+
+    species: int
+    after: int | None
+    cross_section_A2: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A column lost an atom.
+
+    Parameters
+    ----------
+    time_s
+        When, s after the start.
+    site
+        Number of the site.
+    """
+
+    time_s: float
+    site: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +131,9 @@ class Twin:
     depends on the place of the beam (`adatom.core.hops.HopModel`), as Si does in graphene under
     60 keV electrons (Susi et al., Phys. Rev. Lett. 113, 115501 (2014)). The scan goes pixel by
     pixel, so an atom can jump in the middle of a frame; the frame then shows both places. Drift
-    within a frame is not drawn.
+    within a frame is not drawn. Atoms are knocked out by the dose that their place gets: that
+    of the frame, or the flux of a parked beam in a Gaussian probe. An atom beside a vacancy is as
+    hard to knock out as another one.
 
     Parameters
     ----------
@@ -105,13 +149,19 @@ class Twin:
         See `TwinOptions`.
     seed
         Seed of the specimen, its hops and the noise.
+    site_species
+        Species of each site of the perfect crystal, shape (site,); the first by default.
+    impurity
+        Species of the impurity atoms.
+    losses
+        How the beam takes atoms out.
 
     Attributes
     ----------
     sites_xy, occupied, species
         Shape (site, 2), Å without drift; (site,): whether an atom is there; (site,): its species.
-    hops
-        Every hop so far.
+    hops, lost
+        Every hop and every loss so far.
     time_s
         The clock, s.
     taken
@@ -126,6 +176,10 @@ class Twin:
         signal: Signal,
         options: TwinOptions,
         seed: int,
+        *,
+        site_species: NDArray[np.int64] | None = None,
+        impurity: int = 1,
+        losses: tuple[Loss, ...] = (),
     ) -> None:
         self.material, self.options = material, options
         self._render, self._signal = render, signal
@@ -134,12 +188,18 @@ class Twin:
         self.sites_xy = sites_xy
         self.occupied = np.ones(len(sites_xy), dtype=bool)
         self.species = np.zeros(len(sites_xy), dtype=np.int64)
+        if site_species is not None:
+            self.species[:] = site_species
+        self._impurity, self._losses = impurity, losses
+        self._host = material.species.index(material.host)
+        self._knocks = np.random.default_rng([seed, 2])  # losses, apart from the rest
         self._tree = cKDTree(sites_xy)
         self._offset = np.zeros(2)
         self._aborted = threading.Event()
         self.taken = 0
         self.time_s = 0.0
         self.hops: list[Hop] = []
+        self.lost: list[Lost] = []
         self._place_defects()
         self.hop_model = self._true_rates()
 
@@ -163,8 +223,8 @@ class Twin:
 
     @property
     def conditions(self) -> BeamConditions:
-        """60 kV, the voltage of the rates, at the current of the options."""
-        return BeamConditions(60.0, self.options.current_pA)
+        """Voltage and current of the options; the rates of hops are those at 60 kV."""
+        return BeamConditions(self.options.voltage_kV, self.options.current_pA)
 
     @property
     def truth(self) -> tuple[FloatArray, NDArray[np.int64]]:
@@ -192,9 +252,18 @@ class Twin:
         pixel, count = 0, request.pixels**2
         seconds = request.dose_per_A2 * request.field_of_view_A**2
         seconds /= self.conditions.electrons_per_s
-        while (event := self._next_in_scan(request, pixel)) is not None:
-            pixel, site, other = event
-            self._exchange(site, other, self.time_s + seconds * pixel / count)
+        knocked = self._knocked_out(request)
+        while True:
+            event = self._next_in_scan(request, pixel)
+            if knocked and (event is None or knocked[0][0] < event[0]):
+                pixel, site, loss = knocked.pop(0)
+                if not self._lose(site, loss, self.time_s + seconds * pixel / count):
+                    continue
+            elif event is not None:
+                pixel, site, other = event
+                self._exchange(site, other, self.time_s + seconds * pixel / count)
+            else:
+                break
             after = self._render(*self.truth, request, copy.deepcopy(noise), self.taken)
             later = np.arange(count).reshape(frame.shape) >= pixel
             frame = replace(frame, data=np.where(later, after.data, frame.data))
@@ -256,10 +325,12 @@ class Twin:
         for site in free:
             if len(placed) == o.foreign + o.vacancies:
                 break
+            if len(placed) < o.foreign and self.species[site] != self._host:
+                continue
             if all(np.linalg.norm(self.sites_xy[site] - self.sites_xy[p]) > 5.0 for p in placed):
                 placed.append(int(site))
         for site in placed[: o.foreign]:
-            self.species[site] = 1
+            self.species[site] = self._impurity
         for site in placed[o.foreign :]:
             self.occupied[site] = False
 
@@ -276,9 +347,16 @@ class Twin:
         """Neighbouring sites whose atom can change places with the impurity atom."""
         near = self._tree.query_ball_point(self.sites_xy[site], 1.25 * self.material.bond_length_A)
         return np.array(
-            [i for i in near if i != site and self.occupied[i] and not self.species[i]],
+            [
+                i
+                for i in near
+                if i != site and self.occupied[i] and self.species[i] != self._impurity
+            ],
             dtype=np.int64,
         )
+
+    def _is_host(self, site: int) -> bool:
+        return bool(self.species[site] != self._impurity)
 
     def _rates(self, places: FloatArray, site: int, partners: NDArray[np.int64]) -> FloatArray:
         """Rates of exchange (place, partner), 1/s."""
@@ -293,7 +371,7 @@ class Twin:
         seconds = request.dose_per_A2 * size**2 / self.conditions.electrons_per_s
         corner = request.to_specimen(np.zeros(2))
         first: tuple[int, int, int] | None = None
-        for site in np.nonzero(self.species)[0].tolist():
+        for site in np.flatnonzero(self.species == self._impurity).tolist():
             partners = self._partners(site)
             middle = (self.sites_xy[site] + self._offset - corner) / size
             reach = _REACH_A / size
@@ -323,15 +401,53 @@ class Twin:
             if event is not None:
                 self._exchange(*event, self.time_s + _SLICE_S - left + seconds)
             left -= seconds
+        self._knock_parked(place)
         self.wait(_SLICE_S)
         return float(self._rng.poisson(expected))
+
+    def _knocked_out(self, request: ScanRequest) -> list[tuple[int, int, Loss]]:
+        """Draw what a scan knocks out: (pixel at which the beam is there, site, how), in order."""
+        size, out = request.calibration.pixel_size_A, []
+        corner = request.to_specimen(np.zeros(2))
+        place = np.round((self.sites_xy + self._offset - corner) / size).astype(int)
+        inside = np.all((place >= 0) & (place < request.pixels), axis=1) & self.occupied
+        for loss in self._losses:
+            sites = np.flatnonzero(inside & (self.species == loss.species))
+            chance = -np.expm1(-request.dose_per_A2 * loss.cross_section_A2)
+            for site in sites[self._knocks.random(len(sites)) < chance].tolist():
+                col, row = place[site].tolist()
+                out.append((row * request.pixels + col, site, loss))
+        return sorted(out, key=lambda event: event[0])
+
+    def _knock_parked(self, place: FloatArray) -> None:
+        """Knock atoms out under the parked beam in the present time slice."""
+        electrons = self.conditions.electrons_per_s * _SLICE_S
+        for loss in self._losses:
+            near = self._tree.query_ball_point(place - self._offset, _REACH_A)
+            sites = [i for i in near if self.occupied[i] and self.species[i] == loss.species]
+            away2 = np.sum((self.sites_xy[sites] + self._offset - place) ** 2, axis=1)
+            density = np.exp(-0.5 * away2 / _PROBE_A**2) / (2 * np.pi * _PROBE_A**2)
+            chance = -np.expm1(-electrons * density * loss.cross_section_A2)
+            for i in np.flatnonzero(self._knocks.random(len(sites)) < chance):
+                self._lose(sites[i], loss, self.time_s)
+
+    def _lose(self, site: int, loss: Loss, time_s: float) -> bool:
+        """Take an atom out; False where the column is another by now."""
+        if not self.occupied[site] or self.species[site] != loss.species:
+            return False
+        if loss.after is None:
+            self.occupied[site] = False
+        else:
+            self.species[site] = loss.after
+        self.lost.append(Lost(time_s, site))
+        return True
 
     def _next_parked(
         self, place: FloatArray, longest_s: float
     ) -> tuple[float, tuple[int, int] | None]:
         """Draw the time to the next hop under a parked beam, and the sites that it exchanges."""
         best: tuple[float, tuple[int, int] | None] = (longest_s, None)
-        for site in np.nonzero(self.species)[0].tolist():
+        for site in np.flatnonzero(self.species == self._impurity).tolist():
             partners = self._partners(site)
             away = np.linalg.norm(self.sites_xy[site] + self._offset - place)
             if not len(partners) or away > _REACH_A:
@@ -349,7 +465,7 @@ class Twin:
         return self._signal(place, self.sites_xy[near] + self._offset, self.species[near])
 
     def _exchange(self, site: int, other: int, time_s: float) -> None:
-        self.species[other], self.species[site] = self.species[site], 0
+        self.species[other], self.species[site] = self.species[site], self.species[other]
         self.hops.append(Hop(time_s, site, other))
 
     def _told(self, counts: FloatArray) -> FloatArray:

@@ -152,3 +152,43 @@ def test_twin_frames_show_its_truth_and_repeat():
     near = frame.data[r - 2 : r + 3, c - 2 : c + 3].mean()
     blurred = frame.data.reshape(40, 5, 40, 5).mean(axis=(1, 3))
     assert near > np.percentile(blurred, 98)
+
+
+def test_carbon_is_knocked_out_by_the_cross_section_and_a_lost_atom_is_a_vacancy():
+    from adatom.campaign.twin import make_twin as whole
+    from adatom.simulation import displacement_cross_section_barn
+
+    known, frames, dose = GRAPHENE.knock_on, 12, 4e6
+    barn = displacement_cross_section_barn(
+        100.0, "C", known.threshold_eV, known.mean_square_velocity_m2_s2
+    )
+    twin = whole(TwinOptions(voltage_kV=100.0, foreign=0, vacancies=0), GRAPHENE, 1)
+    atoms = len(twin.truth[0])
+    for _ in range(frames):
+        twin.acquire(ScanRequest(twin.center_xy_A, 24.0, 64, dose))
+    inside = 24.0**2 / (np.sqrt(3) / 4 * 2.46**2)  # sites in the field of view
+    expected = frames * dose * barn * 1e-8 * inside
+    assert len(twin.lost) == pytest.approx(expected, abs=3 * np.sqrt(expected))
+    assert len(twin.truth[0]) == atoms - len(twin.lost)
+    quiet = whole(TwinOptions(foreign=0), GRAPHENE, 1)
+    quiet.acquire(ScanRequest(quiet.center_xy_A, 24.0, 64, 1e9))
+    assert not quiet.lost  # at 60 kV
+
+
+def test_a_parked_beam_takes_one_sulphur_of_a_column_and_leaves_the_other():
+    from adatom.campaign.twin import make_twin as whole
+    from adatom.materials.library import load_material
+
+    mos2 = load_material("MoS2")
+    options = TwinOptions(loss_cross_section_A2=1e-7, vacancies=0, drift_A=0.0)
+    twin = whole(options, mos2, 2)
+    xy, species = twin.truth
+    assert {mos2.species[k] for k in species} == {"Mo", "S2", mos2.species[-1]}
+    near = np.argmin(np.linalg.norm(xy - twin.center_xy_A, axis=1) + 99 * (species != 1))
+    seen = ScanRequest(twin.center_xy_A, 20.0, 160, 1.0)
+    place = xy[near] - seen.to_specimen(np.zeros(2))
+    twin.place_beam(BeamRequest(seen, tuple(place), 0.2))
+    after = twin.truth[1]
+    assert len(after) == len(species)  # no column is empty
+    assert mos2.species[after[near]] == "S"
+    assert not twin.hops
