@@ -23,6 +23,7 @@ from adatom.feedback.live import (
 
 _SEEN_P = 0.5  # p_exists from which an atom is counted and followed
 _OPEN_P = (0.1, 0.9)  # p_exists of an atom that is a question
+_NEW_P = 0.2  # probability from which a defect is a new question
 _BORDER_A = 2.5  # Å: nearer to the border of a frame, a defect is not told from the border
 
 
@@ -102,7 +103,10 @@ def _found(
     corner = xy[0] - result.atoms.xy[0] if len(xy) else np.zeros(2)
     named = result.defects.data
     places = named.select("x_A", "y_A").to_numpy() + corner - drift
-    out = list(zip(named["kind"].to_list(), places, named["p"].to_list(), strict=True))
+    known = np.array([q.xy_A for q in questions]).reshape(-1, 2)
+    old = np.linalg.norm(places[:, None] - known[None], axis=2).min(1, initial=np.inf)
+    told = zip(named["kind"].to_list(), places, named["p"].to_list(), strict=True)
+    out = [t for t, away in zip(told, old, strict=True) if t[2] > _NEW_P or away < SAME_PLACE_A]
     p = result.atoms.column("p_exists")
     asked = np.array([q.xy_A for q in questions if q.kind == ATOM]).reshape(-1, 2)
     away = np.linalg.norm((xy - drift)[:, None] - asked[None], axis=2).min(1, initial=np.inf)

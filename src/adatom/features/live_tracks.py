@@ -23,6 +23,7 @@ _AROUND, _LEAST_AROUND, _BESIDE, _CENTRED = 6, 3, 1.85, 0.3
 _STAGE_JUMP_NATS = 10.0  # most that an unusual step of the stage costs, and half a nat for each Å
 _FIRST_STEP_A, _LEAST_STEP_A = 0.5, 0.15  # Å per axis: usual drift from frame to frame
 _LEAST_SHARE = 0.65  # below this the frame shows another place
+_IMPURITY_SHARE = 0.1  # share of the atoms up to which an element is an impurity
 _FORGOTTEN = 30  # frames after which an atom that is missing is forgotten
 _KEEP = 0.8  # weight of the place so far against that of a new frame
 
@@ -252,8 +253,9 @@ class LiveTracks:
         for element in sorted(set(now.tolist())):
             came = [int(s) for s, e in zip(sites, now, strict=True) if e == element]
             left = [int(s) for s, e in zip(sites, before, strict=True) if e == element]
-            # An exchange moves both elements: it is told once, of the rarer one.
-            if (self._elements == element).sum() > len(self._elements) / 2:
+            # An exchange moves both elements: it is told once, of the rarer one. Between the
+            # elements of a crystal it is a wrong element, as a rule.
+            if (self._elements == element).sum() > _IMPURITY_SHARE * len(self._elements):
                 continue
             for start in left:
                 if came:

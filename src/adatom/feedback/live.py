@@ -6,6 +6,7 @@ Pure functions of what is known: the same knowledge gives the same decision.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from adatom.core import ScanRequest
 
 ATOM = "atom"  # kind of a question about an atom of the crystal
-_VACANCY = "V"  # start of the names of vacancies
+_VACANCY = re.compile(r"V\d|vac_")  # start of the names of vacancies: V1, vac_S2 (V_Mo is vanadium)
 SAME_PLACE_A = 0.8  # Å: questions nearer than this are one
 # Log-odds that one frame adds at most: several frames share what is wrong with the analysis.
 _MOST_NATS = 4.0
@@ -260,7 +261,7 @@ def _told(old: Question, near: Sequence[tuple[str, tuple[float, float], float]])
     named = max((f for f in near if f[0] != ATOM), key=lambda f: f[2], default=None)
     atom = max((f for f in near if f[0] == ATOM), key=lambda f: f[2], default=None)
     frames = old.frames + 1
-    if old.kind == ATOM and named is not None and named[0].startswith(_VACANCY):
+    if old.kind == ATOM and named is not None and _VACANCY.match(named[0]):
         # No atom, but a vacancy: what spoke against the atom speaks for it.
         return Question(named[0], old.xy_A, _nats(named[2]) - old.log_odds, frames)
     if named is not None:
@@ -268,7 +269,7 @@ def _told(old: Question, near: Sequence[tuple[str, tuple[float, float], float]])
         return replace(old, kind=kind, log_odds=old.log_odds + _nats(named[2]), frames=frames)
     if atom is not None and old.kind == ATOM:
         return replace(old, log_odds=old.log_odds + _nats(atom[2]), frames=frames)
-    if atom is not None and old.kind.startswith(_VACANCY):
+    if atom is not None and _VACANCY.match(old.kind):
         return replace(old, log_odds=old.log_odds - _nats(atom[2]), frames=frames)
     return None
 
