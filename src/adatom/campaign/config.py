@@ -94,6 +94,21 @@ class SimulateOptions(BaseModel):
     allow_unfit: bool = Field(
         default=False, description="run an engine also on what it says that it is not fit for"
     )
+    mu: tuple[str, ...] = Field(
+        (),
+        description="reservoirs of the formation energies beside the crystal: S-rich, for atoms of "
+        "S from the element; or S=-4.1, the energy of one atom in eV",
+    )
+    second_engine: str = Field(
+        AUTO,
+        description="engine that relaxes one draw of each defect again, for the spread; auto: the "
+        "fastest other one that is installed and fit; none",
+    )
+    size_check: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="what the cell's size does to an energy, by a cell 1.4 times as wide: by the "
+        "engine itself (always), or by a classical potential where it is another engine (auto)",
+    )
     temperatures_K: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (300.0, 900.0), description="temperatures of the dynamics"
     )

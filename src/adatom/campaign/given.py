@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from adatom.campaign.fate import dynamics_with_fate
-from adatom.campaign.simulate import Simulate, failed_result, relaxed_structure, run_or_report
+from adatom.campaign.pool import Simulate, failed_result, relaxed_structure, run_or_report
 from adatom.core import GRAPHENE, Material, SimulationResult, SimulationTask, Structure
 from adatom.errors import AdatomError, BadInput, StepFailed
 from adatom.materials.library import load_material, material_names

@@ -21,13 +21,15 @@ from adatom.version import __version__
 _COMMON = ("core", "materials")
 _FINDING = (*_COMMON, "frames", "features", "learning", "analysis", "campaign.find",
             "campaign.lattices")  # fmt: skip
+_SIMULATING = (*_COMMON, "structures", "simulation", "campaign.simulate", "campaign.energies",
+               "campaign.spread", "campaign.pool")  # fmt: skip
 STEP_CODE = {
     "adapt": (*_FINDING, "training", "campaign.adapt", "campaign.choose", "campaign.recording"),
     "find": _FINDING,
     "link": (*_COMMON, "features", "simulation", "campaign.link", "campaign.lattices"),
     "supercells": (*_COMMON, "features", "structures", "campaign.build"),
-    "relax": (*_COMMON, "structures", "simulation", "campaign.simulate"),
-    "dynamics": (*_COMMON, "structures", "simulation", "campaign.simulate"),
+    "relax": _SIMULATING,
+    "dynamics": _SIMULATING,
     "advice": (*_COMMON, "feedback", "instrument", "simulation", "campaign.advise"),
     "report": (*_COMMON, "report", "simulation", "campaign.report"),
 }

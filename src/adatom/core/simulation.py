@@ -33,6 +33,9 @@ class SimulationTask:
         The crystal of the structure: its lattice constant sets the scale in every engine.
     allow_unfit
         Run it also where the engine says that it is not fit for the structure.
+    beside
+        Elements of all structures that are compared with it: an engine that has several methods
+        takes one for all of them.
     """
 
     structure: Structure
@@ -42,6 +45,7 @@ class SimulationTask:
     seed: int = 0
     material: Material = field(kw_only=True)
     allow_unfit: bool = field(default=False, kw_only=True)
+    beside: frozenset[str] = field(default=frozenset(), kw_only=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,6 +86,9 @@ class SimulationResult:
         The reservoirs, or why there is no formation energy; empty where none was asked for.
     weight
         Importance weight of the draw: how well it explains the frame; NaN if it was not weighted.
+    draws_sd_eV, engine_sd_eV, size_sd_eV, thermal_sd_eV
+        Parts of the spread of the defect's formation energy: what the image leaves open, the
+        engine, the size of the cell, and thermal sampling; NaN where they are not known.
     """
 
     structure: str
@@ -99,3 +106,7 @@ class SimulationResult:
     formation_energy_eV: float = float("nan")
     reference: str = ""
     weight: float = float("nan")
+    draws_sd_eV: float = float("nan")
+    engine_sd_eV: float = float("nan")
+    size_sd_eV: float = float("nan")
+    thermal_sd_eV: float = float("nan")

@@ -8,7 +8,12 @@ from adatom.simulation.displacement import (
     displacement_threshold,
 )
 from adatom.simulation.dynamics import dynamics
-from adatom.simulation.energies import against_perfect_crystal, formation_energy_eV, place_adatom
+from adatom.simulation.energies import (
+    ChemicalPotential,
+    against_perfect_crystal,
+    formation_energy_eV,
+    place_adatom,
+)
 from adatom.simulation.engines.base import (
     AUTO,
     Engine,
@@ -18,9 +23,16 @@ from adatom.simulation.engines.base import (
     engine_status,
     engine_version,
     find_engine,
+    for_elements,
     require,
 )
-from adatom.simulation.fitness import adatoms, check_fitness, choose_engine, engine_for
+from adatom.simulation.fitness import (
+    adatoms,
+    check_fitness,
+    choose_engine,
+    engine_for,
+    second_engine,
+)
 from adatom.simulation.knock_on import (
     CrossSection,
     displacement_cross_section_barn,
@@ -30,6 +42,7 @@ from adatom.simulation.knock_on import (
 )
 from adatom.simulation.options import DynamicsOptions, RelaxOptions
 from adatom.simulation.relax import relax
+from adatom.simulation.reservoirs import read_reservoirs
 from adatom.simulation.scaling import measure_lattice_constant_A, scale_to
 from adatom.simulation.vibrations import VibrationOptions, Vibrations, vibrate
 
@@ -38,6 +51,7 @@ __all__ = [
     "Adsorption",
     "Barrier",
     "BarrierOptions",
+    "ChemicalPotential",
     "CrossSection",
     "DisplacementOptions",
     "DynamicsOptions",
@@ -63,13 +77,16 @@ __all__ = [
     "engine_version",
     "find_barrier",
     "find_engine",
+    "for_elements",
     "formation_energy_eV",
     "maximum_energy_transfer_eV",
     "measure_lattice_constant_A",
     "place_adatom",
+    "read_reservoirs",
     "relax",
     "require",
     "scale_to",
+    "second_engine",
     "uncertain_cross_section",
     "vibrate",
 ]

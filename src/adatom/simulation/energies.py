@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
@@ -75,15 +75,40 @@ def formation_energy_eV(
     return float(result.energy_eV - reservoir)
 
 
+@dataclass(frozen=True, slots=True)
+class ChemicalPotential:
+    """A chemical potential that was chosen.
+
+    Parameters
+    ----------
+    symbol
+        Chemical symbol.
+    energy_eV
+        Energy of one atom in its reservoir, eV, in the engine of the energies.
+    source
+        The reservoir in words.
+    """
+
+    symbol: str
+    energy_eV: float
+    source: str
+
+    def __str__(self) -> str:
+        """Say it as the reference of an energy does."""
+        return f"μ({self.symbol}) = {self.energy_eV:.4f} eV, {self.source}"
+
+
 def against_perfect_crystal(
-    result: SimulationResult, perfect: SimulationResult | None
+    result: SimulationResult,
+    perfect: SimulationResult | None,
+    chosen: Sequence[ChemicalPotential] = (),
 ) -> SimulationResult:
     """Give a relaxation its formation energy, with the perfect crystal in its cell as reservoir.
 
-    The energy per atom of the perfect crystal is the chemical potential. That settles the energy
-    where the structure has the elements of the crystal in their proportions: every defect of a
-    crystal of one element, and defects of a compound that keep its composition. Elsewhere one more
-    chemical potential is a choice, and none is made here.
+    The energy per formula unit of the perfect crystal settles the sum of the chemical potentials of
+    its elements. That is enough where the structure has the elements of the crystal in their
+    proportions: every defect of a crystal of one element, and defects of a compound that keep its
+    composition. Each further element, and all but one of a compound's, needs a choice.
 
     Parameters
     ----------
@@ -92,6 +117,8 @@ def against_perfect_crystal(
     perfect
         That of the perfect crystal in the same cell, by the same engine with the same settings;
         None where there is no such cell.
+    chosen
+        Chemical potentials that were chosen.
 
     Returns
     -------
@@ -111,24 +138,69 @@ def against_perfect_crystal(
     (8.0, 'μ(C) = -10.0000 eV, of the perfect crystal C4 in the same cell')
     >>> against_perfect_crystal(relaxed("C3Si", -25.0), perfect).reference
     'none (μ(Si) not chosen)'
+    >>> silicon = ChemicalPotential("Si", -4.6, "diamond Si")
+    >>> found = against_perfect_crystal(relaxed("C3Si", -25.0), perfect, [silicon])
+    >>> round(found.formation_energy_eV, 2)
+    9.6
     """
     why = _no_reference(result, perfect)
     if why or perfect is None:
         return replace(result, reference=f"none ({why})")
     formula = perfect.trajectory[-1].symbols.formula
     unit, _ = formula.reduce()
-    atoms = sum(unit.count().values())
-    mean_eV = perfect.energy_eV / len(perfect.trajectory[-1])
+    unit_eV = perfect.energy_eV / len(perfect.trajectory[-1]) * sum(unit.count().values())
+    count = result.trajectory[-1].symbols.formula.count()
+    by_symbol = {p.symbol: p for p in chosen if p.symbol in {*count, *unit.count()}}
+    mu = _settled(count, unit.count(), unit_eV, {s: p.energy_eV for s, p in by_symbol.items()})
+    if isinstance(mu, str):
+        return replace(result, reference=f"none ({mu})")
+    used = [str(p) for s, p in sorted(by_symbol.items()) if mu[s] == p.energy_eV]
+    crystal = f"μ({unit:metal}) = {unit_eV:.4f} eV, of the perfect crystal {formula:metal} in the "
     return replace(
         result,
-        formation_energy_eV=formation_energy_eV(result, dict.fromkeys(unit.count(), mean_eV)),
-        reference=f"μ({unit:metal}) = {mean_eV * atoms:.4f} eV, of the perfect crystal "
-        f"{formula:metal} in the same cell",
+        formation_energy_eV=formation_energy_eV(result, mu),
+        reference="; ".join([*used, f"{crystal}same cell"]),
     )
 
 
+def _settled(
+    count: Mapping[str, int],
+    unit: Mapping[str, int],
+    unit_eV: float,
+    chosen: Mapping[str, float],
+) -> dict[str, float] | str:
+    """Chemical potentials, eV, of a structure's elements and the crystal's; or what is missing.
+
+    Parameters
+    ----------
+    count, unit
+        Atoms by element, of the structure and of a formula unit of the crystal.
+    unit_eV
+        Energy of that unit.
+    chosen
+        Chemical potentials that were chosen, eV.
+    """
+    own = {s: chosen[s] for s in unit if s in chosen} if len(unit) > 1 else {}
+    left = sorted(set(unit) - set(own))
+    if not left:
+        return f"{_listed(sorted(unit))} chosen, but the crystal settles the last of them"
+    shares = {Fraction(count.get(symbol, 0), n) for symbol, n in unit.items()}
+    open_ = sorted(set(count) - set(unit) - set(chosen))
+    open_ = open_ or (left if len(shares) > 1 and len(left) > 1 else [])
+    if open_:
+        return f"{_listed(open_)} not chosen"
+    # Of a compound the crystal settles only the sum: what is left shares it alike.
+    rest = unit_eV - sum(n * own[s] for s, n in unit.items() if s in own)
+    each = rest / sum(unit[s] for s in left)
+    return {s: e for s, e in chosen.items() if s not in unit} | own | dict.fromkeys(left, each)
+
+
+def _listed(symbols: Sequence[str]) -> str:
+    return ", ".join(f"μ({symbol})" for symbol in symbols)
+
+
 def _no_reference(result: SimulationResult, perfect: SimulationResult | None) -> str:
-    """Say why a relaxation has no formation energy; empty where it has one."""
+    """Say why a relaxation has no formation energy whatever is chosen; empty where it may."""
     if result.status != "done" or not result.trajectory:
         return "the relaxation is not done"
     if perfect is None:
@@ -136,12 +208,6 @@ def _no_reference(result: SimulationResult, perfect: SimulationResult | None) ->
     if perfect.status != "done" or not perfect.trajectory:
         return f"the perfect crystal in its cell: {perfect.status}"
     atoms, crystal = result.trajectory[-1], perfect.trajectory[-1]
-    count, host = atoms.symbols.formula.count(), crystal.symbols.formula.count()
-    # Of a compound the crystal settles only the sum of its chemical potentials.
-    share = {Fraction(count.get(symbol, 0), n) for symbol, n in host.items()}
-    open_ = sorted(set(count) - set(host)) or (sorted(host) if len(share) > 1 else [])
-    if open_:
-        return ", ".join(f"μ({symbol})" for symbol in open_) + " not chosen"
     cell_differs = not np.allclose(atoms.cell.array, crystal.cell.array, atol=_SAME_CELL_A)
     if cell_differs or result.engine != perfect.engine:
         return "the perfect crystal has another engine or cell"

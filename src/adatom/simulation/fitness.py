@@ -202,6 +202,37 @@ def choose_engine(
     )
 
 
+def second_engine(first: str, structure: Structure, material: Material) -> str:
+    """Choose an engine to compare a relaxation with: the fastest other one that is fit.
+
+    Parameters
+    ----------
+    first
+        Name of the engine that relaxed it.
+    structure, material
+        As of `choose_engine`.
+
+    Returns
+    -------
+    Its name; empty where none is installed and fit.
+
+    Examples
+    --------
+    >>> from ase.build import graphene
+    >>> from adatom.core import GRAPHENE
+    >>> sheet = Structure.from_ase(graphene(size=(4, 4, 1), a=2.46, vacuum=8.0))
+    >>> second_engine("gfn1-xtb", sheet, GRAPHENE), second_engine("lammps", sheet, GRAPHENE)
+    ('lammps', 'gfn1-xtb')
+    """
+    for name in reversed(_ORDER["relax"]):
+        try:
+            if name != first and not _refusal(require(name, "relax"), structure, material):
+                return name
+        except AdatomError:
+            continue
+    return ""
+
+
 def _refusal(engine: Engine, structure: Structure, material: Material) -> str:
     """Why an engine refuses a structure; an empty string where it does not."""
     try:

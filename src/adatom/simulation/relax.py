@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 from adatom.core import Material, SimulationResult, SimulationTask
 from adatom.core.arrays import FloatArray
 from adatom.errors import AdatomError, BadInput
-from adatom.simulation.engines.base import Engine, require
+from adatom.simulation.engines.base import Engine, for_elements, require
 from adatom.simulation.fitness import check_fitness
 from adatom.simulation.options import RelaxOptions
 from adatom.simulation.scaling import scale_to
@@ -97,7 +97,10 @@ def relax(task: SimulationTask, options: RelaxOptions) -> SimulationResult:
             got=task.kind,
             todo="Give a relaxation, or call dynamics.",
         )
-    engine = require(task.engine, "relax")
+    engine = for_elements(
+        require(task.engine, "relax"),
+        {*task.structure.atoms.get_chemical_symbols(), *task.beside},
+    )
     flat = replace(task, structure=without_charges(lay_flat(task.structure)))
     notes = check_fitness(engine, flat)
     result = engine.relax(flat, options)
@@ -150,7 +153,11 @@ def relax_with_ase(
     for start in starts:
         path = _Recorded()
         with threadpool_limits(limits=1):
-            atoms, hessian = start(given, task.structure.fixed, engine_lattice_A, task.material)
+            try:
+                atoms, hessian = start(given, task.structure.fixed, engine_lattice_A, task.material)
+            except AdatomError as error:
+                status = f"failed: {error.got}"
+                continue
             atoms.set_constraint(held)
             status = _attempt(engine, atoms, hessian, path, options, begin + options.max_seconds)
         if not status.startswith("failed") or time.perf_counter() > begin + options.max_seconds:

@@ -70,7 +70,7 @@ def measure_lattice_constant_A(
     for half_width in (0.04, 0.01):
         lengths = centre * np.linspace(1.0 - half_width, 1.0 + half_width, 5)
         energies = [energy_eV(reference_sheet(material, a, cells)) for a in lengths]
-        found = _minimum(lengths, np.array(energies))
+        found = minimum(lengths, np.array(energies))
         if found is None:
             raise BadInput(
                 f"lattice constant of {material.name}",
@@ -142,7 +142,8 @@ def reference_sheet(material: Material, lattice_A: float, cells: int) -> ase.Ato
     return scale_to(unit.repeat((cells, cells, 1)), material.lattice_constant_A, lattice_A)
 
 
-def _minimum(x: NDArray[np.float64], y: NDArray[np.float64]) -> float | None:
+def minimum(x: NDArray[np.float64], y: NDArray[np.float64]) -> float | None:
+    """Minimum of a cubic through values `y` at `x`, shape (point,); None where it has none."""
     middle = float(x.mean())
     a, b, c, _ = np.polyfit(x - middle, y - y.min(), 3)
     roots = np.roots([3.0 * a, 2.0 * b, c])

@@ -50,6 +50,24 @@ RESULTS_COLUMNS = {
         "",
         "The reservoirs of the formation energy, or why there is none; empty for the dynamics.",
     ),
+    "draws_sd_eV": Column(
+        _F,
+        "eV",
+        "Part of the spread of the defect's formation energy that the image leaves open: standard "
+        "deviation over its draws, of all compositions.",
+    ),
+    "engine_sd_eV": Column(
+        _F,
+        "eV",
+        "Part that the engine leaves open: the difference from a second engine over the root of "
+        "two; NaN where none was asked.",
+    ),
+    "size_sd_eV": Column(
+        _F, "eV", "Part of the cell's size, by a wider cell; NaN where it is not known."
+    ),
+    "thermal_sd_eV": Column(
+        _F, "eV", "Part of thermal sampling; 0 for a relaxation, which has no temperature."
+    ),
     "trajectory": Column(_S, "", "File of its geometries, from the campaign's directory."),
     "status": Column(_S, "", "`done`, `not converged`, or `failed: ` and the reason."),
     "seconds": Column(_F, "s", "Wall time."),
@@ -75,8 +93,9 @@ TRACE_COLUMNS = {
 }
 # Fields of a result that may be NaN or infinite, and are then text in its JSON file.
 _FLOATS = ("temperature_K", "energy_eV", "energy_sd_eV", "seconds", "weight")
-# Fields that rest on another result, the reference: the table alone has them.
-_OF_OTHERS = ("formation_energy_eV", "reference")
+# Fields that rest on other results: the table alone has them.
+_PARTS = ("draws_sd_eV", "engine_sd_eV", "size_sd_eV", "thermal_sd_eV")
+_OF_OTHERS = ("formation_energy_eV", "reference", *_PARTS)
 
 
 def results_table(results: Sequence[SimulationResult], trajectories: Sequence[str]) -> pl.DataFrame:

@@ -21,6 +21,7 @@ from adatom.structures.verify import (
     same_structure,
 )
 from adatom.structures.weights import EXCLUDED, effective_size
+from adatom.structures.wider import widen
 
 __all__ = [
     "EXCLUDED",
@@ -41,4 +42,5 @@ __all__ = [
     "same_structure",
     "sample_structures",
     "structure_name",
+    "widen",
 ]

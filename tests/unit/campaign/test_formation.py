@@ -11,13 +11,14 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from adatom.campaign.config import Config, InputOptions, SimulateOptions
-from adatom.campaign.simulate import references, simulate_all
+from adatom.campaign.energies import references
+from adatom.campaign.simulate import simulate_all
 from adatom.campaign.steps import Steps
 from adatom.campaign.summary import relaxed_energies
 from adatom.cli.screen import show_summary
 from adatom.core import GRAPHENE, SimulationResult, Structure
 from adatom.parallel.progress import Silent
-from adatom.simulation import against_perfect_crystal
+from adatom.simulation import ChemicalPotential, against_perfect_crystal
 from adatom.store import CampaignDirectory
 from adatom.structures import SupercellOptions, pristine_supercell
 
@@ -36,8 +37,10 @@ def cell_of(name, draw, *, silicon=False, options=SMALL):
     return Structure.from_ase(atoms)
 
 
-def simulated(tmp_path, structures, engine):
-    options = SimulateOptions(relax_engine=engine, temperatures_K=())
+def simulated(tmp_path, structures, engine, **more):
+    options = SimulateOptions(
+        relax_engine=engine, temperatures_K=(), second_engine="none", size_check="never", **more
+    )
     config = Config(input=InputOptions(paths=("a",)), simulate=options, supercell=SMALL)
     with CampaignDirectory.open(tmp_path / "c", {"seed": 1}, "print", source=["a"]) as directory:
         steps = Steps(directory, Silent())
@@ -147,4 +150,30 @@ def test_draws_in_two_minima_are_told_with_their_spread(capsys):
     assert (
         "3 draws, 2 minima, formation energy 8.0 ± 0.2 eV (standard deviation over the draws), "
         "lowest 7.90 eV" in capsys.readouterr().out
+    )
+
+
+def test_silicon_in_graphene_has_an_energy_beside_its_reservoir(tmp_path):
+    """Carbon draws of that defect are of the potential that covers Si, too."""
+    structures = [cell_of("Si1C3", 0, silicon=True), cell_of("Si1C3", 1)]
+    results, _, _ = simulated(tmp_path, structures, "lammps", mu=("Si-rich",))
+    assert [r.engine.split()[-1] for r in results] == ["(tersoff)", "(tersoff)"]
+    assert "Si-rich: of diamond Si" in results[0].reference
+    assert results[0].formation_energy_eV == pytest.approx(1.9, abs=0.1)
+    assert results[1].formation_energy_eV == pytest.approx(6.9, abs=0.3)  # the vacancy, in Tersoff
+    given, _, _ = simulated(tmp_path / "n", structures[:1], "lammps", mu=("Si=-4.0",))
+    low = results[0].formation_energy_eV - given[0].formation_energy_eV
+    assert low == pytest.approx(-4.0 + 4.6289, abs=2e-3)
+
+
+def test_a_compound_needs_one_choice_and_refuses_two():
+    perfect = result("B4N4", -80.0)
+    rich = ChemicalPotential("N", -8.0, "N-rich: of N2 molecule")
+    found = against_perfect_crystal(result("B4N3", -65.0), perfect, [rich])
+    assert found.formation_energy_eV == pytest.approx(-65.0 + 4 * 12.0 + 3 * 8.0)
+    assert found.reference.startswith("μ(N) = -8.0000 eV, N-rich: of N2 molecule; μ(BN) = -20.0")
+    both = [rich, ChemicalPotential("B", -6.0, "as given")]
+    assert (
+        "the crystal settles the last"
+        in against_perfect_crystal(result("B4N3", -65.0), perfect, both).reference
     )

@@ -8,7 +8,7 @@ import pytest
 from ase.build import graphene
 
 import adatom as ad
-from adatom.campaign.simulate import relaxed_structure, run_or_report
+from adatom.campaign.pool import relaxed_structure, run_or_report
 from adatom.core import GRAPHENE, SimulationTask, Structure
 from adatom.core.plugins import ENGINES, plugin, plugins
 from adatom.errors import BadInput, EngineMissing

