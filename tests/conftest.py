@@ -1,6 +1,9 @@
+import os
 from pathlib import Path
 
 import pytest
+
+os.environ.pop("ADATOM_MEMORY", None)  # a developer's own memory must not answer a test
 
 
 @pytest.fixture(scope="session")

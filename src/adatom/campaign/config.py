@@ -109,6 +109,11 @@ class SimulateOptions(BaseModel):
         description="what the cell's size does to an energy, by a cell 1.4 times as wide: by the "
         "engine itself (always), or by a classical potential where it is another engine (auto)",
     )
+    memory: str = Field(
+        "off",
+        description="directory that keeps relaxations for other campaigns, where the same defect "
+        "costs nothing; auto: the user's cache; off. The variable ADATOM_MEMORY goes before it",
+    )
     temperatures_K: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (300.0, 900.0), description="temperatures of the dynamics"
     )

@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from adatom.campaign.config import Config
-from adatom.campaign.pool import job_of, run_jobs, run_or_report
+from adatom.campaign.pool import RESERVOIR, job_of, method, run_jobs, run_or_report
+from adatom.campaign.recall import recall_of
 from adatom.campaign.steps import Steps
 from adatom.core import Material, SimulationResult, SimulationTask, Structure
-from adatom.errors import AdatomError
 from adatom.simulation import (
     ChemicalPotential,
     RelaxOptions,
     against_perfect_crystal,
     engine_version,
-    for_elements,
     relax,
-    require,
 )
 from adatom.simulation.reservoirs import (
     Reservoir,
@@ -30,8 +28,6 @@ from adatom.simulation.reservoirs import (
 )
 from adatom.store import read_result
 from adatom.structures import SupercellOptions, pristine_like
-
-RESERVOIR = "reservoir"  # kind of the structure of an element
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +98,8 @@ def relax_all(
             inputs.append(sorted(task.beside))
         jobs.append(job_of("relax", task, stem, inputs, asks[i].parents if i < len(asks) else ()))
     work = partial(run_or_report, partial(_relax, options=config.relax))
-    keys = run_jobs(jobs, tasks, stems, work, steps)
+    recall = recall_of(config.simulate.memory, config.relax)
+    keys = run_jobs(jobs, tasks, stems, work, steps, recall)
     found = [read_result(stem) for stem in stems]
     n, m = len(made), len(made) + len(perfect)
     potentials = _potentials(chosen, reservoirs, found[m:], own)
@@ -146,14 +143,6 @@ def references(
             perfect += [] if made is None else [made]
         of_structure.append(number[cell])
     return perfect, of_structure
-
-
-def method(engine: str, symbols: frozenset[str]) -> str:
-    """Label of an engine for these elements; its name where it does not cover them."""
-    try:
-        return for_elements(require(engine, "relax"), symbols).label(symbols)
-    except AdatomError:
-        return engine
 
 
 def _task(ask: Ask, material: Material, *, allow: bool) -> SimulationTask:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -13,15 +16,36 @@ from adatom.campaign.steps import Job, Steps
 from adatom.core import SimulationResult, SimulationTask, Structure
 from adatom.errors import AdatomError
 from adatom.parallel.processes import cores, local_processes
-from adatom.simulation import engine_version, scale_to
+from adatom.simulation import engine_version, for_elements, require, scale_to
 from adatom.store import file_hash, result_files, write_result
 
+RESERVOIR = "reservoir"  # kind of the structure of an element
 Simulate = Callable[[SimulationTask], SimulationResult]
 # Series of a result, as `SimulationResult.trace` lists them.
 _TRACES = {
     "relax": ("step", "energy_eV", "fmax_eV_A"),
     "dynamics": ("time_fs", "temperature_K", "energy_eV"),
 }
+
+
+class Recall(Protocol):
+    """What is known from earlier campaigns; `adatom.campaign.recall` has one."""
+
+    def answer(self, task: SimulationTask) -> SimulationResult | None:
+        """Give the result of the same task on the same defect; None if unknown."""
+        ...
+
+    def keep(self, task: SimulationTask, result: SimulationResult, campaign: str) -> None:
+        """Keep a new result."""
+        ...
+
+
+def method(engine: str, symbols: frozenset[str]) -> str:
+    """Label of an engine for these elements; its name where it does not cover them."""
+    try:
+        return for_elements(require(engine, "relax"), symbols).label(symbols)
+    except AdatomError:
+        return engine
 
 
 def run_or_report(work: Simulate, task: SimulationTask) -> SimulationResult:
@@ -92,19 +116,38 @@ def run_jobs(
     stems: Sequence[Path],
     work: Simulate,
     steps: Steps,
+    recall: Recall | None = None,
 ) -> list[str]:
-    """Run the jobs that are missing, each task in a process; return all ledger keys."""
+    """Run the jobs that are missing, each task in a process; return all ledger keys.
+
+    What `recall` knows is answered from there, and what is new is kept there.
+    """
     if all(steps.is_done(job) for job in jobs):  # starts no processes
         return steps.run(jobs)
-    with local_processes(min(cores(), len(jobs))) as pool:
+    missing = [i for i, job in enumerate(jobs) if not steps.is_done(job)]
+    known = {i: recall.answer(tasks[i]) if recall else None for i in missing}
+    open_ = sum(1 for answer in known.values() if answer is None)
+
+    def keep(i: int, result: SimulationResult) -> str:
+        if recall is not None and not known.get(i):
+            recall.keep(tasks[i], result, steps.directory.path.name)
+        return write_result(stems[i], result)
+
+    with local_processes(min(cores(), open_)) if open_ else nullcontext() as pool:
+
+        def submit(i: int) -> Future[SimulationResult]:
+            answer = known.get(i)
+            if answer is None and pool is not None:
+                return pool.submit(work, tasks[i])
+            ready: Future[SimulationResult] = Future()
+            ready.set_result(cast("SimulationResult", answer))
+            return ready
+
         try:
-            return steps.run_pool(
-                jobs,
-                submit=lambda i: pool.submit(work, tasks[i]),
-                keep=lambda i, result: write_result(stems[i], result),
-            )
+            return steps.run_pool(jobs, submit=submit, keep=keep)
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            if pool is not None:
+                pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 

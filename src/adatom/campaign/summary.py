@@ -14,6 +14,7 @@ from adatom.analysis.contrast import contrast_of
 from adatom.campaign.find import MovieResult
 from adatom.campaign.recording import recording_in_words
 from adatom.core import Advice, Material, Movie, SimulationResult
+from adatom.core.energy import spreads_of_defects
 from adatom.core.weighted import weighted_mean_sd
 from adatom.report.fates import minima
 from adatom.store import CampaignDirectory
@@ -61,6 +62,7 @@ def summarise(
         else None,
         "defect_frames": dict(sorted(kinds.items(), key=lambda item: -item[1])),
         "relaxed": relaxed_energies(results),
+        "energies": energies_of_defects(results),
         "dynamics": dynamics_summary(results),
         "advice": len(advice),
         "warnings": list(warnings),
@@ -126,6 +128,26 @@ def relaxed_energies(results: Sequence[SimulationResult]) -> list[dict[str, Any]
                 "energy_eV": mean,
                 "energy_sd_eV": None if np.isnan(sd) else sd,
                 "lowest_eV": float(np.min(energies)),
+            }
+        )
+    return out
+
+
+def energies_of_defects(results: Sequence[SimulationResult]) -> list[dict[str, Any]]:
+    """Formation energy of each defect over all of its draws, its 90 % interval and its parts."""
+    out = []
+    for name, spread in spreads_of_defects(results).items():
+        low, high = spread.interval_eV(0.9)
+        out.append(
+            {
+                "structure": name,
+                "formation_energy_eV": spread.mean_eV,
+                "interval_90_eV": [low, high],
+                "sd_eV": spread.sd_eV,
+                "parts_eV": {k: None if np.isnan(v) else v for k, v in spread.parts_eV.items()},
+                "largest": spread.largest or None,
+                "narrowed_by": spread.narrowed_by or None,
+                "in_words": spread.in_words(),
             }
         )
     return out

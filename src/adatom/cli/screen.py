@@ -167,6 +167,9 @@ def show_summary(summary: dict[str, Any], *, as_json: bool) -> None:
         out.print(printable(f"  {kind}: seen {count} times"))
     for row in summary["relaxed"]:
         out.print(_relaxed(row))
+    for row in summary.get("energies", ()):
+        narrowed = f"; {row['narrowed_by']} would narrow it most" if row["narrowed_by"] else ""
+        out.print(printable(f"  {row['structure']}: formation energy {row['in_words']}{narrowed}"))
     for row in summary["dynamics"]:
         out.print(
             f"  dynamics at {row['temperature_K']:g} K: {row['runs']} runs, "

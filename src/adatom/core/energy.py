@@ -9,14 +9,15 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import ndtr
 
+from adatom.core.simulation import SimulationResult
 from adatom.core.weighted import weighted_mean_sd
 
 # What each part is called on the page, and what would narrow it.
 PARTS = {
-    "draws": ("the image (draws)", "another scan of this defect, at more dose"),
-    "engine": ("the engine", "a first-principles engine, such as gpaw-pw"),
-    "size": ("the size of the cell", "a wider cell (`supercell.min_width_A`) or k-points"),
-    "thermal": ("thermal sampling", "a longer run of dynamics"),
+    "draws": ("draws", "another scan of this defect, at more dose"),
+    "engine": ("engine", "a first-principles engine, such as gpaw-pw"),
+    "size": ("cell", "a wider cell (`supercell.min_width_A`) or k-points"),
+    "thermal": ("thermal", "a longer run of dynamics"),
 }
 _FINEST_eV = 1e-3  # eV: what a relaxation leaves; no energy is known better
 
@@ -72,6 +73,30 @@ class EnergySpread:
         known = {k: v for k, v in self.parts_eV.items() if v > 0.0}
         return max(known, key=lambda k: known[k]) if known else ""
 
+    @property
+    def narrowed_by(self) -> str:
+        """What would narrow it most, in words; empty where no part is known."""
+        return PARTS[self.largest][1] if self.largest else ""
+
+    def in_words(self) -> str:
+        """Say energy, 90 % interval and parts in one sentence.
+
+        Examples
+        --------
+        >>> print(EnergySpread((7.69,), (1.0,), 0.0, 0.04, float("nan")).in_words())
+        7.69 eV, 90 % within 7.62 to 7.76 eV (± 0.04 eV: draws 0.00, engine 0.04, cell not known)
+        """
+        low, high = self.interval_eV(0.9)
+        told = [
+            f"{PARTS[name][0]} {'not known' if np.isnan(sd) else f'{sd:.2f}'}"
+            for name, sd in self.parts_eV.items()
+            if name != "thermal" or sd > 0.0
+        ]
+        return (
+            f"{self.mean_eV:.2f} eV, 90 % within {low:.2f} to {high:.2f} eV "
+            f"(± {self.sd_eV:.2f} eV: {', '.join(told)})"
+        )
+
     def cumulative(self, energy_eV: float) -> float:
         """Probability that the energy is not above a value."""
         blur = np.array([self.engine_eV, self.size_eV, self.thermal_eV, _FINEST_eV])
@@ -125,6 +150,49 @@ def spread_of(
         engine_eV,
         size_eV,
         thermal_eV,
+    )
+
+
+def spreads_of_defects(results: Sequence[SimulationResult]) -> dict[str, EnergySpread]:
+    """Distribution of every defect's formation energy, by the name of its structures.
+
+    Parameters
+    ----------
+    results
+        Of a campaign; relaxed draws that have a formation energy and the parts of its spread count.
+    """
+    groups: dict[str, list[SimulationResult]] = {}
+    for r in results:
+        draw = r.task == "relax" and r.status == "done" and r.draw >= 0
+        if draw and np.isfinite(r.formation_energy_eV) and np.isfinite(r.draws_sd_eV):
+            groups.setdefault(r.structure.rsplit("-d", 1)[0], []).append(r)
+    return {name: spread_of_results(own) for name, own in groups.items()}
+
+
+def spread_of_results(results: Sequence[SimulationResult]) -> EnergySpread:
+    """Make the distribution of a defect's formation energy from its relaxed draws.
+
+    Parameters
+    ----------
+    results
+        One draw or more, each with a formation energy and the parts of the spread.
+
+    Examples
+    --------
+    >>> one = SimulationResult(
+    ...     "V1-f000-d00", 0, "e", "relax", 0.0, -7.0, 0.0, "done", 1.0,
+    ...     formation_energy_eV=7.6, engine_sd_eV=0.2, size_sd_eV=0.05, thermal_sd_eV=0.0,
+    ... )
+    >>> round(spread_of_results([one]).sd_eV, 3)
+    0.206
+    """
+    first = results[0]
+    return spread_of(
+        [r.formation_energy_eV for r in results],
+        [r.weight for r in results],
+        engine_eV=first.engine_sd_eV,
+        size_eV=first.size_sd_eV,
+        thermal_eV=first.thermal_sd_eV,
     )
 
 

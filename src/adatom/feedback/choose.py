@@ -240,6 +240,11 @@ def _scan_reason(
             parts.append(f"{score.element_nats:.2f} nats on their element")
         if not math.isnan(score.energy_sd_eV):
             parts.append(f"energies of its draws spread by {score.energy_sd_eV:.2f} eV")
+        if score.energy is not None and score.energy.largest not in ("", "draws"):
+            parts.append(
+                f"a formation energy with ± {score.energy.sd_eV:.2f} eV that no scan narrows most "
+                f"but {score.energy.narrowed_by}"
+            )
         why = f"{score.kind} of frame {score.frame} has " + ", ".join(parts)
     if dose is None:
         cost = f"{more:.1f} times the dose of the present frame, whose dose per Å² is not known"

@@ -19,6 +19,7 @@ from adatom.core.atoms import AtomTable
 from adatom.core.calibration import Calibration
 from adatom.core.defect_kind import DefectKind
 from adatom.core.defects import DefectTable
+from adatom.core.energy import EnergySpread, spreads_of_defects
 from adatom.core.simulation import SimulationResult
 from adatom.core.weighted import weighted_mean_sd
 
@@ -78,6 +79,8 @@ class Score:
         Frames since it was last found.
     weight
         Dimensionless; decreases with age and increases with the spread of the energies.
+    energy
+        Its formation energy as a distribution; None where it has none.
     """
 
     kind: DefectKind | None
@@ -93,6 +96,7 @@ class Score:
     energy_sd_eV: float
     age_frames: int
     weight: float
+    energy: EnergySpread | None = None
 
     @property
     def nats(self) -> float:
@@ -201,9 +205,11 @@ def position_gain(variance_A2: ArrayLike, more: float, wanted_sigma_A: float) ->
 def energy_spread(results: Sequence[SimulationResult]) -> dict[str, float]:
     """Standard deviation of the energies of relaxed samples, eV, by label of the kind of defect.
 
-    Only samples of one composition and one engine are compared: total energies of structures with
-    different numbers of atoms differ by the energies of the additional atoms. Samples count by
-    their importance weights. Each kind gets the largest value of its groups.
+    It is the part that the image leaves open: a scan narrows no other. Where the samples have
+    formation energies, those of all compositions are compared; else only samples of one composition
+    and one engine, for total energies of structures with different numbers of atoms differ by the
+    energies of the additional atoms. Samples count by their importance weights. Each kind gets the
+    largest value of its groups.
 
     Parameters
     ----------
@@ -224,6 +230,26 @@ def energy_spread(results: Sequence[SimulationResult]) -> dict[str, float]:
         _, sd = weighted_mean_sd(*zip(*own, strict=True))
         if not np.isnan(sd):
             out[kind] = max(out.get(kind, 0.0), sd)
+    for kind, spread in energies_by_kind(results).items():
+        out[kind] = spread.draws_eV
+    return out
+
+
+def energies_by_kind(results: Sequence[SimulationResult]) -> dict[str, EnergySpread]:
+    """Formation energy of every kind of defect as a distribution, by the label of the kind.
+
+    Of several defects of a kind the one with the largest spread counts.
+
+    Parameters
+    ----------
+    results
+        Simulations of supercells.
+    """
+    out: dict[str, EnergySpread] = {}
+    for name, spread in spreads_of_defects(results).items():
+        found = _NAME.match(name)
+        if found and (found["kind"] not in out or spread.sd_eV > out[found["kind"]].sd_eV):
+            out[found["kind"]] = spread
     return out
 
 
@@ -258,7 +284,7 @@ def score_defects(
     """
     options = options or ScoreOptions()
     now = max(atoms.frames, default=0) if latest_frame is None else latest_frame
-    spread = energy_spread(results)
+    spread, energies = energy_spread(results), energies_by_kind(results)
     last: dict[tuple[int, int], dict[str, Any]] = {}
     for row in defects.data.sort("frame").iter_rows(named=True):
         key = (-1, row["track"]) if row["track"] >= 0 else (row["frame"], row["defect"])
@@ -269,6 +295,7 @@ def score_defects(
             _near(atoms.of_frame(row["frame"]), (row["x_A"], row["y_A"]), options.radius_A),
             species=species,
             energy_sd_eV=spread.get(DefectKind.parse(row["kind"]).label, math.nan),
+            energy=energies.get(DefectKind.parse(row["kind"]).label),
             age=max(now - row["frame"], 0),
             options=options,
         )
@@ -283,6 +310,7 @@ def _score_one(
     *,
     species: int,
     energy_sd_eV: float,
+    energy: EnergySpread | None,
     age: int,
     options: ScoreOptions,
 ) -> Score:
@@ -307,6 +335,7 @@ def _score_one(
         energy_sd_eV=energy_sd_eV,
         age_frames=age,
         weight=weight,
+        energy=energy,
     )
 
 

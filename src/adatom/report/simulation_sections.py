@@ -9,6 +9,7 @@ import ase
 import numpy as np
 
 from adatom.core import SimulationResult
+from adatom.core.energy import spreads_of_defects
 from adatom.report import simulation_charts
 from adatom.report.drawing import cell_drawing
 from adatom.report.facts import (
@@ -138,9 +139,19 @@ def _energies(own: Simulated) -> Html:
     if own.lowest is not None and own.lowest.reference:
         reference = f"Reference of the formation energy: {own.lowest.reference}."
         parts.append(element("p", reference, class_="note"))
+    parts += [element("p", text) for text in _spread(own)]
     if len(own.minima) > 1 or any(r.status == "not converged" for r in own.relaxations):
         parts.append(energy_strip(own))
     return join(parts)
+
+
+def _spread(own: Simulated) -> list[str]:
+    """Say how sure the energy is, and what would narrow it."""
+    return [
+        f"Over all draws the formation energy is {spread.in_words()}."
+        + (f" {capital(spread.narrowed_by)} would narrow it most." if spread.narrowed_by else "")
+        for spread in spreads_of_defects(own.relaxations).values()
+    ]
 
 
 def _verdict_pairs(own: Simulated) -> list[tuple[str, str]]:

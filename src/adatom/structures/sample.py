@@ -117,7 +117,8 @@ def _sample_atoms(scene: Scene, rng: np.random.Generator, options: SupercellOpti
     n = len(seen)
     possible = _possible(material)
     exists = rng.random(n) < seen.p_exists
-    elements = seen.elements.copy()
+    # A table of C alone holds texts of one letter: Si would be cut to S.
+    elements = seen.elements.astype(np.result_type(seen.elements, np.array(possible)))
     for i in np.flatnonzero(rng.random(n) >= seen.p_element):
         others = [s for s in possible if s != elements[i]]
         if others:

@@ -92,9 +92,12 @@ def log_weight(
     rows = np.isin(frame_atoms.number, seen.number[core])  # in the same order
     at = {int(number): k for k, number in enumerate(drawn.number)}
     there = np.array([int(number) in at for number in seen.number[core]], dtype=np.bool_)
-    labels = seen.elements[core].copy()
+    # As wide as the drawn labels: a table of C alone would cut Si to S.
+    wide = np.result_type(seen.elements, drawn.elements, frame_atoms.elements)
+    labels = seen.elements[core].astype(wide)
     labels[there] = [drawn.elements[at[int(n)]] for n in seen.number[core][there]]
-    exists, elements = frame_atoms.p_exists >= options.min_p_exists, frame_atoms.elements.copy()
+    exists = frame_atoms.p_exists >= options.min_p_exists
+    elements = frame_atoms.elements.astype(wide)
     exists[rows], elements[rows] = there, labels
     p, p_element = seen.p_exists[core], seen.p_element[core]
     if others:

@@ -71,7 +71,7 @@ def test_the_key_follows_the_code_of_the_step_and_no_other(tmp_path, monkeypatch
         (tmp_path / room).mkdir()
         (tmp_path / room / "one.py").write_text("x = 1\n")
     (tmp_path / "campaign").mkdir()
-    for name in ("find", "simulate", "energies", "spread", "pool"):
+    for name in ("find", "simulate", "energies", "spread", "pool", "recall"):
         (tmp_path / "campaign" / f"{name}.py").write_text("y = 1\n")
     monkeypatch.setattr(code, "_ROOT", tmp_path)
 

@@ -95,3 +95,25 @@ def test_samples_have_the_probabilities_and_covariances_of_the_table():
     got = np.cov(np.array(spots).T)
     np.testing.assert_allclose(got, expected, atol=4 * 0.01 * np.sqrt(2 / n))
     assert np.linalg.norm(np.mean(spots, axis=0)) < 0.02
+
+
+def test_a_drawn_element_is_whole_where_the_table_has_one_letter_each():
+    """Texts of a table of C alone have one letter: Si was cut to S, sulfur."""
+    lattice = make_lattice()
+    _, xy = sites_of(lattice)
+    middle = nearest(xy, CENTER)
+    q = np.ones(len(xy))
+    q[middle] = 0.3
+    atoms = table(xy, ["C"] * len(xy), p_element=q)
+    seen = []
+
+    def explain(exists, labels):
+        seen.append(labels)
+        return float(exists.sum())
+
+    draws = sample_structures(
+        atoms, lattice, EXTENT, center_xy_A=tuple(xy[middle]), kind="x", frame=0, defect=0,
+        count=20, rng=np.random.default_rng(2), explain=explain,
+    )  # fmt: skip
+    assert {s for d in draws for s in d.atoms.symbols} == {"C", "Si"}
+    assert {str(s) for labels in seen for s in labels} == {"C", "Si"}
