@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ from adatom.core import (
 )
 from adatom.errors import BadInput
 from adatom.feedback import advise as _advise
-from adatom.simulation import DynamicsOptions, RelaxOptions
+from adatom.simulation import DynamicsOptions, RelaxOptions, read_reservoirs
 from adatom.structures import SupercellOptions, build_supercell, sample_structures
 
 
@@ -138,6 +138,7 @@ def simulate(
     relax_engine: str | None = None,
     dynamics_engine: str | None = None,
     allow_unfit: bool = False,
+    mu: Sequence[str] | Mapping[str, float] = (),
     seed: int = 0,
     workers: int | None = None,
 ) -> list[SimulationResult]:
@@ -162,6 +163,9 @@ def simulate(
         gets the first that is installed and fit for it: `adatom.simulation.choose_engine`.
     allow_unfit
         Run an engine also on what it says that it is not fit for; the results' `notes` say so.
+    mu
+        Reservoirs of the formation energies beside the crystal: ``["S-rich"]`` for atoms of S from
+        the element, or the energy of one atom in eV, ``{"Si": -5.4}``.
     seed
         Seed of the dynamics; every structure gets its own from it.
     workers
@@ -175,8 +179,10 @@ def simulate(
 
     Returns
     -------
-    The relaxations in the order of the structures, then the dynamics. A structure that cannot be
-    simulated has the status ``failed: <why>``, and the others are simulated.
+    The relaxations in the order of the structures, then the dynamics. A relaxation has its
+    `formation_energy_eV` over the perfect crystal in its cell and the reservoirs, where these
+    settle it; `reference` says them, or why there is none. A structure that cannot be simulated
+    has the status ``failed: <why>``, and the others are simulated.
 
     Raises
     ------
@@ -201,6 +207,7 @@ def simulate(
         relax_options or config.relax,
         dynamics_options or config.dynamics,
         allow_unfit,
+        read_reservoirs(mu),
     )
     return simulate_given(
         read_structures(structures),

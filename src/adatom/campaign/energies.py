@@ -82,12 +82,11 @@ def relax_all(
     A failed simulation has the status ``failed: <why>`` and does not stop the others. Chemical
     potentials that are given as numbers are energies of the engine `own`.
     """
-    allow = config.simulate.allow_unfit
-    made = [_task(ask, material, allow=allow) for ask in asks]
-    perfect, of_ask = _perfect(asks, material, config.supercell, allow=allow)
-    chosen = read_reservoirs(config.simulate.mu)
-    elements, reservoirs = _reservoirs(asks, material, chosen)
-    tasks = [*made, *perfect, *elements]
+    simulate = config.simulate
+    plan = make_plan(
+        asks, material, config.supercell, read_reservoirs(simulate.mu), allow=simulate.allow_unfit
+    )
+    tasks = plan.tasks
     stems = [steps.directory.trajectories / f"{t.structure.name}-relax" for t in tasks]
     jobs = []
     for i, (task, stem) in enumerate(zip(tasks, stems, strict=True)):
@@ -97,20 +96,72 @@ def relax_all(
         if task.beside:
             inputs.append(sorted(task.beside))
         jobs.append(job_of("relax", task, stem, inputs, asks[i].parents if i < len(asks) else ()))
-    work = partial(run_or_report, partial(_relax, options=config.relax))
-    recall = recall_of(config.simulate.memory, config.relax)
+    work = partial(run_or_report, partial(relax_task, options=config.relax))
+    recall = recall_of(simulate.memory, config.relax)
     keys = run_jobs(jobs, tasks, stems, work, steps, recall)
-    found = [read_result(stem) for stem in stems]
-    n, m = len(made), len(made) + len(perfect)
-    potentials = _potentials(chosen, reservoirs, found[m:], own)
-    results = [
-        against_perfect_crystal(
-            result, None if of is None else found[n + of], potentials(ask.engine, result.engine)
-        )
-        for ask, result, of in zip(asks, found[:n], of_ask, strict=True)
-    ]
-    others = [against_perfect_crystal(r, r) for r in found[n:m]]
-    return Relaxed(results, [*others, *found[m:]], keys, stems)
+    results, others = plan.finished([read_result(stem) for stem in stems], own)
+    return Relaxed(results, others, keys, stems)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What has to be relaxed for the formation energies of structures of one material.
+
+    Parameters
+    ----------
+    asks
+        The structures.
+    made, perfect, elements
+        Tasks of them, of their perfect crystals and of the reservoirs.
+    crystal_of
+        For each structure the number of its perfect crystal; None where it has none.
+    reservoir_of
+        Symbol and method of each of `elements`.
+    chosen
+        The reservoirs.
+    """
+
+    asks: Sequence[Ask]
+    made: list[SimulationTask]
+    perfect: list[SimulationTask]
+    elements: list[SimulationTask]
+    crystal_of: list[int | None]
+    reservoir_of: list[tuple[str, str]]
+    chosen: Sequence[Reservoir]
+
+    @property
+    def tasks(self) -> list[SimulationTask]:
+        """All of them, in the order that `finished` takes their results."""
+        return [*self.made, *self.perfect, *self.elements]
+
+    def finished(
+        self, found: Sequence[SimulationResult], own: str
+    ) -> tuple[list[SimulationResult], list[SimulationResult]]:
+        """Give the structures' results their formation energies; and the other results."""
+        n, m = len(self.made), len(self.made) + len(self.perfect)
+        potentials = _potentials(self.chosen, self.reservoir_of, found[m:], own)
+        results = [
+            against_perfect_crystal(
+                result, None if of is None else found[n + of], potentials(ask.engine, result.engine)
+            )
+            for ask, result, of in zip(self.asks, found[:n], self.crystal_of, strict=True)
+        ]
+        return results, [*(against_perfect_crystal(r, r) for r in found[n:m]), *found[m:]]
+
+
+def make_plan(
+    asks: Sequence[Ask],
+    material: Material,
+    options: SupercellOptions,
+    chosen: Sequence[Reservoir],
+    *,
+    allow: bool,
+) -> Plan:
+    """List what has to be relaxed: each perfect crystal and reservoir once for each method."""
+    made = [_task(ask, material, allow=allow) for ask in asks]
+    perfect, crystal_of = _perfect(asks, material, options, allow=allow)
+    elements, reservoir_of = _reservoirs(asks, material, chosen)
+    return Plan(asks, made, perfect, elements, crystal_of, reservoir_of, chosen)
 
 
 def elements_together(structures: Sequence[Structure]) -> list[frozenset[str]]:
@@ -234,7 +285,8 @@ def _potentials(
     return of
 
 
-def _relax(task: SimulationTask, options: RelaxOptions) -> SimulationResult:
+def relax_task(task: SimulationTask, options: RelaxOptions) -> SimulationResult:
+    """Relax a structure, or an element in its own structure."""
     if task.structure.kind != RESERVOIR:
         return relax(task, options)
     symbol = task.structure.atoms.get_chemical_symbols()[0]

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+from adatom.campaign.energies import Ask, Plan, elements_together, make_plan, relax_task
 from adatom.campaign.fate import dynamics_with_fate
 from adatom.campaign.pool import Simulate, failed_result, relaxed_structure, run_or_report
 from adatom.core import GRAPHENE, Material, SimulationResult, SimulationTask, Structure
@@ -22,10 +23,11 @@ from adatom.simulation import (
     caution,
     check_fitness,
     engine_for,
-    relax,
     require,
 )
+from adatom.simulation.reservoirs import Reservoir
 from adatom.simulation.sheet import check_sheet_of, lay_flat
+from adatom.structures import SupercellOptions
 
 _LOST = StepFailed(
     "simulation",
@@ -47,6 +49,8 @@ class Engines:
         Convergence, lengths.
     allow_unfit
         Run an engine also on what it says that it is not fit for.
+    reservoirs
+        Chemical potentials beside the crystal's.
     """
 
     relax: str
@@ -54,6 +58,7 @@ class Engines:
     relax_options: RelaxOptions
     dynamics_options: DynamicsOptions
     allow_unfit: bool = False
+    reservoirs: tuple[Reservoir, ...] = ()
 
 
 def simulate_given(
@@ -116,9 +121,14 @@ def simulate_given(
     if structures and len(refused) == len(structures):
         raise refused[0]
     _warn(tasks, refused)
+    plans, of_plan = _plans(tasks, refused, engines)
     with local_processes(min(workers or cores(), max(len(tasks), 1))) as pool:
-        work = partial(relax, options=engines.relax_options)
-        relaxed = _all(pool, work, tasks, refused)
+        work = partial(relax_task, options=engines.relax_options)
+        relaxed = [failed_result(task, refused.get(i, _LOST)) for i, task in enumerate(tasks)]
+        for plan, own in zip(plans, of_plan, strict=True):
+            done, _ = plan.finished(_all(pool, work, plan.tasks, {}), tasks[own[0]].engine)
+            for i, result in zip(own, done, strict=True):
+                relaxed[i] = result
         hot = [
             SimulationTask(
                 relaxed_structure(task.structure, result),
@@ -172,6 +182,31 @@ def material_of_structure(structure: Structure) -> Material:
         got=structure.atoms.get_chemical_formula(),
         todo="Name its `material`: a built-in name, a TOML file or a structure file.",
     )
+
+
+def _plans(
+    tasks: Sequence[SimulationTask], refused: Mapping[int, AdatomError], engines: Engines
+) -> tuple[list[Plan], list[list[int]]]:
+    """Group the tasks by material and engine; what each group has to relax, and its numbers."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for i, task in enumerate(tasks):
+        if i not in refused:
+            groups.setdefault((task.material.name, task.engine), []).append(i)
+    plans = []
+    for own in groups.values():
+        structures = [tasks[i].structure for i in own]
+        asks = [
+            # Draws of a frame are compared; structures of no frame stand each for itself.
+            Ask(s, tasks[own[0]].engine, beside if s.frame >= 0 else frozenset(s.atoms.symbols), ())
+            for s, beside in zip(structures, elements_together(structures), strict=True)
+        ]
+        plans.append(
+            make_plan(
+                asks, tasks[own[0]].material, SupercellOptions(), engines.reservoirs,
+                allow=engines.allow_unfit,
+            )
+        )  # fmt: skip
+    return plans, list(groups.values())
 
 
 def _relaxation(

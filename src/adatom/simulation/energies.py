@@ -204,7 +204,7 @@ def _no_reference(result: SimulationResult, perfect: SimulationResult | None) ->
     if result.status != "done" or not result.trajectory:
         return "the relaxation is not done"
     if perfect is None:
-        return "no perfect crystal in its cell: a flake"
+        return "no perfect crystal in its cell: a flake, or a cell that adatom does not make"
     if perfect.status != "done" or not perfect.trajectory:
         return f"the perfect crystal in its cell: {perfect.status}"
     atoms, crystal = result.trajectory[-1], perfect.trajectory[-1]

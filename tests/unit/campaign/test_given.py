@@ -107,3 +107,20 @@ def test_a_process_that_ends_takes_only_its_own_structure(monkeypatch):
     found = simulate(cells, ())
     assert [r.status == "done" for r in found] == [False, True, True]
     assert "worker process" in found[0].status
+
+
+def test_given_structures_have_formation_energies_over_reservoirs():
+    """7.6 eV in LCBOP for the vacancy, 1.9 eV in Tersoff for Si beside diamond Si."""
+    sheet = graphene(size=(5, 5, 1), a=2.46, vacuum=8.0)
+    vacancy, silicon = sheet.copy(), sheet.copy()
+    del vacancy[25]
+    silicon.symbols[25] = "Si"
+    silicon.positions[25, 2] += 1.0
+    found = ad.simulate(
+        [vacancy, silicon], temperatures_K=[], relax_engine="lammps", mu=["Si-rich"], workers=1
+    )
+    assert found[0].formation_energy_eV == pytest.approx(7.6, abs=0.1)
+    assert found[1].formation_energy_eV == pytest.approx(1.9, abs=0.1)
+    assert "Si-rich: of diamond Si" in found[1].reference
+    (without,) = ad.simulate(silicon, temperatures_K=[], relax_engine="lammps", workers=1)
+    assert without.reference == "none (μ(Si) not chosen)"
