@@ -34,6 +34,9 @@ _Compared = list[tuple[float, dict[str, Any]]]  # dose of each frame, counts per
 _FIELD_A = 28.0  # edge of a held-out frame, Å at graphene's scale: about 300 atoms
 _BLANK = 12  # one held-out frame in this many shows no specimen: vacuum occurs in experiments
 _BORDER_A = 1.0  # Å; atoms nearer to the border are cut by it: neither right nor wrong
+# One frame in six is of a disordered sheet, up to this standard deviation, Å: error bars must hold
+# there, while the networks are trained on sheets as most people have them.
+_DISORDERED_A = 0.14
 _MIN_SITES = 6  # frames with fewer candidates have no statistics of their own to calibrate on
 _DOSE_EDGES = (0.0, 40.0, 300.0, 2000.0, np.inf)  # counts per Å² between which scores are reported
 _HELD_OUT_SEED = 7_000_000  # far above the seeds of training, so that no frame is shared
@@ -75,6 +78,7 @@ def _held_out(material: Material, seed: int, i: int) -> LabelledFrame:
     labelled = random_labelled(
         shown, rng, field_A=_FIELD_A * shown.scale, conditions=conditions, whole=undisturbed,
         empty=i % _BLANK == _BLANK - 1,
+        disorder_A=_DISORDERED_A * ((i // 6) % 8 + 0.5) / 8.0 if i % 6 == 1 else None,
     )  # fmt: skip
     return nameless(labelled, shown.scale) if material == UNIVERSAL else labelled
 

@@ -73,3 +73,22 @@ def test_a_perfect_sheet_has_no_reconstruction(ensemble, counts):
     found = analyse_frame(truth.frame, ensemble, GRAPHENE)
     assert len(found.defects) == 0
     assert found.atoms.weighed is None
+
+
+@pytest.mark.parametrize(("disorder_A", "counts"), [(0.1, 1.0), (0.1, 5.0), (0.0, 5.0)])
+def test_error_bars_hold_on_a_disordered_sheet(ensemble, disorder_A, counts):
+    within, errors = [], []
+    for seed in range(2):
+        rng = np.random.default_rng([5_302, seed, round(100 * disorder_A), round(counts)])
+        xy = lattice_points(GRAPHENE, (FIELD_A, FIELD_A), 3.0, rng.uniform(0, 6))
+        truth = image_of(xy + rng.normal(0.0, disorder_A, xy.shape), counts, rng)
+        atoms = analyse_frame(truth.frame, ensemble, GRAPHENE).atoms
+        inner = ((truth.xy > 1.0) & (truth.xy < FIELD_A - 1.0)).all(axis=1)
+        distance, own = cKDTree(atoms.xy).query(truth.xy[inner])
+        good = distance < 0.6
+        error = (atoms.xy[own] - truth.xy[inner])[good]
+        sd = np.sqrt(np.einsum("nii->ni", atoms.covariance[own]))[good]
+        within.append(np.abs(error) < sd)
+        errors.append(error)
+    assert 0.55 < np.concatenate(within).mean() < 0.8  # half of it without the tie by region
+    assert np.sqrt((np.concatenate(errors) ** 2).mean()) < 0.095

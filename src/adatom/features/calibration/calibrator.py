@@ -35,6 +35,15 @@ MATCH_A = 0.5  # a found atom is correct within this distance of a true one, Å 
 # Relative shifts (see `_relative_shift`) at which the weight of the image is tabulated; the steps
 # are fine near one, where networks and image are equally accurate.
 _SHIFT_KNOTS = (0.0, 0.6, 0.7, 0.8, 0.9, 1.05, 1.3, 1.7, 2.2, 3.5)
+_REGION = 60  # atoms of a region: a radius of 7 Å in graphene; their median is good to 10 %
+_BY_SHIFT = (15, 16, 17, 23)  # features of a variance that are made of the relative shift
+_UNSURE = 0.1  # relative error of the mean square shift of 200 values, some two regions
+_LEFT_A = 0.02  # Å: error of the networks' lattice, where the sheet is perfect
+_RELAXED_A = 0.1  # Å: how far atoms next to a defect lie from their sites
+# Share of an atom's true distance from its site that the networks give back, by the error of the
+# image alone, Å: measured on disordered sheets with truth.
+_GAIN_SIGMA_A = (0.012, 0.024, 0.047, 0.097, 0.16, 0.3)
+_GAIN = (0.65, 0.57, 0.4, 0.17, 0.07, 0.02)
 _MEDIAN = 0.6745  # median of the absolute value of a standard normal variable
 _LARGEST_SIGMA_A = 0.5  # limit of the position error from counting noise, Å
 _ONE_SIGMA = 0.6827  # probability of a normal variable within one standard deviation
@@ -60,13 +69,17 @@ class Calibrator(BaseModel):
     states: tuple[tuple[float, ...], tuple[float, ...]]
     exists: tuple[tuple[float, ...], tuple[float, ...]]
     foreign: tuple[tuple[float, ...], ...]
-    trust: tuple[tuple[float, ...], tuple[float, ...]]  # for normal atoms; next to defects
+    # For normal atoms; next to defects. Calibrations by regions do without.
+    trust: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
     spread: tuple[float, ...]
     spread_mean: tuple[float, ...]
     spread_scale: tuple[float, ...]
     hosts: tuple[int, ...] = (0,)  # classes of the perfect crystal
     # Weights of the log-likelihoods of a column and of its sublattice (`fit_sublattice_weights`).
     order: tuple[float, float] = (1.0, 0.0)
+    # Whether the weight of the image is that of the region: disorder differs within a frame.
+    # Calibrations of version 0.1.0 have one weight for a frame.
+    regional: bool = False
 
     def p_states(self, candidates: Candidates, refined: Refined) -> tuple[FloatArray, FloatArray]:
         """Probability that each site holds an atom, and that it is a vacancy; both (site,).
@@ -92,8 +105,14 @@ class Calibrator(BaseModel):
         self, candidates: Candidates, refined: Refined, options: RefineOptions
     ) -> FloatArray:
         """Calibrated positions, shape (site, 2), Å."""
-        relative_shift = np.full(len(candidates.xy), _relative_shift(candidates, refined, options))
-        trust = _trust(self.trust, relative_shift, _defect_proximity(candidates, self.hosts))
+        near, shift = (
+            _defect_proximity(candidates, self.hosts),
+            self._relative_shift(candidates, refined, options),
+        )
+        if self.regional:
+            tie = _tie(refined, options, shift, near)
+            return np.asarray(candidates.xy + tie.trust[:, None] * (refined.xy - candidates.xy))
+        trust = _trust(self.trust, shift, near)
         out: FloatArray = candidates.xy + trust[:, None] * (refined.xy - candidates.xy)
         return out
 
@@ -101,13 +120,24 @@ class Calibrator(BaseModel):
         self, candidates: Candidates, refined: Refined, options: RefineOptions
     ) -> FloatArray:
         """Calibrated position covariances, shape (site, 2, 2), Å²."""
-        features = _variance_features(candidates, refined, options, self.hosts)
+        shift = self._relative_shift(candidates, refined, options)
+        features = _variance_features(
+            candidates, refined, options, self.hosts, shift, regional=self.regional
+        )
         scaled = (features - self.spread_mean) / self.spread_scale
         variance = np.exp(scaled @ np.asarray(self.spread))
+        if self.regional:
+            near = _defect_proximity(candidates, self.hosts)
+            variance = variance * _tie(refined, options, shift, near).variance_A2
         shape = refined.covariance
         mean = 0.5 * np.einsum("nii->n", shape)
         out: FloatArray = (variance / np.maximum(mean, 1e-12))[:, None, None] * shape
         return out
+
+    def _relative_shift(
+        self, candidates: Candidates, refined: Refined, options: RefineOptions
+    ) -> FloatArray:
+        return _relative_shift(candidates, refined, options, regional=self.regional)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,37 +171,32 @@ def fit_calibrator(
         c, r = seen.candidates, seen.refined
         match = match_truth(c.xy, seen.truth.xy)
         right = match >= 0
+        relative = _relative_shift(c, r, options, regional=True)
         vacant = (match_truth(c.xy, seen.truth.vacancies_xy) >= 0) & ~right
         states.append((state_features(c, r), np.where(right, 1, np.where(vacant, 2, 0))))
         classes.append((class_features(c, r)[right], seen.truth.species[match[right]]))
-        n = int(right.sum())
+        near = _defect_proximity(c, hosts)
+        tie = _tie(r, options, relative, near)
         places.append(
             (
                 seen.truth.xy[match[right]] - c.xy[right],
-                (r.xy - c.xy)[right],
-                counting_sigma_A(r, options, _LARGEST_SIGMA_A)[right],
-                np.full(n, _relative_shift(c, r, options)),
-                _defect_proximity(c, hosts)[right],
-                _variance_features(c, r, options, hosts)[right],
-                _shape(r)[right],
+                (tie.trust[:, None] * (r.xy - c.xy))[right],
+                _variance_features(c, r, options, hosts, relative, regional=True)[right],
+                (_shape(r) * np.sqrt(tie.variance_A2)[:, None])[right],
             )
         )
-    error, shift, sigma, relative_shift, near_defect, features, shape = (
-        np.concatenate(p) for p in zip(*places, strict=True)
-    )
-    trust = _fit_trust(error, shift, sigma, relative_shift, near_defect)
-    left = error - _trust(trust, relative_shift, near_defect)[:, None] * shift
-    spread, mean, scale = _fit_variance(left / shape, features)
+    error, shift, features, shape = (np.concatenate(p) for p in zip(*places, strict=True))
+    spread, mean, scale = _fit_variance((error - shift) / shape, features)
     weights = fit_states(states)
     fitted = Calibrator(
         states=weights,
         exists=fit_exists(states, weights),
         foreign=fit_classes(classes),
-        trust=trust,
         spread=spread,
         spread_mean=mean,
         spread_scale=scale,
         hosts=hosts,
+        regional=True,
     )
     return fitted.model_copy(
         update={"order": _fit_sublattice_weights(fitted, observations, material)}
@@ -226,15 +251,87 @@ def match_truth(xy: FloatArray, truth: FloatArray, within: float = MATCH_A) -> N
     return out
 
 
-def _relative_shift(candidates: Candidates, refined: Refined, options: RefineOptions) -> float:
-    """Median shift of the atoms of a frame in the refinement, in standard errors."""
-    if not len(candidates.xy):
-        return 0.0
+def _relative_shift(
+    candidates: Candidates, refined: Refined, options: RefineOptions, *, regional: bool
+) -> FloatArray:
+    """Shift of the atoms around each in the refinement, in standard errors, shape (atom,).
+
+    Without regions it is the median over the frame, of shifts as the prior has shortened them. With
+    regions it is the root of the mean square of the shifts to the image's own maximum: one if
+    counting noise alone causes them, more where the networks' positions are wrong, as on disordered
+    sheets. Regions are shrunk to the frame by how much they differ beyond chance (empirical Bayes).
+    """
+    n = len(candidates.xy)
+    if not n:
+        return np.zeros(0)
     step = np.abs(refined.xy - candidates.xy)
-    return (
-        float(np.median(step / counting_sigma_A(refined, options, _LARGEST_SIGMA_A)[:, None]))
-        / _MEDIAN
-    )
+    sigma = counting_sigma_A(refined, options, _LARGEST_SIGMA_A)[:, None]
+    if not regional:
+        return np.full(n, float(np.median(step / sigma)) / _MEDIAN)
+    square = (step / sigma * (1.0 + (sigma / options.start_sigma_A) ** 2)) ** 2
+    # Wrong sites shift far: they count as three times the usual shift at most.
+    usual = float(np.median(square)) / _MEDIAN**2
+    square = np.minimum(square, 9.0 * usual).mean(axis=1)
+    whole = float(square.mean())
+    if n <= _REGION:
+        return np.full(n, whole**0.5)
+    near = cKDTree(candidates.xy).query(candidates.xy, k=_REGION)[1]
+    own = square[near.reshape(n, -1)].mean(axis=1)
+    differ, chance = float(own.var()), float(square.var()) / _REGION
+    trust = max(1.0 - chance / max(differ, 1e-12), 0.0)
+    return np.asarray(np.maximum(whole + trust * (own - whole), 0.0) ** 0.5)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tie:
+    """How strongly the atoms of a region are tied to their lattice, and what follows.
+
+    Parameters
+    ----------
+    disorder_A
+        Standard deviation of atoms about their sites per axis, shape (atom,), Å.
+    trust
+        Weight of the refined position against that of the networks, shape (atom,).
+    variance_A2
+        Variance of the weighed position per axis, shape (atom,), Å².
+    """
+
+    disorder_A: FloatArray
+    trust: FloatArray
+    variance_A2: FloatArray
+
+
+def _tie(
+    refined: Refined,
+    options: RefineOptions,
+    relative_shift: FloatArray,
+    near_defect: FloatArray,
+) -> _Tie:
+    """Learn the disorder of each region from how far the image moves the networks' positions.
+
+    The networks give the site plus the share g of what the image shows beyond it. An image with
+    the error s of a sheet with the disorder t therefore moves them by ``(1 - g)² (s² + t²)`` in the
+    mean square, besides the error of their lattice. With t known, the best position is the site
+    plus the share t² / (t² + s²) (van Trees, Detection, Estimation, and Modulation Theory I (1968),
+    ch. 2.4).
+    """
+    s = counting_sigma_A(refined, options, _LARGEST_SIGMA_A)
+    gain = np.interp(np.log(s), np.log(_GAIN_SIGMA_A), _GAIN)
+    usual = float(np.median(s)) if len(s) else 1.0
+    g = float(np.interp(np.log(usual), np.log(_GAIN_SIGMA_A), _GAIN))
+    expected = (1.0 - g) ** 2 + (_LEFT_A / usual) ** 2
+    beyond = relative_shift**2 - expected
+    # Where no disorder is seen, as much as the mean square's own error may still be there.
+    unsure = _UNSURE * expected
+    beyond = 0.5 * (beyond + np.sqrt(beyond**2 + 4.0 * unsure**2))
+    disorder2 = usual**2 * beyond / (1.0 - g) ** 2
+    disorder2 = disorder2 + near_defect * np.maximum(_RELAXED_A**2 - disorder2, 0.0)
+    free2 = disorder2 + _LEFT_A**2
+    share = free2 / (free2 + s**2)
+    trust = np.clip((share - gain) / (1.0 - gain), 0.0, 1.0)
+    # The refined position is shortened by the prior of the fit.
+    lengthened = 1.0 + (s / options.start_sigma_A) ** 2
+    return _Tie(np.sqrt(disorder2), np.minimum(trust * lengthened, 1.0), share * s**2)
 
 
 def _defect_proximity(candidates: Candidates, hosts: tuple[int, ...]) -> FloatArray:
@@ -257,34 +354,6 @@ def _trust(
     usual, next_to_odd = (np.interp(relative_shift, _SHIFT_KNOTS, table) for table in tables)
     out: FloatArray = usual + near_defect * (next_to_odd - usual)
     return out
-
-
-def _fit_trust(
-    error: FloatArray,
-    shift: FloatArray,
-    sigma: FloatArray,
-    relative_shift: FloatArray,
-    near_defect: FloatArray,
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Least squares of ``error = trust · shift`` for the knots of both tables.
-
-    Errors that come from wrong matches (about half an ångström) are excluded. The tables are made
-    non-decreasing: a larger relative shift never lowers the weight of the image.
-    """
-    good = (np.abs(error) < _RELAXATION_A + 4 * np.minimum(sigma, 0.06)[:, None]).all(axis=1)
-    knots = len(_SHIFT_KNOTS)
-    hats = np.stack(
-        [np.interp(relative_shift[good], _SHIFT_KNOTS, row) for row in np.eye(knots)], axis=1
-    )
-    odd = near_defect[good, None]
-    hats = np.concatenate([(1 - odd) * hats, odd * hats], axis=1)
-    weight = np.repeat(1.0 / np.minimum(sigma[good], 0.06) ** 2, 2)
-    design = (hats[:, None, :] * shift[good, :, None]).reshape(-1, 2 * knots)
-    normal = (design * weight[:, None]).T @ design + 1e-3 * np.eye(2 * knots)
-    right = (design * weight[:, None]).T @ error[good].ravel()
-    values = np.clip(np.linalg.solve(normal, right), 0.0, 1.0)
-    usual, next_to_odd = (np.maximum.accumulate(v).tolist() for v in np.split(values, 2))
-    return tuple(usual), tuple(next_to_odd)
 
 
 def _fit_variance(
@@ -329,12 +398,18 @@ def _shape(refined: Refined) -> FloatArray:
 
 
 def _variance_features(
-    candidates: Candidates, refined: Refined, options: RefineOptions, hosts: tuple[int, ...]
+    candidates: Candidates,
+    refined: Refined,
+    options: RefineOptions,
+    hosts: tuple[int, ...],
+    relative_shift: FloatArray,
+    *,
+    regional: bool,
 ) -> FloatArray:
     """Features that predict the error of a position, shape (site, feature); the first is one."""
     n = len(candidates.xy)
     if not n:
-        return np.zeros((0, 24))
+        return np.zeros((0, 24 - regional * len(_BY_SHIFT)))
     sigma = counting_sigma_A(refined, options, _LARGEST_SIGMA_A)
     counts = np.log(sigma) + 3.0
     scatter = np.log(np.sqrt(0.5 * np.einsum("nii->n", candidates.scatter)) + 1e-4) + 5.0
@@ -343,20 +418,22 @@ def _variance_features(
     usual = [np.median(v) for v in (scatter, sure, irregular)]
     one = np.ones(n)
     s, t, i = (u * one for u in usual)
-    m = np.log(_relative_shift(candidates, refined, options) + 0.05) * one
+    m = np.log(relative_shift + 0.05)
     lumps = min(np.log(refined.optics.noise.correlation), 2.0) * one
     near = _defect_proximity(candidates, hosts)
     rim = np.exp(-np.maximum(candidates.border_A, 0.0) / 4.0)
-    return np.stack(
-        [
+    columns = [
             one, counts, counts**2, scatter - s, s, s**2, counts * s, sure - t, t, lumps,
             lumps * counts, np.log(refined.optics.sigma_A) * one,
             np.clip(1.0 - candidates.border_A / BORDER_A, 0.0, 1.5), rim, rim * s, m, m**2,
             m * counts, np.minimum(irregular - i, 2.0), i, i * counts,
             near, near * counts, near * m,
-        ],
-        axis=1,
-    )  # fmt: skip
+    ]  # fmt: skip
+    if regional:
+        # The tie has used the shift, and its variance is the scale: what is left does not grow with
+        # the disorder.
+        columns = [c for k, c in enumerate(columns) if k not in _BY_SHIFT]
+    return np.stack(columns, axis=1)
 
 
 def _irregularity(xy: FloatArray) -> FloatArray:

@@ -80,6 +80,7 @@ class BondedSheetNamer:
             xy=np.array([f.xy for f in found]).reshape(-1, 2),
             p=[f.p for f in found],
             atoms=[f.atoms for f in found],
+            alternatives=[f.alternatives for f in found],
         )
 
 

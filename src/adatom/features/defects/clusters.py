@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from math import prod
 
@@ -27,6 +28,12 @@ from adatom.features.neighbours import groups, touching
 
 _MOST_WAYS = 3000  # combinations of replaced sites to weigh for one cluster; limits its time
 _KEPT_WAYS = 40  # the likeliest of them that count for the probability of the name
+_MOST_DOUBTFUL = 4  # bonded atoms of a cluster that may be there or not; limits its time
+_IS_BONDED = 0.5  # a bonded atom at least this probable is listed with the defect
+_LEAST_TOLD = 0.01  # alternatives less probable than this are not told
+# Å: shortest bond of a host atom to a foreign one as seen from above, and how much it varies. Si in
+# graphene mostly has 1.42 to 1.75: it stands out of the sheet.
+_SHORTEST_BOND_A, _BOND_SPREAD_A = 1.25, 0.08
 _REACH_A = 2.4  # sites this near to a foreign atom are compared: up to second neighbours, Å
 
 
@@ -92,24 +99,79 @@ def _weigh_sites(
 def _name_cluster(
     view: FrameAtoms, crystal: OccupiedSites, weighed: _Weighed, options: DefectOptions
 ) -> NamedDefect:
+    """Name a cluster by the sites it replaces and the host atoms bonded to it.
+
+    Several combinations of sites, and of bonded atoms that may be none, lead to the same kind: its
+    probability is their sum.
+    """
     ways, members = weighed
-    kinds = []
-    for _, replaced in ways:
+    shares: dict[Adatom | Cluster, float] = {}
+    for weight, replaced in ways:
         near = bonded_sites(crystal, replaced) if any(replaced) else []
-        kinds.append(_kind(view, members, [crystal.sites.species[s] for s in near]))
-    best = ways[0][1]
-    # Several combinations may lead to the same kind: its probability is their sum.
-    p = sum(w for (w, _), kind in zip(ways, kinds, strict=True) if kind == kinds[0])
-    p *= float(np.prod(view.p[members] * view.p_element[members]))
-    bonded = bonded_sites(crystal, best)
-    # Each bonded site where no atom was found must hold one that was missed, and not be empty.
-    unseen = [s for s in bonded if crystal.occupant[s] < 0 and crystal.sites.border_A[s] > 0.0]
-    missed = (1.0 - options.seen_share) * (1.0 - options.vacancy_share)
-    vacant = options.vacancy_share * (1.0 - options.false_share)
-    p *= (missed / (missed + vacant)) ** len(unseen)
-    seen = [int(crystal.occupant[s]) for s in bonded if crystal.occupant[s] >= 0]
-    gone = tuple({s for own in best for s in own} | set(enclosed_sites(crystal, best)))
-    return defect_of_atoms(kinds[0], view, members, p, seen, sites=(*gone, *bonded))
+        for share, kept in _bonded_sets(view, crystal, members, near, options):
+            kind = _kind(view, members, [crystal.sites.species[s] for s in kept])
+            shares[kind] = shares.get(kind, 0.0) + weight * share
+    there = float(np.prod(view.p[members] * view.p_element[members]))
+    way = ways[0][1]
+    bonded = bonded_sites(crystal, way)
+    p_bonded = [_p_bonded(view, crystal, members, s, options) for s in bonded]
+    seen = [
+        int(crystal.occupant[s]) for s, p in zip(bonded, p_bonded, strict=True)
+        if crystal.occupant[s] >= 0 and p > _IS_BONDED
+    ]  # fmt: skip
+    likeliest = [s for s, p in zip(bonded, p_bonded, strict=True) if p > _IS_BONDED]
+    # The likeliest sites with the likeliest bonds, even if rarer ones lead to one kind together.
+    best = _kind(view, members, [crystal.sites.species[s] for s in likeliest if any(way)])
+    gone = tuple({s for own in way for s in own} | set(enclosed_sites(crystal, way)))
+    named = defect_of_atoms(best, view, members, shares[best] * there, seen, sites=(*gone, *bonded))
+    others = sorted(((p * there, str(k)) for k, p in shares.items() if k != best), reverse=True)
+    told = ", ".join(f"{name} {p:.2f}" for p, name in others if p >= _LEAST_TOLD)
+    return replace(named, alternatives=told)
+
+
+def _bonded_sets(
+    view: FrameAtoms,
+    crystal: OccupiedSites,
+    members: IntArray,
+    near: Sequence[int],
+    options: DefectOptions,
+) -> list[tuple[float, list[int]]]:
+    """List the sets of sites that may hold bonded host atoms, with their probabilities."""
+    p = [_p_bonded(view, crystal, members, s, options) for s in near]
+    seen = [k for k in range(len(near)) if crystal.occupant[near[k]] >= 0]
+    doubtful = sorted(seen, key=lambda k: abs(p[k] - 0.5))[:_MOST_DOUBTFUL]
+    out = []
+    for there in product((True, False), repeat=len(doubtful)):
+        is_there = dict(zip(doubtful, there, strict=True))
+        kept = [k for k in range(len(near)) if is_there.get(k, p[k] > _IS_BONDED)]
+        share = prod(p[k] if is_there.get(k, p[k] > _IS_BONDED) else 1.0 - p[k]
+                     for k in range(len(near)))  # fmt: skip
+        out.append((share, [near[k] for k in kept]))
+    return out
+
+
+def _p_bonded(
+    view: FrameAtoms, crystal: OccupiedSites, members: IntArray, site: int, options: DefectOptions
+) -> float:
+    """Probability that a site beside a cluster holds a host atom.
+
+    An atom nearer to a foreign one than any bond is an alternative to it. A site in the frame
+    without an atom must hold one that was missed, and not be empty.
+    """
+    atom = int(crystal.occupant[site])
+    if atom < 0:
+        if crystal.sites.border_A[site] <= 0.0:
+            return 1.0
+        missed = (1.0 - options.seen_share) * (1.0 - options.vacancy_share)
+        vacant = options.vacancy_share * (1.0 - options.false_share)
+        return missed / (missed + vacant)
+    away = np.hypot(*(view.measured[members] - view.measured[atom]).T)
+    own = int(members[np.argmin(away)])
+    spread = np.hypot(np.hypot(view.sigma[atom], view.sigma[own]), _BOND_SPREAD_A)
+    too_near = max(_SHORTEST_BOND_A - float(away.min()), 0.0) / spread
+    fits = float(np.exp(-0.5 * too_near**2))
+    p = float(view.p[atom])
+    return p * fits / max(p * fits + 1.0 - p, 1e-12)
 
 
 def _kind(view: FrameAtoms, members: IntArray, bonded: Sequence[str]) -> Adatom | Cluster:

@@ -75,6 +75,8 @@ class NamedDefect:
         Numbers in the atom table.
     sites
         Lattice sites that it explains: no other defect may use them.
+    alternatives
+        What else it may be, as a table of defects tells it.
     """
 
     kind: DefectKind
@@ -82,6 +84,7 @@ class NamedDefect:
     p: float
     atoms: tuple[int, ...]
     sites: tuple[int, ...] = ()
+    alternatives: str = ""
 
 
 def read_frame_atoms(

@@ -35,6 +35,7 @@ def draw_specimen(
     *,
     whole: bool = False,
     density_A2: float | None = None,
+    disorder_A: float | None = None,
 ) -> Specimen:
     """Sample a specimen of a material of any form.
 
@@ -50,6 +51,8 @@ def draw_specimen(
         Make one crystal with point defects only: no grain boundary, hole or edge.
     density_A2
         Approximate number of dispersed atoms per Å²; random by default.
+    disorder_A
+        Passed to `random_specimen`; other forms have their own.
 
     Examples
     --------
@@ -63,7 +66,7 @@ def draw_specimen(
         return dispersed_atoms(material, extent_xy_A, rng, density_A2)
     one_element = set(material.site_species) == {material.host} and material.host != ANY
     if one_element and material.coordination == 3 and len(material.species) <= _GRAPHENE_LIKE:
-        return random_specimen(material, extent_xy_A, rng, whole=whole)
+        return random_specimen(material, extent_xy_A, rng, whole=whole, disorder_A=disorder_A)
     return random_crystal(material, extent_xy_A, rng, whole=whole)
 
 

@@ -97,6 +97,7 @@ def random_specimen(
     rng: np.random.Generator,
     *,
     whole: bool = False,
+    disorder_A: float | None = None,
 ) -> Specimen:
     """Sample a sheet with rotation, strain, grain boundary, hole, edge, vacancies, impurities.
 
@@ -110,6 +111,9 @@ def random_specimen(
         Source of randomness.
     whole
         Make one sheet with point defects only: no grain boundary, hole or edge.
+    disorder_A
+        Standard deviation of random shifts of all atoms per axis, Å; by default at most that of
+        real frames of graphene.
     """
     margin = MARGIN_A
     points = distort(
@@ -127,7 +131,8 @@ def random_specimen(
     xy, species, vacancies = _defects(material, points, rng)
     # Static disorder, Å. Real frames of graphene show 0 to 0.037 Å beyond counting noise. Shifts of
     # scan lines are added in the imaging.
-    disorder = rng.uniform(0.0, 0.04) if whole else abs(rng.normal(0.0, 0.04))
+    usual = rng.uniform(0.0, 0.04) if whole else abs(rng.normal(0.0, 0.04))
+    disorder = usual if disorder_A is None else disorder_A
     moved = xy + rng.normal(0.0, disorder, xy.shape)
     return Specimen(moved, species, vacancies)
 

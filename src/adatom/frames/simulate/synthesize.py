@@ -156,6 +156,7 @@ def random_labelled(
     conditions: Conditions | None = None,
     empty: bool = False,
     whole: bool = False,
+    disorder_A: float | None = None,
 ) -> LabelledFrame:
     """Sample a random specimen and simulate a frame of it.
 
@@ -171,7 +172,7 @@ def random_labelled(
         Sampled from the training range by default.
     empty
         Leave out the specimen: background and noise only.
-    whole
+    whole, disorder_A
         Passed to `draw_specimen`.
 
     Returns
@@ -181,7 +182,7 @@ def random_labelled(
     chosen = conditions or Conditions.random(rng, material)
     n = int(np.ceil(field_A / chosen.pixel_size_A)) + 1
     extent = Calibration(chosen.pixel_size_A).extent_xy((n, n))
-    specimen = draw_specimen(material, extent, rng, whole=whole)
+    specimen = draw_specimen(material, extent, rng, whole=whole, disorder_A=disorder_A)
     if empty:
         specimen = NOTHING
     return image_specimen(specimen, (n, n), material, chosen, rng)
