@@ -16,6 +16,7 @@ from adatom.bench.live import bench_live
 from adatom.bench.manipulate import bench_manipulate
 from adatom.bench.real import bench_real
 from adatom.bench.rows import Row
+from adatom.bench.simulate import bench_simulate
 from adatom.bench.speed import bench_speed
 from adatom.bench.versus import bench_versus
 from adatom.bench.whole import bench_demo, bench_movie, silicon_hits
@@ -43,8 +44,13 @@ class BenchOptions:
         File of an ensemble to use instead of the shipped one.
     other
         Python interpreter of an environment with another version of adatom, to time both in turns.
+<<<<<<< HEAD
     frames
         Frames for each kind of defect and dose, in ``defects``.
+=======
+    cases
+        Number of simulated frames at each dose, for ``simulate``.
+>>>>>>> 95d6180 (adatom bench simulate: physics, speed, and how often energies and positions are as stated)
     """
 
     data: Path | None = None
@@ -53,7 +59,11 @@ class BenchOptions:
     peers: Path | None = None
     weights: Path | None = None
     other: Path | None = None
+<<<<<<< HEAD
     frames: int | None = None
+=======
+    cases: int | None = None
+>>>>>>> 95d6180 (adatom bench simulate: physics, speed, and how often energies and positions are as stated)
 
 
 def run_benchmark(name: str, options: BenchOptions) -> list[Row]:
@@ -97,6 +107,7 @@ BENCHMARKS: dict[str, Callable[[Any, Path], list[Row]]] = {
     "live": bench_live,
     "manipulate": bench_manipulate,
     "real": bench_real,
+    "simulate": bench_simulate,
     "speed": bench_speed,
     "versus": bench_versus,
     "wrong": bench_wrong,
