@@ -30,7 +30,7 @@ for flat, colour, label in ((True, "tab:gray", "flat sheet"), (False, "tab:blue"
     axes.plot(share, band.energy_eV, "o-", color=colour, label=label)
     axes.axhline(band.barrier_eV, color=colour, ls="--", lw=1)
     told = f"saddle {band.barrier_eV:.2f} eV, {band.negative_modes} negative mode"
-    where = 0.0 if flat else 0.72
+    where = 0.0 if flat else 0.66
     axes.text(where, band.barrier_eV, told, color=colour, va="bottom", fontsize=12)
 axes.set_xlabel("share of the way", fontsize=13)
 axes.set_ylabel("energy (eV)", fontsize=13)

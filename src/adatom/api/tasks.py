@@ -186,7 +186,7 @@ def adsorb(
     >>> import adatom as ad
     >>> from ase.build import graphene
     >>> sheet = graphene(size=(4, 4, 1), a=2.46, vacuum=8.0)
-    >>> ad.adsorb(sheet, "C", engine="lammps")
+    >>> ad.adsorb(sheet, "C", engine="lammps")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
     adatom.errors.BadInput: structure C32-C-hollow in lammps: expected a structure that ...

@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits
 
 from adatom.core import SimulationTask
 from adatom.core.arrays import FloatArray
-from adatom.errors import BadInput, StepFailed
+from adatom.errors import AdatomError, BadInput, StepFailed
 from adatom.simulation.engines.base import require
 from adatom.simulation.fitness import check_fitness
 from adatom.simulation.options import RelaxOptions
@@ -160,7 +160,9 @@ def displacement_threshold(
                     todo="Allow more seconds, or a wider tolerance.",
                 )
             if energy_eV not in tried:
-                tried[energy_eV] = _outcome(sheet, atom, energy_eV, way / np.linalg.norm(way), o)
+                tried[energy_eV] = _robust_outcome(
+                    sheet, atom, energy_eV, way / np.linalg.norm(way), o
+                )
             return tried[energy_eV]
 
         leaves = _bisected(lambda e: knock(e) == "leaves", o.low_eV, o.high_eV, o, atom)
@@ -224,6 +226,31 @@ def _bisected(
         middle = 0.5 * (low + high)
         low, high = (low, middle) if happens(middle) else (middle, high)
     return low, high
+
+
+def _robust_outcome(
+    sheet: ase.Atoms, atom: int, energy_eV: float, way: FloatArray, o: DisplacementOptions
+) -> Outcome:
+    """Knock the atom; where the engine fails on the way, once more with half the time step.
+
+    Charges of GFN1-xTB may not converge while an atom leaves; other steps go past that geometry.
+    """
+    why: Exception | None = None
+    for timestep_fs in (o.timestep_fs, 0.5 * o.timestep_fs):
+        try:
+            own = o.model_copy(update={"timestep_fs": timestep_fs})
+            return _outcome(sheet, atom, energy_eV, way, own)
+        except (AdatomError, RuntimeError, ValueError, ArithmeticError) as error:
+            why = error
+            reset = getattr(sheet.calc, "reset", None)
+            if reset is not None:
+                reset()
+    raise StepFailed(
+        f"knock of {energy_eV:g} eV on atom {atom}",
+        expected="an engine that follows the motion",
+        got=why.got if isinstance(why, AdatomError) else str(why).strip(),
+        todo="Give other energies with `low_eV` and `high_eV`, or another engine.",
+    ) from why
 
 
 def _outcome(
