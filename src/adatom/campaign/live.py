@@ -193,7 +193,8 @@ class _Loop:
                     return self.end(status, decision.why)
                 if self.mode == "watch":
                     self.advise()
-                if refused := self.budget.why_not(decision.request, self.known.drift_xy_A):
+                refused = self.budget.why_not(decision.request, self.known.drift_xy_A)
+                if refused and self.can.steers:  # of another one, the dose is not ours to limit
                     return self.end("limit", refused)
                 if self.approved(decision):
                     self.act(decision, decision.request)

@@ -20,7 +20,7 @@ from adatom.core import Frame, Material, ScanRequest
 from adatom.errors import AdatomError, BadInput
 from adatom.feedback.dose_budget import DoseBudget
 from adatom.feedback.live import Knowledge, LiveOptions, Question
-from adatom.instrument.protocol import find_instrument
+from adatom.instrument.protocol import Microscope, find_instrument
 from adatom.materials.library import load_material
 from adatom.parallel.progress import Progress
 from adatom.store.atomic import atomic_file
@@ -44,7 +44,6 @@ def run_live(
     instrument_more: Mapping[str, Any] | None = None,
     options: LiveOptions | None = None,
     tell: Callable[[Line], None] = lambda _: None,
-    resume: bool = False,
 ) -> Lived:
     """Run the live loop on an instrument; frames and decisions are on the disk as they come.
 
@@ -55,7 +54,7 @@ def run_live(
     material
         Name of a material, or its file.
     directory
-        Where to write; it must not hold the record of another run, unless that is resumed.
+        Where to write; it must not hold the record of another run.
     mode
         See `adatom.campaign.live.run_loop`; by default ``auto`` on a simulated instrument, else
         ``watch``.
@@ -65,8 +64,6 @@ def run_live(
         Seed of a simulated instrument.
     options_file, instrument_more
         TOML file with the instrument's options, and options that replace those of the file.
-    resume
-        Go on with the interrupted run of this directory; what it spent is spent.
 
     Raises
     ------
@@ -77,30 +74,87 @@ def run_live(
     """
     instrument, specimen = find_instrument(name), load_material(material)
     chosen = instrument_options(instrument, options_file, instrument_more)
-    limits = options or LiveOptions()
-    analysis, record = analysis_of(specimen, limits), directory / RECORD
-    start = state_of(read_journal(record), limits) if resume else None
     microscope = instrument.open(chosen, specimen, seed=seed)
     if mode is None:
         mode = "auto" if microscope.capabilities.simulated else "watch"
-    with Journal(record, resume=resume) as journal:
-        if start is None:
-            options_told = chosen.model_dump(mode="json")
-            journal.write({
-                "action": "run", "version": __version__, "instrument": name, "seed": seed,
-                "material": material, "instrument_options": options_told,
-            })  # fmt: skip
-
-        def write(line: Line) -> None:
-            journal.write(line)
-            tell(line)
-
-        lived = run_loop(
-            microscope, analysis.see, specimen, mode=mode, options=limits, approve=approve,
-            tell=write, keep=keeper(directory), meanwhile=analysis.check, start=start,
+    with Journal(directory / RECORD) as journal:
+        journal.write({
+            "action": "run", "version": __version__, "instrument": name, "seed": seed,
+            "material": material, "instrument_options": chosen.model_dump(mode="json"),
+        })  # fmt: skip
+        return _live(
+            microscope, specimen, directory, journal, mode, options or LiveOptions(), approve,
+            tell, None,
         )  # fmt: skip
+
+
+def resume_live(
+    directory: Path,
+    *,
+    approve: Approve = lambda _: False,
+    tell: Callable[[Line], None] = lambda _: None,
+) -> Lived:
+    """Go on with an interrupted run, its instrument, its mode and its limits.
+
+    What it spent is spent.
+
+    Parameters
+    ----------
+    directory
+        Of the run.
+    approve, tell
+        As of `run_loop`.
+
+    Raises
+    ------
+    BadInput
+        If there is no record of a run that began, or the instrument cannot be used.
+    StepFailed
+        If the disk is full; the beam is off then.
+    """
+    lines = read_journal(directory / RECORD)
+    begun = _starts(directory, lines)[-1]
+    instrument, specimen = (
+        find_instrument(lines[0]["instrument"]),
+        load_material(lines[0]["material"]),
+    )
+    chosen = instrument_options(instrument, None, lines[0]["instrument_options"])
+    options = LiveOptions(**lines[begun]["options"])
+    microscope = instrument.open(chosen, specimen, seed=lines[0]["seed"])
+    with Journal(directory / RECORD, resume=True) as journal:
+        return _live(
+            microscope, specimen, directory, journal, lines[begun]["mode"], options, approve, tell,
+            state_of(lines, options),
+        )  # fmt: skip
+
+
+def _live(
+    microscope: Microscope, material: Material, directory: Path, journal: Journal, mode: Mode,
+    options: LiveOptions, approve: Approve, tell: Callable[[Line], None], start: State | None,
+) -> Lived:  # fmt: skip
+    analysis = analysis_of(material, options)
+
+    def write(line: Line) -> None:
+        journal.write(line)
+        tell(line)
+
+    lived = run_loop(
+        microscope, analysis.see, material, mode=mode, options=options, approve=approve,
+        tell=write, keep=keeper(directory), meanwhile=analysis.check, start=start,
+    )  # fmt: skip
     write_json(directory / RESULT, summary(lived))
     return lived
+
+
+def _starts(directory: Path, lines: Sequence[Line]) -> list[int]:
+    """Numbers of the lines with which a run began or went on."""
+    starts = [i for i, line in enumerate(lines) if line["action"] in {"begin", "resume"}]
+    if not starts:
+        raise BadInput(
+            str(directory / RECORD), expected="the record of a live run",
+            got="none that began", todo="Name the directory that adatom live -o DIR made.",
+        )  # fmt: skip
+    return starts
 
 
 def analysis_of(material: Material, options: LiveOptions) -> LiveAnalysis:
@@ -222,12 +276,7 @@ def verify_live(directory: Path, tell: Callable[[Line], None] = lambda _: None) 
     from adatom.campaign.live_again import Again, same_or_fail
 
     lines = read_journal(directory / RECORD)
-    starts = [i for i, line in enumerate(lines) if line["action"] in {"begin", "resume"}]
-    if not starts:
-        raise BadInput(
-            str(directory / RECORD), expected="the record of a live run",
-            got="none that began", todo="Name the directory that adatom live -o DIR made.",
-        )  # fmt: skip
+    starts = _starts(directory, lines)
     material = load_material(lines[0]["material"])
     for first, end in zip(starts, [*starts[1:], len(lines)], strict=True):
         options = LiveOptions(**lines[first]["options"])

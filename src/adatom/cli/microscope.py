@@ -152,7 +152,7 @@ def live(
     Takes frames of a field until every defect in it is sure, a limit is reached, or Ctrl-C. A movie
     or a directory is only watched. Every decision is recorded before it is carried out.
     """
-    from adatom.campaign.live_run import run_live, summary, verify_live, write_page
+    from adatom.campaign.live_run import resume_live, run_live, summary, verify_live, write_page
     from adatom.feedback.live import LiveOptions
 
     if verify:
@@ -163,13 +163,17 @@ def live(
         "frames": frames, "longest_s": longest, "dose_per_A2": dose, "field_A": field,
         "most_dose_per_A2": max_dose, "most_electrons": max_electrons,
     }  # fmt: skip
-    name, more = _source(paths or [], instrument, pixel_size)
-    lived = run_live(
-        name, material, output, mode=_mode(mode), approve=_ask, seed=seed, resume=resume,
-        options_file=instrument_options, instrument_more=more,
-        options=LiveOptions(**{k: v for k, v in given.items() if v is not None}),
-        tell=_say_line,
-    )  # fmt: skip
+    options = {k: v for k, v in given.items() if v is not None}
+    if resume:
+        _refuse_changes({**options, "PATHS": paths, "--instrument": instrument, "--mode": mode})
+        lived = resume_live(output, approve=_ask, tell=_say_line)
+    else:
+        name, more = _source(paths or [], instrument, pixel_size)
+        lived = run_live(
+            name, material, output, mode=_mode(mode), approve=_ask, seed=seed,
+            options_file=instrument_options, instrument_more=more,
+            options=LiveOptions(**options), tell=_say_line,
+        )  # fmt: skip
     written = f"record: {output / 'decisions.jsonl'}"
     if page and lived.frames:
         screen = Screen()
@@ -186,6 +190,16 @@ def live(
         )
     if lived.status == "lost":
         raise typer.Exit(1)
+
+
+def _refuse_changes(given: dict[str, Any]) -> None:
+    """Refuse options of a resumed run: it keeps its instrument, its mode and its limits."""
+    for name, value in given.items():
+        if value:
+            raise BadInput(
+                "--resume", expected="the options of the run that goes on",
+                got=f"{name} {value}", todo="Leave it out, or begin another run.",
+            )  # fmt: skip
 
 
 def _source(

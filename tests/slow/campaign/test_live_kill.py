@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 
 def command(path, *more):
-    words = ["live", "--no-page", "--field", "16", "--max-dose", "6e5", "-o", str(path), *more]
+    words = ["live", "--no-page", "-o", str(path), *more]
     code = (
         f"from adatom.cli.main import main; import sys; sys.argv = ['adatom', *{words!r}]; main()"
     )
@@ -24,7 +24,9 @@ def command(path, *more):
 
 def test_a_killed_process_goes_on_within_its_limits(tmp_path):
     record = tmp_path / "decisions.jsonl"
-    process = subprocess.Popen(command(tmp_path), stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command(tmp_path, "--field", "16", "--max-dose", "6e5"), stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         if record.exists() and record.read_text().count('"action": "seen"') >= 2:

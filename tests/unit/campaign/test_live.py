@@ -11,7 +11,7 @@ import pytest
 from adatom.analysis.frame import analyse_frame
 from adatom.bench.faulty import KINDS, FaultyMicroscope
 from adatom.campaign.live import State, run_loop
-from adatom.campaign.live_run import run_live, state_of, verify_live
+from adatom.campaign.live_run import resume_live, run_live, state_of, verify_live
 from adatom.campaign.twin import make_twin
 from adatom.core import GRAPHENE
 from adatom.errors import BadInput, StepFailed
@@ -158,7 +158,7 @@ def test_a_killed_run_goes_on_and_what_it_spent_is_spent(tmp_path):
     state = state_of(read_journal(record), options)
     assert state.budget.electrons == pytest.approx(first.electrons)  # the lost frame, too
     assert (state.known.frames, state.acts) == (2, 3)
-    second = run_live("twin", "graphene", tmp_path, seed=2, options=options, resume=True)
+    second = resume_live(tmp_path)
     assert second.frames == 3
     assert second.electrons > first.electrons
     assert verify_live(tmp_path) == len(read_journal(record))
