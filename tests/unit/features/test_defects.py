@@ -168,23 +168,23 @@ def test_a_doubtful_element_lowers_p_and_then_drops_the_defect():
 
 
 def test_a_doubtful_atom_nearer_than_any_bond_is_an_alternative():
-    atoms, lattice, _ = simulate("Si1C4", 0.03, np.random.default_rng(2))
+    atoms, lattice, _ = simulate("Si1C3", 0.03, np.random.default_rng(2))
     (bonded,) = name_defects(atoms, lattice).data["atoms"].to_list()
     silicon, carbon = (atoms.xy[int(n)] for n in bonded[:2])
     p = np.where(np.arange(len(atoms)) == bonded[1], 0.8, 0.99)
     usual = atoms.data.with_columns(pl.Series("p_exists", p))
     named = name_defects(AtomTable(usual), lattice).data
     # First-shell atoms count with their probability.
-    assert named["kind"].to_list() == ["Si1C4"]
-    assert named["alternatives"][0].startswith("Si1C3 0.2")
+    assert named["kind"].to_list() == ["Si1C3"]
+    assert named["alternatives"][0].startswith("Si1C2 0.2")
     assert named["p"][0] < 0.85
-    near = silicon + 0.9 * (carbon - silicon) / np.hypot(*(carbon - silicon))
+    near = silicon + 1.0 * (carbon - silicon) / np.hypot(*(carbon - silicon))
     moved = atoms.xy
     moved[bonded[1]] = near
     columns = {"x_A": moved[:, 0], "y_A": moved[:, 1]}
     beside = usual.with_columns(**{k: pl.Series(v) for k, v in columns.items()})
     told = name_defects(AtomTable(beside), lattice).data
-    assert told["kind"][0] == "Si1C3"
+    assert told["kind"][0] == "Si1C2"
 
 
 def test_the_counts_decide_whether_an_unseen_atom_is_a_vacancy():
