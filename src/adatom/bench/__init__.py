@@ -44,13 +44,10 @@ class BenchOptions:
         File of an ensemble to use instead of the shipped one.
     other
         Python interpreter of an environment with another version of adatom, to time both in turns.
-<<<<<<< HEAD
     frames
         Frames for each kind of defect and dose, in ``defects``.
-=======
     cases
         Number of simulated frames at each dose, for ``simulate``.
->>>>>>> 95d6180 (adatom bench simulate: physics, speed, and how often energies and positions are as stated)
     """
 
     data: Path | None = None
@@ -59,11 +56,8 @@ class BenchOptions:
     peers: Path | None = None
     weights: Path | None = None
     other: Path | None = None
-<<<<<<< HEAD
     frames: int | None = None
-=======
     cases: int | None = None
->>>>>>> 95d6180 (adatom bench simulate: physics, speed, and how often energies and positions are as stated)
 
 
 def run_benchmark(name: str, options: BenchOptions) -> list[Row]:

@@ -115,13 +115,11 @@ def bench(
         Path | None,
         typer.Option("--other", help="Python of an environment with another adatom, for versus"),
     ] = None,
-<<<<<<< HEAD
     frames: Annotated[
         int | None, typer.Option("--frames", min=1, help="frames of each defect and dose (defects)")
-=======
+    ] = None,
     cases: Annotated[
         int | None, typer.Option("--cases", min=1, help="frames at each dose, for simulate")
->>>>>>> 95d6180 (adatom bench simulate: physics, speed, and how often energies and positions are as stated)
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -136,11 +134,9 @@ def bench(
             got=repr(name),
             todo=f"Did you mean {close[0]!r}?" if close else "Name one of these.",
         )
-<<<<<<< HEAD
-    rows = run_benchmark(name, BenchOptions(data, output, quick, peers, weights, other, frames))
-=======
-    rows = run_benchmark(name, BenchOptions(data, output, quick, peers, weights, other, cases))
->>>>>>> 95d6180 (adatom bench simulate: physics, speed, and how often energies and positions are as stated)
+    rows = run_benchmark(
+        name, BenchOptions(data, output, quick, peers, weights, other, frames, cases)
+    )
     if as_json:
         print(json.dumps(rows))
     else:
