@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 from ase.build import graphene
-from scipy.spatial import cKDTree
 
 from adatom.bench.relaxed_cells import relaxed_cell
 from adatom.core import GRAPHENE
-from adatom.core.arrays import FloatArray
 
 _ENGINE, _CELLS = "gfn1-xtb", 8
 _REACH_A = 7.5  # Å: atoms with sites this near to the middle are stored
@@ -21,8 +19,8 @@ _FAR_A = 7.0  # Å: atoms beyond show how the cell as a whole has moved
 _SOURCE = (
     "GFN1-xTB (Grimme, Bannwarth and Shushkov, J. Chem. Theory Comput. 13, 1989 (2017)), one "
     "defect in 8 x 8 cells seen from above, by adatom.bench.stored_shapes; scaled to a lattice "
-    "constant of 2.46 Å, without the shift of the far atoms. The first V1 is the mean over the "
-    "three ways of its reconstruction."
+    "constant of 2.46 Å, without the shift of the far atoms. The first V1 is bare: engines differ "
+    "in the sign of its relaxation, so its atoms are on their sites."
 )
 # Name of the kind, cell, whether its middle is a site, prior share of sites or bonds, and how it
 # differs by direction. Priors of vacancies and rotated bonds are those of `DefectOptions`; half of
@@ -30,7 +28,7 @@ _SOURCE = (
 _SHAPES: tuple[dict[str, Any], ...] = (
     {"kind": "Stone-Wales", "cell": "Stone-Wales", "at_site": False, "prior": 1e-4},
     {"kind": "V2", "cell": "V2", "at_site": False, "prior": 1e-3},
-    {"kind": "V1", "cell": "V1 drawn together", "at_site": True, "prior": 5e-3, "mean": True},
+    {"kind": "V1", "cell": "V1 drawn together", "at_site": True, "prior": 5e-3, "bare": True},
     {"kind": "V1", "cell": "V1 drawn together", "at_site": True, "prior": 5e-3, "turns": True},
 )
 
@@ -41,7 +39,7 @@ def stored_shapes() -> dict[str, Any]:
 
 
 def _shape(
-    kind: str, cell: str, *, at_site: bool, prior: float, mean: bool = False, **differs: bool
+    kind: str, cell: str, *, at_site: bool, prior: float, bare: bool = False, **differs: bool
 ) -> dict[str, Any]:
     made = relaxed_cell(cell, _ENGINE, _CELLS)
     along = made.axis / np.linalg.norm(made.axis)
@@ -52,8 +50,8 @@ def _shape(
     moved = (made.xy - made.sites) @ axes
     away = np.hypot(*sites.T)
     moved = moved - np.median(moved[away > _FAR_A], axis=0)
-    if mean:
-        moved = _mean_of_turns(sites, moved)
+    if bare:
+        moved = np.zeros_like(moved)
     near = away < _REACH_A
     return {
         "kind": kind,
@@ -63,16 +61,6 @@ def _shape(
         "xy_A": (sites + moved)[near].round(3).tolist(),
         "sites_A": perfect[np.hypot(*perfect.T) < _REACH_A].round(3).tolist(),
     }
-
-
-def _mean_of_turns(sites: FloatArray, moved: FloatArray) -> FloatArray:
-    """Mean shift over turns by 120 degrees about the middle, shape (atom, 2), Å."""
-    total = np.zeros_like(moved)
-    for k in range(3):
-        c, s = np.cos(2.0 * np.pi / 3.0 * k), np.sin(2.0 * np.pi / 3.0 * k)
-        turn = np.array([[c, s], [-s, c]])
-        total += (moved @ turn)[cKDTree(sites @ turn).query(sites)[1]]
-    return total / 3.0
 
 
 if __name__ == "__main__":
