@@ -23,7 +23,7 @@ from adatom.features.scaled_lengths import material_in_units, truth_in_units
 from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.synthesize import random_labelled
 from adatom.frames.simulate.universal import UNIVERSAL, nameless, random_material
-from adatom.learning.device import use_threads
+from adatom.learning.device import threads_in_use, use_threads
 from adatom.learning.ensemble import Ensemble
 from adatom.learning.predict import predict_tiles
 from adatom.parallel.processes import local_processes
@@ -223,11 +223,12 @@ def with_calibration(
             todo="Train them for more steps.",
         )
     scaled = material_in_units(material, material.scale)
-    calibrator = fit_calibrator(observations, options.refine, scaled)
-    models = {
-        "novelty": fit_ood_model(np.array([whole for whole, _ in descriptions])),
-        "novelty_of_regions": fit_ood_model_of_regions([parts for _, parts in descriptions]),
-    }
+    with threads_in_use(1):  # sums of several would differ in the last digits with their number
+        calibrator = fit_calibrator(observations, options.refine, scaled)
+        models = {
+            "novelty": fit_ood_model(np.array([whole for whole, _ in descriptions])),
+            "novelty_of_regions": fit_ood_model_of_regions([parts for _, parts in descriptions]),
+        }
     kept = {key: value for key, value in ensemble.card.items() if key not in models}
     card = {
         **kept,

@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
 from adapting import TINY
@@ -12,6 +13,7 @@ from adatom.features.find import find
 from adatom.learning import weights
 from adatom.learning.device import use_threads
 from adatom.learning.predict import predict
+from adatom.training.adapt import rounds
 from adatom.training.adapt import runner as running
 from adatom.training.adapt.checks import passes_validation
 from adatom.training.adapt.rounds import Adapted, adapt
@@ -122,6 +124,30 @@ def test_an_adapted_ensemble_is_saved_with_its_record_and_finds_atoms(adapted, t
     sure = seen.atoms.xy[seen.atoms.is_likely]
     assert len(errors(unseen, sure)) > 0.9 * len(errors(unseen, unseen.xy))
     assert rms(errors(unseen, sure)) < 0.2
+
+
+@pytest.mark.slow
+def test_the_result_does_not_depend_on_the_number_of_cores(shipped, monkeypatch):
+    truth = graphene_frame(1, px=0.15, counts=1.2, field=(12.0, 12.0), missing=((5.0, 6.0),))
+    small = shipped.with_members([0, 5])
+    options = TINY.model_copy(update={"tolerance": 1.0})  # accepted, so that weights change
+    monkeypatch.setattr(running, "_LIMIT_STEPS", 1)
+    found = []
+    for count in (1, 3):
+        monkeypatch.setattr(running, "cores", lambda count=count: count)
+        monkeypatch.setattr(rounds, "cores", lambda count=count: count)
+        use_threads(count)
+        found.append(adapt([truth.frame], GRAPHENE, small, options))
+    use_threads(1)
+    one, three = found
+    assert one.changed
+    assert one.imaging == three.imaging
+    for network, other in zip(one.ensemble.networks, three.ensemble.networks, strict=True):
+        for name, value in network.tensors.items():
+            np.testing.assert_array_equal(value, other.tensors[name])
+    assert one.ensemble.card["calibration"] == three.ensemble.card["calibration"]
+    assert one.ensemble.fingerprint() == three.ensemble.fingerprint() != small.fingerprint()
+    assert [r.after for r in one.rounds] == [r.after for r in three.rounds]
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from adatom.errors import BadInput
 from adatom.features.conditions.estimate import estimate_imaging
 from adatom.features.find import FindOptions
 from adatom.features.member_scores import MemberScore, choose_members, mean_scores
+from adatom.learning.device import threads_in_use
 from adatom.learning.ensemble import Ensemble
 from adatom.parallel.processes import cores, local_processes
 from adatom.parallel.progress import Progress, Silent
@@ -159,7 +160,8 @@ def adapt(
             "adapt", expected="at least one frame", got="none", todo="Give the first frames."
         )
     progress.start("rounds", options.rounds, 0)
-    with local_processes(workers or cores()) as pool:
+    # One thread: sums of several would differ in the last digits with their number.
+    with threads_in_use(1), local_processes(workers or cores()) as pool:
         given = first[0].calibration.pixel_size_A
         find = find_options or FindOptions()
         runner = RoundRunner(pool, material, options, given, seed, find)
@@ -195,7 +197,7 @@ def train_for(
         Seed of the training and of the simulated frames.
     """
     options = options or AdaptOptions()
-    with local_processes(cores()) as pool:
+    with threads_in_use(1), local_processes(cores()) as pool:
         given = pixel_size_A or imaging.pixel_size_A.value
         runner = RoundRunner(pool, material, options, given, seed)
         simulated = runner.simulated_like(imaging)
