@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adatom.bench.adapt import bench_adapt
+from adatom.bench.alloys import bench_alloys
 from adatom.bench.defects import bench_defects
 from adatom.bench.files import bench_files
 from adatom.bench.find import bench_find
@@ -93,6 +94,7 @@ def run_benchmark(name: str, options: BenchOptions) -> list[Row]:
 
 BENCHMARKS: dict[str, Callable[[Any, Path], list[Row]]] = {
     "adapt": bench_adapt,
+    "alloys": bench_alloys,
     "defects": bench_defects,
     "demo": lambda options, output: bench_demo(options.data, output),
     "movie": lambda options, output: bench_movie(options.data, output),

@@ -92,7 +92,7 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help="demo, find, speed, defects, adapt, files, versus, wrong, manipulate, "
+            help="demo, find, speed, defects, adapt, files, versus, wrong, alloys, manipulate, live, "
             "simulate; "
             "movie, real with --data"
         ),
