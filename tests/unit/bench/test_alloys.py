@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adatom.bench.alloys import count_columns, Counts, row_of, alloys
+from adatom.bench.alloys import Counts, alloys, count_columns, row_of
 from adatom.materials.library import load_material
 
 
