@@ -24,6 +24,7 @@ _STAND_IN = "lammps"  # its classical potentials measure the elastic part of the
 # left at the first width is then their difference over 1 - 1 / _WIDER².
 _WIDER = 1.4
 _LEFT = 1.0 / (1.0 - _WIDER**-2)
+_UNSURE = 0.5  # share of that shift that counts as its standard deviation: the law is of far fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,7 @@ def with_spread(
                 draws_sd_eV=whole.draws_eV,
                 engine_sd_eV=parts[0],
                 size_sd_eV=parts[1],
+                size_shift_eV=parts[2],
                 thermal_sd_eV=0.0,
             )
     return Spread(out, checks)
@@ -152,8 +154,8 @@ def _covers(engine: str, structure: Structure) -> bool:
 
 def _parts(
     lead: SimulationResult, found: dict[str, SimulationResult], engine: str
-) -> tuple[float, float]:
-    """Standard deviations by the second engine and by the wider cell, eV; NaN where not known."""
+) -> tuple[float, float, float]:
+    """Standard deviations by engine and cell, and the shift by the cell, eV; NaN: not known."""
     nan = math.nan
     other = found.get("engine")
     by_engine = nan
@@ -161,14 +163,14 @@ def _parts(
         by_engine = sd_of_two(lead.formation_energy_eV, other.formation_energy_eV)
     wide = found.get("wide")
     narrow = found.get("as wide") or (lead if wide and wide.engine == lead.engine else other)
-    by_size = nan
+    by_size = shift = nan
     if wide is not None and narrow is not None and _has_energy(wide) and _has_energy(narrow):
-        elastic = _LEFT * (wide.formation_energy_eV - narrow.formation_energy_eV)
+        shift = _LEFT * (wide.formation_energy_eV - narrow.formation_energy_eV)
         sampling = 0.0
         if wide.engine != lead.engine:  # the stand-in has no electrons
             sampling = float(getattr(find_engine(engine), "sampling_sd_eV", 0.0))
-        by_size = math.hypot(elastic, sampling)
-    return by_engine, by_size
+        by_size = math.hypot(_UNSURE * shift, sampling)
+    return by_engine, by_size, shift
 
 
 def _has_energy(result: SimulationResult) -> bool:

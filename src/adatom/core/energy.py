@@ -36,6 +36,8 @@ class EnergySpread:
         Of the draws; the weights add up to one.
     draws_eV, engine_eV, size_eV, thermal_eV
         Standard deviations.
+    shift_eV
+        What a cell without end would add to every energy, as far as it is known.
 
     Examples
     --------
@@ -50,16 +52,17 @@ class EnergySpread:
     engine_eV: float = float("nan")
     size_eV: float = float("nan")
     thermal_eV: float = 0.0
+    shift_eV: float = 0.0
 
     @property
     def mean_eV(self) -> float:
-        """Mean over the draws."""
-        return float(np.dot(self.energies_eV, self.weights))
+        """Mean over the draws, in a cell without end."""
+        return float(np.dot(self.energies_eV, self.weights)) + self.shift_eV
 
     @property
     def parts_eV(self) -> dict[str, float]:
         """Standard deviations by cause; NaN where one is not known."""
-        own = (f.name for f in fields(self) if f.name[:-3] in PARTS)
+        own = (f.name for f in fields(self) if f.name.removesuffix("_eV") in PARTS)
         return {name[:-3]: float(getattr(self, name)) for name in own}
 
     @property
@@ -101,12 +104,12 @@ class EnergySpread:
         """Probability that the energy is not above a value."""
         blur = np.array([self.engine_eV, self.size_eV, self.thermal_eV, _FINEST_eV])
         width = float(np.sqrt(np.nansum(blur**2)))
-        below = ndtr((energy_eV - np.array(self.energies_eV)) / width)
+        below = ndtr((energy_eV - self.shift_eV - np.array(self.energies_eV)) / width)
         return float(np.dot(self.weights, below))
 
     def interval_eV(self, share: float = 0.9) -> tuple[float, float]:
         """Central interval that holds a share of the distribution, eV."""
-        far = 10.0 * (self.sd_eV + _FINEST_eV)
+        far = 10.0 * (self.sd_eV + _FINEST_eV) + abs(self.shift_eV)
         low, high = min(self.energies_eV) - far, max(self.energies_eV) + far
         tail = 0.5 * (1.0 - share)
         ends = [
@@ -123,6 +126,7 @@ def spread_of(
     engine_eV: float = float("nan"),
     size_eV: float = float("nan"),
     thermal_eV: float = 0.0,
+    shift_eV: float = 0.0,
 ) -> EnergySpread:
     """Make the distribution of an energy from its draws.
 
@@ -133,6 +137,8 @@ def spread_of(
         where the energies are over the same reservoirs.
     engine_eV, size_eV, thermal_eV
         Standard deviations; NaN where not known.
+    shift_eV
+        As of `EnergySpread`.
 
     Examples
     --------
@@ -150,6 +156,7 @@ def spread_of(
         engine_eV,
         size_eV,
         thermal_eV,
+        shift_eV,
     )
 
 
@@ -193,6 +200,7 @@ def spread_of_results(results: Sequence[SimulationResult]) -> EnergySpread:
         engine_eV=first.engine_sd_eV,
         size_eV=first.size_sd_eV,
         thermal_eV=first.thermal_sd_eV,
+        shift_eV=float(np.nan_to_num(first.size_shift_eV)),
     )
 
 

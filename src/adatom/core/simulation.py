@@ -89,6 +89,8 @@ class SimulationResult:
     draws_sd_eV, engine_sd_eV, size_sd_eV, thermal_sd_eV
         Parts of the spread of the defect's formation energy: what the image leaves open, the
         engine, the size of the cell, and thermal sampling; NaN where they are not known.
+    size_shift_eV
+        What a cell without end would add to its formation energy; NaN where it is not known.
     """
 
     structure: str
@@ -110,3 +112,4 @@ class SimulationResult:
     engine_sd_eV: float = float("nan")
     size_sd_eV: float = float("nan")
     thermal_sd_eV: float = float("nan")
+    size_shift_eV: float = float("nan")

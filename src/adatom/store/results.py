@@ -68,6 +68,12 @@ RESULTS_COLUMNS = {
     "thermal_sd_eV": Column(
         _F, "eV", "Part of thermal sampling; 0 for a relaxation, which has no temperature."
     ),
+    "size_shift_eV": Column(
+        _F,
+        "eV",
+        "What a cell without end would add to the formation energy, by a wider cell; the interval "
+        "of the defect's energy has it, `formation_energy_eV` does not. NaN where not known.",
+    ),
     "trajectory": Column(_S, "", "File of its geometries, from the campaign's directory."),
     "status": Column(_S, "", "`done`, `not converged`, or `failed: ` and the reason."),
     "seconds": Column(_F, "s", "Wall time."),
@@ -94,7 +100,7 @@ TRACE_COLUMNS = {
 # Fields of a result that may be NaN or infinite, and are then text in its JSON file.
 _FLOATS = ("temperature_K", "energy_eV", "energy_sd_eV", "seconds", "weight")
 # Fields that rest on other results: the table alone has them.
-_PARTS = ("draws_sd_eV", "engine_sd_eV", "size_sd_eV", "thermal_sd_eV")
+_PARTS = ("draws_sd_eV", "engine_sd_eV", "size_sd_eV", "thermal_sd_eV", "size_shift_eV")
 _OF_OTHERS = ("formation_energy_eV", "reference", *_PARTS)
 
 

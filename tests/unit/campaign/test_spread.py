@@ -43,7 +43,8 @@ def test_a_campaign_stores_the_parts_of_each_defect(tmp_path):
         results, _ = simulate_all(structures, ["a", "b", "c"], GRAPHENE, config, steps)
     vacancy, perfect = results[1], results[2]
     assert vacancy.engine_sd_eV == pytest.approx(abs(7.689 - 7.63) / 2**0.5, abs=0.02)
-    assert 0.02 < vacancy.size_sd_eV < 0.1
+    assert -0.1 < vacancy.size_shift_eV < -0.02
+    assert vacancy.size_sd_eV == pytest.approx(0.5 * abs(vacancy.size_shift_eV))
     assert perfect.size_sd_eV < 0.01
     assert vacancy.draws_sd_eV < 2e-3
     assert vacancy.thermal_sd_eV == 0.0
@@ -67,6 +68,9 @@ def test_draws_of_two_compositions_are_one_distribution():
     assert alone.largest == "engine"
     assert alone.interval_eV(0.9) == pytest.approx((7.6 - 0.826, 7.6 + 0.826), abs=0.01)
     assert spread_of([7.6, 7.6], [1, 1]).largest == ""
+    shifted = spread_of([7.6], [1], size_eV=0.05, shift_eV=-0.1)
+    assert shifted.mean_eV == pytest.approx(7.5)
+    assert shifted.interval_eV(0.9) == pytest.approx((7.5 - 0.082, 7.5 + 0.082), abs=2e-3)
 
 
 @pytest.mark.parametrize(
