@@ -21,7 +21,7 @@ from adatom.feedback.live import (
     Question,
     decide,
 )
-from adatom.instrument.protocol import Microscope
+from adatom.instrument.protocol import Capabilities, Microscope
 
 Mode = Literal["watch", "confirm", "auto"]
 # Analysis of a frame: its result, and which analysis it was.
@@ -147,6 +147,27 @@ def run_loop(
         microscope.abort()  # whatever happened, the beam is off
 
 
+def check_possible(can: Capabilities, mode: Mode, options: LiveOptions) -> None:
+    """Refuse what an instrument cannot do.
+
+    Raises
+    ------
+    BadInput
+        If it takes no orders and is to act, or cannot take the frames of the options.
+    """
+    if not can.steers and mode != "watch":
+        raise BadInput(
+            "mode",
+            expected="watch, for an instrument that takes no orders",
+            got=mode,
+            todo="Leave the mode out, or choose an instrument that can be steered.",
+        )
+    if can.steers:
+        for field_A in (options.field_A, options.look_field_A):
+            pixels = round(field_A / options.pixel_size_A)
+            can.check(ScanRequest(can.center_xy_A, field_A, pixels, options.dose_per_A2))
+
+
 class _Loop:
     """What the loop knows, and its steps."""
 
@@ -170,7 +191,7 @@ class _Loop:
         longest = options.longest_frame_s
         self.guard = Guard(microscope, material, longest, state.last_index)
         self.clock: float | None = None
-        self._check(resumed=start is not None)
+        self._begin(resumed=start is not None)
 
     @property
     def known(self) -> Knowledge:
@@ -294,23 +315,10 @@ class _Loop:
             known["known"] = asdict(self.known)
         self._tell({"time_s": now, "action": action, **known})
 
-    def _check(self, *, resumed: bool) -> None:
+    def _begin(self, *, resumed: bool) -> None:
         """Refuse what the instrument cannot do, and say what it cannot, before anything begins."""
         can, o = self.can, self.options
-        if not can.steers and self.mode != "watch":
-            raise BadInput(
-                "mode",
-                expected="watch, for an instrument that takes no orders",
-                got=self.mode,
-                todo="Leave the mode out, or choose an instrument that can be steered.",
-            )
-        if can.steers:
-            first = ScanRequest(
-                can.center_xy_A, o.field_A, round(o.field_A / o.pixel_size_A), o.dose_per_A2
-            )
-            can.check(first)
-            can.check(replace(first, field_of_view_A=o.look_field_A,
-                              pixels=round(o.look_field_A / o.pixel_size_A)))  # fmt: skip
+        check_possible(can, self.mode, o)
         notes = []
         if not can.steers:
             notes.append("takes no orders: its frames are watched, and their dose is its program's")

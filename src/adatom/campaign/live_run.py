@@ -14,7 +14,7 @@ from adatom.campaign.acting import Approve
 from adatom.campaign.arguments import ALONG_C, read_ensemble
 from adatom.campaign.config import Config, InputOptions
 from adatom.campaign.instrument_options import instrument_options
-from adatom.campaign.live import Lived, Mode, State, run_loop
+from adatom.campaign.live import Lived, Mode, State, check_possible, run_loop
 from adatom.campaign.pipeline import run_campaign
 from adatom.core import Frame, Material, ScanRequest
 from adatom.errors import AdatomError, BadInput
@@ -77,6 +77,7 @@ def run_live(
     microscope = instrument.open(chosen, specimen, seed=seed)
     if mode is None:
         mode = "auto" if microscope.capabilities.simulated else "watch"
+    check_possible(microscope.capabilities, mode, options or LiveOptions())
     with Journal(directory / RECORD) as journal:
         journal.write({
             "action": "run", "version": __version__, "instrument": name, "seed": seed,

@@ -120,6 +120,12 @@ def test_what_an_instrument_cannot_do_is_said_before_it_scans():
     assert not microscope.asked
 
 
+def test_a_run_that_cannot_be_leaves_no_record(tmp_path):
+    with pytest.raises(BadInput, match="field of view"):
+        run_live("twin", "graphene", tmp_path, options=LiveOptions(field_A=80.0))
+    assert not list(tmp_path.iterdir())
+
+
 def test_ctrl_c_ends_cleanly(tmp_path):
     microscope = faulty()
 
