@@ -99,8 +99,11 @@ class FaultyMicroscope:
         self._expose(request)
         self.beam_on = True
         frame = self._twin.acquire(request)
+        if fault == "doubled" and self._last is None:
+            fault = ""  # there is none to double
         frame = self._spoiled(frame, fault)
-        self._last = frame
+        if not fault:
+            self._last = frame
         self.beam_on = bool(fault) and not fault.startswith("clock")
         return frame
 

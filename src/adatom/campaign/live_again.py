@@ -44,6 +44,12 @@ class Again:
         return self._lines[self._at] if self._at < len(self._lines) else None
 
     @property
+    def coming(self) -> Line | None:
+        """The next line that is no check and no jump of the clock."""
+        left = self._lines[self._at :]
+        return next((x for x in left if x["action"] not in {"check", "clock"}), None)
+
+    @property
     def first(self) -> Line:
         """The line with capabilities and conditions."""
         return self._lines[0]
@@ -77,7 +83,7 @@ class Again:
     def approve(self, words: str) -> bool:
         """Answer as the user did."""
         del words
-        return self.next is None or self.next["action"] != "refused"
+        return self.coming is None or self.coming["action"] != "refused"
 
     def keep(self, n: int, frame: Frame) -> str:
         """Give the name of the stored frame."""
@@ -88,7 +94,7 @@ class Again:
         """Give the same analysis; it fails where it failed."""
 
         def again(frame: Frame) -> tuple[FrameResult, str]:
-            line = self.next
+            line = self.coming
             if line is None:
                 raise EOFError
             if line["action"] == "fault":
@@ -99,7 +105,7 @@ class Again:
 
     def frame(self) -> Frame:
         """Give what came after the last request: a frame or an error."""
-        line = self.next
+        line = self.coming
         if line is None:
             raise EOFError
         if line["action"] == "frame":
@@ -109,7 +115,7 @@ class Again:
         if line["action"] == "end":
             raise NoMoreFrames("record", expected="", got=line["reason"], todo="")
         if line["kind"] == "instrument gone":
-            raise _GoneAgain(line["what"], self._lines[self._at + 1]["reason"])
+            raise _GoneAgain(line["what"], self._lines[-1]["reason"])
         raise Fault(line["kind"], line["what"])
 
 
