@@ -92,9 +92,8 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help="demo, find, speed, defects, adapt, files, versus, wrong, alloys, manipulate, live, "
-            "simulate; "
-            "movie, real with --data"
+            help="demo, find, speed, defects, adapt, files, versus, wrong, alloys, manipulate, "
+            "live, simulate; movie, real with --data"
         ),
     ],
     data: Annotated[
