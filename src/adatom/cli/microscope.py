@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from adatom.cli.checked import checked
 from adatom.cli.options import Json, PixelSize
 from adatom.cli.screen import Screen, say
 from adatom.errors import BadInput
+
+_LIVE_OPTIONS = {
+    "frames": "--frames", "longest_s": "--longest", "dose_per_A2": "--dose",
+    "field_A": "--field", "most_dose_per_A2": "--max-dose", "most_electrons": "--max-electrons",
+}  # fmt: skip
 
 
 def move(
@@ -68,7 +75,9 @@ def move(
         element=element,
         seed=seed,
         options_file=instrument_options,
-        options=MoveOptions() if longest is None else MoveOptions(longest_s=longest),
+        options=MoveOptions()
+        if longest is None
+        else checked(MoveOptions, {"longest_s": "--longest"}, longest_s=longest),
         tell=_say_decision,
     )
     if as_json:
@@ -163,6 +172,12 @@ def live(
         "frames": frames, "longest_s": longest, "dose_per_A2": dose, "field_A": field,
         "most_dose_per_A2": max_dose, "most_electrons": max_electrons,
     }  # fmt: skip
+    for name, value in given.items():
+        if value is not None and not math.isfinite(value):
+            raise BadInput(
+                _LIVE_OPTIONS[name], expected="a finite number", got=str(value),
+                todo="Give another value, or leave the option out for its default.",
+            )  # fmt: skip
     options = {k: v for k, v in given.items() if v is not None}
     if resume:
         _refuse_changes({**options, "PATHS": paths, "--instrument": instrument, "--mode": mode})
@@ -172,7 +187,7 @@ def live(
         lived = run_live(
             name, material, output, mode=_mode(mode), approve=_ask, seed=seed,
             options_file=instrument_options, instrument_more=more,
-            options=LiveOptions(**options), tell=_say_line,
+            options=checked(LiveOptions, _LIVE_OPTIONS, **options), tell=_say_line,
         )  # fmt: skip
     written = f"record: {output / 'decisions.jsonl'}"
     if page and lived.frames:

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from adatom.cli.checked import checked
 from adatom.cli.options import AllowUnfit, Json, Material, ZoneAxis, engine_of, zone_axis_of
 from adatom.cli.screen import say
 from adatom.errors import BadInput
@@ -54,7 +55,7 @@ def barrier(
         read_structure(initial),
         read_structure(final),
         **_common(material, zone_axis, engine, allow_unfit),
-        options=_checked(BarrierOptions, images=images, flat=flat),
+        options=checked(BarrierOptions, images=images, flat=flat),
     )
     if output is not None:
         write_trajectory(output, found.images)
@@ -207,7 +208,13 @@ def threshold(
         read_structure(structure),
         atom,
         direction=(way[0], way[1], way[2]),
-        options=_checked(DisplacementOptions, low_eV=low, high_eV=high, tolerance_eV=tolerance),
+        options=checked(
+            DisplacementOptions,
+            {"low_eV": "--low", "high_eV": "--high", "tolerance_eV": "--tolerance"},
+            low_eV=low,
+            high_eV=high,
+            tolerance_eV=tolerance,
+        ),
         **_common(material, zone_axis, engine, allow_unfit),
     )
     values = {
@@ -241,22 +248,6 @@ def _common(
     return {
         "material": material, "engine": engine_of(engine), "allow_unfit": bool(allow_unfit), **axis,
     }  # fmt: skip
-
-
-def _checked(kind: Any, **given: Any) -> Any:
-    """Make options; a value that is out of range is named as on the command line."""
-    from pydantic import ValidationError
-
-    try:
-        return kind(**given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise BadInput(
-            "--" + str(first["loc"][0]).replace("_", "-"),
-            expected=str(first["msg"]),
-            got=repr(first.get("input")),
-            todo="Give another value, or leave the option out for its default.",
-        ) from error
 
 
 def _show(
