@@ -46,7 +46,7 @@ class Learner:
     """
 
     def __init__(self, material: Material, options: LiveOptions, known: Knowledge) -> None:
-        self.known, self._options = known, options
+        self.known, self._options, self._material = known, options, material
         self._tracks = LiveTracks(material.bond_length_A, start_xy_A=known.drift_xy_A)
 
     def learn(self, result: FrameResult, request: ScanRequest, *, looked: bool) -> dict[str, Any]:
@@ -61,6 +61,8 @@ class Learner:
         looked
             Whether it was a closer look.
         """
+        if self._material.has_lattice and result.lattice is None:
+            return self._not_read(looked=looked)
         corner = request.to_specimen(np.zeros(2))
         far = np.asarray(result.found.frame.calibration.extent_xy(result.found.frame.shape))
         there = result.atoms.column("p_exists") >= _SEEN_P
@@ -92,7 +94,18 @@ class Learner:
             "appeared": followed.appeared.round(2).tolist(),
             "vanished": followed.vanished.round(2).tolist(),
             "lost_place": followed.lost,
+            "lattice": True,
         }
+
+    def _not_read(self, *, looked: bool) -> dict[str, Any]:
+        """Learn nothing from a frame whose lattice is not found: what it lacks may yet be there."""
+        self.known = replace(
+            self.known, frames=self.known.frames + 1, scans_settled=0, faults=0, looked=looked
+        )
+        return {
+            "atoms": 0, "elements": {}, "defects": [], "moved": [], "appeared": [],
+            "vanished": [], "lost_place": False, "lattice": False,
+        }  # fmt: skip
 
 
 def _found(

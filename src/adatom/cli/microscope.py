@@ -248,6 +248,11 @@ def _say_line(line: dict[str, Any]) -> None:
     if action in {"begin", "resume"}:
         for note in line["notes"]:
             say(f"{when}the instrument {note}")
+    elif action == "seen" and not line["lattice"]:
+        say(
+            f"{when}frame {line['n']}: the lattice of the material is not found, so nothing is "
+            "concluded; more dose, or the right pixel size or material, may show it"
+        )
     elif action == "seen":
         elements = ", ".join(f"{n} {e}" for e, n in line["elements"].items())
         kinds = [

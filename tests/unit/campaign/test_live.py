@@ -11,12 +11,13 @@ import pytest
 from adatom.analysis.frame import analyse_frame
 from adatom.bench.faulty import KINDS, FaultyMicroscope
 from adatom.campaign.live import State, run_loop
+from adatom.campaign.live_learn import Learner
 from adatom.campaign.live_run import resume_live, run_live, state_of, verify_live
 from adatom.campaign.twin import make_twin
-from adatom.core import GRAPHENE
+from adatom.core import GRAPHENE, ScanRequest
 from adatom.errors import BadInput, StepFailed
 from adatom.feedback.dose_budget import DoseBudget
-from adatom.feedback.live import LiveOptions
+from adatom.feedback.live import Knowledge, LiveOptions, Question
 from adatom.instrument import TwinOptions
 from adatom.learning.weights import load_shipped
 from adatom.store.journal import read_journal
@@ -189,3 +190,18 @@ def test_the_budget_is_never_below_the_dose_of_a_place():
         true[low[1] : high[1], low[0] : high[0]] += request.dose_per_A2
         worst = true[low[1] : high[1], low[0] : high[0]].max()
         assert budget.highest(request, (0.0, 0.0)) >= worst - 1e-9
+
+
+def test_a_frame_in_which_no_lattice_is_found_speaks_against_nothing():
+    open_ = Question("V1", (7.0, 7.0), 2.0)
+    known = Knowledge(4, 2, 0, 1.0, (7.0, 7.0), (0.3, 0.0), 60.0, (open_,))
+    learner = Learner(GRAPHENE, SMALL, known)
+    request = ScanRequest((7.0, 7.0), 14.0, 112, 20.0, 60.0)  # 0.3 electrons a pixel
+    microscope = make_twin(TwinOptions(field_of_view_A=14.0, pixels=112), GRAPHENE, 1)
+    result, _ = see(microscope.acquire(request))
+    assert result.lattice is None
+    seen = learner.learn(result, request, looked=False)
+    assert not seen["lattice"]
+    assert learner.known.questions == (open_,)
+    assert learner.known.scans_settled == 0  # it does not say that nothing is open
+    assert learner.known.drift_xy_A == known.drift_xy_A
