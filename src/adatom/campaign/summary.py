@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from math import isfinite
@@ -17,6 +18,7 @@ from adatom.core import Advice, Material, Movie, SimulationResult
 from adatom.core.energy import spreads_of_defects
 from adatom.core.weighted import weighted_mean_sd
 from adatom.report.fates import minima
+from adatom.report.stories import DOUBTFUL_P
 from adatom.store import CampaignDirectory
 
 # Farthest neighbours, in bond lengths; the next ones of a square lattice are at 1.41.
@@ -38,9 +40,11 @@ def summarise(
 
     `headline` is the reason why the frames do not show the material; None if they do.
     """
-    kinds: dict[str, int] = {}
+    kinds: Counter[str] = Counter()
+    doubtful: Counter[str] = Counter()
     for row in found.defects.data.iter_rows(named=True):
-        kinds[row["kind"]] = kinds.get(row["kind"], 0) + 1
+        kinds[row["kind"]] += 1
+        doubtful[row["kind"]] += row["p"] < DOUBTFUL_P
     contrast = contrast_of(found.atoms, material)
     fitted = [x for x in found.lattices.values() if x is not None]
     strain = [x.affine.strain() for x in fitted]
@@ -61,6 +65,7 @@ def summarise(
         if strain
         else None,
         "defect_frames": dict(sorted(kinds.items(), key=lambda item: -item[1])),
+        "doubtful_defects": {kind: n for kind, n in doubtful.items() if n},
         "relaxed": relaxed_energies(results),
         "energies": energies_of_defects(results),
         "dynamics": dynamics_summary(results),

@@ -164,7 +164,7 @@ def show_summary(summary: dict[str, Any], *, as_json: bool) -> None:
             f"{c['host']}: contrast goes with Z^{c['exponent']:.2f} ± {c['exponent_sd']:.2f}"
         )
     for kind, count in list(summary["defect_frames"].items())[:6]:
-        out.print(printable(f"  {kind}: seen {count} times"))
+        out.print(printable(f"  {_seen(kind, count, summary.get('doubtful_defects', {}))}"))
     for row in summary["relaxed"]:
         out.print(_relaxed(row))
     for row in summary.get("energies", ()):
@@ -178,6 +178,14 @@ def show_summary(summary: dict[str, Any], *, as_json: bool) -> None:
             else f"  dynamics at {row['temperature_K']:g} K: none finished"
         )
     out.print(printable(f"report: {summary['report']}"))
+
+
+def _seen(kind: str, times: int, doubtful: dict[str, int]) -> str:
+    """Say how often a defect was seen, and how much of that is doubtful."""
+    told, doubt = "once" if times == 1 else f"{times} times", doubtful.get(kind, 0)
+    if not doubt:
+        return f"{kind}: seen {told}"
+    return f"{kind}: suspected {told}, {'each' if doubt == times else doubt} in doubt (p < 0.5)"
 
 
 def _relaxed(row: dict[str, Any]) -> str:

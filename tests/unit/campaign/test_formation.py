@@ -80,6 +80,7 @@ def test_defects_of_a_campaign_have_formation_energies_and_one_reference(tmp_pat
 
     summary = {"headline": None, "frames": 1, "atoms": 31, "elements": {"C": 31}, "dynamics": [],
                "bond_length_A": None, "contrast": None, "defect_frames": {}, "report": "r.html",
+               "recorded": "",
                "relaxed": relaxed_energies(results)}  # fmt: skip
     show_summary(summary, as_json=False)
     printed = capsys.readouterr().out
@@ -145,12 +146,26 @@ def test_draws_in_two_minima_are_told_with_their_spread(capsys):
     draws = [against_perfect_crystal(result("C7", e), perfect) for e in (-62.10, -62.10, -61.70)]
     summary = {"headline": None, "frames": 1, "atoms": 7, "elements": {"C": 7}, "dynamics": [],
                "bond_length_A": None, "contrast": None, "defect_frames": {}, "report": "r.html",
+               "recorded": "",
                "relaxed": relaxed_energies(draws)}  # fmt: skip
     show_summary(summary, as_json=False)
     assert (
         "3 draws, 2 minima, formation energy 8.0 ± 0.2 eV (standard deviation over the draws), "
         "lowest 7.90 eV" in capsys.readouterr().out
     )
+
+
+def test_doubtful_defects_are_not_told_as_seen(capsys):
+    summary = {"headline": None, "frames": 13, "atoms": 7, "elements": {"C": 7}, "dynamics": [],
+               "bond_length_A": None, "contrast": None, "report": "r.html", "relaxed": [],
+               "recorded": "", "defect_frames": {"V1": 13, "V2": 4, "Si1C3": 1, "SW": 12},
+               "doubtful_defects": {"V1": 13, "V2": 3}}  # fmt: skip
+    show_summary(summary, as_json=False)
+    out = capsys.readouterr().out
+    assert "V1: suspected 13 times, each in doubt (p < 0.5)" in out
+    assert "V2: suspected 4 times, 3 in doubt (p < 0.5)" in out
+    assert "Si1C3: seen once\n" in out
+    assert "SW: seen 12 times\n" in out
 
 
 def test_silicon_in_graphene_has_an_energy_beside_its_reservoir(tmp_path):

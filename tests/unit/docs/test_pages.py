@@ -74,7 +74,7 @@ def test_the_first_frame_goes_from_an_array_to_tables(tmp_path):
     out = run_page(DOCS / "tutorials" / "first-frame.md", tmp_path, commands=True)
     assert "(1, 192, 192) 0.1042 Å a pixel" in out  # as the page shows it
     assert re.search(r"1 frames, 1[56]\d atoms \(1[56]\d C, 1 Si\)", out)  # 160 on the page
-    assert "Si1C3: seen 1 times" in out
+    assert "Si1C3: seen once" in out
     assert (tmp_path / "first" / "report.html").exists()
 
 
