@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import json
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,7 +16,7 @@ from rich.table import Table
 
 from adatom.cli import campaigns, microscope, networks, outputs, tasks
 from adatom.cli.options import Json
-from adatom.cli.screen import show_error
+from adatom.cli.screen import show_error, warn
 from adatom.cli.shared import with_shared_options
 from adatom.errors import AdatomError, BadInput
 from adatom.version import __version__
@@ -151,6 +152,16 @@ def bench(
 
 def main() -> None:
     """Run the command line; errors of adatom become one clear message and an exit code."""
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        """Say a warning of adatom without the place in the code."""
+        if issubclass(category, UserWarning):
+            warn(str(message))
+        else:
+            usual(message, category, *where, **more)
+
+    warnings.showwarning = show
     try:
         app()
     except AdatomError as error:

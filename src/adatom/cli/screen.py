@@ -105,10 +105,7 @@ class Screen:
 
     def warn(self, text: str) -> None:
         """Show a warning above the bars."""
-        _record(f"warning: {with_options(text)}")
-        # Escaped, because brackets in a file's name are not markup.
-        message = escape(printable(with_options(text)))
-        _stderr.print(f"[yellow]warning:[/] {message}", highlight=False, soft_wrap=True)
+        warn(text)
 
     def close(self) -> None:
         """Stop drawing."""
@@ -120,6 +117,14 @@ def say(text: str) -> None:
     _record(text)
     if not _wishes.quiet:
         _print(text)
+
+
+def warn(text: str) -> None:
+    """Write a warning to stderr."""
+    _record(f"warning: {with_options(text)}")
+    # Escaped, because brackets in a file's name are not markup.
+    message = escape(printable(with_options(text)))
+    _stderr.print(f"[yellow]warning:[/] {message}", highlight=False, soft_wrap=True)
 
 
 def _print(text: str) -> None:

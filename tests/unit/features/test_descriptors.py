@@ -139,3 +139,14 @@ def test_steps_over_missing_frames_are_no_changes() -> None:
 def test_the_number_of_groups_can_be_given() -> None:
     vectors = np.random.default_rng(7).normal(size=(60, 3))
     assert fit_groups(vectors, GroupOptions(groups=3)).count == 3
+
+
+def test_a_cutoff_that_reaches_no_neighbour_is_refused():
+    xy = 1.42 * np.stack(np.meshgrid(np.arange(4.0), np.arange(4.0)), axis=-1).reshape(-1, 2)
+    n = len(xy)
+    atoms = AtomTable.build(
+        frame=0, xy=xy, covariance=np.tile(0.01 * np.eye(2), (n, 1, 1)), p_exists=np.ones(n),
+        element=["C"] * n, p_element=np.ones(n), votes=np.ones(n), amplitude=np.ones(n),
+    )  # fmt: skip
+    with pytest.raises(BadInput, match=r"cutoff 0\.6 Å: expected at least .* 1\.42 Å"):
+        environments(atoms, EnvironmentOptions(cutoff_A=0.6))

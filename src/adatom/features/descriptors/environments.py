@@ -94,7 +94,7 @@ def environments(
     Raises
     ------
     BadInput
-        If there are fewer than two atoms in every frame.
+        If there are fewer than two atoms in every frame, or the cutoff reaches no neighbour.
 
     Examples
     --------
@@ -114,7 +114,14 @@ def environments(
     frame = atoms.data["frame"].to_numpy()
     rows = [np.flatnonzero(frame == f) for f in np.unique(frame)]
     xy = atoms.xy
-    cutoff = options.cutoff_A or _usual_cutoff(xy, rows)
+    nearest = _nearest_distance(xy, rows)
+    cutoff = options.cutoff_A or _REACH * nearest
+    if cutoff < nearest:
+        raise BadInput(
+            f"cutoff {cutoff:g} Å",
+            expected=f"at least the distance of neighbours, {nearest:.2f} Å",
+            got=f"{cutoff:g} Å", todo="Widen it, or leave it out.",
+        )  # fmt: skip
     elements = tuple(sorted(set(atoms.elements.tolist())))
     share, (drawn_xy, drawn_share) = _shares(atoms, elements), _drawn(atoms, elements, options.seed)
     vectors = np.zeros((len(xy), _size(len(elements), options)))
@@ -131,17 +138,17 @@ def environments(
     return Environments(vectors, noise, whole, float(cutoff), elements)
 
 
-def _usual_cutoff(xy: FloatArray, rows: list[IntArray]) -> float:
-    """A few nearest distances, Å, from the median over all atoms."""
+def _nearest_distance(xy: FloatArray, rows: list[IntArray]) -> float:
+    """Distance to the nearest atom, Å: the median over all atoms."""
     nearest = [cKDTree(xy[own]).query(xy[own], k=2)[0][:, 1] for own in rows if len(own) > 1]
     if not nearest:
         raise BadInput(
             "atoms",
             expected="at least two in a frame",
             got=f"{len(xy)} in {len(rows)} frames",
-            todo="Take a frame with more atoms, or give the cutoff in Å.",
+            todo="Take a frame with more atoms.",
         )
-    return _REACH * float(np.median(np.concatenate(nearest)))
+    return float(np.median(np.concatenate(nearest)))
 
 
 def _shares(atoms: AtomTable, elements: tuple[str, ...]) -> FloatArray:
