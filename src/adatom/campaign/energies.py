@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from adatom.campaign.pool import RESERVOIR, job_of, method, run_jobs, run_or_rep
 from adatom.campaign.recall import recall_of
 from adatom.campaign.steps import Steps
 from adatom.core import Material, SimulationResult, SimulationTask, Structure
+from adatom.errors import BadInput
 from adatom.simulation import (
     ChemicalPotential,
     RelaxOptions,
@@ -189,7 +191,9 @@ def references(
         atoms = structure.atoms
         cell = (*atoms.cell.cellpar().round(4).tolist(), atoms.info.get("form"))
         if cell not in number:
-            made = pristine_like(structure, material, options)
+            made = None
+            with suppress(BadInput):  # the heights of its atoms are not known
+                made = pristine_like(structure, material, options)
             number[cell] = None if made is None else len(perfect)
             perfect += [] if made is None else [made]
         of_structure.append(number[cell])

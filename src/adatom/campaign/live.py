@@ -209,7 +209,8 @@ class _Loop:
                 decision = decide(self.known, self.options, looks=self.mode != "watch")
                 if decision.request is None:
                     limit = self.known.faults >= self.options.most_faults
-                    settled = self.known.scans_settled >= self.options.settled_frames
+                    calm = self.known.scans_settled >= self.options.settled_frames
+                    settled = calm and not self.options.keep_watching
                     status = "lost" if limit else "done" if settled else "limit"
                     return self.end(status, decision.why)
                 if self.mode == "watch":

@@ -30,9 +30,11 @@ def checked(kind: type[_T], names: Mapping[str, str] | None = None, **given: Any
     Examples
     --------
     >>> from adatom.feedback.live import LiveOptions
-    >>> checked(LiveOptions, {"dose_per_A2": "--dose"}, dose_per_A2=-3.0)
-    Traceback (most recent call last):
-    adatom.errors.BadInput: --dose: expected a value greater than 0, got -3.0. Give another...
+    >>> try:
+    ...     checked(LiveOptions, {"dose_per_A2": "--dose"}, dose_per_A2=-3.0)
+    ... except BadInput as error:
+    ...     print(error.subject, error.expected, error.got)
+    --dose a value greater than 0 -3.0
     """
     from pydantic import ValidationError
 

@@ -36,8 +36,8 @@ class Acquisition:
     --------
     >>> from adatom.core import Acquisition
     >>> known = Acquisition(voltage_kV=200.0, dwell_s=2e-5, current_pA=27.0)
-    >>> known.with_dose(0.1).dose_per_A2
-    337041.48999600013
+    >>> round(known.with_dose(0.1).dose_per_A2)
+    337041
     """
 
     voltage_kV: float | None = None

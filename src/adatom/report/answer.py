@@ -179,7 +179,12 @@ def _next(view: CampaignView) -> Html:
             link = element("a", f"{more} more, and the dose of each", href="#advice")
             parts.append(element("p", link))
         return element("div", *parts, class_="next")
-    return element("div", head, element("p", _NOT_YET if view.unfinished else _NONE), class_="next")
+    return element(
+        "div",
+        head,
+        element("p", _NONE if all_warnings(view) and not view.unfinished else _NOT_YET),
+        class_="next",
+    )
 
 
 def _action(letter: str, action: Advice, last: int) -> Html:

@@ -15,8 +15,6 @@ import ase
 import numpy as np
 from ase.constraints import FixAtoms
 from ase.optimize import BFGS
-from ase.thermochemistry import HarmonicThermo
-from ase.vibrations import VibrationsData
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.constants import atomic_mass, elementary_charge, hbar
@@ -128,6 +126,8 @@ class Vibrations:
         temperature_K
             Temperature, K, above zero.
         """
+        from ase.thermochemistry import HarmonicThermo
+
         _check_temperature(temperature_K)
         kept = self.frequencies_THz > _LEAST_THz
         energies = _quantum_eV(self.frequencies_THz[kept])
@@ -206,6 +206,8 @@ def vibrate(
     still = sheet.copy()
     still.set_constraint()
     still.set_masses(masses)
+    from ase.vibrations import VibrationsData  # it loads matplotlib
+
     data = VibrationsData.from_2d(still, hessian, indices=free.tolist())
     energies, shapes = data.get_energies_and_modes(all_atoms=False)
     signed = np.where(energies.imag != 0.0, -energies.imag, energies.real)

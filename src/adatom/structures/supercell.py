@@ -176,11 +176,12 @@ def pristine_like(
         return None
     cell = structure.atoms.cell
     width_A = shortest_A(cell.array[:2, :2]) - _SAME_A
-    same = {"min_width_A": width_A, "min_separation_A": 0.0}
+    sheet = material.crystal is not None and material.crystal.is_sheet
+    # Energies of some engines depend on the vacuum, so that of the structure is kept.
+    height = {"cell_height_A": float(cell.array[2, 2])} if sheet else {}
+    same = {"min_width_A": width_A, "min_separation_A": 0.0, **height}
     made = pristine_supercell(material, (options or SupercellOptions()).model_copy(update=same))
-    # Engines give a sheet a vacuum of their own.
-    rows = 2 if material.crystal is not None and material.crystal.is_sheet else 3
-    if not np.allclose(made.atoms.cell.array[:rows], cell.array[:rows], atol=_SAME_A):
+    if not np.allclose(made.atoms.cell.array, cell.array, atol=_SAME_A):
         return None
     return replace(made, name=f"reference-{made.atoms.get_chemical_formula()}")
 

@@ -105,7 +105,7 @@ def test_real_ncem_rows_stay_rows(shared_data):
 @pytest.mark.realdata
 def test_real_velox_dose(shared_data):
     """27.27 pA x 20 µs on (0.08006 Å)²."""
-    dose = read(shared_data / V / "Au_twin_velox.emd").dose_per_A2
+    dose = read(shared_data / V / "Au_twin_velox.emd").acquisition.dose_per_A2
     assert dose == pytest.approx(27.27e-12 * 20e-6 / 1.602177e-19 / 0.08006**2, rel=1e-3)
 
 
