@@ -21,6 +21,9 @@ _LONGEST = 40  # characters of a name; longer ones are cut, so that labels fit
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # Digits to subscript digits, for formulas.
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+# Elements of a compound are at least this many to one of its commonest: SrTiO3 has 1 to 3.
+_GUEST_SHARE = 0.25
+_FLAT_SPAN_A = 1.5  # Å: ripples of a sheet are lower, layers of MoS2 are 3.1 apart
 
 
 def median_sigma(atoms: AtomTable) -> float:
@@ -317,6 +320,26 @@ def host_element(atoms: ase.Atoms) -> str:
     """The most frequent element."""
     names, counts = np.unique(atoms.get_chemical_symbols(), return_counts=True)
     return str(names[int(np.argmax(counts))])
+
+
+def guest_elements(atoms: ase.Atoms) -> frozenset[str]:
+    """Elements of which there are too few to be the crystal's.
+
+    Examples
+    --------
+    >>> sorted(guest_elements(ase.Atoms("C30Si2"))), sorted(guest_elements(ase.Atoms("Mo24S48V")))
+    (['Si'], ['V'])
+    """
+    names, counts = np.unique(atoms.get_chemical_symbols(), return_counts=True)
+    few = counts < _GUEST_SHARE * counts.max()
+    return frozenset(names[few].tolist())
+
+
+def is_flat(atoms: ase.Atoms) -> bool:
+    """Whether the crystal's atoms lie in one plane: "out of the plane" says something there."""
+    own = np.array([s not in guest_elements(atoms) for s in atoms.get_chemical_symbols()])
+    low, high = np.quantile(heights(atoms)[own], (0.1, 0.9))
+    return bool(high - low < _FLAT_SPAN_A)
 
 
 def heights(atoms: ase.Atoms) -> FloatArray:

@@ -16,8 +16,8 @@ from adatom.report.facts import (
     ThermalRun,
     draw_label,
     formula,
+    guest_elements,
     heights,
-    host_element,
     thermal_runs,
 )
 from adatom.report.fates import RunFate, bond_lengths, events_in_words, held_defects
@@ -205,11 +205,11 @@ def _bond_table(own: Simulated) -> Html:
     """Bonds of the impurity atoms, or else of atoms with an unusual number of bonds."""
     assert own.lowest is not None  # noqa: S101
     atoms = own.lowest.trajectory[-1]
-    symbols, host = atoms.get_chemical_symbols(), host_element(atoms)
+    symbols, guest = atoms.get_chemical_symbols(), guest_elements(atoms)
     lengths = bond_lengths(atoms)
     degree = np.bincount(np.array(list(lengths), dtype=int).ravel(), minlength=len(atoms))
     usual = int(np.bincount(degree).argmax())
-    odd = {n for n, s in enumerate(symbols) if s != host}
+    odd = {n for n, s in enumerate(symbols) if s in guest}
     odd = odd or {n for n in range(len(atoms)) if degree[n] != usual}
     chosen = sorted(b for b in lengths if odd & set(b))[:_MOST_ROWS]
     if not chosen:

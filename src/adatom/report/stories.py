@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from adatom.core import SimulationResult, Structure
-from adatom.report.facts import Track, heights, host_element, tracks
+from adatom.core.energy import spreads_of_defects
+from adatom.report.facts import Track, guest_elements, heights, is_flat, tracks
 from adatom.report.fates import (
     BondEvent,
     Minimum,
@@ -306,7 +307,11 @@ def _relaxed(simulated: Simulated) -> str:
         parts.append(f"{counted(len(found))} minima: {listing(where)}")
     assert simulated.lowest is not None  # noqa: S101
     formation = simulated.lowest.formation_energy_eV
-    if math.isfinite(formation):
+    spreads = spreads_of_defects(simulated.relaxations)
+    if len(spreads) == 1:  # not one draw's: its digits would say that it is as sure as they are
+        (spread_eV,) = spreads.values()
+        parts.append(f"formation energy {energy_in_words(spread_eV.mean_eV, spread_eV.sd_eV)}")
+    elif math.isfinite(formation):
         of = " of the lowest" if len(found) > 1 else ""
         parts.append(f"formation energy{of} {energy_in_words(formation)}")
     parts += _shape(simulated)
@@ -317,9 +322,9 @@ def _shape(simulated: Simulated) -> list[str]:
     """Heights of impurity atoms, and bonds that formed or broke."""
     assert simulated.lowest is not None  # noqa: S101
     atoms = simulated.lowest.trajectory[-1]
-    symbols, host, z = atoms.get_chemical_symbols(), host_element(atoms), heights(atoms)
+    symbols, guest, z = atoms.get_chemical_symbols(), guest_elements(atoms), heights(atoms)
     out = []
-    guests = [n for n, s in enumerate(symbols) if s != host][:3]
+    guests = [n for n, s in enumerate(symbols) if s in guest and is_flat(atoms)][:3]
     for n in guests:
         high = abs(float(z[n]))
         out.append(f"{symbols[n]} {high:.1f} Å out of the plane" if high > _FLAT_A

@@ -158,3 +158,31 @@ def test_the_lowest_draw_is_one_of_the_commonest_composition():
     view = replace(view, results=[changed if r is odd else r for r in view.results])
     (story, *_) = (s for s in stories.stories(view) if s.simulated is not None)
     assert story.simulated.lowest.draw == 0
+
+
+def test_the_card_tells_the_energy_with_its_whole_spread():
+    """That draws end within 1 meV says nothing of the engine and of the cell."""
+    view = make_view()
+    told = [
+        replace(r, formation_energy_eV=7.76, draws_sd_eV=0.0, engine_sd_eV=0.10, size_sd_eV=0.24)
+        if r.task == "relax" else r
+        for r in view.results
+    ]  # fmt: skip
+    (story, *_) = (
+        s for s in stories.stories(replace(view, results=told)) if s.simulated is not None
+    )
+    assert "formation energy 7.8 ± 0.3 eV" in dict(stories.verdicts(story))["Relaxed"]
+
+
+def test_atoms_of_a_compound_are_no_impurities_out_of_the_plane():
+    layers = ase.build.mx2("MoS2", size=(4, 4, 1), vacuum=8.0)
+    del layers[[1, 2, 4]]
+    assert not facts.guest_elements(layers)
+    assert not facts.is_flat(layers)
+    layers.symbols[0] = "V"
+    assert facts.guest_elements(layers) == {"V"}
+    sheet = ase.build.graphene(size=(4, 4, 1), vacuum=8.0)
+    sheet.symbols[3] = "Si"
+    sheet.positions[3, 2] += 1.5
+    assert facts.guest_elements(sheet) == {"Si"}
+    assert facts.is_flat(sheet)
