@@ -138,7 +138,7 @@ def simulate(
     relax_engine: str | None = None,
     dynamics_engine: str | None = None,
     allow_unfit: bool = False,
-    mu: Sequence[str] | Mapping[str, float] = (),
+    mu: str | Sequence[str] | Mapping[str, float] = (),
     seed: int = 0,
     workers: int | None = None,
 ) -> list[SimulationResult]:

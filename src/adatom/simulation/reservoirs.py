@@ -71,7 +71,7 @@ class Reservoir:
         return f"{self.symbol}-rich" if number is None else f"{self.symbol}={number}"
 
 
-def read_reservoirs(texts: Sequence[str] | Mapping[str, float]) -> tuple[Reservoir, ...]:
+def read_reservoirs(texts: str | Sequence[str] | Mapping[str, float]) -> tuple[Reservoir, ...]:
     """Read the choice of reservoirs.
 
     Parameters
@@ -92,8 +92,10 @@ def read_reservoirs(texts: Sequence[str] | Mapping[str, float]) -> tuple[Reservo
     """
     if isinstance(texts, Mapping):
         texts = [f"{symbol}={value!r}" for symbol, value in texts.items()]
+    if isinstance(texts, str):  # one choice
+        texts = [texts]
     out: dict[str, Reservoir] = {}
-    for text in texts:
+    for text in map(str, texts):
         rich, number = _RICH.fullmatch(text.strip()), _NUMBER.fullmatch(text.strip())
         found = rich or number
         symbol = found[1] if found else ""

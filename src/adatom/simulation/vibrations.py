@@ -35,6 +35,7 @@ from adatom.simulation.sheet import lay_flat, without_charges
 _EV_J = elementary_charge  # joule in one eV
 # Modes below it are left out of sums: the translations, with the error of the Hessian.
 _LEAST_THz = 0.3
+_LEAST_SHARE = 0.1  # of the motion along an axis, in modes that are no translation
 
 
 class VibrationOptions(BaseModel):
@@ -90,7 +91,8 @@ class Vibrations:
         ``<v²> = Σ e² E(ω) / m`` over the modes, where ``E(ω) = ħω (1/2 + n)`` is the energy of a
         mode, half of it kinetic (Susi et al., Nat. Commun. 7, 13040 (2016), eq. 6, for the
         modes of a supercell). The translations, 3 of all modes, are left out and their
-        share is made up by the others.
+        share is made up by the others. NaN along an axis where an imaginary mode is all the motion:
+        the structure is no minimum there.
 
         Parameters
         ----------
@@ -115,7 +117,10 @@ class Vibrations:
         shares = self.modes[kept][:, int(at[0])] ** 2
         mass = float(self.atoms.get_masses()[atom]) * atomic_mass
         # Without lost modes, the shares of one coordinate sum to one.
-        out: FloatArray = (energy_J @ shares) / mass / np.maximum(shares.sum(axis=0), 1e-12)
+        whole = shares.sum(axis=0)
+        known = whole > _LEAST_SHARE
+        out: FloatArray = np.full(3, np.nan)
+        out[known] = (energy_J @ shares)[known] / mass / whole[known]
         return out
 
     def free_energy_eV(self, temperature_K: float) -> float:
@@ -220,7 +225,8 @@ def vibrate(
     )  # fmt: skip
     if not found.imaginary:
         return found
-    told = f"{found.imaginary} imaginary frequencies, the largest {frequencies.min():.1f} THz"
+    several = "frequencies" if found.imaginary > 1 else "frequency"
+    told = f"{found.imaginary} imaginary {several}, the largest {frequencies.min():.1f} THz"
     return replace(found, notes=(*found.notes, f"this is no minimum: {told}"))
 
 
@@ -228,7 +234,13 @@ def _free(fixed: NDArray[np.bool_], atoms: Sequence[int] | None) -> NDArray[np.i
     """Numbers of the atoms that vibrate."""
     if atoms is None:
         return np.flatnonzero(~fixed)
-    chosen = np.unique(np.asarray(atoms, dtype=np.int64))
+    given = np.asarray(atoms)
+    if not np.issubdtype(given.dtype, np.integer):
+        raise BadInput(
+            "atoms that vibrate", expected="whole numbers of atoms", got=repr(given.tolist()),
+            todo="Count the atoms from 0.",
+        )  # fmt: skip
+    chosen = np.unique(given)
     there = len(chosen) and chosen[0] >= 0 and chosen[-1] < len(fixed)
     if not there or fixed[chosen].any():
         raise BadInput(

@@ -92,3 +92,19 @@ def test_held_and_absent_atoms_are_told():
         some.mean_square_velocity_m2_s2(2, -1.0)
     with pytest.raises(BadInput, match="numbers of free atoms, 0 to 31"):
         ad.vibrate(sheet(4), atoms=[32], engine="lammps")
+
+
+def test_half_an_atom_does_not_vibrate():
+    with pytest.raises(BadInput, match="whole numbers of atoms"):
+        ad.vibrate(sheet(4), atoms=[0.5], engine="lammps")
+
+
+def test_an_axis_whose_only_mode_is_imaginary_has_no_velocity():
+    flat = sheet(4)  # Si is larger than C: it buckles, and flat it is on a saddle
+    flat.symbols[3] = "Si"
+    found = ad.vibrate(flat, atoms=[3], engine="lammps")
+    assert found.imaginary == 1
+    assert "1 imaginary frequency," in " ".join(found.notes)
+    square = found.mean_square_velocity_m2_s2(3, 300.0)
+    assert np.isnan(square[2])
+    assert np.all(square[:2] > 1e5)

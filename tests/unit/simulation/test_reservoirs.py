@@ -49,3 +49,9 @@ def test_an_element_is_named_once():
     with pytest.raises(BadInput, match="twice"):
         read_reservoirs(["S-rich", "S=-4"])
     assert [str(r) for r in read_reservoirs({"S": -4.0})] == ["S=-4.0"]
+
+
+def test_one_choice_may_be_a_text_and_what_is_none_is_told():
+    assert [str(r) for r in read_reservoirs("Si-rich")] == ["Si-rich"]
+    with pytest.raises(BadInput, match=r"reservoir '-5\.4'"):
+        read_reservoirs([-5.4])
