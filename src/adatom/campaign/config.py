@@ -227,7 +227,7 @@ def parse_config(table: dict[str, Any], source: str) -> Config:
         where = ".".join(str(p) for p in first["loc"])
         raise BadInput(
             f"{source}, {where}",
-            expected=str(first["msg"]),
+            expected=str(first["msg"]).removeprefix("Input should be "),
             got=repr(first.get("input"))[:80],
             todo="Mend this key, or leave it out for its default.",
         ) from error

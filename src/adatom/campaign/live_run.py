@@ -113,7 +113,7 @@ def resume_live(
     StepFailed
         If the disk is full; the beam is off then.
     """
-    lines = read_journal(directory / RECORD)
+    lines = _record_of(directory)
     begun = _starts(directory, lines)[-1]
     instrument, specimen = (
         find_instrument(lines[0]["instrument"]),
@@ -145,6 +145,16 @@ def _live(
     )  # fmt: skip
     write_json(directory / RESULT, summary(lived))
     return lived
+
+
+def _record_of(directory: Path) -> list[Line]:
+    """Read the record of a live run."""
+    if not (directory / RECORD).exists():
+        raise BadInput(
+            str(directory), expected="the directory of a live run", got=f"no {RECORD} in it",
+            todo="Name the directory that adatom live -o DIR made.",
+        )  # fmt: skip
+    return read_journal(directory / RECORD)
 
 
 def _starts(directory: Path, lines: Sequence[Line]) -> list[int]:
@@ -276,7 +286,7 @@ def verify_live(directory: Path, tell: Callable[[Line], None] = lambda _: None) 
     """
     from adatom.campaign.live_again import Again, same_or_fail
 
-    lines = read_journal(directory / RECORD)
+    lines = _record_of(directory)
     starts = _starts(directory, lines)
     material = load_material(lines[0]["material"])
     for first, end in zip(starts, [*starts[1:], len(lines)], strict=True):

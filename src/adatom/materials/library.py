@@ -268,7 +268,7 @@ def _parse(text: str, source: str, folder: Path | None) -> Material:
         where = ".".join(str(p) for p in first["loc"])
         raise BadInput(
             f"{source}{', ' if where else ''}{where}",
-            expected=str(first["msg"]),
+            expected=str(first["msg"]).removeprefix("Input should be "),
             got=repr(first.get("input"))[:80],
             todo=todo,
         ) from error
@@ -382,6 +382,10 @@ def read_structure(path: Path) -> Atoms:
     """
     import ase.io
 
+    if not path.exists():
+        raise BadInput(
+            str(path), expected="a structure file", got="no such file", todo="Check the name."
+        )
     try:
         _check_counts(path)
         atoms = ase.io.read(path)

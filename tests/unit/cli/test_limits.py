@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -35,3 +36,22 @@ def test_threshold_names_its_option(tmp_path: Path) -> None:
     words = ["threshold", str(sheet), "--atom", "0", "--tolerance", "0"]
     with pytest.raises(BadInput, match=r"^--tolerance: expected a value greater than 0, got 0\.0"):
         CliRunner().invoke(app, words, catch_exceptions=False)
+
+
+def test_a_key_out_of_range_is_told_in_plain_words(tmp_path: Path) -> None:
+    frame = tmp_path / "frame.npy"
+    np.save(frame, np.ones((32, 32)))
+    with pytest.raises(BadInput, match=r"expected greater than 0, got -1\.0"):
+        CliRunner().invoke(app, ["find", str(frame), "--dose", "-1"], catch_exceptions=False)
+
+
+def test_a_structure_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    words = ["vibrate", str(tmp_path / "no.cif")]
+    with pytest.raises(BadInput, match=r"expected a structure file, got no such file"):
+        CliRunner().invoke(app, words, catch_exceptions=False)
+
+
+@pytest.mark.parametrize("option", ["--verify", "--resume"])
+def test_a_directory_without_a_live_run_is_told(tmp_path: Path, option: str) -> None:
+    with pytest.raises(BadInput, match="expected the directory of a live run, got no decisions"):
+        CliRunner().invoke(app, ["live", option, "-o", str(tmp_path)], catch_exceptions=False)

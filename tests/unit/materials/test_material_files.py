@@ -148,7 +148,7 @@ GOOD = 'name = "m"\n[crystal]\ncell_A = [[3, 0], [0, 3]]\ncolumns = [{ is = "Fe"
             ("structure", "the zone axis must not be 0 0 0"),
         ),
         ('name = "m"\n[structure]\nzone_axis = [0, 0, 1]\n', ("give either file or bulk",)),
-        ('name = "m"\n[structure]\nfile = "gone.cif"\n', ("gone.cif", "No such file")),
+        ('name = "m"\n[structure]\nfile = "gone.cif"\n', ("gone.cif", "no such file")),
         ('name = "m"\n[structure]\nbulk = { name = "Qq" }\n', ("ase.build.bulk", "Qq")),
         ('name = "m"\n[structure]\nbulk = { colour = "red" }\n', ("ase.build.bulk", "colour")),
     ],
