@@ -289,7 +289,9 @@ class _Loop:
     def fault(self, fault: Fault, **more: object) -> None:
         """Record a fault; the beam is off already."""
         self.faults += 1
-        self.known = replace(self.known, faults=self.known.faults + 1)
+        # Where somebody else takes the frames, a pause is theirs and no reason to end.
+        waited = fault.kind == "late" and not self.can.steers
+        self.known = replace(self.known, faults=self.known.faults + (not waited))
         known = asdict(self.known)
         self.tell("fault", kind=fault.kind, what=fault.what, known=known, **more)
 

@@ -10,6 +10,7 @@ import pytest
 
 from adatom.analysis.frame import analyse_frame
 from adatom.bench.faulty import KINDS, FaultyMicroscope
+from adatom.campaign.folder import FOLDER, FolderOptions
 from adatom.campaign.live import State, run_loop
 from adatom.campaign.live_learn import Learner
 from adatom.campaign.live_run import resume_live, run_live, state_of, verify_live
@@ -205,3 +206,13 @@ def test_a_frame_in_which_no_lattice_is_found_speaks_against_nothing():
     assert learner.known.questions == (open_,)
     assert learner.known.scans_settled == 0  # it does not say that nothing is open
     assert learner.known.drift_xy_A == known.drift_xy_A
+
+
+def test_a_pause_of_who_takes_the_frames_ends_nothing(tmp_path):
+    waited = FolderOptions(path=str(tmp_path), pixel_size_A=0.1, longest_wait_s=0.05, poll_s=0.01)
+    options = SMALL.model_copy(update={"longest_s": 1.0, "keep_watching": True})
+    lived, lines = loop(FOLDER.open(waited, GRAPHENE), mode="watch", options=options)
+    late = [line for line in lines if line["action"] == "fault"]
+    assert len(late) > options.most_faults
+    assert {line["kind"] for line in late} == {"late"}
+    assert lived.status == "limit"
