@@ -152,7 +152,7 @@ def spread_of(
     return EnergySpread(
         tuple(float(e) for e in energies_eV),
         tuple((w / w.sum()).tolist()),
-        0.0 if np.isnan(sd) else sd,
+        sd,  # NaN for one draw, which says nothing of the others
         engine_eV,
         size_eV,
         thermal_eV,
@@ -171,7 +171,8 @@ def spreads_of_defects(results: Sequence[SimulationResult]) -> dict[str, EnergyS
     groups: dict[str, list[SimulationResult]] = {}
     for r in results:
         draw = r.task == "relax" and r.status == "done" and r.draw >= 0
-        if draw and np.isfinite(r.formation_energy_eV) and np.isfinite(r.draws_sd_eV):
+        parts = (r.draws_sd_eV, r.engine_sd_eV, r.size_sd_eV, r.thermal_sd_eV)
+        if draw and np.isfinite(r.formation_energy_eV) and np.isfinite(parts).any():
             groups.setdefault(r.structure.rsplit("-d", 1)[0], []).append(r)
     return {name: spread_of_results(own) for name, own in groups.items()}
 

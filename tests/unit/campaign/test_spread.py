@@ -46,7 +46,7 @@ def test_a_campaign_stores_the_parts_of_each_defect(tmp_path):
     assert -0.1 < vacancy.size_shift_eV < -0.02
     assert vacancy.size_sd_eV == pytest.approx(0.5 * abs(vacancy.size_shift_eV))
     assert perfect.size_sd_eV < 0.01
-    assert vacancy.draws_sd_eV < 2e-3
+    assert np.isnan(vacancy.draws_sd_eV)  # one draw says nothing of the others
     assert vacancy.thermal_sd_eV == 0.0
     table = pl.read_parquet(tmp_path / "c" / "simulations.parquet")
     names = table["structure"].to_list()
