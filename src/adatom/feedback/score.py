@@ -231,7 +231,8 @@ def energy_spread(results: Sequence[SimulationResult]) -> dict[str, float]:
         if not np.isnan(sd):
             out[kind] = max(out.get(kind, 0.0), sd)
     for kind, spread in energies_by_kind(results).items():
-        out[kind] = spread.draws_eV
+        if not np.isnan(spread.draws_eV):
+            out[kind] = spread.draws_eV
     return out
 
 
