@@ -203,7 +203,8 @@ class LiveAnalysis:
             in_file_unit(atoms, examined), lattice, DefectTable.empty(), {}, kept.full.flags, found
         )
         defects = _same_defects(kept.named, result, step, self._options.defects.border_A)
-        if defects is not None:
+        # Positions that a shape settled follow from the counts of this frame, not from the last.
+        if defects is not None and kept.named.atoms.weighed is None:
             result = replace(result, defects=defects)
             return _After(kept.full, kept.named, lattice, step, kept.since + 1, found, result)
         atoms, named = weigh_defects(examined, atoms, found, lattice, self._material, self._options)
