@@ -135,8 +135,14 @@ class _Atoms:
 
     def first_of_each(self) -> NDArray[np.int64]:
         """Number the atoms that are not on the place of an earlier one, shape (atom,)."""
-        doubled = self._tree.query_pairs(_SAME_A, output_type="ndarray")
-        return np.setdiff1d(np.arange(len(self._positions)), doubled.max(axis=1, initial=-1))
+        # Pairs of all atoms of one place would be as many as the square of their number.
+        left = np.ones(len(self._positions), dtype=np.bool_)
+        kept = []
+        for i, place in enumerate(self._tree.data):
+            if left[i]:
+                left[self._tree.query_ball_point(place, _SAME_A)] = False
+                kept.append(i)
+        return np.array(kept, dtype=np.int64)
 
 
 def _vector(row: FloatArray) -> Vector:
