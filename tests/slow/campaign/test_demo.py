@@ -101,7 +101,7 @@ def test_leaves_every_file_of_a_campaign(demo):
     advice = json.loads((path / "advice.json").read_text("utf-8"))
     actions = {a["action"] for a in advice}
     assert "place_beam" in actions  # a Si that could be moved is in view
-    assert actions & {"scan", "stop"}
+    assert "stop" not in actions
     assert all(a["reason"] for a in advice)
 
 
