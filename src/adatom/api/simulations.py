@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from adatom.analysis.lattice import lattice_of
-from adatom.campaign.advise import damage_by_voltage
+from adatom.campaign.advise import damage_options
 from adatom.campaign.arguments import (
     ALONG_C,
     MaterialLike,
@@ -278,7 +278,7 @@ def advise(
         species=len(chosen.species),
         frame_dose_per_A2=recorded.dose_per_A2,
         results=results,
-        damage=damage_by_voltage(chosen, voltage),
+        **damage_options(chosen, voltage),
         voltage_kV=voltage,
     )
 

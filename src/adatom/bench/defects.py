@@ -271,7 +271,7 @@ def _origins_of(seed: int) -> tuple[np.ndarray, FloatArray]:
     )  # fmt: skip
     sites = field.area_A2 / GRAPHENE.site_area_A2
     beam = Beam("C", np.array([by_beam / sites / _DOSE_PER_A2]), _DOSE_PER_A2)
-    told = track_table(linked, field, GRAPHENE, beam)
+    told = track_table(linked, field, GRAPHENE, [beam])
     number = pl.Series("vacancy", np.concatenate(numbers))
     first = linked.data.with_columns(number).unique("track", keep="first", maintain_order=True)
     both = told.join(first.select("track", "vacancy"), on="track")

@@ -84,11 +84,13 @@ def damage_options(material: Material, voltage_kV: float) -> dict[str, Any]:
     voltage_kV
         Acceleration voltage of the microscope, kV.
     """
+    known = material.knock_on
     return {
         "damage": damage_by_voltage(material, voltage_kV),
+        "element": "" if known is None else known.element,
         "sites": site_damage(material, voltage_kV),
         "bond_length_A": material.bond_length_A,
-        "caveat": "" if material.knock_on is None else material.knock_on.caveat,
+        "caveat": "" if known is None else known.caveat,
     }
 
 

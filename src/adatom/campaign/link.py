@@ -9,7 +9,7 @@ from scipy.special import ndtri
 
 from adatom.campaign.config import Config
 from adatom.campaign.lattices import lattice_from_json
-from adatom.core import AtomTable, DefectTable, Material, Movie
+from adatom.core import AtomTable, DefectTable, KnockOnData, Material, Movie, SiteThreshold
 from adatom.core.atoms import COLUMNS as ATOM_COLUMNS
 from adatom.core.defects import COLUMNS as DEFECT_COLUMNS
 from adatom.core.tracks import COLUMNS as TRACK_COLUMNS
@@ -64,8 +64,8 @@ def link_movie(
     moved = np.array([drift[i] for i in range(count)])
     searched = SearchedField(np.arange(count), moved, extent, config.defects.border_A)
     recorded = movie.acquisition
-    beam = beam_on(material, recorded.usual_voltage_kV, recorded.dose_per_A2)
-    tracks = track_table(defects, searched, material, beam)
+    beams = beams_on(material, recorded.usual_voltage_kV, recorded.dose_per_A2)
+    tracks = track_table(defects, searched, material, beams)
     defects = with_beam_probability(defects, tracks)
     write_table(directory.defects_path, defects.data, DEFECT_COLUMNS)
     write_table(directory.tracks_path, tracks, TRACK_COLUMNS)
@@ -87,8 +87,8 @@ def linked_paths(directory: CampaignDirectory) -> tuple[Path, ...]:
     )
 
 
-def beam_on(material: Material, voltage_kV: float, dose_per_A2: float | None) -> Beam | None:
-    """What the beam does to the atoms of a material; None where no threshold is known.
+def beams_on(material: Material, voltage_kV: float, dose_per_A2: float | None) -> tuple[Beam, ...]:
+    """What the beam does to the atoms of a material, for each element with a known threshold.
 
     Parameters
     ----------
@@ -101,7 +101,16 @@ def beam_on(material: Material, voltage_kV: float, dose_per_A2: float | None) ->
     """
     known = material.knock_on
     if known is None:
-        return None
+        return ()
+    # Sites beside a foreign atom, or with fewer neighbours, are not those of a whole element.
+    of: list[KnockOnData | SiteThreshold] = [known]
+    of += [s for s in known.sites if not s.beside and not s.coordination]
+    return tuple(_beam_of(each, voltage_kV, dose_per_A2) for each in of)
+
+
+def _beam_of(
+    known: KnockOnData | SiteThreshold, voltage_kV: float, dose_per_A2: float | None
+) -> Beam:
     # Each threshold stands for an equal share of its normal distribution.
     shares = (np.arange(_THRESHOLDS) + 0.5) / _THRESHOLDS
     sections = [

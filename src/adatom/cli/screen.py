@@ -170,9 +170,11 @@ def show_summary(summary: dict[str, Any], *, as_json: bool) -> None:
         )
     for kind, count in list(summary["defect_frames"].items())[:6]:
         out.print(printable(f"  {_seen(kind, count, summary.get('doubtful_defects', {}))}"))
+    energies = summary.get("energies", ())
+    whole = {row["structure"] for row in energies}
     for row in summary["relaxed"]:
-        out.print(_relaxed(row))
-    for row in summary.get("energies", ()):
+        out.print(_relaxed(row, told_whole=row["structure"] in whole))
+    for row in energies:
         narrowed = f"; {row['narrowed_by']} would narrow it most" if row["narrowed_by"] else ""
         out.print(printable(f"  {row['structure']}: formation energy {row['in_words']}{narrowed}"))
     for row in summary["dynamics"]:
@@ -193,7 +195,8 @@ def _seen(kind: str, times: int, doubtful: dict[str, int]) -> str:
     return f"{kind}: suspected {told}, {'each' if doubt == times else doubt} in doubt (p < 0.5)"
 
 
-def _relaxed(row: dict[str, Any]) -> str:
+def _relaxed(row: dict[str, Any], *, told_whole: bool) -> str:
+    """Say draws and minima, and the energy where no line of its own tells it with its spread."""
     # The page's writer of numbers takes a second to import, and runs alone have it by now.
     from adatom.report.words import energy_difference, energy_in_words
 
@@ -204,9 +207,9 @@ def _relaxed(row: dict[str, Any]) -> str:
     else:
         ends = f"{row['minima']} minima" if several else "one minimum"
         told = f"{row['draws']} draws, {ends}"
-    if mean is None:
+    if mean is None or told_whole:
         apart = f", {energy_difference(spread)} apart (standard deviation)" if several else ""
-        told += f"{apart}; formation energy {row['reference']}"
+        told += apart if told_whole else f"{apart}; formation energy {row['reference']}"
     elif several:
         told += (
             f", formation energy {energy_in_words(mean, spread)} (standard deviation over the "

@@ -61,7 +61,7 @@ class Beam:
 
 
 def track_table(
-    defects: DefectTable, searched: SearchedField, material: Material, beam: Beam | None
+    defects: DefectTable, searched: SearchedField, material: Material, beams: Sequence[Beam]
 ) -> pl.DataFrame:
     """Give every track once, with the probabilities of what made it.
 
@@ -73,8 +73,9 @@ def track_table(
         Where and when defects were searched.
     material
         The crystal.
-    beam
-        Cross section and dose; None where no threshold is known.
+    beams
+        Cross section and dose for each element that the beam displaces; empty where no threshold is
+        known.
 
     Returns
     -------
@@ -86,8 +87,15 @@ def track_table(
         families[_family(story.kind)].append(story)
     rows = []
     for group in families.values():
+        beam = _beam_for(group[0].kind, beams, material)
         rows += _Family(group, searched, material, beam).rows()
     return pl.DataFrame(rows, schema=SCHEMA).sort("track")
+
+
+def _beam_for(kind: DefectKind | None, beams: Sequence[Beam], material: Material) -> Beam | None:
+    """The beam that makes a kind of defect; the first one where none does."""
+    makes = (beam for beam in beams if _lost_atoms(kind, beam.element, material))
+    return next(makes, beams[0] if beams else None)
 
 
 def with_beam_probability(defects: DefectTable, tracks: pl.DataFrame) -> DefectTable:

@@ -19,7 +19,7 @@ from adatom.core.defects import DefectTable
 from adatom.core.scan import ScanRequest
 from adatom.core.simulation import SimulationResult
 from adatom.errors import BadInput
-from adatom.feedback.damage import SiteDamage, Voltage, choose_voltage, sites_of
+from adatom.feedback.damage import SiteDamage, Voltage, atoms_of, choose_voltage, sites_of
 from adatom.feedback.manipulate import PRIOR_VOLTAGE_KV, ManipulateOptions, advise_jumps
 from adatom.feedback.score import (
     Score,
@@ -69,6 +69,7 @@ def advise(
     calibration: Calibration | None = None,
     results: Sequence[SimulationResult] = (),
     damage: Mapping[float, tuple[float, float]] | None = None,
+    element: str = "",
     sites: Sequence[SiteDamage] = (),
     bond_length_A: float = math.nan,
     caveat: str = "",
@@ -100,6 +101,8 @@ def advise(
         Simulations of the supercells, for the spread of the samples' energies.
     damage
         Knock-on cross section per atom, mean and standard deviation in barn, by voltage in kV.
+    element
+        Element of these atoms: a column S2 has two of S. By default each atom of the table counts.
     sites
         The same for kinds of site with a threshold of their own, at the same voltages.
     bond_length_A
@@ -137,9 +140,10 @@ def advise(
     now = max(atoms.frames, default=0) if latest_frame is None else latest_frame
     scans: list[tuple[float, Advice, list[Voltage]]] = []
     for score in chosen:
-        inside = _atoms_inside(atoms, score, now, o.field_of_view_A)
+        inside = _atoms_inside(atoms, score, now, o.field_of_view_A, element)
         special = _sites_inside(atoms, score, now, o.field_of_view_A, sites, bond_length_A)
-        rest = max(inside - sum(n for _, n in special), 0.0)
+        own = sum(n for d, n in special if element in ("", d.site.element))
+        rest = max(inside - own, 0.0)
         choose = partial(
             choose_voltage, damage, atoms=rest, sites=special, max_events=o.max_damage_events
         )
@@ -314,11 +318,11 @@ def _apart(scores: Sequence[Score], distance_A: float) -> list[Score]:
     return kept
 
 
-def _atoms_inside(atoms: AtomTable, score: Score, now: int, field_A: float) -> float:
-    """Expected number of atoms in the field of view around a score."""
+def _atoms_inside(atoms: AtomTable, score: Score, now: int, field_A: float, element: str) -> float:
+    """Expected number of atoms of an element in the field of view around a score."""
     here = atoms.of_frame(score.frame if score.frame >= 0 else now)
     near = np.all(np.abs(here.xy - np.asarray(score.xy_A)) <= field_A / 2.0, axis=1)
-    p = here.column("p_exists")
+    p = atoms_of(here, element)
     # A field that extends beyond the frame also has atoms there: assume the frame's density.
     area = float(np.prod(np.ptp(here.xy, axis=0))) if len(here) > 2 else 0.0
     even = float(p.sum()) / area * field_A**2 if area > field_A**2 / 4.0 else 0.0

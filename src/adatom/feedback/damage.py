@@ -11,7 +11,8 @@ from scipy.spatial import cKDTree
 
 from adatom.core.arrays import FloatArray
 from adatom.core.atoms import AtomTable
-from adatom.core.material import SiteThreshold
+from adatom.core.composition import count_formula
+from adatom.core.material import ANY, SiteThreshold
 from adatom.core.units import A2_PER_BARN
 
 # Neighbours are up to this many bond lengths away: foreign atoms have longer bonds, and second
@@ -60,6 +61,40 @@ class Voltage:
     dose_limit_per_A2: float
     allowed: bool
     weakest: str = ""
+
+
+def atoms_of(atoms: AtomTable, element: str) -> FloatArray:
+    """Count the atoms of an element at each place, with the probability that they exist.
+
+    Parameters
+    ----------
+    atoms
+        Atoms, or columns such as S2, which has two atoms.
+    element
+        Chemical symbol; empty for one atom at every place, whatever it is.
+
+    Returns
+    -------
+    Shape (atom,).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> one = np.ones(3)
+    >>> table = AtomTable.build(
+    ...     frame=0, xy=np.zeros((3, 2)), covariance=np.zeros((3, 2, 2)), p_exists=one,
+    ...     element=["Mo", "S2", "S"], p_element=one, votes=one, amplitude=one,
+    ... )
+    >>> atoms_of(table, "S").tolist()
+    [0.0, 2.0, 1.0]
+    """
+    p: FloatArray = atoms.column("p_exists").astype(np.float64)
+    if not element:
+        return p
+    labels, of = np.unique(atoms.elements, return_inverse=True)
+    count = [0 if label == ANY else dict(count_formula(label)).get(element, 0) for label in labels]
+    out: FloatArray = p * np.array(count, dtype=np.float64)[of]
+    return out
 
 
 def sites_of(

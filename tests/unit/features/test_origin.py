@@ -1,15 +1,18 @@
 """What made a defect, as probabilities, on movies whose causes are known."""
 
 import numpy as np
+import polars as pl
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from adatom.campaign.link import beams_on
 from adatom.core import GRAPHENE, DefectKind, DefectTable
 from adatom.core.tracks import SCHEMA
 from adatom.features.histories import SearchedField
 from adatom.features.origin import Beam, track_table, with_beam_probability
 from adatom.features.tracking import link_defects
 from adatom.frames.simulate.moving_sheet import MotionOptions, moving_sheet
+from adatom.materials.library import load_material
 
 EXTENT_A, BORDER_A, DOSE = 40.0, 1.5, 1e5
 ATOMS = (EXTENT_A - 2 * BORDER_A) ** 2 / GRAPHENE.site_area_A2
@@ -32,7 +35,7 @@ def told(rows, *, frames=10, drift=None, beam=None, extent=EXTENT_A):
     )  # fmt: skip
     moved = np.array([drift[f] for f in range(frames)])
     searched = SearchedField(np.arange(frames), moved, (extent, extent), BORDER_A)
-    return linked, track_table(linked, searched, GRAPHENE, beam)
+    return linked, track_table(linked, searched, GRAPHENE, [] if beam is None else [beam])
 
 
 def strong(events):
@@ -133,3 +136,28 @@ def test_causes_of_simulated_vacancies_are_told_apart():
         place = np.minimum((p * 5).astype(int), 4)
         gaps = [abs((hit - p)[place == k].sum()) for k in range(5)]
         assert sum(gaps) / len(p) < 0.1
+
+
+def test_each_element_of_a_compound_has_its_own_beam():
+    """In h-BN the threshold of B says nothing of a vacancy of N, and the other way round."""
+    h_bn = load_material("h-BN")
+    rows = [(f, kind, x, 20.0) for kind, x in (("vac_B", 12.0), ("vac_N", 28.0)) for f in (4, 5)]
+    parts = [
+        DefectTable.build(
+            frame=f, kinds=[DefectKind.parse(r[1]) for r in rows if r[0] == f],
+            xy=np.array([r[2:] for r in rows if r[0] == f]), p=[0.97] * 2, atoms=[[], []],
+        )
+        for f in (4, 5)
+    ]  # fmt: skip
+    still = dict.fromkeys(range(6), (0.0, 0.0))
+    linked = link_defects(
+        DefectTable.concat(parts), still, frames=range(6), extent_xy_A=(EXTENT_A, EXTENT_A),
+        border_A=BORDER_A,
+    )  # fmt: skip
+    searched = SearchedField(np.arange(6), np.zeros((6, 2)), (EXTENT_A, EXTENT_A), BORDER_A)
+    beams = beams_on(h_bn, 80.0, 1e5)
+    assert [beam.element for beam in beams] == ["B", "N"]
+    told = track_table(linked, searched, h_bn, beams)
+    assert not [r for r in told["reason"] if "does not make it" in r]
+    boron, nitrogen = (told.filter(pl.col("kind") == k)["p_beam"].item() for k in ("vac_B", "vac_N"))
+    assert boron > nitrogen > 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+import adatom as ad
 from adatom.campaign.advise import damage_options
 from adatom.core import GRAPHENE, AtomTable
 from adatom.feedback import AdviceOptions, advise, choose_voltage
@@ -67,3 +68,34 @@ def test_nitrogen_and_boron_have_their_own_thresholds():
     assert (known.element, known.threshold_eV) == ("B", 19.36)
     assert [(s.element, s.threshold_eV) for s in known.sites] == [("N", 23.06)]
     assert "excites electrons" in damage_options(load_material("MoS2"), 80.0)["caveat"]
+
+
+def test_molybdenum_does_not_count_as_sulfur():
+    """Advice on MoS2 counts the S of the columns S2 alone, as on the command line."""
+    options = AdviceOptions(manipulate=None, min_gain_nats=0.0)
+    xy = np.stack(np.meshgrid(np.arange(12.0), np.arange(12.0)), axis=-1).reshape(-1, 2) * 1.8
+    one = np.ones(len(xy))
+
+    def limit_of(labels: list[str]) -> float:
+        atoms = AtomTable.build(
+            frame=0, xy=xy, covariance=np.tile(0.09 * np.eye(2), (len(xy), 1, 1)), p_exists=one,
+            element=labels, p_element=one, votes=one, amplitude=one,
+        )  # fmt: skip
+        told = advise(
+            atoms, defect_table((0, "vac_S2", xy[70], 0.9, -1)), species=4, frame_dose_per_A2=1e9,
+            options=options, **damage_options(load_material("MoS2"), 80.0),
+        )  # fmt: skip
+        (scan,) = [a.scan for a in told if a.action == "scan"]
+        assert scan is not None
+        return scan.dose_per_A2
+
+    columns = ["Mo", "S2"] * 72
+    as_single = ["Mo" if k == "Mo" else "S" for k in columns]
+    assert np.isclose(limit_of(as_single) / limit_of(columns), 2.0, rtol=1e-6)
+
+
+def test_python_and_campaigns_weigh_the_same_sites():
+    atoms, at = sheet(si_sigma=0.3)
+    told = ad.advise(atoms, defect_table((0, "Si1C3", at, 0.9, -1)), frame_dose_per_A2=1e6)
+    (voltage,) = [a for a in told if a.action == "set_voltage"]
+    assert "Most events are expected at 3 C beside Si." in voltage.reason
