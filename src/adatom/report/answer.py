@@ -9,7 +9,7 @@ import numpy as np
 
 from adatom.core import Advice
 from adatom.report.facts import UNCERTAIN_P, median_sigma
-from adatom.report.markup import Html, count, element, join, listing, number
+from adatom.report.markup import Html, count, element, join, listing, number, with_code
 from adatom.report.stories import Story, certainty, deeds, place_of, verdicts
 from adatom.report.summary import all_warnings
 from adatom.report.view import CampaignView
@@ -63,17 +63,17 @@ def lead(view: CampaignView) -> str:
 
 
 def _warnings(view: CampaignView) -> Html:
-    texts = all_warnings(view)
+    texts = [with_code(text) for text in all_warnings(view)]
     note = element("p", view.unfinished, class_="unfinished") if view.unfinished else Html("")
     if not texts:
         return note
-    head = element("summary", element("b", count(len(texts), "warning")), f" {texts[0]}")
+    head = element("summary", element("b", count(len(texts), "warning")), " ", texts[0])
     if len(texts) == 1:
         return join(
             [
                 note,
                 element(
-                    "div", element("b", "Warning"), f" {texts[0]}", class_="warnings", role="note"
+                    "div", element("b", "Warning"), " ", texts[0], class_="warnings", role="note"
                 ),
             ]
         )

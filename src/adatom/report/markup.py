@@ -50,6 +50,20 @@ def join(children: Iterable[str]) -> Html:
     return Html("".join(c if isinstance(c, Html) else html.escape(printable(c)) for c in children))
 
 
+def with_code(text: str) -> Html:
+    """Set what stands between backticks as code, as warnings name options.
+
+    Examples
+    --------
+    >>> print(with_code("`seed` < 0"), end="")
+    <code>seed</code> &lt; 0
+    """
+    pieces = text.split("`")
+    if len(pieces) % 2 == 0:  # one is left over
+        return join([text])
+    return join(Html(element("code", p).strip()) if i % 2 else p for i, p in enumerate(pieces))
+
+
 def section(anchor: str, title: str, *children: str) -> Html:
     """Make one section of the page."""
     return element("section", element("h2", title), *children, id=anchor)
