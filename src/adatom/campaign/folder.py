@@ -105,7 +105,7 @@ class Folder:
     @property
     def conditions(self) -> BeamConditions:
         """Voltage and current as the options say."""
-        return BeamConditions(self._options.voltage_kV, self._options.current_pA)
+        return self._options.conditions()
 
     @property
     def time_s(self) -> float:

@@ -11,12 +11,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from adatom.core import BeamConditions, BeamRequest, DwellTrace, Frame, Material, Movie, ScanRequest
+from adatom.core.acquisition import UNKNOWN, Acquisition
 from adatom.errors import BadInput, NoFrame, NoMoreFrames
 from adatom.frames.readers.read import read
 from adatom.instrument.protocol import Capabilities, StopWhen
 
 _Options = TypeVar("_Options", bound=BaseModel)
 _FRAMES_PER_S = 5.0  # of a movie that does not say its own: usual for fast scans
+_USUAL_PA = 50.0  # pA: a usual current of the probe
 
 
 class GivenFramesOptions(BaseModel):
@@ -28,8 +30,18 @@ class GivenFramesOptions(BaseModel):
     dose_per_A2: float | None = Field(
         None, gt=0, description="electrons per Å² and frame; by default the file's, where it has it"
     )
-    voltage_kV: float = Field(60.0, gt=0, description="voltage at which the frames are taken, kV")
-    current_pA: float = Field(50.0, gt=0, description="probe current, pA")
+    voltage_kV: float | None = Field(
+        None, gt=0, description="acceleration voltage, kV; by default a movie's own, else 60"
+    )
+    current_pA: float | None = Field(
+        None, gt=0, description="probe current, pA; by default a movie's own, else 50"
+    )
+
+    def conditions(self, recorded: Acquisition = UNKNOWN) -> BeamConditions:
+        """Voltage and current: those of the options, else of the files, else what is usual."""
+        known = Acquisition(voltage_kV=self.voltage_kV, current_pA=self.current_pA)
+        known = known.or_else(recorded)
+        return BeamConditions(known.usual_voltage_kV, known.current_pA or _USUAL_PA)
 
 
 class ReplayOptions(GivenFramesOptions):
@@ -80,8 +92,8 @@ class Replay:
 
     @property
     def conditions(self) -> BeamConditions:
-        """Voltage and current as the options say."""
-        return BeamConditions(self._options.voltage_kV, self._options.current_pA)
+        """Voltage and current as the options say, or the movie's files."""
+        return self._options.conditions(self._movie.acquisition)
 
     @property
     def time_s(self) -> float:

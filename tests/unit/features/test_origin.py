@@ -1,7 +1,6 @@
 """What made a defect, as probabilities, on movies whose causes are known."""
 
 import numpy as np
-import polars as pl
 import pytest
 from sklearn.metrics import roc_auc_score
 
@@ -159,5 +158,7 @@ def test_each_element_of_a_compound_has_its_own_beam():
     assert [beam.element for beam in beams] == ["B", "N"]
     told = track_table(linked, searched, h_bn, beams)
     assert not [r for r in told["reason"] if "does not make it" in r]
-    boron, nitrogen = (told.filter(pl.col("kind") == k)["p_beam"].item() for k in ("vac_B", "vac_N"))
-    assert boron > nitrogen > 0.0
+    boron, nitrogen = (
+        told.filter(pl.col("kind") == k)["p_beam"].item() for k in ("vac_B", "vac_N")
+    )
+    assert p["vac_B"] > p["vac_N"] > 0.0

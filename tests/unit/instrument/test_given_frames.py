@@ -2,16 +2,18 @@
 
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tifffile
 
 from adatom.campaign.folder import FOLDER, FolderOptions
-from adatom.campaign.replay import REPLAY, ReplayOptions
+from adatom.campaign.replay import REPLAY, Replay, ReplayOptions
 from adatom.conformance import check_instrument
-from adatom.core import GRAPHENE, ScanRequest
+from adatom.core import GRAPHENE, Acquisition, BeamConditions, ScanRequest
 from adatom.errors import BadInput, DamagedFile, InstrumentGone, NoFrame, NoMoreFrames
+from adatom.frames.readers.read import read
 
 ANY = ScanRequest((0.0, 0.0), 16.0, 64, 1e5)
 
@@ -118,3 +120,14 @@ def test_a_directory_that_goes_is_told(tmp_path):
     (tmp_path / "gone").rmdir()
     with pytest.raises(InstrumentGone, match="Mount"):
         microscope.acquire(ANY)
+
+
+def test_a_replay_has_the_voltage_of_its_files_unless_told_otherwise(tmp_path):
+    write(tmp_path / "one.tif")
+    movie = replace(
+        read(tmp_path / "one.tif"), acquisition=Acquisition(voltage_kV=80.0, current_pA=20.0)
+    )
+    assert Replay(movie, ReplayOptions()).conditions == BeamConditions(80.0, 20.0)
+    assert Replay(movie, ReplayOptions(voltage_kV=60.0)).conditions == BeamConditions(60.0, 20.0)
+    unknown = replace(movie, acquisition=Acquisition())
+    assert Replay(unknown, ReplayOptions()).conditions == BeamConditions(60.0, 50.0)
