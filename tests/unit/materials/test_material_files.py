@@ -12,14 +12,8 @@ from ase import Atoms
 
 from adatom.cli import main as cli
 from adatom.errors import BadInput
-from adatom.materials.library import (
-    Column,
-    FromStructure,
-    MaterialFile,
-    WrittenCell,
-    load_material,
-    material_names,
-)
+from adatom.materials.file_schema import Column, FromStructure, MaterialFile, WrittenCell
+from adatom.materials.library import load_material, material_names
 
 MOS2_TOML = """
 name = "mine"
