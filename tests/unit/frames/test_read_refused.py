@@ -1,6 +1,7 @@
 """What is no frame is refused with the reason; nothing is unpickled."""
 
 import ast
+import importlib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import tifffile
 from PIL import Image as Picture
 from rsciio import IO_PLUGINS
 
-from adatom.errors import BadInput
+from adatom.errors import BadInput, DamagedFile
 from adatom.frames import read
 from adatom.frames.readers.axes import is_image
+from adatom.frames.readers.stack import as_bad_input
 from adatom.frames.readers.vendor import READERS, vendor_suffixes
 from frame_files import KINDS, frames, signal, write
 
@@ -81,7 +83,7 @@ BAD = {
     **{
         f"text{suffix}": (text(b"this is no image, only text " * 40), "expected a ")
         for suffix in (".tif", ".dm3", ".dm4", ".emd", ".ser", ".hspy", ".mrc", ".png", ".jpg",
-                       ".npy", ".npz", ".h5", ".hdf5", ".blo", ".mib", ".nxs", ".bcf", ".unf")
+                       ".npy", ".npz", ".h5", ".hdf5", ".mib", ".nxs", ".bcf", ".unf")
     },
     **{
         f"program{suffix}": (text(b"\x7fELF\x02\x01\x01" + bytes(range(256)) * 20), "expected a ")
@@ -244,3 +246,19 @@ def test_a_table_is_no_image():
     assert is_image((1, 256, 256, 1), np.dtype("f4"))
     assert not is_image((606, 2), np.dtype("f4"))
     assert not is_image((60, 60), np.dtype("S3"))
+
+
+def test_every_allowed_vendor_reader_has_the_packages_that_it_imports():
+    apis = {p["name"]: p["api"] for p in IO_PLUGINS if p["name"] in READERS}
+    assert set(apis) == READERS
+    for api in apis.values():
+        importlib.import_module(api)
+
+
+def test_a_reader_without_its_package_is_told_from_a_damaged_file():
+    with (
+        pytest.raises(BadInput, match=r"m\.png: .*package no_such_package.*pip install") as caught,
+        as_bad_input("m.png", "a .png file of frames", "The file is damaged."),
+    ):
+        importlib.import_module("no_such_package")
+    assert not isinstance(caught.value, DamagedFile)

@@ -206,11 +206,18 @@ def _holds_frames(one: Candidate, order: str | None) -> bool:
 
 @contextmanager
 def as_bad_input(subject: str, expected: str, todo: str) -> Iterator[None]:
-    """Turn any exception of a file library into `DamagedFile`; the original is its cause."""
+    """Turn exceptions of a file library into `DamagedFile`, or name the package that it lacks."""
     try:
         yield
     except AdatomError:
         raise
+    except ModuleNotFoundError as error:
+        raise BadInput(
+            subject,
+            expected=expected,
+            got=f"a format whose reader needs the package {error.name}, which is not installed",
+            todo=f"Install it, `python -m pip install {error.name}`, or save the frames as .tif.",
+        ) from error
     except Exception as error:
         # For a damaged file, the libraries raise many types, from struct.error to AssertionError.
         words = " ".join(str(error).split())[:160]

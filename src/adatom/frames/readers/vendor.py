@@ -28,9 +28,8 @@ _READ_ELSEWHERE = frozenset({".npy", ".npz", ".h5", ".hdf5", ".tif", ".tiff"})
 # in the file. A reader that a later rosettasciio adds is not allowed until its source was reviewed.
 READERS = frozenset(
     {
-        "Blockfile", "Bruker", "DigitalMicrograph", "DigitalSurf", "EMD", "EMPAD", "HSPY",
-        "Hamamatsu", "Image", "JEOL", "MRC", "NeXus", "Phenom", "QuantumDetector", "Semper",
-        "TIA", "TVIPS",
+        "Bruker", "DigitalMicrograph", "DigitalSurf", "EMD", "EMPAD", "HSPY", "Hamamatsu",
+        "Image", "JEOL", "MRC", "NeXus", "Phenom", "QuantumDetector", "Semper", "TIA", "TVIPS",
     }
 )  # fmt: skip
 # Readers that unpickle or evaluate text, or that use a library which was not reviewed for it.
