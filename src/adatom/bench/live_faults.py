@@ -14,8 +14,9 @@ import numpy as np
 
 from adatom.bench.faulty import KINDS, FaultyMicroscope
 from adatom.bench.rows import Row, row
+from adatom.campaign.keep import keeper
 from adatom.campaign.live import State, run_loop
-from adatom.campaign.live_run import RECORD, analysis_of, keeper, state_of, verify_live
+from adatom.campaign.live_run import RECORD, analysis_of, state_of, verify_live
 from adatom.campaign.twin import make_twin
 from adatom.core import GRAPHENE
 from adatom.errors import AdatomError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import numpy as np
 
 from adatom.analysis.frame import analyse_frame
 from adatom.bench.rows import Row, row
-from adatom.campaign.move import move_atom
+from adatom.campaign.move import move_atoms
 from adatom.campaign.twin import make_twin
 from adatom.core import GRAPHENE
 from adatom.core.arrays import FloatArray
 from adatom.core.hops import HopModel
 from adatom.errors import AdatomError
+from adatom.feedback.plans import Along
 from adatom.feedback.sites import Sites
 from adatom.frames.simulate.specimen import lattice_points
 from adatom.instrument.twin import PUBLISHED_HOPS_A2, Twin, TwinOptions
@@ -100,7 +102,8 @@ def _run(case: _Case, seed: int) -> _Result:
     goal, by_A = _way(twin, np.random.default_rng(seed))
     ensemble = load_shipped("graphene")
     try:
-        moved = move_atom(twin, lambda f: analyse_frame(f, ensemble, GRAPHENE), GRAPHENE, by_A)
+        see = partial(analyse_frame, ensemble=ensemble, material=GRAPHENE)
+        moved = move_atoms(twin, see, GRAPHENE, Along(by_A))
     except AdatomError:
         return _Result(reached=False, lost=False, said=False, seconds=twin.time_s, frames=0)
     here = np.flatnonzero(twin.species == 1)

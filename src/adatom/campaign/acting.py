@@ -43,10 +43,36 @@ class Seen:
         Where it was taken.
     frame
         The image.
+    start_s, seconds
+        When it began, s after the start, and how long it took, s.
     """
 
     request: ScanRequest
     frame: Frame
+    start_s: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Dwell:
+    """A dwell of the parked beam.
+
+    Parameters
+    ----------
+    start_s
+        When it began, s after the start.
+    xy_A
+        Place that was aimed at, without drift, x and y, Å.
+    drift_xy_A
+        Drift that was believed, x and y, Å: the beam was parked at the sum of both.
+    trace
+        What the detector told.
+    """
+
+    start_s: float
+    xy_A: tuple[float, float]
+    drift_xy_A: tuple[float, float]
+    trace: DwellTrace
 
 
 class Hands:
@@ -75,10 +101,8 @@ class Hands:
         self.microscope, self.options = microscope, options
         self._see, self._approve, self._tell = see, approve, tell
         self._start = microscope.time_s
-        self.electrons, self.looks, self.look_s = 0.0, 0, 0.0
-        self.first: Seen | None = None
-        self.last: Seen | None = None
-        self.traces: list[tuple[float, DwellTrace]] = []
+        self.electrons = 0.0
+        self.frames: list[Seen] = []
         self._check()
 
     @property
@@ -91,8 +115,17 @@ class Hands:
         """Time that the limit leaves, s."""
         return self.options.longest_s - self.seconds
 
+    @property
+    def look_s(self) -> float:
+        """Time of the last frame, s."""
+        return self.frames[-1].seconds
+
     def acquire(self, request: ScanRequest, why: str) -> FrameResult:
-        """Take and analyse a frame.
+        """Take and analyse a frame; see `take`."""
+        return self._see(self.take(request, why).frame)
+
+    def take(self, request: ScanRequest, why: str) -> Seen:
+        """Take a frame.
 
         Parameters
         ----------
@@ -109,15 +142,16 @@ class Hands:
         electrons = request.dose_per_A2 * request.field_of_view_A**2
         x, y = request.center_xy_A
         self._allow(electrons, electrons / self.microscope.conditions.electrons_per_s)
-        before = self.microscope.time_s
+        start = self.seconds
         frame = self.microscope.acquire(request)
-        self.look_s = self.microscope.time_s - before
         self.electrons += electrons
-        self.looks += 1
-        self.last = Seen(request, frame)
-        self.first = self.first or self.last
-        self.tell("look", why=why, center_xy_A=[x, y], field_of_view_A=request.field_of_view_A)
-        return self._see(frame)
+        seen = Seen(request, frame, start, self.seconds - start)
+        self.frames.append(seen)
+        self.tell(
+            "look", frame=len(self.frames) - 1, why=why, start_s=round(start, 4),
+            center_xy_A=[x, y], field_of_view_A=request.field_of_view_A,
+        )  # fmt: skip
+        return seen
 
     def park(self, request: BeamRequest, stop_when: StopWhen | None) -> DwellTrace:
         """Park the beam.
@@ -129,10 +163,8 @@ class Hands:
         """
         rate = self.microscope.conditions.electrons_per_s
         self._allow(rate * request.dwell_s, request.dwell_s)
-        start = self.seconds
         trace = self.microscope.place_beam(request, stop_when)
         self.electrons += rate * trace.dwell_s
-        self.traces.append((start, trace))
         return trace
 
     def ask(self, words: str) -> None:

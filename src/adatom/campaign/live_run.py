@@ -7,28 +7,26 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from adatom.analysis.live import LiveAnalysis
 from adatom.campaign.acting import Approve
 from adatom.campaign.arguments import ALONG_C, read_ensemble
 from adatom.campaign.config import Config, InputOptions
 from adatom.campaign.instrument_options import instrument_options
+from adatom.campaign.keep import keeper
 from adatom.campaign.live import Lived, Mode, State, check_possible, run_loop
 from adatom.campaign.pipeline import run_campaign
-from adatom.core import Frame, Material, ScanRequest
+from adatom.core import Material, ScanRequest
 from adatom.errors import AdatomError, BadInput
 from adatom.feedback.dose_budget import DoseBudget
 from adatom.feedback.live import Knowledge, LiveOptions, Question
 from adatom.instrument.protocol import Microscope, find_instrument
 from adatom.materials.library import load_material
 from adatom.parallel.progress import Progress
-from adatom.store.atomic import atomic_file
 from adatom.store.journal import Journal, read_journal
 from adatom.store.tables import write_json
 from adatom.version import __version__
 
-RECORD, RESULT, FRAMES, CAMPAIGN = "decisions.jsonl", "live.json", "frames", "campaign"
+RECORD, RESULT, CAMPAIGN = "decisions.jsonl", "live.json", "campaign"
 Line = dict[str, Any]
 
 
@@ -239,18 +237,6 @@ def state_of(lines: Sequence[Line], options: LiveOptions) -> State:
                 state.budget.spend(_scan_request(line["request"]), drift)
         state.faults += action == "fault"
     return state
-
-
-def keeper(directory: Path) -> Callable[[int, Frame], str]:
-    """Give a function that stores frames in a directory, each whole or not at all."""
-
-    def keep(n: int, frame: Frame) -> str:
-        name = f"{FRAMES}/{n:06d}.npz"
-        with atomic_file(directory / name) as file:
-            np.savez(file, frame=frame.data, pixel_size_A=frame.calibration.pixel_size_A)
-        return name
-
-    return keep
 
 
 def _scan_request(told: Mapping[str, Any]) -> ScanRequest:

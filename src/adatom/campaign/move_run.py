@@ -3,84 +3,120 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import BaseModel
 
 from adatom.analysis.frame import analyse_frame
 from adatom.campaign.acting import Approve
 from adatom.campaign.arguments import ALONG_C, read_ensemble
-from adatom.campaign.instrument_options import instrument_options
-from adatom.campaign.move import Moved, move_atom
+from adatom.campaign.keep import keep_movie, keeper
+from adatom.campaign.move import move_atoms
+from adatom.campaign.move_film import film_of
+from adatom.campaign.moved import Moved
 from adatom.core import Material
-from adatom.core.arrays import FloatArray
 from adatom.feedback.moving import MoveOptions
+from adatom.feedback.plans import Plan
 from adatom.instrument.protocol import find_instrument
+from adatom.report.film import film_data
 from adatom.report.move_picture import move_figure, write_move_picture
+from adatom.report.report import move_page
+from adatom.report.words import capital
 from adatom.store.journal import Journal
-from adatom.store.tables import write_json
+from adatom.store.tables import write_json, write_text
 
 Mode = Literal["watch", "confirm", "auto"]
 RECORD, PICTURE, RESULT = "decisions.jsonl", "move.png", "move.json"
+FILM, PAGE = "film.json", "report.html"
+LAST_FRAMES = "after-the-move.npz"  # the frames of the field after the move, as one movie
 
 
 def run_move(
     name: str,
     material: Material,
-    by_A: Sequence[tuple[float, float]],
+    plan: Plan,
     directory: Path,
     *,
     approve: Approve,
     element: str = "Si",
     seed: int = 0,
-    options_file: Path | None = None,
+    instrument_options: BaseModel | None = None,
     options: MoveOptions | None = None,
     tell: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> Moved:
-    """Move an atom on an instrument; write the record while it runs, then result and picture.
+    """Move atoms on an instrument; write the record while it runs, then result, page and picture.
 
     Parameters
     ----------
     name
         Registered name of the instrument.
-    material, by_A, approve, element, options
-        As of `adatom.campaign.move.move_atom`.
+    material, plan, approve, element, options
+        As of `adatom.campaign.move.move_atoms`.
     directory
         Where to write; it must not hold the record of another move.
     seed
         Seed of a simulated instrument.
-    options_file
-        TOML file with the instrument's options; None for its defaults.
+    instrument_options
+        As of the instrument; None for its defaults.
     tell
         Called with every decision.
 
     Raises
     ------
     BadInput
-        As of `move_atom`; or if the instrument, its options or the directory cannot be used.
+        As of `move_atoms`; or if the instrument, its options or the directory cannot be used.
     """
     instrument = find_instrument(name)
-    chosen = instrument_options(instrument, options_file)
+    chosen = instrument_options or instrument.options_type()
     ensemble = read_ensemble(material, ALONG_C, None)
     with Journal(directory / RECORD) as journal:
-        jumps: list[float] = []
+        lines: list[dict[str, Any]] = []
 
         def record(decision: dict[str, Any]) -> None:
             journal.write(decision)
-            if decision["action"] == "jump":
-                jumps.append(decision["time_s"])
+            lines.append(decision)
             tell(decision)
 
         microscope = instrument.open(chosen, material, seed=seed)
-        moved = move_atom(
-            microscope, lambda frame: analyse_frame(frame, ensemble, material), material, by_A,
-            element=element, options=options, approve=approve, tell=record,
+        moved = move_atoms(
+            microscope, partial(analyse_frame, ensemble=ensemble, material=material), material,
+            plan, element=element, options=options, approve=approve, tell=record,
         )  # fmt: skip
-    write_json(directory / RESULT, summary(moved))
-    figure = move_figure(moved.first.frame, moved.last.frame, _ways(moved), moved.trace, jumps)
-    write_move_picture(figure, directory / PICTURE)
+    _write(moved, lines, material, directory, options or MoveOptions())
     return moved
+
+
+def _write(
+    moved: Moved,
+    lines: Sequence[dict[str, Any]],
+    material: Material,
+    directory: Path,
+    options: MoveOptions,
+) -> None:
+    """Write frames, film, page and picture, and at the end the result."""
+    keep = keeper(directory)
+    for n, seen in enumerate(moved.frames):
+        keep(n, seen.frame)
+    if options.last_frames:
+        after = moved.frames[-options.last_frames :]
+        keep_movie(directory / LAST_FRAMES, [seen.frame for seen in after])
+    film = film_of(moved, lines)
+    data = film_data(film)
+    write_json(directory / FILM, data)
+    title = f"{material.name[:1].upper()}{material.name[1:]}: move of {film.element}"
+    told = f"{capital(moved.status)}: {moved.reason}."
+    write_text(directory / PAGE, move_page(title, told, data))
+    used = [f for f in film.frames if len(f.xy_A)]
+    path, shots = np.array(moved.path_xy_A), (used[0], used[-1])
+    figure = move_figure(
+        shots[0].frame, shots[1].frame, [path - np.asarray(f.corner_xy_A) for f in shots],
+        moved.trace, [line["time_s"] for line in lines if line["action"] == "jump"],
+    )  # fmt: skip
+    write_move_picture(figure, directory / PICTURE)
+    write_json(directory / RESULT, summary(moved))
 
 
 def summary(moved: Moved) -> dict[str, Any]:
@@ -89,7 +125,8 @@ def summary(moved: Moved) -> dict[str, Any]:
         "status": moved.status,
         "reason": moved.reason,
         "hops": len(moved.path_xy_A) - 1,
-        "path_xy_A": [[round(x, 3), round(y, 3)] for x, y in moved.path_xy_A],
+        "path_xy_A": _rounded(moved.path_xy_A),
+        "paths_xy_A": [_rounded(path) for path in moved.paths_xy_A],
         "seconds": round(moved.seconds, 3),
         "frames": moved.looks,
         "electrons": moved.electrons,
@@ -97,15 +134,11 @@ def summary(moved: Moved) -> dict[str, Any]:
     }
 
 
-def needs_approval(name: str, material: Material, options_file: Path | None) -> bool:
+def _rounded(path: Sequence[tuple[float, float]]) -> list[list[float]]:
+    return [[round(x, 3), round(y, 3)] for x, y in path]
+
+
+def needs_approval(name: str, material: Material, instrument_options: BaseModel) -> bool:
     """Whether the instrument is real: then nothing is moved without being told."""
-    instrument = find_instrument(name)
-    opened = instrument.open(instrument_options(instrument, options_file), material)
+    opened = find_instrument(name).open(instrument_options, material)
     return not opened.capabilities.simulated
-
-
-def _ways(moved: Moved) -> tuple[FloatArray, FloatArray]:
-    """The path in the axes of the first and of the last frame, Å."""
-    path = np.array(moved.path_xy_A)
-    first, last = (seen.request.to_specimen(np.zeros(2)) for seen in (moved.first, moved.last))
-    return path - first, path + np.asarray(moved.drift_xy_A) - last

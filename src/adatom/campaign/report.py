@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,6 +24,7 @@ from adatom.store import (
     file_hash,
     load_frames,
     load_maps,
+    read_json,
     read_result,
     read_structures,
 )
@@ -62,7 +64,13 @@ def report_campaign(
     job = Job(
         "report",
         "movie",
-        [config, headline, list(warnings), [r.status for r in results]],
+        [
+            config,
+            headline,
+            list(warnings),
+            [r.status for r in results],
+            file_hash(film) if (film := steps.directory.film_path).exists() else "",
+        ],
         current=lambda: file_hash(path) if path.exists() else "",
         make=make,
         parents=tuple(parents),
@@ -154,7 +162,13 @@ def campaign_view(
         versions={name: metadata.version(name) for name in _PACKAGES},
         directory=directory.path.name,
         headline=headline or "",
+        film=_film(directory),
     )
+
+
+def _film(directory: CampaignDirectory) -> dict[str, Any] | None:
+    """Read the film of the move after which the frames were taken; None if there was none."""
+    return read_json(directory.film_path) if directory.film_path.exists() else None
 
 
 def shown_frames(

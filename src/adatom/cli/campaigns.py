@@ -127,10 +127,12 @@ def demo(
     seed: Annotated[int, typer.Option("--seed", help="seed of specimen, noise and draws")] = 7,
     as_json: Json = False,
 ) -> None:
-    """Run the whole way on the simulated microscope; ends by naming its report."""
-    from adatom.campaign.demo import demo_config, write_demo_picture
+    """Move a Si on the simulated microscope, then find, relax and heat what was made; a report."""
+    from adatom.campaign.demo import demo_config, demo_move, write_demo_picture
+    from adatom.cli.microscope import say_decision
 
-    outcome = _run(demo_config(seed), output, as_json=as_json)
+    frames = demo_move(output, seed, tell=say_decision)
+    outcome = _run(demo_config(seed, frames), output, as_json=as_json)
     write_demo_picture(outcome, output)
 
 

@@ -22,9 +22,16 @@ _LIVE_OPTIONS = {
 
 def move(
     by: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(help="displacements from where the atom is, in turn, Å: RIGHT,DOWN"),
-    ],
+    ] = None,
+    sites: Annotated[
+        int | None,
+        typer.Option("--sites", min=1, help="move it so many sites away, where there is most room"),
+    ] = None,
+    together: Annotated[
+        bool, typer.Option("--together", help="bring the two nearest atoms together")
+    ] = False,
     material: Annotated[
         str, typer.Option("--material", "-m", help="the sheet: a name or a TOML material file")
     ] = "graphene",
@@ -55,38 +62,43 @@ def move(
 ) -> None:  # fmt: skip
     """Move an impurity atom with the beam, step by step, and watch it jump.
 
-    The atom nearest to the middle of the field is moved. Put `--` before displacements that begin
-    with a minus sign. Exit code 0: a frame shows it on its goal; 1: given up or stopped.
+    The atom nearest to the middle of the field is moved: by displacements, or by `--sites`; or two
+    are brought together. Put `--` before displacements that begin with a minus sign. Exit code 0: a
+    frame shows it on its goal; 1: given up or stopped.
     """
-    from adatom.campaign.move_run import PICTURE, needs_approval, run_move, summary
+    from adatom.campaign.instrument_options import instrument_options as options_of
+    from adatom.campaign.move_run import PAGE, needs_approval, run_move, summary
     from adatom.feedback.moving import MoveOptions
+    from adatom.instrument.protocol import find_instrument
     from adatom.materials.library import load_material
 
+    plan = _plan(by or [], sites, together=together)
     sheet = load_material(material)
+    chosen = options_of(find_instrument(instrument), instrument_options)
     if mode is None:
-        mode = "watch" if needs_approval(instrument, sheet, instrument_options) else "auto"
+        mode = "watch" if needs_approval(instrument, sheet, chosen) else "auto"
     answers = {"watch": _only_say, "confirm": _ask, "auto": _yes}
     moved = run_move(
         instrument,
         sheet,
-        [_displacement(text) for text in by],
+        plan,
         output,
         approve=answers[_mode(mode)],
         element=element,
         seed=seed,
-        options_file=instrument_options,
+        instrument_options=chosen,
         options=MoveOptions()
         if longest is None
         else checked(MoveOptions, {"longest_s": "--longest"}, longest_s=longest),
-        tell=_say_decision,
+        tell=say_decision,
     )
     if as_json:
         print(json.dumps(summary(moved)))
     else:
-        hops = len(moved.path_xy_A) - 1
+        hops = sum(len(path) - 1 for path in moved.paths_xy_A)
         say(
             f"{moved.status}: {moved.reason}; {hops} hops in {moved.seconds:.1f} s of the "
-            f"instrument's time, {moved.looks} frames; picture: {output / PICTURE}"
+            f"instrument's time, {moved.looks} frames; page: {output / PAGE}"
         )
     if moved.status != "done":
         raise typer.Exit(1)
@@ -277,6 +289,21 @@ def _say_line(line: dict[str, Any]) -> None:
         say(f"{when}the instrument's clock jumped by {line['step_s']:.3g} s: not counted")
 
 
+def _plan(by: list[str], sites: int | None, *, together: bool) -> Any:
+    from adatom.feedback.plans import Along, Away, Together
+
+    given = [name for name, there in (("displacements", by), ("--sites", sites),
+                                      ("--together", together)) if there]  # fmt: skip
+    if len(given) != 1:
+        raise BadInput(
+            "move", expected="displacements, --sites or --together, one of them",
+            got=" and ".join(given) or "none", todo="Say where to, such as 1.2,0.7 or --sites 2.",
+        )  # fmt: skip
+    if together:
+        return Together()
+    return Away(sites) if sites else Along([_displacement(text) for text in by])
+
+
 def _displacement(text: str) -> tuple[float, float]:
     try:
         x, y = (float(part) for part in text.split(","))
@@ -290,17 +317,12 @@ def _displacement(text: str) -> tuple[float, float]:
     return x, y
 
 
-def _say_decision(decision: dict[str, Any]) -> None:
-    when = f"{decision['time_s']:7.2f} s  "
-    if decision["action"] == "look":
-        say(f"{when}frame {decision['why']}")
-    elif decision["action"] == "jump":
-        x, y = decision["end_xy_A"]
-        low, high = decision["rate_ratio_90"]
-        say(
-            f"{when}it jumped to ({x:.2f}, {y:.2f}) Å; rate {decision['rate_ratio']:.2f} "
-            f"({low:.2f} to {high:.2f}) of the published one"
-        )
+def say_decision(line: dict[str, Any]) -> None:
+    """Say a line of the record of a move, but for the places of the beam and the end."""
+    from adatom.campaign.move_words import in_words
+
+    if line["action"] not in {"park", "end"}:
+        say(f"{line['time_s']:7.2f} s  {in_words(line)}")
 
 
 def _only_say(words: str) -> bool:

@@ -32,6 +32,9 @@ class MoveOptions(BaseModel):
         (55.0, 65.0), description="voltages at which the rates of the prior hold, kV"
     )
     first_field_A: float = Field(24.0, gt=8, description="field of view of the first frame, Å")
+    last_frames: int = Field(
+        0, ge=0, description="frames of the first one's field that are taken after the move"
+    )
     look_field_A: float = Field(14.0, gt=8, description="field of view of later frames, Å")
     pixel_size_A: float = Field(0.125, gt=0.02, lt=0.3, description="pixel size of frames, Å")
     look_dose_per_A2: float = Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import networkx as nx
@@ -16,6 +16,7 @@ _BOND_RANGE = (0.7, 1.35)  # lengths of bonds over that of the perfect crystal: 
 # An atom belongs to the nearest site within this part of a bond: beyond half, another is as near.
 _SAME_SITE_BONDS = 0.45
 _ROUNDS = 4  # the set of pairs settles in two or three rounds
+_WEAK_HOPS = 4.0  # a hop onto a site beside a vacancy costs as much as so many others
 _LEAST_MATCHED = 0.6  # share of a frame's atoms that must lie on sites
 
 
@@ -68,6 +69,10 @@ class Sites:
         out: IntArray = both[both != site]
         return out
 
+    def closest(self, xy: FloatArray) -> int:
+        """Site closest to a place, shape (2,), Å, however far it is."""
+        return int(np.argmin(np.linalg.norm(self.xy - xy, axis=1)))
+
     def nearest(self, xy: FloatArray) -> int:
         """Site nearest to a place, shape (2,), Å.
 
@@ -76,19 +81,33 @@ class Sites:
         BadInput
             If no site lies within half a bond.
         """
-        distance = np.linalg.norm(self.xy - xy, axis=1)
-        site = int(np.argmin(distance))
-        if distance[site] > self.bond_length_A / 2:
+        site = self.closest(xy)
+        distance = float(np.linalg.norm(self.xy[site] - xy))
+        if distance > self.bond_length_A / 2:
             raise BadInput(
                 "place",
                 expected="a lattice site within half a bond length, on the part that was seen",
-                got=f"({xy[0]:.2f}, {xy[1]:.2f}) Å, {distance[site]:.2f} Å from the nearest one",
+                got=f"({xy[0]:.2f}, {xy[1]:.2f}) Å, {distance:.2f} Å from the nearest one",
                 todo="Choose a place on the sheet in the first frame.",
             )
         return site
 
+    @property
+    def weak(self) -> frozenset[int]:
+        """Sites with fewer bonds than most: beside a vacancy, or at the border of what was seen."""
+        bonds = np.bincount(self.bonds.ravel(), minlength=len(self.xy))
+        return frozenset(np.flatnonzero(bonds < np.argmax(np.bincount(bonds))).tolist())
+
+    def cost(self, way: Sequence[int]) -> float:
+        """Hops of a way; one onto a site beside a vacancy or the border counts as four."""
+        weak = self.weak
+        return float(sum(_WEAK_HOPS if site in weak else 1.0 for site in way[1:]))
+
     def route(self, start: int, goal: int, closed: Collection[int] = ()) -> tuple[int, ...]:
-        """Find the shortest way along bonds, without the closed sites; both ends are in it.
+        """Find the best way along bonds, without the closed sites; both ends are in it.
+
+        It is the shortest, with a detour of up to three hops round each site beside a vacancy or
+        the border.
 
         Raises
         ------
@@ -111,7 +130,19 @@ class Sites:
                 got=f"none to ({x:.2f}, {y:.2f}) Å: vacancies or other impurity atoms are between",
                 todo="Choose another goal, or a field of view that shows a way around.",
             )
-        return tuple(nx.shortest_path(graph, start, goal))
+        weak = self.weak
+        return tuple(
+            nx.shortest_path(
+                graph, start, goal, weight=lambda _, to, __: _WEAK_HOPS if to in weak else 1.0
+            )
+        )
+
+    def distances(self, start: int) -> dict[int, int]:
+        """Number of bonds from a site to each site that has a way to it."""
+        graph = nx.Graph(self.bonds.tolist())
+        if start not in graph:
+            return {start: 0}
+        return dict(nx.single_source_shortest_path_length(graph, start))
 
     def shifts_of(self, xy: FloatArray, guess_xy: FloatArray, reach_A: float) -> FloatArray:
         """Shifts that lay a later frame's atoms on the sites, shape (shift, 2), Å, nearest first.
@@ -174,10 +205,3 @@ class Sites:
                 break
             shift = np.median(xy[same] - self.xy[site[same]], axis=0)
         return shift, share
-
-    def steps_between(self, one: int, other: int) -> int:
-        """Number of bonds of the shortest way between two sites; that of all sites if none."""
-        graph = nx.Graph(self.bonds.tolist())
-        if one not in graph or other not in graph or not nx.has_path(graph, one, other):
-            return len(self.xy)
-        return int(nx.shortest_path_length(graph, one, other))

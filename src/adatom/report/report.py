@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from adatom.errors import BadInput
 from adatom.report import closing_sections, sections, simulation_sections
 from adatom.report.answer import answer, lead
+from adatom.report.film import film_script, film_section
 from adatom.report.markup import Html, element, join
 from adatom.report.stories import headline, stories
 from adatom.report.view import CampaignView
@@ -19,6 +22,7 @@ from adatom.store import write_text
 # Anchor and link text of every section, in the order of the page.
 _CONTENTS = (
     ("found", "Answer"),
+    ("film", "Move"),
     ("defects", "Defects"),
     ("structures", "Structures"),
     ("dynamics", "Dynamics"),
@@ -37,6 +41,7 @@ def page(view: CampaignView) -> str:
     told = stories(view)
     parts = (
         answer(view, told),
+        film_section(view.film) if view.film else Html(""),
         sections.defects(view, told),
         simulation_sections.structures(view, told),
         simulation_sections.dynamics(view, told),
@@ -64,12 +69,29 @@ def page(view: CampaignView) -> str:
 
 
 def document(title: str, body: Html) -> str:
-    """Make a whole document of a body, which may hold the viewer's script and no other."""
+    """Make a whole document of a body, which may hold the scripts of the page and no other."""
     return "<!DOCTYPE html>\n" + element("html", _head(title), body, lang="en")
 
 
 def _script() -> Html:
-    return Html(script_text())
+    return Html(script_text() + film_script())
+
+
+def move_page(title: str, told: str, film: Mapping[str, Any]) -> str:
+    """Make the page of a move as a string.
+
+    Parameters
+    ----------
+    title
+        Headline.
+    told
+        What came of it, in a sentence.
+    film
+        As `adatom.report.film.film_data` gives it.
+    """
+    header = element("header", element("h1", title), element("p", told, class_="lead"))
+    main = element("main", film_section(film))
+    return document(title, element("body", header, main, element("script", _script())))
 
 
 def write_report(view: CampaignView, path: str | Path) -> None:

@@ -190,6 +190,8 @@ class CampaignView:
         Sentence in the place of what was found, such as that the frames show another material.
     unfinished
         What is still to do, where the campaign has not ended.
+    film
+        Film of the move before these frames, as `adatom.report.film.film_data` gives it.
 
     Raises
     ------
@@ -224,6 +226,7 @@ class CampaignView:
     directory: str = "DIR"
     headline: str = ""
     unfinished: str = ""
+    film: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name in ("structures", "results", "advice", "steps", "warnings"):

@@ -21,6 +21,7 @@ from adatom.store.tables import write_text
 # Version of the directory's layout; raise it when an old adatom cannot read a new one
 CAMPAIGN_SCHEMA = 2
 _CONFIG_NAME = "campaign.toml"  # file whose presence makes a directory a campaign
+MOVE = "move"  # folder of the move after which the frames were taken
 _TABLE = "campaign"  # table of campaign.toml that adatom writes for itself
 _OTHER_DIRECTORY = "Name another directory with -o."
 
@@ -260,6 +261,11 @@ class CampaignDirectory:
         return self.path / "advice.json"
 
     @property
+    def film_path(self) -> Path:
+        """Film of the move after which the frames were taken, if there was one."""
+        return self.path / MOVE / "film.json"
+
+    @property
     def report_path(self) -> Path:
         """The self-contained page."""
         return self.path / "report.html"
@@ -282,11 +288,12 @@ def _refuse_others(
     if not root.is_dir():
         raise BadInput(str(root), expected="a directory", got="a file", todo=_OTHER_DIRECTORY)
     if not (root / _CONFIG_NAME).exists():
-        # A process that is killed before it wrote the configuration leaves only these files.
+        # A process that is killed before it wrote the configuration leaves only these files, and
+        # a move comes before the campaign on its frames.
         others = sorted(
             p.name
             for p in root.iterdir()
-            if p.name != LOCK_NAME and not p.name.startswith(TEMPORARY)
+            if p.name not in {LOCK_NAME, MOVE} and not p.name.startswith(TEMPORARY)
         )
         if others:
             raise BadInput(

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -37,37 +38,46 @@ def demo(tmp_path_factory):
     return path, json.loads(done.stdout)
 
 
-def test_finds_what_the_simulated_microscope_holds(demo):
-    from adatom.campaign.demo import demo_config
-    from adatom.campaign.sources import make_twin
+def test_moves_the_silicon_and_finds_it_where_the_microscope_has_it(demo):
+    from adatom.analysis.frame import analyse_frame
+    from adatom.campaign.demo import DEMO_MOVE, DEMO_SITES, DEMO_TWIN
+    from adatom.campaign.move import move_atoms
+    from adatom.campaign.twin import make_twin
     from adatom.core import GRAPHENE
     from adatom.features.calibration.calibrator import match_truth
+    from adatom.feedback.plans import Away
+    from adatom.learning.weights import load_shipped
 
     path, summary = demo
-    options = demo_config(7).input.twin
-    twin = make_twin(options, GRAPHENE, seed=7)
-    corner = np.asarray(twin.center_xy_A) - options.field_of_view_A / 2
-    atoms = pl.read_parquet(path / "atoms.parquet")
-    from adatom.core import ScanRequest
+    told = json.loads((path / "move" / "move.json").read_text("utf-8"))
+    assert told["status"] == "done"
+    assert told["hops"] >= DEMO_SITES
+    # The same seed makes the same move: its twin holds the truth of the last frames.
+    twin = make_twin(DEMO_TWIN, GRAPHENE, 7)
+    drifts, acquire = [], twin.acquire
 
-    request = ScanRequest(
-        twin.center_xy_A, options.field_of_view_A, options.pixels, options.dose_per_A2
-    )
-    for frame in range(options.frames):
-        xy, species = twin.truth
-        inside = np.all((xy - corner > 1.0) & (xy - corner < options.field_of_view_A - 1.1), axis=1)
+    def watched(request):
+        drifts.append(twin.drift_xy_A)
+        return acquire(request)
+
+    twin.acquire = watched
+    see = partial(analyse_frame, ensemble=load_shipped("graphene"), material=GRAPHENE)
+    moved = move_atoms(twin, see, GRAPHENE, Away(DEMO_SITES), options=DEMO_MOVE)
+    np.testing.assert_allclose(moved.path_xy_A, told["path_xy_A"], atol=1e-3)
+    assert len(twin.hops) == told["hops"]
+    xy, species = twin.sites_xy[twin.occupied], twin.species[twin.occupied]
+    edge = DEMO_MOVE.first_field_A
+    atoms = pl.read_parquet(path / "atoms.parquet")
+    for frame, drift in enumerate(drifts[-DEMO_MOVE.last_frames :]):
+        corner = moved.frames[-1].request.to_specimen(np.zeros(2)) - drift
+        inside = np.all((xy - corner > 1.0) & (xy - corner < edge - 1.1), axis=1)
         mine = atoms.filter((pl.col("frame") == frame) & (pl.col("p_exists") > 0.5))
         found = match_truth(xy[inside] - corner, mine.select("x_A", "y_A").to_numpy())
         assert (found >= 0).mean() > 0.99
-        hops = len(twin.hops)
-        twin.acquire(request)
-        if len(twin.hops) > hops:  # it jumped during the scan: the frame shows it twice, or never
-            continue
         silicon = mine.filter(pl.col("element") == "Si").select("x_A", "y_A").to_numpy() + corner
         assert len(silicon) == 1
         assert np.linalg.norm(silicon - xy[species == 1], axis=1).min() < 0.3
-    assert summary["defect_frames"]["V1"] >= 10
-    assert summary["defect_frames"]["Si1C3"] >= 10
+    assert summary["defect_frames"] == {"V1": DEMO_MOVE.last_frames, "Si1C3": DEMO_MOVE.last_frames}
 
 
 def test_simulates_every_draw(demo):
@@ -95,6 +105,8 @@ def test_leaves_every_file_of_a_campaign(demo):
         "advice.json",
         "report.html",
         "picture.png",
+        "move/decisions.jsonl",
+        "move/film.json",
     ]:
         assert (path / name).exists(), name
     assert summary["report"] == str(path / "report.html")
@@ -125,6 +137,8 @@ def test_page_opens_in_a_browser(demo, tmp_path):
         [*base, "--dump-dom", url], check=True, capture_output=True, text=True, timeout=120
     ).stdout
     for section in (
+        "The move",
+        "It jumped to",
         "What to do next",
         "relaxed structures",
         "molecular dynamics",

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 
 from adatom.analysis.frame import analyse_frame
-from adatom.campaign.move import move_atom
+from adatom.campaign.instrument_options import instrument_options
+from adatom.campaign.move import move_atoms
 from adatom.campaign.move_run import run_move
 from adatom.campaign.twin import make_twin
 from adatom.core import GRAPHENE
 from adatom.errors import BadInput
 from adatom.feedback.moving import MoveOptions
-from adatom.instrument import TwinOptions
+from adatom.feedback.plans import Along, Away, Together
+from adatom.instrument import TwinOptions, find_instrument
 from adatom.instrument.twin import PUBLISHED_HOPS_A2
 from adatom.learning.weights import load_shipped
 
@@ -40,7 +42,7 @@ def test_silicon_goes_where_it_is_sent_with_and_without_a_signal(see, traces):
     twin = make_twin(FAST.model_copy(update={"traces": traces}), GRAPHENE, 11)
     goal, by = next_site(twin)
     decisions = []
-    moved = move_atom(twin, see, GRAPHENE, [by], tell=decisions.append)
+    moved = move_atoms(twin, see, GRAPHENE, Along([by]), tell=decisions.append)
     assert moved.status == "done"
     assert np.flatnonzero(twin.species).tolist() == [goal]
     assert moved.looks == twin.taken
@@ -55,14 +57,14 @@ def test_silicon_goes_where_it_is_sent_with_and_without_a_signal(see, traces):
 def test_limits_end_a_move_before_they_are_exceeded(see):
     twin = make_twin(FAST.model_copy(update={"hop_cross_section_A2": 0.0}), GRAPHENE, 11)
     _, by = next_site(twin)
-    moved = move_atom(twin, see, GRAPHENE, [by], options=MoveOptions(longest_s=2.0))
+    moved = move_atoms(twin, see, GRAPHENE, Along([by]), options=MoveOptions(longest_s=2.0))
     assert moved.status == "given up"
     assert twin.time_s <= 2.0 + FAST.overhead_s
     assert moved.rate < 1.0
     twin = make_twin(FAST, GRAPHENE, 12)
     one_frame = 24.0**2 * 1e5
     options = MoveOptions(most_electrons=1.2 * one_frame)
-    moved = move_atom(twin, see, GRAPHENE, [next_site(twin)[1]] * 9, options=options)
+    moved = move_atoms(twin, see, GRAPHENE, Along([next_site(twin)[1]] * 9), options=options)
     assert moved.electrons <= 1.2 * one_frame
     assert moved.status == (
         "given up" if moved.path_xy_A[-1] == moved.path_xy_A[0] else "done"
@@ -77,7 +79,7 @@ def test_nothing_is_moved_without_approval(see):
         asked.append(words)
         return False
 
-    moved = move_atom(twin, see, GRAPHENE, [next_site(twin)[1]], approve=no)
+    moved = move_atoms(twin, see, GRAPHENE, Along([next_site(twin)[1]]), approve=no)
     assert moved.status == "stopped"
     assert len(moved.trace) == 0
     assert len(asked) == 1
@@ -94,7 +96,7 @@ def test_nothing_is_moved_without_approval(see):
 def test_what_cannot_be_done_is_refused_before_anything_moves(see, change, by, words):
     twin = make_twin(FAST.model_copy(update=change), GRAPHENE, 11)
     with pytest.raises(BadInput, match=words):
-        move_atom(twin, see, GRAPHENE, [by])
+        move_atoms(twin, see, GRAPHENE, Along([by]))
     assert not twin.hops
     assert twin.taken == 1
 
@@ -102,7 +104,9 @@ def test_what_cannot_be_done_is_refused_before_anything_moves(see, change, by, w
 def test_another_voltage_and_an_instrument_that_only_scans_are_refused(see):
     twin = make_twin(FAST, GRAPHENE, 11)
     with pytest.raises(BadInput, match="80 to 90 kV"):
-        move_atom(twin, see, GRAPHENE, [(1.4, 0)], options=MoveOptions(voltage_kV=(80.0, 90.0)))
+        move_atoms(
+            twin, see, GRAPHENE, Along([(1.4, 0)]), options=MoveOptions(voltage_kV=(80.0, 90.0))
+        )
     assert twin.taken == 0
 
 
@@ -116,7 +120,7 @@ def test_a_lost_instrument_leaves_the_beam_off(see):
     twin.place_beam = lost
     twin.abort = lambda: ended.append(twin.time_s)
     with pytest.raises(ConnectionError):
-        move_atom(twin, see, GRAPHENE, [next_site(twin)[1]])
+        move_atoms(twin, see, GRAPHENE, Along([next_site(twin)[1]]))
     assert ended == [twin.time_s]
 
 
@@ -125,23 +129,62 @@ def test_every_decision_is_on_the_disk_and_no_record_is_overwritten(tmp_path):
     options.write_text("vacancies = 0\nhop_cross_section_A2 = 2.8e-8\ndrift_A = 0.05\n")
     _, by = next_site(make_twin(TwinOptions(vacancies=0), GRAPHENE, 11))
     run = partial(
-        run_move, "twin", GRAPHENE, [by], tmp_path / "move", approve=lambda _: True, seed=11,
-        options_file=options,
+        run_move, "twin", GRAPHENE, directory=tmp_path / "move", approve=lambda _: True, seed=11,
+        instrument_options=instrument_options(find_instrument("twin"), options),
+        options=MoveOptions(last_frames=2),
     )  # fmt: skip
-    moved = run()
+    moved = run(Along([by]))
     lines = (tmp_path / "move" / "decisions.jsonl").read_text().splitlines()
     decisions = [json.loads(line) for line in lines]
-    assert decisions[0]["action"] == "look"
+    assert [d["action"] for d in decisions[:4]] == ["look", "seen", "plan", "park"]
     assert decisions[-1] == {**decisions[-1], "action": "end", "status": moved.status}
     result = json.loads((tmp_path / "move" / "move.json").read_text())
     assert result["frames"] == sum(d["action"] == "look" for d in decisions)
     assert (tmp_path / "move" / "move.png").stat().st_size > 20_000
+    assert len(list((tmp_path / "move" / "frames").iterdir())) == moved.looks
+    with np.load(tmp_path / "move" / "after-the-move.npz") as after:
+        np.testing.assert_array_equal(after["frames"][1], moved.frames[-1].frame.data)
     with pytest.raises(BadInput, match="earlier record"):
-        run()
+        run(Along([by]))
     assert (tmp_path / "move" / "decisions.jsonl").read_text().splitlines() == lines
-    options.write_text("hop = 3\n")
-    with pytest.raises(BadInput, match="hop_cross_section_A2"):
-        run_move(
-            "twin", GRAPHENE, [by], tmp_path / "other", approve=lambda _: True, options_file=options
-        )
-    assert not (tmp_path / "other").exists()
+    # The film shows what was: each frame, each jump, and the beam beside the atom all the time.
+    film = json.loads((tmp_path / "move" / "film.json").read_text())
+    assert len(film["frames"]) == moved.looks
+    assert [d[1] for d in film["decisions"]] == [d["action"] for d in decisions]
+    beam = np.column_stack([film["signal"]["x"], film["signal"]["y"]])
+    goal = np.array(moved.path_xy_A[-1])
+    assert np.linalg.norm(beam - goal, axis=1).max() < 0.5
+    dwelt = sum(d.trace.dwell_s for d in moved.dwells)
+    assert len(film["signal"]["c"]) * film["signal"]["step"] == pytest.approx(dwelt, rel=0.1)
+    page = (tmp_path / "move" / "report.html").read_text()
+    assert "film-data" in page
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
+
+
+def test_silicon_goes_two_sites_away_to_where_the_crystal_is_perfect(see):
+    twin = make_twin(FAST.model_copy(update={"vacancies": 1}), GRAPHENE, 14)
+    start = int(np.flatnonzero(twin.species)[0])
+    moved = move_atoms(twin, see, GRAPHENE, Away(2))
+    (end,) = np.flatnonzero(twin.species)
+    assert moved.status == "done"
+    assert np.linalg.norm(twin.sites_xy[end] - twin.sites_xy[start]) == pytest.approx(2.46, abs=0.1)
+    empty = twin.sites_xy[~twin.occupied][0]
+    assert np.linalg.norm(twin.sites_xy[end] - empty) > 2.0
+
+
+def test_two_silicon_atoms_are_brought_together(see):
+    twin = make_twin(FAST.model_copy(update={"foreign": 2}), GRAPHENE, 21)
+    before = twin.sites_xy[np.flatnonzero(twin.species)]
+    assert np.linalg.norm(before[0] - before[1]) > 4.0
+    moved = move_atoms(twin, see, GRAPHENE, Together())
+    one, other = twin.sites_xy[np.flatnonzero(twin.species)]
+    assert moved.status == "done"
+    assert np.linalg.norm(one - other) == pytest.approx(1.42, abs=0.02)
+    assert sum(len(path) - 1 for path in moved.paths_xy_A) >= 2
+
+
+def test_one_atom_cannot_be_brought_together(see):
+    twin = make_twin(FAST, GRAPHENE, 11)
+    with pytest.raises(BadInput, match="two of the same element"):
+        move_atoms(twin, see, GRAPHENE, Together())
+    assert not twin.hops
