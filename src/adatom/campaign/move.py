@@ -27,7 +27,7 @@ from adatom.feedback.moving import (
 )
 from adatom.feedback.plans import Plan, Step
 from adatom.feedback.sites import Sites
-from adatom.feedback.watch import Drift, JumpWatch, places_around
+from adatom.feedback.watch import Drift, JumpWatch, Spots, places_around
 from adatom.instrument.protocol import Microscope
 
 _LOOK_SIGMA_A = 0.03  # Å per axis: error of the shift of a frame, from tens of atoms
@@ -117,13 +117,14 @@ class _Mover:
         self._first_look()
         self.trails = [[site] for site in self.where]
         plan.begin(self.sites, self.where, self.closed)
-        self.active = 0 if (step := plan.step(self.where)) is None else step.atom
+        step = plan.step(self.where, self.closed)
+        self.active = 0 if step is None else step.atom
 
     def follow(self) -> None:
         """Go on with the plan until a frame shows that it is carried out."""
         told: tuple[int, ...] = ()
         while True:
-            step = self.plan.step(self.where)
+            step = self._next_step()
             if step is None:
                 if self.seen_there:
                     return
@@ -142,6 +143,16 @@ class _Mover:
                 self._watched(aim)
             else:
                 self._blind(aim)
+
+    def _next_step(self) -> Step | None:
+        try:
+            return self.plan.step(self.where, self.closed | self.lost)
+        except BadInput:  # one frame may miss an atom: noise, or a jump in the middle of a scan
+            self._look("because atoms on the way are gone")
+        try:
+            return self.plan.step(self.where, self.closed | self.lost)
+        except BadInput as error:
+            raise Halt("given up", f"no way is left: {error.got}") from error
 
     def last_frames(self) -> None:
         """Take the frames of the first one's field that the options ask for, within the limits."""
@@ -198,6 +209,7 @@ class _Mover:
         self.where = number[mine][order].tolist()
         foreign = there & ~mine & (result.atoms.elements != self.material.host)
         self.closed = {int(i) for i in number[foreign]}
+        self.lost: frozenset[int] = frozenset()  # sites that had an atom and have none
         self.spots = spots_of(result, there, request, self.sites, self.material)
         self.seen, self.seen_there, self.looked_s = request, True, self.hands.seconds
         self._tell_seen(result, there, xy)
@@ -221,11 +233,23 @@ class _Mover:
         self.seen, self.looked_s, self.waited = request, self.hands.seconds, 0.0
         self.unlike, self.seen_there = 0, True
         self._tell_seen(result, there, xy)
+        self._see_losses(xy[there] - shift, request.to_specimen(np.zeros(2)) - shift)
         for atom, site in enumerate(where):
             if site is not None and site != self.where[atom]:
                 self.belief = self.belief.after(0.0, 1)
                 self._tell_jump(atom, site)
                 self._is_at(atom, site)
+
+    def _see_losses(self, xy: FloatArray, corner: FloatArray) -> None:
+        """Close sites that lost their atom, and open those that have one again."""
+        low, high = corner + _INSIDE_A, corner + self.options.look_field_A - _INSIDE_A
+        shown = np.all((self.sites.xy > low) & (self.sites.xy < high), axis=1)
+        bare = self.sites.empty(xy, low, high)
+        if gone := bare - self.lost:
+            self.hands.tell("lost", xy_A=[self._xy(site) for site in sorted(gone)])
+        back = {site for site in self.lost - bare if shown[site]}
+        self.spots = self.spots.after_losses(gone, back)
+        self.lost = (self.lost | bare) - back
 
     def _where(
         self, xy: FloatArray, mine_xy: FloatArray, request: ScanRequest, drift: Drift
@@ -253,18 +277,19 @@ class _Mover:
 
     def _watched(self, aim: Aim) -> None:
         """Park the beam in short dwells, until the signal tells the jump or asks for a look."""
-        after = self.spots.swapped(aim.site, aim.goal)
         around = places_around(self.sites.xy[aim.goal])
+        spots = self.spots.near(self.sites.xy[aim.goal])
+        before = self.spots.at(around)
+        after = self.spots.swapped(aim.site, aim.goal).at(around)
         electrons = self.hands.microscope.conditions.electrons_per_s
         while not (why := self._doubt(aim)):
-            place = around[self.chunks % len(around)]
-            self.chunks += 1
+            n, self.chunks = self.chunks % len(around), self.chunks + 1
             counts = electrons * self.hands.microscope.capabilities.slice_s * self.drift.scale
-            watch = JumpWatch(counts * float(self.spots.at(place)), counts * float(after.at(place)))
+            watch = JumpWatch(counts * float(before[n]), counts * float(after[n]))
             if not watch.can_tell:
                 self._blind(aim)
                 return
-            if self._dwell(aim, place, watch):
+            if self._dwell(aim, around[n], spots, watch):
                 self._tell_jump(self.active, aim.goal)
                 self._is_at(self.active, aim.goal)
                 self.seen_there, self.waited, self.unlike = False, 0.0, 0
@@ -272,7 +297,7 @@ class _Mover:
             self._give_up_where_hopeless(aim, 1)
         self._look(why)
 
-    def _dwell(self, aim: Aim, place: FloatArray, watch: JumpWatch) -> bool:
+    def _dwell(self, aim: Aim, place: FloatArray, spots: Spots, watch: JumpWatch) -> bool:
         """Park the beam for a short time; learn the drift, or that the atom jumped."""
         sigma, since = self.drift.sigma_A, self.hands.seconds
         trace = self._park(place, self.options.chunk_s, watch)
@@ -281,13 +306,13 @@ class _Mover:
         self.belief = self.belief.after(exposure, int(watch.jumped))
         if not watch.jumped:
             self.waited += exposure * self.belief.mean
+            beam = place + self.dwells[-1].drift_xy_A
             electrons = trace.dwell_s * self.hands.microscope.conditions.electrons_per_s
-            told = self.spots, place + self.drift.shift_xy, float(trace.counts.sum()), electrons
+            after, off = self.drift.measured(spots, beam, float(trace.counts.sum()), electrons)
             # One dwell may hold half of a jump: the next one tells.
-            unlike = abs(self.drift.surprise_sd(*told)) > _UNLIKE_SD
+            unlike = abs(off) > _UNLIKE_SD
             self.unlike = self.unlike + 1 if unlike else 0
-            if not unlike:
-                self.drift = self.drift.measured(*told)
+            self.drift = self.drift if unlike else after
         return watch.jumped
 
     def _blind(self, aim: Aim) -> None:

@@ -61,6 +61,11 @@ def _jump(line: Mapping[str, Any]) -> str:
     )
 
 
+def _lost(line: Mapping[str, Any]) -> str:
+    places = ", ".join(f"({x:.1f}, {y:.1f}) Å" for x, y in line["xy_A"])
+    return f"sees no atom any more at {places}: keeps away from there"
+
+
 def _limit(line: Mapping[str, Any]) -> str:
     return f"takes no more frames: {line['reason']}"
 
@@ -70,6 +75,6 @@ def _end(line: Mapping[str, Any]) -> str:
 
 
 _WORDS = {
-    "look": _look, "seen": _seen, "plan": _plan, "park": _park, "jump": _jump, "limit": _limit,
-    "end": _end,
+    "look": _look, "seen": _seen, "plan": _plan, "park": _park, "jump": _jump, "lost": _lost,
+    "limit": _limit, "end": _end,
 }  # fmt: skip

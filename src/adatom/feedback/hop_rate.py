@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from scipy.stats import gamma
+from scipy.special import gammaincinv
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class RateBelief:
 
     def quantile(self, share: float) -> float:
         """Ratio below which this share of the distribution lies."""
-        return float(gamma.ppf(share, self.shape, scale=1.0 / self.weight))
+        return float(gammaincinv(self.shape, share)) / self.weight
 
     def after(self, exposure: float, hops: int) -> RateBelief:
         """Update it by one dwell.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.stats import poisson
+from scipy.special import gammainc
 
 from adatom.core.arrays import FloatArray
 from adatom.core.hops import HopModel
@@ -162,7 +162,9 @@ def why_hopeless(belief: RateBelief, hops_left: int, exposure_per_s: float, left
         Time that is left, s.
     """
     fastest = belief.quantile(_HOPELESS) * exposure_per_s
-    if hops_left and poisson.sf(hops_left - 1, fastest * left_s) < 1.0 - _HOPELESS:
+    # The chance of so many hops or more: the Poisson distribution's sum is an incomplete gamma
+    # function (Abramowitz and Stegun, 26.4.21).
+    if hops_left and gammainc(hops_left, fastest * max(left_s, 0.0)) < 1.0 - _HOPELESS:
         return (
             f"{hops_left} hops are left and {left_s:.0f} s, and the rate is below "
             f"{fastest:.3g} per second with a probability of {_HOPELESS:.0%}"

@@ -62,8 +62,19 @@ class Plan(Protocol):
         """
         ...
 
-    def step(self, where: Sequence[int]) -> Step | None:
-        """Give the next step; None where the atoms are on their goals."""
+    def step(self, where: Sequence[int], closed: Collection[int]) -> Step | None:
+        """Give the next step; None where the atoms are on their goals.
+
+        Parameters
+        ----------
+        where, closed
+            As of `begin`, by now; sites that lost their atom are closed, too.
+
+        Raises
+        ------
+        BadInput
+            If there is no way any more.
+        """
         ...
 
 
@@ -80,7 +91,7 @@ class Along:
     >>> chain = Sites.of(np.array([[0.0, 0.0], [1.4, 0.0], [2.8, 0.1]]), 1.42)
     >>> plan = Along([(2.8, 0.0)])
     >>> plan.begin(chain, [0], ())
-    >>> plan.step([0]), plan.step([2])
+    >>> plan.step([0], ()), plan.step([2], ())
     (Step(atom=0, way=(0, 1, 2), hops=2), None)
     """
 
@@ -92,20 +103,20 @@ class Along:
 
     def begin(self, sites: Sites, where: Sequence[int], closed: Collection[int]) -> None:
         """Find the sites of the goals, and make sure that there is a way; see `Plan`."""
-        self._sites, self._closed = sites, set(closed)
+        self._sites = sites
         start = sites.xy[where[0]]
         self._goals = [sites.nearest(start + np.asarray(by)) for by in self._by_A]
-        shut = self._closed | set(where[1:])
+        shut = {*closed, *where[1:]}
         for one, other in zip([where[0], *self._goals], self._goals, strict=False):
             sites.route(one, other, shut)
 
-    def step(self, where: Sequence[int]) -> Step | None:
+    def step(self, where: Sequence[int], closed: Collection[int]) -> Step | None:
         """Give the way to the next goal; see `Plan`."""
         while len(self._goals) > 1 and where[0] == self._goals[0]:
             self._goals.pop(0)
         if not self._goals or where[0] == self._goals[0]:
             return None
-        way = self._sites.route(where[0], self._goals[0], self._closed | set(where[1:]))
+        way = self._sites.route(where[0], self._goals[0], {*closed, *where[1:]})
         return Step(0, way, len(way) - 1 + len(self._goals) - 1)
 
 
@@ -122,7 +133,7 @@ class Away(Along):
     >>> chain = Sites.of(np.array([[1.4 * n, 0.0] for n in range(9)]), 1.42)
     >>> plan = Away(2)
     >>> plan.begin(chain, [1], ())
-    >>> plan.step([1]).way
+    >>> plan.step([1], ()).way
     (1, 2, 3)
     """
 
@@ -132,8 +143,8 @@ class Away(Along):
 
     def begin(self, sites: Sites, where: Sequence[int], closed: Collection[int]) -> None:
         """Choose the goal; see `Plan`."""
-        self._sites, self._closed = sites, set(closed)
-        shut = self._closed | set(where[1:])
+        self._sites = sites
+        shut = {*closed, *where[1:]}
         spoiled = sorted(sites.weak | shut)
         best: tuple[float, int] | None = None
         for goal, steps in sites.distances(where[0]).items():
@@ -165,20 +176,19 @@ class Together:
     >>> chain = Sites.of(np.array([[1.4 * n, 0.0] for n in range(9)]), 1.42)
     >>> plan = Together()
     >>> plan.begin(chain, [6, 3], ())
-    >>> plan.step([6, 3]), plan.step([6, 5])
-    (Step(atom=1, way=(3, 4, 5), hops=2), None)
+    >>> plan.step([6, 3], ()), plan.step([6, 5], ())
+    (Step(atom=0, way=(6, 5, 4), hops=2), None)
     """
 
     done = "the two atoms side by side"
 
     def begin(self, sites: Sites, where: Sequence[int], closed: Collection[int]) -> None:
         """Choose the two, and which of them moves; see `Plan`."""
-        self._sites, self._closed = sites, set(closed)
+        self._sites = sites
         ways: list[tuple[float, tuple[int, int]]] = []
         for a, b in combinations(range(len(where)), 2):
-            shut = self._closed | (set(where) - {where[a], where[b]})
             try:
-                way = sites.route(where[a], where[b], shut)
+                way = sites.route(where[a], where[b], {*closed, *where} - {where[a], where[b]})
             except BadInput:
                 continue
             ways.append((sites.cost(way), (a, b)))
@@ -190,7 +200,7 @@ class Together:
                 todo="Move the field of view to two atoms.",
             )
         pair = min(ways)[1]
-        spoiled = sorted(sites.weak | self._closed)
+        spoiled = sorted(sites.weak | set(closed))
 
         def room(atom: int) -> float:
             away = np.linalg.norm(sites.xy[spoiled] - sites.xy[where[atom]], axis=1)
@@ -198,11 +208,10 @@ class Together:
 
         self._stays, self._moves = sorted(pair, key=room, reverse=True)
 
-    def step(self, where: Sequence[int]) -> Step | None:
+    def step(self, where: Sequence[int], closed: Collection[int]) -> Step | None:
         """Give the way of the one that moves to the neighbour of the other; see `Plan`."""
         one, other = where[self._moves], where[self._stays]
-        shut = self._closed | (set(where) - {one, other})
-        way = self._sites.route(one, other, shut)
+        way = self._sites.route(one, other, {*closed, *where} - {one, other})
         if len(way) == 2:
             return None
         return Step(self._moves, way[:-1], len(way) - 2)

@@ -192,6 +192,27 @@ class Sites:
             )
         return np.array(sorted(out, key=lambda shift: float(np.linalg.norm(shift - guess_xy))))
 
+    def empty(self, xy: FloatArray, low_xy: FloatArray, high_xy: FloatArray) -> frozenset[int]:
+        """Sites in a rectangle on which there is no atom.
+
+        Parameters
+        ----------
+        xy
+            Atoms of a frame without its shift, shape (atom, 2), Å.
+        low_xy, high_xy
+            Corners of what the frame shows surely, shape (2,), Å.
+
+        Examples
+        --------
+        >>> chain = Sites.of(np.array([[0.0, 0.0], [1.4, 0.0], [2.8, 0.1]]), 1.42)
+        >>> sorted(chain.empty(chain.xy[:1], np.array([-1.0, -1.0]), np.array([2.0, 1.0])))
+        [1]
+        """
+        inside = np.all((self.xy > low_xy) & (self.xy < high_xy), axis=1)
+        away, _ = cKDTree(xy).query(self.xy)
+        bare = inside & (away > _SAME_SITE_BONDS * self.bond_length_A)
+        return frozenset(np.flatnonzero(bare).tolist())
+
     def _settled(
         self, tree: cKDTree, xy: FloatArray, guess_xy: FloatArray
     ) -> tuple[FloatArray, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +23,7 @@ _SLACK = 1.15
 _DIFFUSION_A2_s = (1e-3, 0.5)
 _LEARN = 0.03  # how fast the diffusion follows the surprises: over about 30 dwells
 _LARGEST_SURPRISE = 9.0  # a squared surprise beyond three standard deviations counts as this
+_NEAR_A = 9.0  # Å: an atom farther from the beam adds less than 1e-3 of a spot to its signal
 _START_A = 0.05  # Å per axis: error of the sites in the first frame
 _MODEL_SD = 0.01  # relative error of the spots, which follow a fit to a noisy frame
 _SCALE_SD = 0.3  # relative standard deviation of the scale of frames against parked beams
@@ -53,6 +54,18 @@ class Spots:
         """Counts per electron at places, shape (..., 2), Å."""
         out: FloatArray = self.height(places[..., None, :] - self.xy) @ self.peak + self.background
         return out
+
+    def near(self, xy: FloatArray) -> Spots:
+        """Leave out the atoms that add nothing to the signal at a place, shape (2,), Å."""
+        close = np.linalg.norm(self.xy - xy, axis=1) < _NEAR_A
+        return replace(self, xy=self.xy[close], peak=self.peak[close])
+
+    def after_losses(self, gone: Collection[int], back: Collection[int]) -> Spots:
+        """The same after sites lost their atoms, and others have one of the crystal again."""
+        peak = self.peak.copy()
+        peak[list(back)] = np.median(peak[peak > 0])
+        peak[list(gone)] = 0.0
+        return replace(self, peak=peak)
 
     def swapped(self, one: int, other: int) -> Spots:
         """The same after the atoms of two sites changed places."""
@@ -182,22 +195,9 @@ class Drift:
             self.looks + 1,
         )
 
-    def surprise_sd(
-        self, spots: Spots, place_xy: FloatArray, counts: float, electrons: float
-    ) -> float:
-        """Standard deviations between the counts of a dwell and what this state expects of it.
-
-        Parameters
-        ----------
-        spots, place_xy, counts, electrons
-            As of `measured`.
-        """
-        surprise, gradient, noise = self._compared(spots, place_xy, counts, electrons)
-        return surprise / math.sqrt(float(gradient @ self.covariance @ gradient) + noise)
-
     def measured(
         self, spots: Spots, place_xy: FloatArray, counts: float, electrons: float
-    ) -> Drift:
+    ) -> tuple[Drift, float]:
         """Learn from the counts of a dwell during which no atom jumped.
 
         Parameters
@@ -208,6 +208,11 @@ class Drift:
             Place of the beam, shape (2,), Å.
         counts, electrons
             Detected counts and electrons of the dwell.
+
+        Returns
+        -------
+        What is known then, and the difference between the counts and what was expected of them, in
+        standard deviations.
         """
         surprise, gradient, noise = self._compared(spots, place_xy, counts, electrons)
         variance = float(gradient @ self.covariance @ gradient) + noise
@@ -215,7 +220,7 @@ class Drift:
         # Squared surprises are 1 on average where the diffusion is right, and more where the
         # specimen drifts faster.
         excess = min(surprise**2 / variance, _LARGEST_SURPRISE) - 1.0
-        return replace(
+        after = replace(
             self,
             state=self.state + gain * surprise,
             covariance=self.covariance - np.outer(gain, gradient @ self.covariance),
@@ -223,6 +228,7 @@ class Drift:
                 np.clip(self.diffusion_A2_s * math.exp(_LEARN * excess), *_DIFFUSION_A2_s)
             ),
         )
+        return after, surprise / math.sqrt(variance)
 
     def _compared(
         self, spots: Spots, place_xy: FloatArray, counts: float, electrons: float

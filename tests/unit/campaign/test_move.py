@@ -20,7 +20,7 @@ from adatom.instrument.twin import PUBLISHED_HOPS_A2
 from adatom.learning.weights import load_shipped
 
 FAST = TwinOptions(
-    hop_cross_section_A2=10 * PUBLISHED_HOPS_A2, vacancies=0, drift_A=0.05, overhead_s=0.1
+    hop_cross_section_A2=20 * PUBLISHED_HOPS_A2, vacancies=0, drift_A=0.05, overhead_s=0.1
 )
 
 
@@ -188,3 +188,22 @@ def test_one_atom_cannot_be_brought_together(see):
     with pytest.raises(BadInput, match="two of the same element"):
         move_atoms(twin, see, GRAPHENE, Together())
     assert not twin.hops
+
+
+def test_an_atom_that_is_knocked_out_closes_its_site_and_the_reason_is_said(see):
+    twin = make_twin(FAST.model_copy(update={"hop_cross_section_A2": 0.0}), GRAPHENE, 11)
+    goal, by = next_site(twin)
+    told, park = [], twin.place_beam
+
+    def knocked(request, stop_when=None):
+        twin.occupied[goal] = False
+        return park(request, stop_when)
+
+    twin.place_beam = knocked
+    moved = move_atoms(twin, see, GRAPHENE, Along([by]), tell=told.append)
+    assert moved.status == "given up"
+    assert "no way is left" in moved.reason
+    (lost,) = (line for line in told if line["action"] == "lost")
+    si = twin.sites_xy[np.flatnonzero(twin.species)[0]]
+    np.testing.assert_allclose(lost["xy_A"][0] - si, by, atol=0.15)
+    assert moved.seconds < 3.0  # the signal told that something is wrong, long before the limit

@@ -105,7 +105,7 @@ def test_the_drift_is_followed_by_the_signal_alone(sites):
         place = around[i % 3] + drift.shift_xy
         # The parked beam is 10 % brighter than the frame said.
         counts = rng.poisson(1.1 * electrons * float(spots.at(place - truth)))
-        drift = drift.later(SLICE_S).measured(spots, place, float(counts), electrons)
+        drift, _ = drift.later(SLICE_S).measured(spots, place, float(counts), electrons)
         errors.append(drift.shift_xy - truth)
     errors = np.array(errors[200:])
     rms = np.sqrt((errors**2).mean())
