@@ -23,7 +23,7 @@ from adatom.features import DefectOptions, LinkOptions
 from adatom.features.defects.vacancy_test import EvidenceOptions
 from adatom.features.find import FindOptions
 from adatom.feedback import AdviceOptions
-from adatom.instrument.twin import TwinOptions
+from adatom.instrument.twin_options import TwinOptions
 from adatom.learning.ensemble import Ensemble
 from adatom.learning.weights import load_for
 from adatom.materials.library import command_line_name, load_material

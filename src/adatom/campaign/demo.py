@@ -12,7 +12,7 @@ from adatom.campaign.pipeline import Outcome
 from adatom.core import GRAPHENE
 from adatom.feedback.moving import MoveOptions
 from adatom.feedback.plans import Away
-from adatom.instrument.twin import TwinOptions
+from adatom.instrument.twin_options import TwinOptions
 from adatom.report.picture import write_picture
 from adatom.simulation import DynamicsOptions
 from adatom.store.directory import MOVE

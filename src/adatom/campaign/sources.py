@@ -16,7 +16,7 @@ from adatom.errors import BadInput, BlankFrame, DamagedFile
 from adatom.frames.lattice.spectrum import TRUSTED_CONTRAST, ScaleEstimate, estimate_scale
 from adatom.frames.readers.read import read
 from adatom.frames.specimen.examine import examine
-from adatom.instrument.twin import TwinOptions
+from adatom.instrument.twin_options import TwinOptions
 from adatom.parallel.progress import Progress
 
 # Largest relative deviation of a given pixel size from the lattice's (dimensionless): calibrations

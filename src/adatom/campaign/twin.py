@@ -18,7 +18,9 @@ from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.parked import signal_at
 from adatom.frames.simulate.specimen import lattice_sites
 from adatom.frames.simulate.synthesize import image_request
-from adatom.instrument.twin import Loss, Twin, TwinOptions
+from adatom.instrument.specimen import Loss
+from adatom.instrument.twin import Twin
+from adatom.instrument.twin_options import TwinOptions
 from adatom.simulation import displacement_cross_section_barn
 
 # Å²: smaller cross sections take no atom within any dose that a specimen gets (1e10 e⁻/Å²).

@@ -8,7 +8,9 @@ from adatom.instrument.protocol import (
     find_instrument,
     registered_instruments,
 )
-from adatom.instrument.twin import FAST_HOPS_A2, Loss, Twin, TwinOptions
+from adatom.instrument.specimen import Loss
+from adatom.instrument.twin import Twin
+from adatom.instrument.twin_options import FAST_HOPS_A2, TwinOptions
 
 __all__ = [
     "FAST_HOPS_A2",

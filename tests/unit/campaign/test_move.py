@@ -16,7 +16,7 @@ from adatom.errors import BadInput
 from adatom.feedback.moving import MoveOptions
 from adatom.feedback.plans import Along, Away, Together
 from adatom.instrument import TwinOptions, find_instrument
-from adatom.instrument.twin import PUBLISHED_HOPS_A2
+from adatom.instrument.twin_options import PUBLISHED_HOPS_A2
 from adatom.learning.weights import load_shipped
 
 FAST = TwinOptions(

@@ -9,7 +9,7 @@ from adatom.campaign.advise import damage_options
 from adatom.core import GRAPHENE, AtomTable
 from adatom.feedback import AdviceOptions, advise, choose_voltage
 from adatom.feedback.damage import sites_of
-from adatom.instrument.twin import PUBLISHED_HOPS_A2
+from adatom.instrument.twin_options import PUBLISHED_HOPS_A2
 from adatom.materials.library import load_material
 from silicon import defect_table, sheet
 

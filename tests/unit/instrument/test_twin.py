@@ -192,3 +192,41 @@ def test_a_parked_beam_takes_one_sulphur_of_a_column_and_leaves_the_other():
     assert len(after) == len(species)  # no column is empty
     assert mos2.species[after[near]] == "S"
     assert not twin.hops
+
+
+def test_contamination_gathers_where_the_beam_is_and_shows_in_frames_and_in_the_signal():
+    from adatom.campaign.twin import make_twin as whole
+
+    rate, dose, frames = 2e-8, 2e5, 8
+    options = TwinOptions(deposited_per_electron=rate, vacancies=0, foreign=0, drift_A=0.0)
+    twin, clean = whole(options, GRAPHENE, 4), whole(
+        options.model_copy(update={"deposited_per_electron": 0.0}), GRAPHENE, 4
+    )  # fmt: skip
+    request = ScanRequest(twin.center_xy_A, 16.0, 96, dose)
+    first, last = twin.acquire(request), None
+    np.testing.assert_array_equal(first.data, clean.acquire(request).data)
+    for _ in range(frames - 1):
+        last, other = twin.acquire(request), clean.acquire(request)
+    expected = frames * dose * 16.0**2 * rate
+    dirt = twin.specimen.deposit_xy
+    assert len(dirt) == pytest.approx(expected, abs=4 * np.sqrt(expected))
+    assert np.abs(dirt - twin.center_xy_A).max() < 8.0 + 5 * 2.0
+    assert last.data.mean() > 1.05 * other.data.mean()
+    # Its atoms belong to no site: the crystal is what it was.
+    np.testing.assert_array_equal(twin.truth[0], clean.truth[0])
+
+
+def test_contamination_gathers_under_a_parked_beam_and_adds_to_its_signal():
+    from adatom.campaign.twin import make_twin as whole
+
+    rate, seconds = 1e-6, 0.25
+    options = TwinOptions(deposited_per_electron=rate, vacancies=0, foreign=0, drift_A=0.0)
+    twin = whole(options, GRAPHENE, 4)
+    request = ScanRequest(twin.center_xy_A, 16.0, 96, 0.0)
+    place = np.array([10.3, 10.1])
+    trace = twin.place_beam(BeamRequest(request, tuple(place), seconds))
+    away = twin.specimen.deposit_xy - request.to_specimen(place)
+    expected = seconds * twin.conditions.electrons_per_s * rate
+    assert len(away) == pytest.approx(expected, abs=4 * np.sqrt(expected))
+    assert away.std() == pytest.approx(2.0, rel=4 / np.sqrt(expected))
+    assert trace.counts[-10:].mean() > 1.5 * trace.counts[:10].mean()
