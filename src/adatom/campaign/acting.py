@@ -1,16 +1,22 @@
-"""Act on a microscope within limits, with approval and a record: nothing else may act on it."""
+"""Act for a move: within its limits, with approval and a record."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from adatom.analysis.frame import FrameResult
-from adatom.core import BeamRequest, DwellTrace, Frame, ScanRequest
+from adatom.campaign.guarded import Fault, Guard
+from adatom.core import BeamRequest, DwellTrace, Frame, Material, ScanRequest
+from adatom.core.arrays import FloatArray
 from adatom.errors import BadInput
+from adatom.feedback.dose_budget import DoseBudget
 from adatom.feedback.moving import MoveOptions
 from adatom.instrument.protocol import Microscope, StopWhen
+
+_FAULTS = 5  # frames in a row that cannot be used, after which a move is given up
 
 See = Callable[[Frame], FrameResult]
 Approve = Callable[[str], bool]  # asked before each step, in words; False ends the move
@@ -23,7 +29,7 @@ class Halt(Exception):  # leaves the loop from any depth; it is no error
     Parameters
     ----------
     status
-        As of `adatom.campaign.move.Moved`.
+        As of `adatom.campaign.moved.Moved`.
     reason
         Why, in words.
     """
@@ -84,6 +90,8 @@ class Hands:
         Open microscope.
     see
         Analysis of a frame.
+    material
+        The specimen.
     options
         Limits.
     approve, tell
@@ -94,6 +102,7 @@ class Hands:
         self,
         microscope: Microscope,
         see: See,
+        material: Material,
         options: MoveOptions,
         approve: Approve,
         tell: Tell,
@@ -101,9 +110,15 @@ class Hands:
         self.microscope, self.options = microscope, options
         self._see, self._approve, self._tell = see, approve, tell
         self._start = microscope.time_s
-        self.electrons = 0.0
+        budget = DoseBudget(options.most_electrons, math.inf)
+        self._guard = Guard(microscope, material, budget, options.longest_frame_s)
         self.frames: list[Seen] = []
         self._check()
+
+    @property
+    def electrons(self) -> float:
+        """Electrons of frames and parked beams."""
+        return self._guard.budget.electrons
 
     @property
     def seconds(self) -> float:
@@ -120,38 +135,46 @@ class Hands:
         """Time of the last frame, s."""
         return self.frames[-1].seconds
 
-    def acquire(self, request: ScanRequest, why: str) -> FrameResult:
+    def acquire(self, request: ScanRequest, drift_xy: FloatArray, why: str) -> FrameResult:
         """Take and analyse a frame; see `take`."""
-        return self._see(self.take(request, why).frame)
+        return self._see(self.take(request, drift_xy, why).frame)
 
-    def take(self, request: ScanRequest, why: str) -> Seen:
-        """Take a frame.
+    def take(self, request: ScanRequest, drift_xy: FloatArray, why: str) -> Seen:
+        """Take a frame; one that cannot be used is taken again.
 
         Parameters
         ----------
         request
             The frame.
+        drift_xy
+            Drift of the specimen, shape (2,), Å.
         why
             Reason, in words.
 
         Raises
         ------
         Halt
-            If a limit forbids it.
+            If a limit forbids it, or too many in a row cannot be used.
         """
         electrons = request.dose_per_A2 * request.field_of_view_A**2
-        x, y = request.center_xy_A
-        self._allow(electrons, electrons / self.microscope.conditions.electrons_per_s)
-        start = self.seconds
-        frame = self.microscope.acquire(request)
-        self.electrons += electrons
-        seen = Seen(request, frame, start, self.seconds - start)
-        self.frames.append(seen)
-        self.tell(
-            "look", frame=len(self.frames) - 1, why=why, start_s=round(start, 4),
-            center_xy_A=[x, y], field_of_view_A=request.field_of_view_A,
-        )  # fmt: skip
-        return seen
+        drift = float(drift_xy[0]), float(drift_xy[1])
+        for _ in range(_FAULTS):
+            self._allow(self._guard.budget.why_not(request, drift),
+                        electrons / self.microscope.conditions.electrons_per_s)  # fmt: skip
+            self.tell(
+                "look", frame=len(self.frames), why=why, center_xy_A=list(request.center_xy_A),
+                field_of_view_A=request.field_of_view_A,
+            )  # fmt: skip
+            start = self.seconds
+            try:
+                frame = self._guard.acquire(request, drift)
+            except Fault as fault:
+                self.tell("fault", kind=fault.kind, what=fault.what)
+                continue
+            seen = Seen(request, frame, start, self.seconds - start)
+            self.frames.append(seen)
+            return seen
+        raise Halt("given up", f"{_FAULTS} frames in a row cannot be used")
 
     def park(self, request: BeamRequest, stop_when: StopWhen | None) -> DwellTrace:
         """Park the beam.
@@ -159,13 +182,18 @@ class Hands:
         Raises
         ------
         Halt
-            If a limit forbids it.
+            If a limit forbids it, or the instrument fails.
         """
-        rate = self.microscope.conditions.electrons_per_s
-        self._allow(rate * request.dwell_s, request.dwell_s)
-        trace = self.microscope.place_beam(request, stop_when)
-        self.electrons += rate * trace.dwell_s
-        return trace
+        budget = self._guard.budget
+        wanted = self.microscope.conditions.electrons_per_s * request.dwell_s
+        spent = budget.electrons + wanted > budget.most_electrons
+        why = f"the limit of {budget.most_electrons:.3g} electrons is reached" if spent else ""
+        self._allow(why, request.dwell_s)
+        try:
+            return self._guard.park(request, stop_when)
+        except Fault as fault:
+            self.tell("fault", kind=fault.kind, what=fault.what)
+            raise Halt("given up", f"the beam cannot be parked: {fault.what}") from fault
 
     def ask(self, words: str) -> None:
         """Ask for approval of a step.
@@ -200,9 +228,9 @@ class Hands:
                 todo="Choose another instrument.",
             )
 
-    def _allow(self, electrons: float, seconds: float) -> None:
-        o = self.options
-        if self.electrons + electrons > o.most_electrons:
-            raise Halt("given up", f"the limit of {o.most_electrons:.3g} electrons is reached")
-        if self.seconds + seconds > o.longest_s:
-            raise Halt("given up", f"the limit of {o.longest_s:g} s is reached")
+    def _allow(self, why_not: str, seconds: float) -> None:
+        """Refuse what a limit of electrons forbids, or that of time."""
+        if why_not:
+            raise Halt("given up", why_not)
+        if self.seconds + seconds > self.options.longest_s:
+            raise Halt("given up", f"the limit of {self.options.longest_s:g} s is reached")

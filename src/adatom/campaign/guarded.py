@@ -1,4 +1,7 @@
-"""Take frames from a microscope that may stall, lie or be gone; what is wrong is a `Fault`."""
+"""Act on a microscope that may stall, lie or be gone; what is wrong is a `Fault`.
+
+Nothing else acts on one: here electrons are counted, times are kept, and the beam is turned off.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar, cast
 
-from adatom.core import Frame, Material, ScanRequest, content_hash
+from adatom.core import BeamRequest, DwellTrace, Frame, Material, ScanRequest, content_hash
 from adatom.errors import (
     AdatomError,
     BlankFrame,
@@ -17,8 +22,11 @@ from adatom.errors import (
     NoFrame,
     NoMoreFrames,
 )
+from adatom.feedback.dose_budget import DoseBudget
 from adatom.frames.lattice.spectrum import TRUSTED_CONTRAST, estimate_scale
-from adatom.instrument.protocol import Microscope
+from adatom.instrument.protocol import Microscope, StopWhen
+
+_T = TypeVar("_T")
 
 _SAME_SIZE = 0.01  # relative difference of pixel sizes that are equal
 _WRONG_SIZE = 0.10  # relative difference to the lattice from which a pixel size is wrong
@@ -43,8 +51,17 @@ class Fault(Exception):  # leaves the guard from any depth; the loop goes on
         self.kind, self.what = kind, what
 
 
+@contextmanager
+def beam_off(microscope: Microscope) -> Iterator[None]:
+    """Turn the beam off at the end, whatever happens inside."""
+    try:
+        yield
+    finally:
+        microscope.abort()
+
+
 class Guard:
-    """Take frames, each within a time, and check that each is what it says.
+    """Take frames and park the beam, each within a time; check that each frame is what it says.
 
     Parameters
     ----------
@@ -52,27 +69,42 @@ class Guard:
         Open microscope.
     material
         Its lattice checks pixel sizes that the instrument chooses itself.
+    budget
+        Counts the electrons, before they are spent. What may be spent is asked of it before.
     longest_s
-        Longest time of a frame, s.
+        Longest time of a frame, s; that of a parked beam comes on top of its dwell time.
     last_index
         Number of the last frame that was used; frames before it are out of order.
     """
 
     def __init__(
-        self, microscope: Microscope, material: Material, longest_s: float, last_index: int = -1
+        self,
+        microscope: Microscope,
+        material: Material,
+        budget: DoseBudget,
+        longest_s: float,
+        last_index: int = -1,
     ) -> None:
         self._microscope, self._material, self._longest_s = microscope, material, longest_s
+        self.budget = budget
         self.last_index = last_index
         self._recent: deque[str] = deque(maxlen=_RECENT)
         self._size_A: float | None = None
 
-    def acquire(self, request: ScanRequest, meanwhile: Callable[[], None] = lambda: None) -> Frame:
-        """Take a frame.
+    def acquire(
+        self,
+        request: ScanRequest,
+        drift_xy_A: tuple[float, float],
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> Frame:
+        """Take a frame. Its dose is counted, unless somebody else takes it.
 
         Parameters
         ----------
         request
             The frame.
+        drift_xy_A
+            Drift of the specimen, x and y, Å.
         meanwhile
             Called while the microscope scans.
 
@@ -83,29 +115,61 @@ class Guard:
         NoMoreFrames, InstrumentGone
             If there will be no other.
         """
-        try:
-            frame = self._within_time(request, meanwhile)
+        if self._microscope.capabilities.steers:
+            self.budget.spend(request, drift_xy_A)
+        with self._off_on_error():
+            frame = self._within_time(
+                lambda: self._microscope.acquire(request), self._longest_s, meanwhile
+            )
             self._check(frame, request)
-        except BaseException:
-            self._microscope.abort()
-            raise
         self.last_index = frame.index
         return frame
 
-    def _within_time(self, request: ScanRequest, meanwhile: Callable[[], None]) -> Frame:
-        answer: queue.SimpleQueue[Frame | BaseException] = queue.SimpleQueue()
+    def park(self, request: BeamRequest, stop_when: StopWhen | None) -> DwellTrace:
+        """Park the beam; its longest dwell is counted, and what it did not use is given back.
+
+        Raises
+        ------
+        Fault
+            If the instrument fails. The beam is off then.
+        InstrumentGone
+            If it does not answer any more.
+        """
+        rate = self._microscope.conditions.electrons_per_s
+        self.budget.electrons += rate * request.dwell_s
+        with self._off_on_error():
+            trace = self._within_time(
+                lambda: self._microscope.place_beam(request, stop_when),
+                self._longest_s + request.dwell_s,
+                lambda: None,
+            )
+        self.budget.electrons -= rate * (request.dwell_s - trace.dwell_s)
+        return trace
+
+    @contextmanager
+    def _off_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._microscope.abort()
+            raise
+
+    def _within_time(
+        self, act: Callable[[], _T], longest_s: float, meanwhile: Callable[[], None]
+    ) -> _T:
+        answer: queue.SimpleQueue[tuple[_T | None, BaseException | None]] = queue.SimpleQueue()
 
         def work() -> None:
             try:
-                answer.put(self._microscope.acquire(request))
+                answer.put((act(), None))
             except BaseException as error:  # noqa: BLE001  # it is raised again by who waits
-                answer.put(error)
+                answer.put((None, error))
 
         threading.Thread(target=work, daemon=True).start()
         began = time.monotonic()
         meanwhile()
         try:
-            got = answer.get(timeout=max(self._longest_s - (time.monotonic() - began), 0.05))
+            got, error = answer.get(timeout=max(longest_s - (time.monotonic() - began), 0.05))
         except queue.Empty:
             self._microscope.abort()
             try:
@@ -113,14 +177,14 @@ class Guard:
             except queue.Empty:
                 raise InstrumentGone(
                     "instrument",
-                    expected=f"a frame within {self._longest_s:g} s, or an answer to an abort",
+                    expected=f"an end within {longest_s:g} s, or an answer to an abort",
                     got="neither",
                     todo="See to the microscope: the beam may be on.",
                 ) from None
-            raise Fault("stalled", f"no frame within {self._longest_s:g} s: aborted") from None
-        if isinstance(got, BaseException):
-            raise _understood(got)
-        return got
+            raise Fault("stalled", f"no end within {longest_s:g} s: aborted") from None
+        if error is not None:
+            raise _understood(error)
+        return cast("_T", got)
 
     def _check(self, frame: Frame, request: ScanRequest) -> None:
         steers = self._microscope.capabilities.steers

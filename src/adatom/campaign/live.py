@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 
 from adatom.analysis.frame import FrameResult
 from adatom.campaign.acting import Approve, Tell
-from adatom.campaign.guarded import Fault, Guard
+from adatom.campaign.guarded import Fault, Guard, beam_off
 from adatom.campaign.live_learn import Learner
 from adatom.core import Frame, Material, ScanRequest
 from adatom.errors import BadInput, InstrumentGone, NoMoreFrames
@@ -137,14 +137,12 @@ def run_loop(
         If a record or a frame cannot be written.
     """
     o = options or LiveOptions()
-    try:
+    with beam_off(microscope):
         if start is not None:
             microscope.abort()  # whoever was killed may have left the beam on
         return _Loop(
             microscope, see, material, mode, o, approve, tell, keep, meanwhile, start
         ).run()
-    finally:
-        microscope.abort()  # whatever happened, the beam is off
 
 
 def check_possible(can: Capabilities, mode: Mode, options: LiveOptions) -> None:
@@ -189,7 +187,7 @@ class _Loop:
         )
         self.learner = Learner(material, options, known)
         longest = options.longest_frame_s
-        self.guard = Guard(microscope, material, longest, state.last_index)
+        self.guard = Guard(microscope, material, state.budget, longest, state.last_index)
         self.clock: float | None = None
         self._begin(resumed=start is not None)
 
@@ -244,13 +242,11 @@ class _Loop:
         return False
 
     def act(self, decision: Decision, request: ScanRequest) -> None:
-        """Take the frame and learn from it; its dose is counted before."""
+        """Take the frame and learn from it."""
         n, self.acts = self.acts, self.acts + 1
-        if self.can.steers:
-            self.budget.spend(request, self.known.drift_xy_A)
         self.tell(decision.action, n=n, why=decision.why, request=asdict(request))
         try:
-            frame = self.guard.acquire(request, self.meanwhile)
+            frame = self.guard.acquire(request, self.known.drift_xy_A, self.meanwhile)
         except Fault as fault:
             self.fault(fault, n=n)
             return

@@ -8,6 +8,7 @@ import numpy as np
 
 from adatom.analysis.frame import FrameResult
 from adatom.campaign.acting import Approve, Dwell, Halt, Hands, See, Tell
+from adatom.campaign.guarded import beam_off
 from adatom.campaign.move_frame import atoms_of, spots_of
 from adatom.campaign.moved import Moved, MoveStatus
 from adatom.core import BeamRequest, DwellTrace, Material, ScanRequest
@@ -86,8 +87,8 @@ def move_atoms(
         is not that of the known rates, or the instrument cannot park its beam. Nothing was moved.
     """
     o = options or MoveOptions()
-    hands = Hands(microscope, see, o, approve, tell)
-    try:
+    hands = Hands(microscope, see, material, o, approve, tell)
+    with beam_off(microscope):
         mover = _Mover(hands, material, plan, element, o)
         status, reason = "done", f"a frame shows {plan.done}"
         try:
@@ -96,8 +97,6 @@ def move_atoms(
             status, reason = halt.status, halt.reason
         mover.last_frames()
         return mover.moved(cast("MoveStatus", status), reason)
-    finally:
-        microscope.abort()  # whatever happened, the beam is off
 
 
 class _Mover:
@@ -162,7 +161,9 @@ class _Mover:
         try:
             count = self.options.last_frames
             for n in range(count):
-                self.hands.take(request, f"to keep, after the move ({n + 1} of {count})")
+                self.hands.take(
+                    request, self.drift.shift_xy, f"to keep, after the move ({n + 1} of {count})"
+                )
         except Halt as halt:
             self.hands.tell("limit", reason=halt.reason)
 
@@ -194,7 +195,7 @@ class _Mover:
     def _first_look(self) -> None:
         center = np.asarray(self.hands.microscope.capabilities.center_xy_A)
         request = self._request(center, self.options.first_field_A)
-        result = self.hands.acquire(request, "to find the atom and its surroundings")
+        result = self.hands.acquire(request, np.zeros(2), "to find the atom and its surroundings")
         there, mine, xy = atoms_of(result, request, self.element)
         if not mine.any():
             raise BadInput(
@@ -220,7 +221,7 @@ class _Mover:
         request = self._request(expected, self.options.look_field_A)
         since, words = self.hands.seconds, why
         for _ in range(_LOOKS):  # one frame may miss it: noise, or a jump in the middle of a scan
-            result = self.hands.acquire(request, words)
+            result = self.hands.acquire(request, self.drift.shift_xy, words)
             there, mine, xy = atoms_of(result, request, self.element)
             drift = self.drift.later(self.hands.seconds - since)
             shift, where = self._where(xy[there], xy[mine], request, drift)

@@ -52,10 +52,7 @@ def film_of(moved: Moved, lines: Sequence[Mapping[str, Any]]) -> Film:
         slice_s=moved.dwells[0].trace.slice_s if moved.dwells else 0.0,
         ways=[(x["time_s"], np.array(x["way_xy_A"])) for x in lines if x["action"] == "plan"],
         places=sorted(places),
-        decisions=[
-            Decision(x.get("start_s", x["time_s"]), x["action"], capital(in_words(x)))
-            for x in lines
-        ],
+        decisions=[Decision(x["time_s"], x["action"], capital(in_words(x))) for x in lines],
         seconds=moved.seconds,
     )
 

@@ -66,6 +66,10 @@ def _lost(line: Mapping[str, Any]) -> str:
     return f"sees no atom any more at {places}: keeps away from there"
 
 
+def _fault(line: Mapping[str, Any]) -> str:
+    return f"{line['kind']}: {line['what']}"
+
+
 def _limit(line: Mapping[str, Any]) -> str:
     return f"takes no more frames: {line['reason']}"
 
@@ -76,5 +80,5 @@ def _end(line: Mapping[str, Any]) -> str:
 
 _WORDS = {
     "look": _look, "seen": _seen, "plan": _plan, "park": _park, "jump": _jump, "lost": _lost,
-    "limit": _limit, "end": _end,
+    "fault": _fault, "limit": _limit, "end": _end,
 }  # fmt: skip

@@ -32,6 +32,9 @@ class MoveOptions(BaseModel):
         (55.0, 65.0), description="voltages at which the rates of the prior hold, kV"
     )
     first_field_A: float = Field(24.0, gt=8, description="field of view of the first frame, Å")
+    longest_frame_s: float = Field(
+        60.0, gt=0, description="a frame that takes longer than this is stalled, s"
+    )
     last_frames: int = Field(
         0, ge=0, description="frames of the first one's field that are taken after the move"
     )

@@ -12,7 +12,7 @@ from adatom.campaign.move import move_atoms
 from adatom.campaign.move_run import run_move
 from adatom.campaign.twin import make_twin
 from adatom.core import GRAPHENE
-from adatom.errors import BadInput
+from adatom.errors import BadInput, NoFrame
 from adatom.feedback.moving import MoveOptions
 from adatom.feedback.plans import Along, Away, Together
 from adatom.instrument import TwinOptions, find_instrument
@@ -110,7 +110,7 @@ def test_another_voltage_and_an_instrument_that_only_scans_are_refused(see):
     assert twin.taken == 0
 
 
-def test_a_lost_instrument_leaves_the_beam_off(see):
+def test_an_instrument_that_fails_leaves_the_beam_off_and_the_reason_is_said(see):
     twin = make_twin(FAST, GRAPHENE, 11)
     ended = []
 
@@ -119,9 +119,31 @@ def test_a_lost_instrument_leaves_the_beam_off(see):
 
     twin.place_beam = lost
     twin.abort = lambda: ended.append(twin.time_s)
-    with pytest.raises(ConnectionError):
-        move_atoms(twin, see, GRAPHENE, Along([next_site(twin)[1]]))
-    assert ended == [twin.time_s]
+    moved = move_atoms(twin, see, GRAPHENE, Along([next_site(twin)[1]]))
+    assert moved.status == "given up"
+    assert "the scan unit does not answer" in moved.reason
+    assert set(ended) == {twin.time_s}
+
+
+def test_frames_that_cannot_be_used_are_taken_again_and_their_dose_counts(see):
+    twin = make_twin(FAST, GRAPHENE, 11)
+    told, acquire = [], twin.acquire
+
+    def faulty(request):
+        if twin.taken == 0:
+            twin.taken = 1
+            raise NoFrame("frame", expected="one", got="none", todo="Wait.")
+        return acquire(request)
+
+    twin.acquire = faulty
+    moved = move_atoms(twin, see, GRAPHENE, Along([next_site(twin)[1]]), tell=told.append)
+    assert moved.status == "done"
+    assert [line["action"] for line in told[:3]] == ["look", "fault", "look"]
+    dwelt = sum(d.trace.dwell_s for d in moved.dwells) * twin.conditions.electrons_per_s
+    looks = sum(s.request.dose_per_A2 * s.request.field_of_view_A**2 for s in moved.frames)
+    first = moved.frames[0].request
+    lost = first.dose_per_A2 * first.field_of_view_A**2
+    assert moved.electrons == pytest.approx(dwelt + looks + lost)
 
 
 def test_every_decision_is_on_the_disk_and_no_record_is_overwritten(tmp_path):
