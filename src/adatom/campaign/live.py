@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -9,7 +10,7 @@ from typing import Any, Literal, cast
 
 from adatom.analysis.frame import FrameResult
 from adatom.campaign.acting import Approve, Tell
-from adatom.campaign.guarded import Fault, Guard, beam_off
+from adatom.campaign.guarded import Fault, Guard, beam_off, noted_interrupt
 from adatom.campaign.live_learn import Learner
 from adatom.core import Frame, Material, ScanRequest
 from adatom.errors import BadInput, InstrumentGone, NoMoreFrames
@@ -137,12 +138,12 @@ def run_loop(
         If a record or a frame cannot be written.
     """
     o = options or LiveOptions()
-    with beam_off(microscope):
+    with beam_off(microscope), noted_interrupt() as interrupted:
         if start is not None:
             microscope.abort()  # whoever was killed may have left the beam on
-        return _Loop(
-            microscope, see, material, mode, o, approve, tell, keep, meanwhile, start
-        ).run()
+        return _Loop(microscope, see, material, mode, o, approve, tell, keep, meanwhile, start).run(
+            interrupted
+        )
 
 
 def check_possible(can: Capabilities, mode: Mode, options: LiveOptions) -> None:
@@ -200,10 +201,10 @@ class _Loop:
     def known(self, known: Knowledge) -> None:
         self.learner.known = known
 
-    def run(self) -> Lived:
-        """Go on until a decision or a fault ends it."""
+    def run(self, interrupted: threading.Event) -> Lived:
+        """Go on until a decision, a fault or the user ends it."""
         try:
-            while True:
+            while not interrupted.is_set():
                 decision = decide(self.known, self.options, looks=self.mode != "watch")
                 if decision.request is None:
                     limit = self.known.faults >= self.options.most_faults
@@ -224,7 +225,8 @@ class _Loop:
             self.fault(Fault("instrument gone", str(error)))
             return self.end("lost", f"the instrument is gone: {error.got}")
         except KeyboardInterrupt:
-            return self.end("stopped", "stopped by the user")
+            pass
+        return self.end("stopped", "stopped by the user")
 
     def approved(self, decision: Decision) -> bool:
         """Ask, where the mode says so; a refused look is not asked for again soon."""

@@ -1,5 +1,6 @@
 """The live loop: what it finds, what it must not do, its record, and its faults."""
 
+import contextlib
 import json
 import signal
 import threading
@@ -137,6 +138,20 @@ def test_ctrl_c_ends_cleanly(tmp_path):
 
     lived, _ = loop(microscope, options=SMALL.model_copy(update={"keep_watching": True}), tell=stop)
     assert lived.status == "stopped"
+    assert not microscope.beam_on
+
+
+def test_ctrl_c_that_a_library_swallows_ends_it_too():
+    microscope = faulty()
+
+    def swallow(line):
+        if line["action"] == "seen":
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+
+    options = SMALL.model_copy(update={"keep_watching": True})
+    lived, _ = loop(microscope, options=options, tell=swallow)
+    assert (lived.status, lived.frames) == ("stopped", 1)
     assert not microscope.beam_on
 
 
