@@ -79,7 +79,7 @@ class Plan(Protocol):
 
 
 class Along:
-    """Move the first atom from goal to goal.
+    """Move the first atom from goal to goal; a goal on the way that lost its atom is left out.
 
     Parameters
     ----------
@@ -112,11 +112,12 @@ class Along:
 
     def step(self, where: Sequence[int], closed: Collection[int]) -> Step | None:
         """Give the way to the next goal; see `Plan`."""
-        while len(self._goals) > 1 and where[0] == self._goals[0]:
+        shut = {*closed, *where[1:]}
+        while len(self._goals) > 1 and (where[0] == self._goals[0] or self._goals[0] in shut):
             self._goals.pop(0)
         if not self._goals or where[0] == self._goals[0]:
             return None
-        way = self._sites.route(where[0], self._goals[0], {*closed, *where[1:]})
+        way = self._sites.route(where[0], self._goals[0], shut)
         return Step(0, way, len(way) - 1 + len(self._goals) - 1)
 
 

@@ -39,6 +39,15 @@ def test_a_way_goes_round_a_vacancy_and_not_along_its_border(xy):
     assert beside.min() > 1.1 * BOND_A
     bonds = np.linalg.norm(np.diff(sites.xy[list(step.way)], axis=0), axis=1)
     np.testing.assert_allclose(bonds, BOND_A, atol=0.01)
+    # A goal on the way that is lost is left out, the last one is not.
+    goals = [tuple(sites.xy[s] - sites.xy[start]) for s in step.way[1:4]]
+    plan = Along(goals)
+    plan.begin(sites, [start], ())
+    assert plan.step([start], {step.way[1]}).way[-1] == step.way[2]
+    with pytest.raises(BadInput):
+        plan.step([start], set(step.way[1:4]))
+    plan = Along([tuple(sites.xy[goal] - sites.xy[start])])
+    plan.begin(sites, [start], ())
     # What is lost on the way is walked round as well, and what was reached is not asked for again.
     other = plan.step([start], {step.way[2]})
     assert step.way[2] not in other.way
