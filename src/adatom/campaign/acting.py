@@ -211,15 +211,6 @@ class Hands:
         self._tell({"time_s": round(self.seconds, 4), "action": action, **known})
 
     def _check(self) -> None:
-        low, high = self.options.voltage_kV
-        voltage = self.microscope.conditions.voltage_kV
-        if not low <= voltage <= high:
-            raise BadInput(
-                "voltage",
-                expected=f"{low:g} to {high:g} kV, where the rates of the prior hold",
-                got=f"{voltage:g} kV",
-                todo="Set the voltage, or give `voltage_kV` with rates that you know.",
-            )
         if not self.microscope.capabilities.longest_dwell_s:
             raise BadInput(
                 "instrument",

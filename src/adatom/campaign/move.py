@@ -6,17 +6,15 @@ from typing import cast
 
 import numpy as np
 
-from adatom.analysis.frame import FrameResult
 from adatom.campaign.acting import Approve, Dwell, Halt, Hands, See, Tell
+from adatom.campaign.followed import Followed
 from adatom.campaign.guarded import beam_off
-from adatom.campaign.move_frame import atoms_of, spots_of
+from adatom.campaign.move_allowed import check_voltage, knock_cross_section_A2
 from adatom.campaign.moved import Moved, MoveStatus
-from adatom.core import BeamRequest, DwellTrace, Material, ScanRequest
-from adatom.core.arrays import BoolArray, FloatArray
+from adatom.core import BeamRequest, DwellTrace, Material
+from adatom.core.arrays import FloatArray
 from adatom.core.hops import HopModel
 from adatom.errors import BadInput
-from adatom.feedback.hop_rate import RateBelief
-from adatom.feedback.matching import assigned
 from adatom.feedback.moving import (
     Aim,
     MoveOptions,
@@ -24,20 +22,14 @@ from adatom.feedback.moving import (
     blind_dwell_s,
     dwell_times,
     exposure_of,
+    knocks_of,
     why_hopeless,
 )
 from adatom.feedback.plans import Plan, Step
-from adatom.feedback.sites import Sites
-from adatom.feedback.watch import Drift, JumpWatch, Spots, places_around
+from adatom.feedback.watch import JumpWatch, Spots, places_around
 from adatom.instrument.protocol import Microscope
 
-_LOOK_SIGMA_A = 0.03  # Å per axis: error of the shift of a frame, from tens of atoms
-_REACH_SD = 4.0  # a specimen drifts no farther than so many standard deviations
 _MARGIN_A = 2.0  # Å: the beam is not parked nearer to the border of the last frame
-_INSIDE_A = 1.5  # Å: an atom nearer to the border of a frame may be missed
-_LOOKS = 3  # frames without the atom after which it is lost
-_LOST_S = 0.3  # s: a beam that lost its atom is found out in this time
-_HOP_NATS = 3.0  # an unseen hop is taken for 20 times less likely than none
 _UNLIKE_DWELLS = 2  # dwells in a row
 _UNLIKE_SD = 6.0  # a dwell whose counts are farther off than this is not understood
 
@@ -53,7 +45,7 @@ def move_atoms(
     approve: Approve = lambda _: True,
     tell: Tell = lambda _: None,
 ) -> Moved:
-    """Move impurity atoms step by step, until a frame shows them on their goals.
+    """Move impurity atoms step by step, or knock one of the crystal out, until a frame shows it.
 
     The beam is parked between the atom and the neighbour that it should change places with. Where
     the detector is read meanwhile, its signal tells the jump, and the dwell ends at once; three
@@ -69,7 +61,8 @@ def move_atoms(
     material
         The sheet.
     plan
-        Where to: `adatom.feedback.plans.Along` a way, `Away` by a number of sites, or `Together`.
+        Where to: `adatom.feedback.plans.Along` a way, `Away` by a number of sites, or `Together`;
+        or `Vacancy`.
     element
         The impurities' element; of one atom, that nearest to the middle of the first frame is
         moved.
@@ -84,12 +77,17 @@ def move_atoms(
     ------
     BadInput
         If the first frame has no such atom, a goal is no site, there is no way to it, the voltage
-        is not that of the known rates, or the instrument cannot park its beam. Nothing was moved.
+        does not allow it, or the instrument cannot park its beam. Nothing was moved.
     """
     o = options or MoveOptions()
-    hands = Hands(microscope, see, material, o, approve, tell)
+    hands, beam = Hands(microscope, see, material, o, approve, tell), microscope.conditions
+    cross_section_A2 = 0.0
+    if plan.knocks:
+        cross_section_A2 = knock_cross_section_A2(material, beam, o)
+    else:
+        check_voltage(beam, o)
     with beam_off(microscope):
-        mover = _Mover(hands, material, plan, element, o)
+        mover = _Mover(hands, material, plan, element, o, cross_section_A2)
         status, reason = "done", f"a frame shows {plan.done}"
         try:
             mover.follow()
@@ -99,25 +97,29 @@ def move_atoms(
         return mover.moved(cast("MoveStatus", status), reason)
 
 
-class _Mover:
-    """What the loop knows, and its steps; the first frame is taken when it is made."""
+class _Mover(Followed):
+    """The steps of the loop."""
 
     def __init__(
-        self, hands: Hands, material: Material, plan: Plan, element: str, options: MoveOptions
+        self,
+        hands: Hands,
+        material: Material,
+        plan: Plan,
+        element: str,
+        options: MoveOptions,
+        cross_section_A2: float,
     ) -> None:
-        self.hands, self.material, self.element, self.options = hands, material, element, options
-        self.plan = plan
-        self.model, self.belief = HopModel(), RateBelief()
-        self.drift = Drift.start(options.drift_A2_s)
-        self.chunks, self.unlike = 0, 0
+        super().__init__(hands, material, element, options)
+        self.plan, self.cross_section_A2 = plan, cross_section_A2
+        self.model = HopModel()
+        self.chunks = 0
         self.approved: tuple[int, int] | None = None
-        self.waited = 0.0  # hops that the belief expected since the last frame or jump
         self.dwells: list[Dwell] = []
-        self._first_look()
-        self.trails = [[site] for site in self.where]
-        plan.begin(self.sites, self.where, self.closed)
+        self.look_first(needed=not plan.knocks)
+        plan.begin(self.sites, self.where, self.closed, self.seen.center_xy_A)
         step = plan.step(self.where, self.closed)
         self.active = 0 if step is None else step.atom
+        self.at = self.where[0] if step is None else step.way[0]
 
     def follow(self) -> None:
         """Go on with the plan until a frame shows that it is carried out."""
@@ -127,27 +129,32 @@ class _Mover:
             if step is None:
                 if self.seen_there:
                     return
-                self._look("to confirm the goal")
+                self.look("to confirm the goal")
                 continue
-            self.active = step.atom
+            self.active, self.at = step.atom, step.way[0]
             if step.way[-1:] != told:  # another goal
                 told = step.way[-1:]
                 self._tell_plan(step)
-            aim = aim_at(self.sites, step.way[0], step.way[1], self.model)
+            aim = self._aim(step)
             self._give_up_where_hopeless(aim, step.hops)
             self._ask(aim)
             if why := self._doubt(aim):
-                self._look(why)
+                self.look(why)
             elif self.hands.microscope.capabilities.traces:
                 self._watched(aim)
             else:
                 self._blind(aim)
 
+    def _aim(self, step: Step) -> Aim:
+        if step.knock:
+            return Aim(step.way[0], step.way[0], self.sites.xy[step.way[0]])
+        return aim_at(self.sites, step.way[0], step.way[1], self.model)
+
     def _next_step(self) -> Step | None:
         try:
             return self.plan.step(self.where, self.closed | self.lost)
         except BadInput:  # one frame may miss an atom: noise, or a jump in the middle of a scan
-            self._look("because atoms on the way are gone")
+            self.look("because atoms on the way are gone")
         try:
             return self.plan.step(self.where, self.closed | self.lost)
         except BadInput as error:
@@ -157,7 +164,7 @@ class _Mover:
         """Take the frames of the first one's field that the options ask for, within the limits."""
         first = self.hands.frames[0].request
         x, y = np.asarray(first.center_xy_A) + self.drift.shift_xy
-        request = self._request(np.array([x, y]), self.options.first_field_A)
+        request = self.request(np.array([x, y]), self.options.first_field_A)
         try:
             count = self.options.last_frames
             for n in range(count):
@@ -171,10 +178,10 @@ class _Mover:
         """Ask for approval of a step, once."""
         if (aim.site, aim.goal) != self.approved:
             (x, y), (u, v) = aim.xy, self.sites.xy[aim.goal]
-            words = (
-                f"park the beam at ({x:.2f}, {y:.2f}) Å, until the {self.element} changes places "
-                f"with its neighbour at ({u:.2f}, {v:.2f}) Å"
-            )
+            until = f"the {self.element} changes places with its neighbour at ({u:.2f}, {v:.2f}) Å"
+            if aim.site == aim.goal:
+                until = f"it knocks the {self.material.host} out that is there"
+            words = f"park the beam at ({x:.2f}, {y:.2f}) Å, until {until}"
             self.hands.ask(words)
             self.hands.tell("park", what=words, aim_xy_A=aim.xy.round(3).tolist())
             self.approved = aim.site, aim.goal
@@ -182,8 +189,9 @@ class _Mover:
     def moved(self, status: MoveStatus, reason: str) -> Moved:
         """Sum up."""
         hands = self.hands
+        trails = self.trails if self.active >= 0 else [*self.trails, [self.at]]
         paths = tuple(
-            tuple((float(x), float(y)) for x, y in self.sites.xy[trail]) for trail in self.trails
+            tuple((float(x), float(y)) for x, y in self.sites.xy[trail]) for trail in trails
         )
         hands.tell("end", status=status, reason=reason, rate=self.belief.mean)
         x, y = self.drift.shift_xy.tolist()
@@ -192,96 +200,18 @@ class _Mover:
             tuple(hands.frames), tuple(self.dwells), (x, y),
         )  # fmt: skip
 
-    def _first_look(self) -> None:
-        center = np.asarray(self.hands.microscope.capabilities.center_xy_A)
-        request = self._request(center, self.options.first_field_A)
-        result = self.hands.acquire(request, np.zeros(2), "to find the atom and its surroundings")
-        there, mine, xy = atoms_of(result, request, self.element)
-        if not mine.any():
-            raise BadInput(
-                "first frame",
-                expected=f"a {self.element} atom",
-                got=f"{int(there.sum())} atoms, none of them surely {self.element}",
-                todo="Move the field of view to one.",
-            )
-        number = np.cumsum(there) - 1  # of each atom among those that are there
-        self.sites = Sites.of(xy[there], self.material.bond_length_A)
-        order = np.argsort(np.linalg.norm(xy[mine] - center, axis=1))
-        self.where = number[mine][order].tolist()
-        foreign = there & ~mine & (result.atoms.elements != self.material.host)
-        self.closed = {int(i) for i in number[foreign]}
-        self.lost: frozenset[int] = frozenset()  # sites that had an atom and have none
-        self.spots = spots_of(result, there, request, self.sites, self.material)
-        self.seen, self.seen_there, self.looked_s = request, True, self.hands.seconds
-        self._tell_seen(result, there, xy)
-
-    def _look(self, why: str) -> None:
-        """Take a frame around the atom; learn the drift, and where the atoms are."""
-        expected = self.sites.xy[self.where[self.active]] + self.drift.shift_xy
-        request = self._request(expected, self.options.look_field_A)
-        since, words = self.hands.seconds, why
-        for _ in range(_LOOKS):  # one frame may miss it: noise, or a jump in the middle of a scan
-            result = self.hands.acquire(request, self.drift.shift_xy, words)
-            there, mine, xy = atoms_of(result, request, self.element)
-            drift = self.drift.later(self.hands.seconds - since)
-            shift, where = self._where(xy[there], xy[mine], request, drift)
-            if where[self.active] is not None:
-                break
-            words = f"again, because the last one shows no {self.element}"
-        else:
-            raise Halt("given up", f"no {self.element} is in {_LOOKS} frames")
-        self.drift = drift.seen(shift, _LOOK_SIGMA_A, self.hands.seconds - self.looked_s)
-        self.seen, self.looked_s, self.waited = request, self.hands.seconds, 0.0
-        self.unlike, self.seen_there = 0, True
-        self._tell_seen(result, there, xy)
-        self._see_losses(xy[there] - shift, request.to_specimen(np.zeros(2)) - shift)
-        for atom, site in enumerate(where):
-            if site is not None and site != self.where[atom]:
-                self.belief = self.belief.after(0.0, 1)
-                self._tell_jump(atom, site)
-                self._is_at(atom, site)
-
-    def _see_losses(self, xy: FloatArray, corner: FloatArray) -> None:
-        """Close sites that lost their atom, and open those that have one again."""
-        low, high = corner + _INSIDE_A, corner + self.options.look_field_A - _INSIDE_A
-        shown = np.all((self.sites.xy > low) & (self.sites.xy < high), axis=1)
-        bare = self.sites.empty(xy, low, high)
-        if gone := bare - self.lost:
-            self.hands.tell("lost", xy_A=[self._xy(site) for site in sorted(gone)])
-        back = {site for site in self.lost - bare if shown[site]}
-        self.spots = self.spots.after_losses(gone, back)
-        self.lost = (self.lost | bare) - back
-
-    def _where(
-        self, xy: FloatArray, mine_xy: FloatArray, request: ScanRequest, drift: Drift
-    ) -> tuple[FloatArray, list[int | None]]:
-        """Find the shift and the atoms' sites that are the likeliest together.
-
-        Shifts by lattice vectors look alike. A shift costs what the drift says, each hop that
-        nobody saw costs a factor.
-        """
-        variance = drift.sigma_A**2 + drift.diffusion_A2_s * _LOST_S
-        guess, reach = drift.shift_xy, _REACH_SD * float(np.sqrt(variance))
-        steps = [self.sites.distances(site) for site in self.where]
-        half = request.field_of_view_A / 2 - _INSIDE_A
-        best: tuple[float, FloatArray, list[int | None]] | None = None
-        for shift in self.sites.shifts_of(xy, guess, reach):
-            away = np.abs(self.sites.xy[self.where] + shift - np.asarray(request.center_xy_A))
-            inside = (away.max(axis=1) < half).tolist()
-            seen = [self.sites.closest(place) for place in mine_xy - shift]
-            where, hops = assigned(steps, inside, seen)
-            off = float(np.sum((shift - guess) ** 2)) / (2.0 * variance)
-            if best is None or off + _HOP_NATS * hops < best[0]:
-                best = off + _HOP_NATS * hops, shift, where
-        assert best is not None  # noqa: S101  # `shifts_of` gives one at least
-        return best[1], best[2]
-
     def _watched(self, aim: Aim) -> None:
         """Park the beam in short dwells, until the signal tells the jump or asks for a look."""
         around = places_around(self.sites.xy[aim.goal])
         spots = self.spots.near(self.sites.xy[aim.goal])
         before = self.spots.at(around)
-        after = self.spots.swapped(aim.site, aim.goal).at(around)
+        knocks = aim.site == aim.goal
+        changed = (
+            self.spots.after_losses([aim.goal], [])
+            if knocks
+            else self.spots.swapped(aim.site, aim.goal)
+        )
+        after = changed.at(around)
         electrons = self.hands.microscope.conditions.electrons_per_s
         while not (why := self._doubt(aim)):
             n, self.chunks = self.chunks % len(around), self.chunks + 1
@@ -291,12 +221,15 @@ class _Mover:
                 self._blind(aim)
                 return
             if self._dwell(aim, around[n], spots, watch):
-                self._tell_jump(self.active, aim.goal)
-                self._is_at(self.active, aim.goal)
+                if knocks:
+                    self.is_gone(aim.goal)
+                else:
+                    self.tell_jump(self.active, aim.goal)
+                    self.is_at(self.active, aim.goal)
                 self.seen_there, self.waited, self.unlike = False, 0.0, 0
                 return
             self._give_up_where_hopeless(aim, 1)
-        self._look(why)
+        self.look(why)
 
     def _dwell(self, aim: Aim, place: FloatArray, spots: Spots, watch: JumpWatch) -> bool:
         """Park the beam for a short time; learn the drift, or that the atom jumped."""
@@ -326,7 +259,7 @@ class _Mover:
         self._park(aim.xy, seconds, None)
         self.drift = self.drift.later(self.hands.seconds - since)
         self.belief = self.belief.after(self._exposure(aim, sigma, seconds, growth), 0)
-        self._look("to see whether the atom jumped")
+        self.look("to see whether the atom jumped")
 
     def _park(self, place: FloatArray, seconds: float, watch: JumpWatch | None) -> DwellTrace:
         """Park the beam on a place, Å without drift."""
@@ -359,58 +292,24 @@ class _Mover:
     def _exposure(
         self, aim: Aim, sigma_A: float, seconds: float, diffusion_A2_s: float = 0.0
     ) -> float:
-        current = self.hands.microscope.conditions.current_pA
-        return exposure_of(aim, self.sites, self.model, current, sigma_A, seconds, diffusion_A2_s)
-
-    def _is_at(self, atom: int, site: int) -> None:
-        """Take a site as that of an atom."""
-        self.spots = self.spots.swapped(self.where[atom], site)
-        self.where[atom] = site
-        self.trails[atom].append(site)
-
-    def _tell_jump(self, atom: int, site: int) -> None:
-        """Record a jump, with what is believed."""
-        low, high = (self.belief.quantile(q) for q in (0.05, 0.95))
-        self.hands.tell(
-            "jump",
-            atom=atom,
-            start_xy_A=self._xy(self.where[atom]),
-            end_xy_A=self._xy(site),
-            drift_xy_A=self.drift.shift_xy.round(3).tolist(),
-            drift_sigma_A=round(self.drift.sigma_A, 3),
-            rate_ratio=round(self.belief.mean, 3),
-            rate_ratio_90=[round(low, 3), round(high, 3)],
+        beam = self.hands.microscope.conditions
+        if aim.site == aim.goal:
+            wide = float(np.hypot(sigma_A, np.sqrt(diffusion_A2_s * seconds / 2.0)))
+            rate = knocks_of(self.cross_section_A2, self.probe_A, beam.electrons_per_s, wide)
+            return rate * seconds
+        return exposure_of(
+            aim, self.sites, self.model, beam.current_pA, sigma_A, seconds, diffusion_A2_s
         )
 
     def _tell_plan(self, step: Step) -> None:
-        aim = aim_at(self.sites, step.way[0], step.way[1], self.model)
+        aim = self._aim(step)
         per_s = self._exposure(aim, self.drift.sigma_A, 1.0) * self.belief.mean
         self.hands.tell(
             "plan",
             atom=step.atom,
-            element=self.element,
-            way_xy_A=[self._xy(site) for site in step.way],
+            element=self.material.host if step.knock else self.element,
+            knock=step.knock,
+            way_xy_A=[self.place(site) for site in step.way],
             hops=step.hops,
             expected_s=round(step.hops / per_s, 2),
         )
-
-    def _tell_seen(self, result: FrameResult, there: BoolArray, xy: FloatArray) -> None:
-        """Record what a frame showed; positions without drift."""
-        self.hands.tell(
-            "seen",
-            frame=len(self.hands.frames) - 1,
-            drift_xy_A=self.drift.shift_xy.round(3).tolist(),
-            element=self.element,
-            elements=result.atoms.elements[there].tolist(),
-            xy_A=(xy[there] - self.drift.shift_xy).round(2).tolist(),
-        )
-
-    def _xy(self, site: int) -> list[float]:
-        out: list[float] = self.sites.xy[site].round(3).tolist()
-        return out
-
-    def _request(self, center_xy: FloatArray, field_A: float) -> ScanRequest:
-        pixels = round(field_A / self.options.pixel_size_A)
-        x, y = float(center_xy[0]), float(center_xy[1])
-        voltage = self.hands.microscope.conditions.voltage_kV
-        return ScanRequest((x, y), field_A, pixels, self.options.look_dose_per_A2, voltage)

@@ -40,12 +40,14 @@ def film_of(moved: Moved, lines: Sequence[Mapping[str, Any]]) -> Film:
                 line["elements"] if line else [],
             )
         )  # fmt: skip
+    knocks = next((line for line in lines if line["action"] == "plan" and line["knock"]), None)
     jumps = [line for line in lines if line["action"] == "jump"]
     began = min(line["time_s"] for line in seen.values())
-    places = [(began, n, *path[0]) for n, path in enumerate(moved.paths_xy_A)]
+    paths = moved.paths_xy_A[:-1] if knocks else moved.paths_xy_A
+    places = [(began, n, *path[0]) for n, path in enumerate(paths)]
     places += [(j["time_s"], j["atom"], *j["end_xy_A"]) for j in jumps]
     return Film(
-        title=_title(moved, element),
+        title=_title(moved, knocks["element"] if knocks else element, knocks=knocks is not None),
         element=element,
         frames=frames,
         signal=_signal(moved),
@@ -57,14 +59,16 @@ def film_of(moved: Moved, lines: Sequence[Mapping[str, Any]]) -> Film:
     )
 
 
-def _title(moved: Moved, element: str) -> str:
+def _title(moved: Moved, element: str, *, knocks: bool) -> str:
     hops = sum(len(path) - 1 for path in moved.paths_xy_A)
+    what = "a vacancy" if knocks else f"the move of the {element}"
+    done = f"The {element} was moved by {hops} {'hop' if hops == 1 else 'hops'}"
     told = {
-        "done": f"The {element} was moved by {hops} hops with the electron beam",
-        "given up": f"The move of the {element} was given up: {moved.reason}",
-        "stopped": f"The move of the {element} was stopped",
+        "done": f"One {element} was knocked out" if knocks else done,
+        "given up": f"Given up: {what}; {moved.reason}",
+        "stopped": f"Stopped: {what}",
     }
-    return told[moved.status].replace(" 1 hops", " 1 hop")
+    return told[moved.status] + (" with the electron beam" if moved.status == "done" else "")
 
 
 def _signal(moved: Moved) -> FloatArray:

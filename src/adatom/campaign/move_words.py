@@ -41,6 +41,11 @@ def _seen(line: Mapping[str, Any]) -> str:
 
 def _plan(line: Mapping[str, Any]) -> str:
     x, y = line["way_xy_A"][-1]
+    if line["knock"]:
+        return (
+            f"plans to knock out the {line['element']} at ({x:.1f}, {y:.1f}) Å: about "
+            f"{line['expected_s']:.2g} s by its cross section"
+        )
     hops = "1 hop" if line["hops"] == 1 else f"{line['hops']} hops"
     return (
         f"plans {hops} of the {line['element']}, to ({x:.1f}, {y:.1f}) Å: about "
@@ -61,6 +66,11 @@ def _jump(line: Mapping[str, Any]) -> str:
     )
 
 
+def _knocked(line: Mapping[str, Any]) -> str:
+    x, y = line["xy_A"]
+    return f"the signal falls: the {line['element']} at ({x:.2f}, {y:.2f}) Å is gone"
+
+
 def _lost(line: Mapping[str, Any]) -> str:
     places = ", ".join(f"({x:.1f}, {y:.1f}) Å" for x, y in line["xy_A"])
     return f"sees no atom any more at {places}: keeps away from there"
@@ -79,6 +89,7 @@ def _end(line: Mapping[str, Any]) -> str:
 
 
 _WORDS = {
-    "look": _look, "seen": _seen, "plan": _plan, "park": _park, "jump": _jump, "lost": _lost,
+    "look": _look, "seen": _seen, "plan": _plan, "park": _park, "jump": _jump,
+    "knocked": _knocked, "lost": _lost,
     "fault": _fault, "limit": _limit, "end": _end,
 }  # fmt: skip

@@ -32,6 +32,14 @@ def move(
     together: Annotated[
         bool, typer.Option("--together", help="bring the two nearest atoms together")
     ] = False,
+    vacancy: Annotated[
+        str | None,
+        typer.Option(
+            "--vacancy",
+            metavar="RIGHT,DOWN",
+            help="knock out the atom there: displacement from the middle of the field, Å",
+        ),
+    ] = None,
     material: Annotated[
         str, typer.Option("--material", "-m", help="the sheet: a name or a TOML material file")
     ] = "graphene",
@@ -63,8 +71,8 @@ def move(
     """Move an impurity atom with the beam, step by step, and watch it jump.
 
     The atom nearest to the middle of the field is moved: by displacements, or by `--sites`; or two
-    are brought together. Put `--` before displacements that begin with a minus sign. Exit code 0: a
-    frame shows it on its goal; 1: given up or stopped.
+    are brought together; or an atom of the crystal is knocked out. Put `--` before displacements
+    that begin with a minus sign. Exit code 0: a frame shows it; 1: given up or stopped.
     """
     from adatom.campaign.instrument_options import instrument_options as options_of
     from adatom.campaign.move_run import PAGE, needs_approval, run_move, summary
@@ -72,7 +80,7 @@ def move(
     from adatom.instrument.protocol import find_instrument
     from adatom.materials.library import load_material
 
-    plan = _plan(by or [], sites, together=together)
+    plan = _plan(by or [], sites, vacancy, together=together)
     sheet = load_material(material)
     chosen = options_of(find_instrument(instrument), instrument_options)
     if mode is None:
@@ -289,16 +297,20 @@ def _say_line(line: dict[str, Any]) -> None:
         say(f"{when}the instrument's clock jumped by {line['step_s']:.3g} s: not counted")
 
 
-def _plan(by: list[str], sites: int | None, *, together: bool) -> Any:
-    from adatom.feedback.plans import Along, Away, Together
+def _plan(by: list[str], sites: int | None, vacancy: str | None, *, together: bool) -> Any:
+    from adatom.feedback.plans import Along, Away, Together, Vacancy
 
-    given = [name for name, there in (("displacements", by), ("--sites", sites),
-                                      ("--together", together)) if there]  # fmt: skip
+    told = {
+        "displacements": by, "--sites": sites, "--together": together, "--vacancy": vacancy,
+    }  # fmt: skip
+    given = [name for name, there in told.items() if there]
     if len(given) != 1:
         raise BadInput(
-            "move", expected="displacements, --sites or --together, one of them",
+            "move", expected="displacements, --sites, --together or --vacancy, one of them",
             got=" and ".join(given) or "none", todo="Say where to, such as 1.2,0.7 or --sites 2.",
         )  # fmt: skip
+    if vacancy:
+        return Vacancy(_displacement(vacancy))
     if together:
         return Together()
     return Away(sites) if sites else Along([_displacement(text) for text in by])

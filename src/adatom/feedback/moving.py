@@ -116,6 +116,31 @@ def exposure_of(
     return rate * peak / diffusion_A2_s * math.log1p(diffusion_A2_s * seconds / start)
 
 
+def knocks_of(
+    cross_section_A2: float, probe_sigma_A: float, electrons_per_s: float, sigma_A: float
+) -> float:
+    """Number of atoms a second that a parked beam knocks out of the site that it is aimed at.
+
+    The flux of a Gaussian probe, averaged over the unknown offset of the beam.
+
+    Parameters
+    ----------
+    cross_section_A2
+        Of the displacement, Å².
+    probe_sigma_A, sigma_A
+        Gaussian widths of the probe and of the offset, per axis, Å.
+    electrons_per_s
+        Current, 1/s.
+
+    Examples
+    --------
+    >>> round(knocks_of(1.8e-9, 0.42, 3.1e8, 0.1), 2)
+    0.48
+    """
+    area = 2.0 * math.pi * (probe_sigma_A**2 + sigma_A**2)
+    return electrons_per_s * cross_section_A2 / area
+
+
 def blind_dwell_s(
     exposure: FloatArray, seconds: FloatArray, look_s: float, belief: RateBelief
 ) -> float:

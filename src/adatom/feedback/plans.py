@@ -25,11 +25,14 @@ class Step:
         Sites along bonds, from that of the atom to its goal.
     hops
         Hops that are left, to the last goal.
+    knock
+        No atom moves: that on the only site of the way is to be knocked out.
     """
 
     atom: int
     way: tuple[int, ...]
     hops: int
+    knock: bool = False
 
 
 class Plan(Protocol):
@@ -39,11 +42,20 @@ class Plan(Protocol):
     ----------
     done
         What a frame shows when it is carried out.
+    knocks
+        Whether it knocks atoms out; else it moves impurity atoms, and needs one.
     """
 
     done: str
+    knocks: bool
 
-    def begin(self, sites: Sites, where: Sequence[int], closed: Collection[int]) -> None:
+    def begin(
+        self,
+        sites: Sites,
+        where: Sequence[int],
+        closed: Collection[int],
+        middle_xy: tuple[float, float] = (0.0, 0.0),
+    ) -> None:
         """Choose goals.
 
         Parameters
@@ -54,6 +66,8 @@ class Plan(Protocol):
             Sites of the atoms that may be moved, that nearest to the middle first.
         closed
             Sites of other impurity atoms.
+        middle_xy
+            Middle of the first frame, Å.
 
         Raises
         ------
@@ -92,17 +106,25 @@ class Along:
     >>> plan = Along([(2.8, 0.0)])
     >>> plan.begin(chain, [0], ())
     >>> plan.step([0], ()), plan.step([2], ())
-    (Step(atom=0, way=(0, 1, 2), hops=2), None)
+    (Step(atom=0, way=(0, 1, 2), hops=2, knock=False), None)
     """
 
     done = "the atom on its goal"
+    knocks = False
 
     def __init__(self, by_A: Sequence[tuple[float, float]]) -> None:
         self._by_A = by_A
         self._goals: list[int] = []
 
-    def begin(self, sites: Sites, where: Sequence[int], closed: Collection[int]) -> None:
+    def begin(
+        self,
+        sites: Sites,
+        where: Sequence[int],
+        closed: Collection[int],
+        middle_xy: tuple[float, float] = (0.0, 0.0),
+    ) -> None:
         """Find the sites of the goals, and make sure that there is a way; see `Plan`."""
+        del middle_xy
         self._sites = sites
         start = sites.xy[where[0]]
         self._goals = [sites.nearest(start + np.asarray(by)) for by in self._by_A]
@@ -142,8 +164,15 @@ class Away(Along):
         super().__init__(())
         self._hops = hops
 
-    def begin(self, sites: Sites, where: Sequence[int], closed: Collection[int]) -> None:
+    def begin(
+        self,
+        sites: Sites,
+        where: Sequence[int],
+        closed: Collection[int],
+        middle_xy: tuple[float, float] = (0.0, 0.0),
+    ) -> None:
         """Choose the goal; see `Plan`."""
+        del middle_xy
         self._sites = sites
         shut = {*closed, *where[1:]}
         spoiled = sorted(sites.weak | shut)
@@ -178,13 +207,21 @@ class Together:
     >>> plan = Together()
     >>> plan.begin(chain, [6, 3], ())
     >>> plan.step([6, 3], ()), plan.step([6, 5], ())
-    (Step(atom=0, way=(6, 5, 4), hops=2), None)
+    (Step(atom=0, way=(6, 5, 4), hops=2, knock=False), None)
     """
 
     done = "the two atoms side by side"
+    knocks = False
 
-    def begin(self, sites: Sites, where: Sequence[int], closed: Collection[int]) -> None:
+    def begin(
+        self,
+        sites: Sites,
+        where: Sequence[int],
+        closed: Collection[int],
+        middle_xy: tuple[float, float] = (0.0, 0.0),
+    ) -> None:
         """Choose the two, and which of them moves; see `Plan`."""
+        del middle_xy
         self._sites = sites
         ways: list[tuple[float, tuple[int, int]]] = []
         for a, b in combinations(range(len(where)), 2):
@@ -216,3 +253,49 @@ class Together:
         if len(way) == 2:
             return None
         return Step(self._moves, way[:-1], len(way) - 2)
+
+
+class Vacancy:
+    """Knock out the atom that is nearest to a place.
+
+    Parameters
+    ----------
+    at_A
+        The place: displacement from the middle of the first frame, x and y, Å.
+
+    Examples
+    --------
+    >>> chain = Sites.of(np.array([[1.4 * n, 0.0] for n in range(9)]), 1.42)
+    >>> plan = Vacancy((1.5, 0.2))
+    >>> plan.begin(chain, [], (), (5.6, 0.0))
+    >>> plan.step([], ()), plan.step([], {5})
+    (Step(atom=-1, way=(5,), hops=1, knock=True), None)
+    """
+
+    done = "no atom there"
+    knocks = True
+
+    def __init__(self, at_A: tuple[float, float]) -> None:
+        self._at_A = at_A
+
+    def begin(
+        self,
+        sites: Sites,
+        where: Sequence[int],
+        closed: Collection[int],
+        middle_xy: tuple[float, float],
+    ) -> None:
+        """Find the site; see `Plan`."""
+        self._site = sites.nearest(np.add(middle_xy, self._at_A), reach_bonds=1.1)
+        if self._site in {*where, *closed}:
+            raise BadInput(
+                "place of the vacancy",
+                expected="an atom of the crystal",
+                got="an impurity atom",
+                todo="Choose another place.",
+            )
+
+    def step(self, where: Sequence[int], closed: Collection[int]) -> Step | None:
+        """Give the site, until it is empty; see `Plan`."""
+        del where
+        return None if self._site in closed else Step(-1, (self._site,), 1, knock=True)

@@ -73,20 +73,21 @@ class Sites:
         """Site closest to a place, shape (2,), Å, however far it is."""
         return int(np.argmin(np.linalg.norm(self.xy - xy, axis=1)))
 
-    def nearest(self, xy: FloatArray) -> int:
+    def nearest(self, xy: FloatArray, reach_bonds: float = 0.5) -> int:
         """Site nearest to a place, shape (2,), Å.
 
         Raises
         ------
         BadInput
-            If no site lies within half a bond.
+            If no site lies within the reach: half a bond by default.
         """
         site = self.closest(xy)
         distance = float(np.linalg.norm(self.xy[site] - xy))
-        if distance > self.bond_length_A / 2:
+        if distance > reach_bonds * self.bond_length_A:
             raise BadInput(
                 "place",
-                expected="a lattice site within half a bond length, on the part that was seen",
+                expected=f"a lattice site within {reach_bonds * self.bond_length_A:.1f} Å, on the "
+                "part that was seen",
                 got=f"({xy[0]:.2f}, {xy[1]:.2f}) Å, {distance:.2f} Å from the nearest one",
                 todo="Choose a place on the sheet in the first frame.",
             )

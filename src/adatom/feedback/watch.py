@@ -89,8 +89,15 @@ class JumpWatch:
     Parameters
     ----------
     before, after
-        Expected counts of a time slice before and after the jump. The test is made for a signal
-        that is 15 % above the first and 15 % below the second.
+        Expected counts of a time slice before and after the jump, which may be fewer. The test is
+        made for signals that are 15 % nearer to each other.
+
+    Attributes
+    ----------
+    jumped
+        Whether it did.
+    can_tell
+        Whether the two signals are far enough apart.
 
     Examples
     --------
@@ -101,13 +108,11 @@ class JumpWatch:
 
     def __init__(self, before: float, after: float) -> None:
         self.jumped = False
-        self._before, self._after = before * _SLACK, after / _SLACK
+        slack = _SLACK if after > before else 1.0 / _SLACK
+        self._before, self._after = before * slack, after / slack
+        # Whether they are still in the order in which they were.
+        self.can_tell = (self._after - self._before) * (after - before) > 0.0
         self._sum, self._seen = 0.0, 0
-
-    @property
-    def can_tell(self) -> bool:
-        """Whether the two signals are far enough apart."""
-        return self._after > self._before
 
     def __call__(self, counts: FloatArray | Sequence[float]) -> bool:
         """Take the counts of all slices so far; True ends the dwell."""

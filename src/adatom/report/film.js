@@ -38,7 +38,7 @@
     }
     return low > 0 && t - times[low - 1] < 4 * data.signal.step ? low - 1 : -1;
   };
-  const jumps = () => data.decisions.filter((d) => d[1] === 'jump').map((d) => d[0]);
+  const jumps = () => data.decisions.filter((d) => d[1] === 'jump' || d[1] === 'knocked').map((d) => d[0]);
 
   const drawStage = () => {
     let shown = null, scanning = null;

@@ -58,7 +58,8 @@ class Decision:
     time_s
         When, s.
     kind
-        ``look``, ``seen``, ``plan``, ``park``, ``jump``, ``lost``, ``fault``, ``limit`` or ``end``.
+        ``look``, ``seen``, ``plan``, ``park``, ``jump``, ``knocked``, ``lost``, ``fault``,
+        ``limit`` or ``end``.
     words
         The decision.
     """

@@ -14,7 +14,7 @@ from adatom.campaign.twin import make_twin
 from adatom.core import GRAPHENE
 from adatom.errors import BadInput, NoFrame
 from adatom.feedback.moving import MoveOptions
-from adatom.feedback.plans import Along, Away, Together
+from adatom.feedback.plans import Along, Away, Together, Vacancy
 from adatom.instrument import TwinOptions, find_instrument
 from adatom.instrument.twin_options import PUBLISHED_HOPS_A2
 from adatom.learning.weights import load_shipped
@@ -90,7 +90,7 @@ def test_nothing_is_moved_without_approval(see):
     ("change", "by", "words"),
     [
         ({"foreign": 0}, (1.4, 0.0), "none of them surely Si"),
-        ({}, (30.0, 0.0), "half a bond length"),
+        ({}, (30.0, 0.0), "a lattice site within 0.7 Å"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_moves(see, change, by, words):
@@ -229,3 +229,25 @@ def test_an_atom_that_is_knocked_out_closes_its_site_and_the_reason_is_said(see)
     si = twin.sites_xy[np.flatnonzero(twin.species)[0]]
     np.testing.assert_allclose(lost["xy_A"][0] - si, by, atol=0.15)
     assert moved.seconds < 3.0  # the signal told that something is wrong, long before the limit
+
+
+def test_one_atom_is_knocked_out_where_it_is_asked_for_and_the_signal_tells(see):
+    options = TwinOptions(voltage_kV=100.0, vacancies=0, foreign=0, drift_A=0.05, overhead_s=0.1)
+    twin, told = make_twin(options, GRAPHENE, 5), []
+    at = (2.0, -1.0)
+    target = np.add(twin.center_xy_A, at)
+    wanted = int(np.argmin(np.linalg.norm(twin.sites_xy - target, axis=1)))
+    moved = move_atoms(twin, see, GRAPHENE, Vacancy(at), tell=told.append)
+    assert moved.status == "done"
+    assert not twin.occupied[wanted]
+    when = [lost.time_s for lost in twin.lost if lost.site == wanted]
+    (line,) = (t for t in told if t["action"] == "knocked")
+    assert 0 <= line["time_s"] - when[0] < 0.03  # a few time slices
+    np.testing.assert_allclose(moved.path_xy_A[0], twin.sites_xy[wanted], atol=0.1)
+
+
+def test_a_vacancy_is_refused_where_the_voltage_does_not_make_it(see):
+    twin = make_twin(FAST, GRAPHENE, 11)
+    with pytest.raises(BadInput, match=r"21.5 eV are needed.*60 kV.*Set 100 kV"):
+        move_atoms(twin, see, GRAPHENE, Vacancy((1.0, 1.0)))
+    assert twin.taken == 0
