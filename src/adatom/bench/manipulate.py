@@ -78,7 +78,7 @@ class Case:
 
 CASES = (
     Case("published rate, drift 0.25 Å in 2 s", 200),
-    Case("rate three times lower", 60, rate=1 / 3),
+    Case("rate three times lower", 30, rate=1 / 3),
     Case("rate three times higher", 30, rate=3.0),
     Case("drift 0.25 Å in 0.26 s", 30, drift_s=0.2563),
     Case("no signal from a parked beam", 30, options={"traces": False}, time_target=_BLIND_TIME),

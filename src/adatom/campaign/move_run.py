@@ -106,7 +106,9 @@ def _write(
     film = film_of(moved, lines)
     data = film_data(film)
     write_json(directory / FILM, data)
-    title = f"{material.name[:1].upper()}{material.name[1:]}: move of {film.element}"
+    knocks = any(line["action"] == "plan" and line["knock"] for line in lines)
+    what = f"a vacancy of {material.host}" if knocks else f"move of {film.element}"
+    title = f"{material.name[:1].upper()}{material.name[1:]}: {what}"
     told = f"{capital(moved.status)}: {moved.reason}."
     write_text(directory / PAGE, move_page(title, told, data))
     used = [f for f in film.frames if len(f.xy_A)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -115,7 +116,7 @@ def film_data(film: Film) -> dict[str, Any]:
     wanted = film.seconds / _LONGEST_S
     return {
         "title": film.title,
-        "seconds": round(film.seconds, 3),
+        "seconds": math.ceil(1e3 * film.seconds) / 1e3,  # not before the end of the last frame
         "speed": next((s for s in _SPEEDS[1:] if s >= wanted), _SPEEDS[-1]),
         "stage": _box(first),
         "bar_A": 5.0 if px * first.frame.shape[1] > 15.0 else 2.0,

@@ -44,7 +44,7 @@ def test_a_route_goes_around_closed_sites_and_says_where_there_is_none(sites):
     assert direct[1] not in around
     with pytest.raises(BadInput, match="vacancies or other impurity atoms are between"):
         sites.route(start, goal, set(sites.neighbours(start).tolist()))
-    with pytest.raises(BadInput, match="a lattice site within 0.7 Å"):
+    with pytest.raises(BadInput, match=r"a lattice site within 0\.7 Å"):
         sites.nearest(np.array([300.0, 0.0]))
 
 
