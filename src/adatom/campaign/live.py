@@ -22,7 +22,7 @@ from adatom.feedback.live import (
     Question,
     decide,
 )
-from adatom.instrument.protocol import Capabilities, Microscope
+from adatom.instrument.protocol import Capabilities, Microscope, rests_note
 
 Mode = Literal["watch", "confirm", "auto"]
 # Analysis of a frame: its result, and which analysis it was.
@@ -323,8 +323,8 @@ class _Loop:
         notes = []
         if not can.steers:
             notes.append("takes no orders: its frames are watched, and their dose is its program's")
-        elif not can.blanks:
-            notes.append("does not blank its beam between frames: it rests where it was last")
+        elif note := rests_note(can):
+            notes.append(note)
         self.tell("resume" if resumed else "begin", mode=self.mode, options=o.model_dump(),
                   capabilities=asdict(can), conditions=asdict(self.microscope.conditions),
                   notes=notes)  # fmt: skip

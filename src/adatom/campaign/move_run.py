@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from adatom.campaign.moved import Moved
 from adatom.core import Material
 from adatom.feedback.moving import MoveOptions
 from adatom.feedback.plans import Plan
-from adatom.instrument.protocol import find_instrument
+from adatom.instrument.protocol import find_instrument, rests_note
 from adatom.report.film import film_data
 from adatom.report.move_picture import move_figure, write_move_picture
 from adatom.report.report import move_page
@@ -40,7 +40,7 @@ def run_move(
     plan: Plan,
     directory: Path,
     *,
-    approve: Approve,
+    approve: Approve | Mapping[Mode, Approve],
     element: str = "Si",
     seed: int = 0,
     instrument_options: BaseModel | None = None,
@@ -53,8 +53,11 @@ def run_move(
     ----------
     name
         Registered name of the instrument.
-    material, plan, approve, element, options
+    material, plan, element, options
         As of `adatom.campaign.move.move_atoms`.
+    approve
+        As there; or one for each mode, of which ``auto`` is taken on a simulated instrument and
+        ``watch`` on a real one.
     directory
         Where to write; it must not hold the record of another move.
     seed
@@ -81,6 +84,10 @@ def run_move(
             tell(decision)
 
         microscope = instrument.open(chosen, material, seed=seed)
+        if not callable(approve):
+            approve = approve["auto" if microscope.capabilities.simulated else "watch"]
+        if note := rests_note(microscope.capabilities):
+            record({"time_s": 0.0, "action": "note", "what": note})
         moved = move_atoms(
             microscope, partial(analyse_frame, ensemble=ensemble, material=material), material,
             plan, element=element, options=options, approve=approve, tell=record,
@@ -138,9 +145,3 @@ def summary(moved: Moved) -> dict[str, Any]:
 
 def _rounded(path: Sequence[tuple[float, float]]) -> list[list[float]]:
     return [[round(x, 3), round(y, 3)] for x, y in path]
-
-
-def needs_approval(name: str, material: Material, instrument_options: BaseModel) -> bool:
-    """Whether the instrument is real: then nothing is moved without being told."""
-    opened = find_instrument(name).open(instrument_options, material)
-    return not opened.capabilities.simulated

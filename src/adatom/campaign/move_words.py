@@ -84,6 +84,10 @@ def _limit(line: Mapping[str, Any]) -> str:
     return f"takes no more frames: {line['reason']}"
 
 
+def _note(line: Mapping[str, Any]) -> str:
+    return f"the instrument {line['what']}"
+
+
 def _end(line: Mapping[str, Any]) -> str:
     return f"{line['status']}: {line['reason']}"
 
@@ -91,5 +95,5 @@ def _end(line: Mapping[str, Any]) -> str:
 _WORDS = {
     "look": _look, "seen": _seen, "plan": _plan, "park": _park, "jump": _jump,
     "knocked": _knocked, "lost": _lost,
-    "fault": _fault, "limit": _limit, "end": _end,
+    "fault": _fault, "limit": _limit, "note": _note, "end": _end,
 }  # fmt: skip

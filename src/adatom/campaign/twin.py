@@ -5,6 +5,7 @@ This file is not in `adatom.instrument`, because it renders frames with `adatom.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -49,8 +50,22 @@ class TwinInstrument:
         return make_twin(_twin_options(options), material, seed)
 
 
-def make_twin(options: TwinOptions, material: Material, seed: int) -> Twin:
-    """Put a sheet of the material under the simulated microscope."""
+def make_twin(
+    options: TwinOptions,
+    material: Material,
+    seed: int,
+    *,
+    blur_A: Callable[[], float] = lambda: 0.0,
+) -> Twin:
+    """Put a sheet of the material under the simulated microscope.
+
+    Parameters
+    ----------
+    options, material, seed
+        As of `TwinInstrument.open`.
+    blur_A
+        Gives the present blur of the probe by defocus, Å: a standard deviation per axis.
+    """
     rng = np.random.default_rng(seed + 1)
     sites, number = lattice_sites(
         material, (options.sheet_A, options.sheet_A), 0.0, rng.uniform(0, 2 * np.pi)
@@ -67,6 +82,21 @@ def make_twin(options: TwinOptions, material: Material, seed: int) -> Twin:
         jitter_A=0.03,
     )
 
+    def blurred() -> Conditions:
+        if not (blur := blur_A()):
+            return base
+        # Variances of independent blurs add. An atom keeps its counts, so its peak is lower; the
+        # background, which is in units of that peak, keeps its own.
+        one, two = (float(np.hypot(sigma, blur)) for sigma in base.probe_sigma_A)
+        peak = base.probe_sigma_A[0] * base.probe_sigma_A[1] / (one * two)
+        return replace(
+            base,
+            probe_sigma_A=(one, two),
+            counts=base.counts * peak,
+            background=base.background / peak,
+            slow_background=base.slow_background / peak,
+        )
+
     def render(
         xy: FloatArray,
         species: IntArray,
@@ -74,10 +104,11 @@ def make_twin(options: TwinOptions, material: Material, seed: int) -> Twin:
         rng: np.random.Generator,
         index: int,
     ) -> Frame:
+        now = blurred()
         conditions = replace(
-            base,
+            now,
             pixel_size_A=request.calibration.pixel_size_A,
-            counts=base.counts
+            counts=now.counts
             * (request.dose_per_A2 / options.dose_per_A2)
             * (request.calibration.pixel_size_A / pixel_size_A) ** 2,
         )
@@ -85,11 +116,11 @@ def make_twin(options: TwinOptions, material: Material, seed: int) -> Twin:
         return replace(frame, dose_per_A2=request.dose_per_A2)
 
     brightness = material.brightness(base.contrast_exponent)
-    # Counts per electron at the peak of a host atom.
-    yield_ = options.counts / (options.dose_per_A2 * pixel_size_A**2)
+    electrons = options.dose_per_A2 * pixel_size_A**2  # on a pixel of such a frame
 
     def signal(place: FloatArray, xy: FloatArray, species: IntArray) -> float:
-        return yield_ * float(signal_at(place, xy, brightness[species], base))
+        now = blurred()
+        return now.counts / electrons * float(signal_at(place, xy, brightness[species], now))
 
     if len(set(material.site_species)) > 1:  # the published hops are those of Si in graphene
         options = options.model_copy(update={"hop_cross_section_A2": 0.0})

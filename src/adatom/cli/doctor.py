@@ -11,11 +11,12 @@ from rich.table import Table
 
 from adatom import simulation
 from adatom.core import GRAPHENE
-from adatom.core.plugins import DEFECT_NAMERS, Plugin, registered
+from adatom.core.plugins import DEFECT_NAMERS, INSTRUMENTS, Plugin, registered
 from adatom.errors import EngineMissing
 from adatom.features.defects.base import DefectNamer
 from adatom.frames.readers.base import registered_readers
 from adatom.instrument import registered_instruments
+from adatom.instrument.protocol import missing_modules
 from adatom.learning.device import describe_device
 from adatom.simulation.engines.base import Task, registered_engines
 
@@ -30,7 +31,8 @@ def diagnosis() -> dict[str, Any]:
     Returns
     -------
     Rows under ``engines``, ``instruments``, ``readers`` and ``defect_namers``, each with ``name``
-    and ``package``; under ``failed`` the parts that cannot be used, with the reason; and
+    and ``package``, those of instruments with ``missing``: the extra to install, or an empty text;
+    under ``failed`` the parts that cannot be used, with the reason; and
     ``device``. All of it is plain numbers, texts and lists.
     """
     groups = {
@@ -82,6 +84,8 @@ def show(found: dict[str, Any], out: Console) -> None:
         table = Table(title, "what it is", "package")
         for r in found[group]:
             about = escape(" ".join([r["summary"], _short(r.get("suffixes", []))]).strip())
+            if r.get("missing"):
+                about += f" [yellow]({escape(r['missing'])})[/]"
             table.add_row(r["name"], about, _package(r))
         out.print(table)
     for r in found["failed"]:
@@ -99,6 +103,10 @@ def _row(found: Plugin) -> Row:
     }
     if hasattr(found.value, "suffixes"):
         row["suffixes"] = list(found.value.suffixes())
+    if found.group == INSTRUMENTS:
+        row["missing"] = ""
+        if missing_modules(found.value):
+            row["missing"] = f"not here: pip install 'adatom[{found.value.extra}]'"
     return row
 
 

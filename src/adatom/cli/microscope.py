@@ -75,7 +75,7 @@ def move(
     that begin with a minus sign. Exit code 0: a frame shows it; 1: given up or stopped.
     """
     from adatom.campaign.instrument_options import instrument_options as options_of
-    from adatom.campaign.move_run import PAGE, needs_approval, run_move, summary
+    from adatom.campaign.move_run import PAGE, run_move, summary
     from adatom.feedback.moving import MoveOptions
     from adatom.instrument.protocol import find_instrument
     from adatom.materials.library import load_material
@@ -83,15 +83,13 @@ def move(
     plan = _plan(by or [], sites, vacancy, together=together)
     sheet = load_material(material)
     chosen = options_of(find_instrument(instrument), instrument_options)
-    if mode is None:
-        mode = "watch" if needs_approval(instrument, sheet, chosen) else "auto"
-    answers = {"watch": _only_say, "confirm": _ask, "auto": _yes}
+    answers: dict[Any, Any] = {"watch": _only_say, "confirm": _ask, "auto": _yes}
     moved = run_move(
         instrument,
         sheet,
         plan,
         output,
-        approve=answers[_mode(mode)],
+        approve=answers if mode is None else answers[_mode(mode)],
         element=element,
         seed=seed,
         instrument_options=chosen,

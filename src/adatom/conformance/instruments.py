@@ -15,6 +15,7 @@ from adatom.instrument import Instrument, Microscope
 _PIXEL_A = 0.12  # atoms sampled well, and still many of them in a frame
 _DWELL_S = 0.05  # s: ten time slices
 _STOP_AFTER = 3  # time slices
+_LATE_SLICES = 4  # by which a beam that does not wait for an answer may be on for longer
 _LONGEST_SLICE_S = 0.005
 _DOSE_PER_A2 = 1e6  # e⁻/Å²: a clean frame
 
@@ -149,10 +150,11 @@ def _check_beam(microscope: Microscope, seen: ScanRequest, name: str) -> None:
     whole = np.isfinite(trace.counts).all()
     expect(whole, f"{name}: signal", expected="counts in every slice", got=trace.counts)
     stopped = microscope.place_beam(short, lambda counts: len(counts) >= _STOP_AFTER)
+    more = 0 if can.simulated else _LATE_SLICES
     expect(
-        stopped.stopped and len(stopped.counts) == _STOP_AFTER,
+        stopped.stopped and 0 <= len(stopped.counts) - _STOP_AFTER <= more,
         f"{name}: a dwell that is stopped after {_STOP_AFTER} slices",
-        expected=f"{_STOP_AFTER} slices, and that it was stopped",
+        expected=f"{_STOP_AFTER} slices, at most {more} more, and that it was stopped",
         got=f"{len(stopped.counts)} slices, stopped: {stopped.stopped}",
     )
 

@@ -6,9 +6,11 @@ one file with one object that fits `Instrument`, and one line in a ``pyproject.t
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -42,6 +44,8 @@ class Capabilities:
         it gives none, and cannot be stopped by it.
     blanks
         Whether the beam is off between requests. Where it is not, it rests where it was last.
+    parks_aside
+        Whether a beam that is on between requests rests in the corner of the largest field.
     steers
         Whether it takes the frame that is asked for. Where it does not, `Microscope.acquire` gives
         the next frame that somebody else takes, and its request says nothing about it.
@@ -55,6 +59,7 @@ class Capabilities:
     slice_s: float = 0.0
     blanks: bool = False
     steers: bool = True
+    parks_aside: bool = False
 
     @property
     def traces(self) -> bool:
@@ -116,6 +121,14 @@ class Capabilities:
                 got="one without (`Capabilities.slice_s` is 0)",
                 todo="Leave `stop_when` out, and look with a frame.",
             )
+
+
+def rests_note(can: Capabilities) -> str:
+    """Say where the beam is between requests, if it is not off then; else an empty text."""
+    if can.blanks or not can.steers:
+        return ""
+    where = "in the corner of the largest field" if can.parks_aside else "where it was last"
+    return f"does not blank its beam between requests: it rests {where}"
 
 
 class Microscope(Protocol):
@@ -214,6 +227,43 @@ class Instrument(Protocol):
             If the options are of another type, or the microscope cannot be reached.
         """
         ...
+
+
+def missing_modules(instrument: object) -> tuple[str, ...]:
+    """Python modules that an instrument needs and that are not installed.
+
+    Parameters
+    ----------
+    instrument
+        One that has, beside the parts of `Instrument`, ``modules``: names of Python modules; and
+        ``extra``: adatom's extra that brings them.
+    """
+    out = []
+    for name in getattr(instrument, "modules", ()):
+        try:
+            found = importlib.util.find_spec(name) is not None
+        except ModuleNotFoundError:  # the package around it
+            found = False
+        if not found:
+            out.append(name)
+    return tuple(out)
+
+
+def missing_extra(instrument: Any) -> None:
+    """Refuse to open an instrument whose Python modules are not installed.
+
+    Raises
+    ------
+    BadInput
+        If one is missing; the message names adatom's extra that brings it.
+    """
+    if missing := missing_modules(instrument):
+        raise BadInput(
+            f"the instrument {instrument.name}",
+            expected=f"the extra {instrument.extra}",
+            got=f"no {', '.join(missing)} in {sys.executable}",
+            todo=f"pip install 'adatom[{instrument.extra}]'",
+        )
 
 
 def registered_instruments() -> tuple[Plugin, ...]:

@@ -176,6 +176,20 @@ class Specimen:
             places += self._dirt.normal(0.0, _GATHERS_A, (count, 2))
             self.deposit_xy = np.concatenate([self.deposit_xy, places])
 
+    def turn(self, rotation: FloatArray, middle: FloatArray) -> None:
+        """Turn everything around a place.
+
+        Parameters
+        ----------
+        rotation
+            Shape (2, 2), for positions x, y.
+        middle
+            Shape (2,), Å.
+        """
+        self.sites_xy = (self.sites_xy - middle) @ rotation.T + middle
+        self.deposit_xy = (self.deposit_xy - middle) @ rotation.T + middle
+        self._tree = cKDTree(self.sites_xy)
+
     def _place_defects(self, rng: np.random.Generator) -> None:
         """Place the defects in the field of view, 5 Å apart and 4 Å from the border."""
         o = self.options

@@ -236,6 +236,19 @@ class Twin:
         sigma_A = o.drift_A * np.sqrt(seconds / frame_s)  # a random walk
         self._offset = self._offset + self._rng.normal(0.0, sigma_A, 2)
 
+    def turn(self, angle_rad: float) -> None:
+        """Turn the scan around the middle of the sheet.
+
+        Parameters
+        ----------
+        angle_rad
+            Positive: the picture turns counter-clockwise on the screen.
+        """
+        c, s = np.cos(angle_rad), np.sin(angle_rad)
+        turned = np.array([[c, s], [-s, c]])  # x right, y down
+        self.specimen.turn(turned, np.asarray(self.center_xy_A))
+        self._offset = turned @ self._offset
+
     def demonstration(self) -> list[Frame]:
         """Take `options.frames` frames of the middle of the sheet."""
         o = self.options
