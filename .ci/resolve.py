@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
+EXTRAS = ("nion", "tango")  # what a user installs beside a microscope
 PYTHONS = ("3.11", "3.12", "3.13")
 # Tags of wheels, newest system first, and the values of markers.
 SYSTEMS = {
@@ -68,7 +69,7 @@ def pins(where: dict[str, str]) -> dict[str, str]:
 def needed(where: dict[str, str]) -> set[str]:
     """Names of all packages that adatom needs on a system, its own dependencies first."""
     found: set[str] = set()
-    waiting = [("adatom", "")]
+    waiting = [("adatom", extra) for extra in ("", *EXTRAS)]
     while waiting:
         name, extra = waiting.pop()
         try:

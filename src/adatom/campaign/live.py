@@ -22,7 +22,7 @@ from adatom.feedback.live import (
     Question,
     decide,
 )
-from adatom.instrument.protocol import Capabilities, Microscope, rests_note
+from adatom.instrument.protocol import Capabilities, Microscope, what_it_cannot
 
 Mode = Literal["watch", "confirm", "auto"]
 # Analysis of a frame: its result, and which analysis it was.
@@ -320,14 +320,9 @@ class _Loop:
         """Refuse what the instrument cannot do, and say what it cannot, before anything begins."""
         can, o = self.can, self.options
         check_possible(can, self.mode, o)
-        notes = []
-        if not can.steers:
-            notes.append("takes no orders: its frames are watched, and their dose is its program's")
-        elif note := rests_note(can):
-            notes.append(note)
         self.tell("resume" if resumed else "begin", mode=self.mode, options=o.model_dump(),
                   capabilities=asdict(can), conditions=asdict(self.microscope.conditions),
-                  notes=notes)  # fmt: skip
+                  notes=what_it_cannot(can))  # fmt: skip
 
 
 def _request_of(frame: Frame, voltage_kV: float) -> ScanRequest:

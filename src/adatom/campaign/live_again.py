@@ -138,7 +138,7 @@ class _Recorded:
     def capabilities(self) -> Capabilities:
         told = self._again.first["capabilities"]
         pairs = {k: tuple(told[k]) for k in ("center_xy_A", "field_of_view_A", "pixels")}
-        return Capabilities(**{**told, **pairs})
+        return Capabilities(**{**told, **pairs, "notes": tuple(told.get("notes", ()))})
 
     @property
     def conditions(self) -> BeamConditions:

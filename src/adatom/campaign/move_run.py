@@ -20,7 +20,7 @@ from adatom.campaign.moved import Moved
 from adatom.core import Material
 from adatom.feedback.moving import MoveOptions
 from adatom.feedback.plans import Plan
-from adatom.instrument.protocol import find_instrument, rests_note
+from adatom.instrument.protocol import find_instrument, what_it_cannot
 from adatom.report.film import film_data
 from adatom.report.move_picture import move_figure, write_move_picture
 from adatom.report.report import move_page
@@ -86,7 +86,7 @@ def run_move(
         microscope = instrument.open(chosen, material, seed=seed)
         if not callable(approve):
             approve = approve["auto" if microscope.capabilities.simulated else "watch"]
-        if note := rests_note(microscope.capabilities):
+        for note in what_it_cannot(microscope.capabilities):
             record({"time_s": 0.0, "action": "note", "what": note})
         moved = move_atoms(
             microscope, partial(analyse_frame, ensemble=ensemble, material=material), material,

@@ -18,18 +18,14 @@ from nion.device_kit import ScanDevice as ScanUnit
 from nion.instrumentation import DriftTracker, HardwareSource, scan_base, stem_controller
 from nion.usim_device import InstrumentDevice, ScanDevice
 from nion.utils import Registry
-from pydantic import TypeAdapter
 
+from adatom.campaign.hosted_process import READY, specimen
 from adatom.campaign.nion_sample import TwinSample
 from adatom.campaign.twin import make_twin
-from adatom.core import Material
 from adatom.instrument.nion.bridge import start
-from adatom.instrument.twin_options import TwinOptions
-
-READY = "adatom: "  # begins the line that says the address
 
 
-class _Scan(ScanUnit.Device):
+class _Scan(ScanUnit.Device):  # type: ignore[misc]
     """Nion Swift's simulated scan unit; it also tells the sample where it parks the beam."""
 
     sample: TwinSample
@@ -42,8 +38,7 @@ class _Scan(ScanUnit.Device):
 def main() -> None:
     """Serve until the input ends."""
     told = json.loads(sys.stdin.readline())
-    options = TwinOptions(**told["twin"])
-    material = TypeAdapter(Material).validate_python(told["material"])
+    options, material, seed = specimen(told)
     controls = InstrumentDevice.ValueManager()
     controls.set_value("EHT", 1e3 * options.voltage_kV)
     controls.set_value("BeamCurrent", 1e-12 * options.current_pA)
@@ -53,9 +48,9 @@ def main() -> None:
 
     def blur_A() -> float:
         # A uniform disc has half its radius as the standard deviation along an axis.
-        return half_angle * abs(controls.get_value("C10") or 0.0) * 1e10 / 2
+        return half_angle * abs(float(controls.get_value("C10") or 0.0)) * 1e10 / 2
 
-    sample = TwinSample(make_twin(options, material, told["seed"], blur_A=blur_A))
+    sample = TwinSample(make_twin(options, material, seed, blur_A=blur_A))
 
     def changed(name: str) -> None:
         if name == "is_blanked":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pydantic import BaseModel, ConfigDict, Field
 
-from adatom.core import BeamConditions, ScanRequest
+from adatom.core import BeamConditions, BeamRequest, ScanRequest
 from adatom.errors import BadInput
 
 _TODO = "Change the instrument, or its `limits` if it may be driven so."
@@ -80,6 +82,17 @@ class Limits(BaseModel):
                 "place of the frame", expected=f"all of it within {reach:g} Å of the middle",
                 got=f"a field of {request.field_of_view_A:g} Å around ({x:g}, {y:g}) Å", todo=_TODO,
             )  # fmt: skip
+
+    def check_beam_place(self, request: BeamRequest) -> None:
+        """Refuse a parked beam outside of the largest field around the middle.
+
+        Raises
+        ------
+        BadInput
+            If it is.
+        """
+        point = replace(request.seen, center_xy_A=request.place_xy_A, field_of_view_A=0.0)
+        self.check_place(point)
 
     def pixel_us(self, request: ScanRequest, beam: BeamConditions) -> float:
         """Time on a pixel that gives the dose, µs.

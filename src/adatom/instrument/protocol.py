@@ -46,6 +46,8 @@ class Capabilities:
         Whether the beam is off between requests. Where it is not, it rests where it was last.
     parks_aside
         Whether a beam that is on between requests rests in the corner of the largest field.
+    notes
+        What else it cannot do, in words that go on from "the instrument"; said at the start.
     steers
         Whether it takes the frame that is asked for. Where it does not, `Microscope.acquire` gives
         the next frame that somebody else takes, and its request says nothing about it.
@@ -60,6 +62,7 @@ class Capabilities:
     blanks: bool = False
     steers: bool = True
     parks_aside: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def traces(self) -> bool:
@@ -123,12 +126,21 @@ class Capabilities:
             )
 
 
-def rests_note(can: Capabilities) -> str:
-    """Say where the beam is between requests, if it is not off then; else an empty text."""
-    if can.blanks or not can.steers:
-        return ""
-    where = "in the corner of the largest field" if can.parks_aside else "where it was last"
-    return f"does not blank its beam between requests: it rests {where}"
+def what_it_cannot(can: Capabilities) -> list[str]:
+    """Say what an instrument cannot do, in words that go on from "the instrument".
+
+    Examples
+    --------
+    >>> what_it_cannot(Capabilities(True, (0.0, 0.0), (8.0, 20.0), (32, 512)))
+    ['does not blank its beam between requests: it rests where it was last']
+    """
+    if not can.steers:
+        return ["takes no orders: its frames are watched, and their dose is its program's"]
+    notes = list(can.notes)
+    if not can.blanks:
+        where = "in the corner of the largest field" if can.parks_aside else "where it was last"
+        notes.insert(0, f"does not blank its beam between requests: it rests {where}")
+    return notes
 
 
 class Microscope(Protocol):

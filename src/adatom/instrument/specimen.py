@@ -159,6 +159,20 @@ class Specimen:
         species = np.concatenate([self.species[near], np.full(len(dirt), self._host)])
         return np.concatenate([self.sites_xy[near], dirt]), species
 
+    def turn(self, turn: FloatArray, middle: FloatArray) -> None:
+        """Turn everything around a place.
+
+        Parameters
+        ----------
+        turn
+            Rotation, shape (2, 2), of x and y.
+        middle
+            The place, shape (2,), Å.
+        """
+        self.sites_xy = (self.sites_xy - middle) @ turn.T + middle
+        self.deposit_xy = (self.deposit_xy - middle) @ turn.T + middle
+        self._tree = cKDTree(self.sites_xy)
+
     def gather(self, electrons: float, corner_xy: FloatArray, edge_A: float) -> None:
         """Let contamination gather.
 
@@ -175,20 +189,6 @@ class Specimen:
             places = corner_xy + edge_A * self._dirt.random((count, 2))
             places += self._dirt.normal(0.0, _GATHERS_A, (count, 2))
             self.deposit_xy = np.concatenate([self.deposit_xy, places])
-
-    def turn(self, rotation: FloatArray, middle: FloatArray) -> None:
-        """Turn everything around a place.
-
-        Parameters
-        ----------
-        rotation
-            Shape (2, 2), for positions x, y.
-        middle
-            Shape (2,), Å.
-        """
-        self.sites_xy = (self.sites_xy - middle) @ rotation.T + middle
-        self.deposit_xy = (self.deposit_xy - middle) @ rotation.T + middle
-        self._tree = cKDTree(self.sites_xy)
 
     def _place_defects(self, rng: np.random.Generator) -> None:
         """Place the defects in the field of view, 5 Å apart and 4 Å from the border."""

@@ -245,9 +245,9 @@ class Twin:
             Positive: the picture turns counter-clockwise on the screen.
         """
         c, s = np.cos(angle_rad), np.sin(angle_rad)
-        turned = np.array([[c, s], [-s, c]])  # x right, y down
-        self.specimen.turn(turned, np.asarray(self.center_xy_A))
-        self._offset = turned @ self._offset
+        turn = np.array([[c, s], [-s, c]])  # x right, y down
+        self.specimen.turn(turn, np.asarray(self.center_xy_A))
+        self._offset = turn @ self._offset
 
     def demonstration(self) -> list[Frame]:
         """Take `options.frames` frames of the middle of the sheet."""

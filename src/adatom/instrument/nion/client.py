@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -171,8 +171,7 @@ class NionMicroscope:
             If it does not answer any more.
         """
         self.capabilities.check_beam(request, stop_when)
-        self.setup.limits.check_place(replace(request.seen, center_xy_A=request.place_xy_A,
-                                              field_of_view_A=0.0))  # fmt: skip
+        self.setup.limits.check_beam_place(request)
         seen, slice_s = request.seen, self.capabilities.slice_s
         x, y = request.xy_A
         slices = max(1, round(request.dwell_s / slice_s)) if slice_s else 0
