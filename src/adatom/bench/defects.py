@@ -13,6 +13,7 @@ from scipy.stats import gamma
 from sklearn.metrics import roc_auc_score
 
 from adatom.analysis.frame import analyse_frame
+from adatom.bench.added_atoms import added_rows
 from adatom.bench.find import Finder
 from adatom.bench.large import large_rows
 from adatom.bench.rows import Row, row
@@ -74,6 +75,7 @@ def bench_defects(options: Any, output: Path) -> list[Row]:
     rows += _origins(20 if options.quick else 200)
     frames = options.frames or (2 if options.quick else 12)
     rows += reconstruction_rows(finder, frames)
+    rows += added_rows(finder, frames)
     rows += disorder_rows(finder, frames)
     if options.data is not None and (options.data / _TRIMER).exists():
         rows.append(_trimer(finder, options.data / _TRIMER))

@@ -24,6 +24,8 @@ _SITES: tuple[Literal["top", "bridge", "hollow"], ...] = ("top", "bridge", "holl
 _CACHE = Path.home() / ".cache" / "adatom" / "cells"
 _A = GRAPHENE.lattice_constant_A
 _SHORT = 1.32 / 1.42  # length of a rotated bond over that of others, to start from
+_REPLACED = {"Si1C3": 1, "Si1C4": 2}  # carbon atoms that one Si replaces
+_RAISED_A = 0.5  # Å: Si with three bonds stands out of the sheet
 _NOISE_A = 0.03  # Å across the sheet: a flat start stays flat
 
 
@@ -60,7 +62,8 @@ def relaxed_cell(kind: str, engine: str, cells: int) -> RelaxedCell:
     Parameters
     ----------
     kind
-        One of `KINDS`, or such as ``C bridge``: an ad-atom and its site.
+        One of `KINDS`, or such as ``C bridge``: an ad-atom and its site. ``Si1C3`` and ``Si1C4``
+        are Si in the place of one atom and of two.
     engine
         Engine of `adatom.simulation`.
     cells
@@ -88,6 +91,12 @@ def _relaxed(kind: str, engine: str, cells: int) -> RelaxedCell:
     kept = np.arange(len(sheet))
     if kind == "Stone-Wales":
         _rotate(sheet, *pair)
+    elif kind in _REPLACED:
+        replaced = list(pair[: _REPLACED[kind]])
+        centre = perfect[replaced].mean(axis=0)
+        sheet.append(ase.Atom("Si", centre + [0.0, 0.0, _RAISED_A]))
+        perfect = np.concatenate([perfect, centre[None]])
+        kept = np.delete(np.arange(len(sheet)), replaced)
     elif kind.startswith("V2"):
         kept = np.delete(kept, pair)
         for gone in pair:
@@ -105,9 +114,7 @@ def _relaxed(kind: str, engine: str, cells: int) -> RelaxedCell:
         sheet = made.to_ase()
         kept, centre = np.arange(len(sheet)), sheet.positions[-1]
         perfect = np.concatenate([perfect, centre[None]])
-    start = sheet[kept]
-    if len(kept) == len(perfect):
-        start = sheet
+    start = sheet if len(kept) == len(sheet) else sheet[kept]
     start.positions[:, 2] += np.random.default_rng(1).normal(0.0, _NOISE_A, len(start))
     final = _minimum(start, engine)
     return RelaxedCell(

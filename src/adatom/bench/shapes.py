@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from ase.build import graphene
 
 from adatom.analysis.frame import FrameResult, analyse_frame
 from adatom.bench.find import Finder
@@ -49,12 +50,15 @@ class ShapeFrame:
         True positions and sites of the atoms, shape (atom, 2), Å.
     centres
         Middles of the defects, shape (defect, 2), Å.
+    perfect
+        Sites of the perfect sheet, shape (site, 2), Å.
     """
 
     frame: Frame
     xy: FloatArray
     sites: FloatArray
     centres: FloatArray
+    perfect: FloatArray
 
 
 @dataclass(slots=True, eq=False)
@@ -101,7 +105,10 @@ def shape_frame(cell: RelaxedCell, dose: float, rng: np.random.Generator) -> Sha
     conditions = Conditions(pixel_size_A=_PIXEL_A, counts=dose)
     specimen = Specimen(xy[near], species[near], np.zeros((0, 2)))
     image = image_specimen(specimen, (_PIXELS, _PIXELS), GRAPHENE, conditions, rng)
-    return ShapeFrame(image.frame, xy[near], sites[near], centres[inner])
+    lattice_A = GRAPHENE.lattice_constant_A
+    count = round(float(np.linalg.norm(cell.cell[0])) / lattice_A)
+    sheet = graphene(size=(count, count, 1), a=lattice_A, vacuum=8.0).positions[:, :2]
+    return ShapeFrame(image.frame, xy[near], sites[near], centres[inner], everywhere(sheet))
 
 
 def reconstruction_rows(finder: Finder, frames: int, seed: int = SEED) -> list[Row]:
@@ -245,7 +252,7 @@ def _disordered(disorder_A: float, dose: float, rng: np.random.Generator) -> Sha
     species = np.zeros(len(xy), dtype=np.int64)
     specimen = Specimen(xy, species, np.zeros((0, 2)))
     image = image_specimen(specimen, (_PIXELS, _PIXELS), GRAPHENE, conditions, rng)
-    return ShapeFrame(image.frame, xy, sites, np.zeros((0, 2)))
+    return ShapeFrame(image.frame, xy, sites, np.zeros((0, 2)), sites)
 
 
 def _join(values: object, digits: int = 3) -> str:

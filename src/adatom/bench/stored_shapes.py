@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,55 +13,139 @@ from ase.build import graphene
 
 from adatom.bench.relaxed_cells import relaxed_cell
 from adatom.core import GRAPHENE
+from adatom.core.arrays import FloatArray
 
 _ENGINE, _CELLS = "gfn1-xtb", 8
-_REACH_A = 7.5  # Å: atoms with sites this near to the middle are stored
-_FAR_A = 7.0  # Å: atoms beyond show how the cell as a whole has moved
+_ADDED_CELLS = 6  # an ad-atom moves few atoms
+_REACH_A, _ADDED_REACH_A = 7.5, 5.6  # Å: atoms with sites this near to the middle are stored
+_FAR_SHARE = 0.93  # of it: atoms beyond show how the cell as a whole has moved
 _SOURCE = (
     "GFN1-xTB (Grimme, Bannwarth and Shushkov, J. Chem. Theory Comput. 13, 1989 (2017)), one "
-    "defect in 8 x 8 cells seen from above, by adatom.bench.stored_shapes; scaled to a lattice "
-    "constant of 2.46 Å, without the shift of the far atoms. The first V1 is bare: engines differ "
-    "in the sign of its relaxation, so its atoms are on their sites."
+    "defect in 8 x 8 cells, ad-atoms in 6 x 6, seen from above, by adatom.bench.stored_shapes; "
+    "scaled to a lattice constant of 2.46 Å, without the shift of the far atoms. The first V1 is "
+    "bare: engines differ in the sign of its relaxation, so its atoms are on their sites. So are "
+    "those under Si and under C in a hollow: Si moves its neighbours by 0.02 Å, and C leaves it."
 )
-# Name of the kind, cell, whether its middle is a site, prior share of sites or bonds, and how it
+# Name of the kind, cell, origin of its axes, prior share of sites or bonds, and how it
 # differs by direction. Priors of vacancies and rotated bonds are those of `DefectOptions`; half of
-# the vacancies are reconstructed, and divacancies and their rotated form are rarer.
+# the vacancies are reconstructed, and divacancies and their rotated form are rarer. Si is rather
+# in the place of one atom than of two, and seldom on top (`sites.replaceable_sites`).
 _SHAPES: tuple[dict[str, Any], ...] = (
-    {"kind": "Stone-Wales", "cell": "Stone-Wales", "at_site": False, "prior": 1e-4},
-    {"kind": "V2", "cell": "V2", "at_site": False, "prior": 1e-3},
-    {"kind": "V1", "cell": "V1 drawn together", "at_site": True, "prior": 5e-3, "bare": True},
-    {"kind": "V1", "cell": "V1 drawn together", "at_site": True, "prior": 5e-3, "turns": True},
+    {"kind": "Stone-Wales", "cell": "Stone-Wales", "origin": "bond", "prior": 1e-4},
+    {"kind": "V2", "cell": "V2", "origin": "bond", "prior": 1e-3},
+    {
+        "kind": "V1",
+        "cell": "V1 drawn together",
+        "origin": "site",
+        "prior": 5e-3,
+        "breathes_A": 0.12,
+    },
+    {"kind": "V1", "cell": "V1 drawn together", "origin": "site", "prior": 5e-3, "turns": True},
+    {"kind": "ad-C-hollow", "cell": "", "origin": "ring", "prior": 5e-4, "added": ["C"]},
+    {"kind": "ad-C-bridge", "cell": "C bridge", "origin": "bond", "prior": 5e-4, "added": ["C"]},
+    {"kind": "ad-C-top", "cell": "C top", "origin": "site", "prior": 5e-4, "added": ["C"]},
+    {"kind": "ad-Si-hollow", "cell": "", "origin": "ring", "prior": 6e-5, "added": ["Si"]},
+    {"kind": "ad-Si-bridge", "cell": "", "origin": "bond", "prior": 6e-5, "added": ["Si"]},
+    {"kind": "ad-Si-top", "cell": "", "origin": "site", "prior": 1.2e-4, "added": ["Si"]},
+    {
+        "kind": "Si1C3",
+        "cell": "Si1C3",
+        "origin": "site",
+        "prior": 3.5e-3,
+        "added": ["Si"],
+        "breathes_A": 0.06,
+    },
+    {
+        "kind": "Si1C4",
+        "cell": "Si1C4",
+        "origin": "bond",
+        "prior": 1.5e-3,
+        "added": ["Si"],
+        "breathes_A": 0.06,
+    },
 )
 
 
 def stored_shapes() -> dict[str, Any]:
     """Relax the cells and cut out the shapes; the content of the file."""
-    return {"source": _SOURCE, "shapes": [_shape(**one) for one in _SHAPES]}
+    return {"source": _SOURCE, "shapes": [stored_shape(**one) for one in _SHAPES]}
 
 
-def _shape(
-    kind: str, cell: str, *, at_site: bool, prior: float, bare: bool = False, **differs: bool
+def stored_shape(
+    kind: str,
+    cell: str,
+    *,
+    origin: str,
+    prior: float,
+    flat: bool = False,
+    added: Sequence[str] = (),
+    breathes_A: float = 0.0,
+    **differs: bool,
 ) -> dict[str, Any]:
-    made = relaxed_cell(cell, _ENGINE, _CELLS)
-    along = made.axis / np.linalg.norm(made.axis)
+    """Relax one cell and cut out its shape.
+
+    Parameters
+    ----------
+    kind
+        Name of the kind.
+    cell
+        Cell of `relaxed_cell`; empty for an ad-atom on a sheet that stays as it is.
+    origin, prior, added, breathes_A
+        As of `adatom.features.defects.shapes.Shape`.
+    flat
+        Leave the atoms of the sheet on their sites.
+    differs
+        The other fields of `Shape`.
+    """
+    on_top = kind.startswith("ad-")
+    cells, reach = (_ADDED_CELLS, _ADDED_REACH_A) if on_top else (_CELLS, _REACH_A)
+    perfect = graphene(size=(cells, cells, 1), a=GRAPHENE.lattice_constant_A, vacuum=8.0)
+    sheet = perfect.positions[:, :2]
+    if cell:
+        made = relaxed_cell(cell, _ENGINE, cells)
+        xy, old, centre, axis = made.xy, made.sites, made.centre, made.axis
+    else:
+        centre = _place(sheet, origin)
+        xy = old = np.concatenate([sheet, centre[None]])
+    if on_top:
+        axis = _axis(sheet, centre, origin)
+    along = axis / np.linalg.norm(axis)
     axes = np.stack([along, [-along[1], along[0]]], axis=1)
-    lattice_A = GRAPHENE.lattice_constant_A
-    sheet = graphene(size=(_CELLS, _CELLS, 1), a=lattice_A, vacuum=8.0).positions[:, :2]
-    sites, perfect = (made.sites - made.centre) @ axes, (sheet - made.centre) @ axes
-    moved = (made.xy - made.sites) @ axes
+    sites, moved = (old - centre) @ axes, (xy - old) @ axes
     away = np.hypot(*sites.T)
-    moved = moved - np.median(moved[away > _FAR_A], axis=0)
-    if bare:
+    own = np.arange(len(away)) < len(away) - len(added)
+    moved = moved - np.median(moved[own & (away > _FAR_SHARE * reach)], axis=0)
+    if flat:
         moved = np.zeros_like(moved)
-    near = away < _REACH_A
+    moved[~own] = 0.0  # by symmetry
+    near = away < reach
+    kept = (sheet - centre) @ axes
     return {
         "kind": kind,
-        "at_site": at_site,
+        "origin": origin,
         "prior": prior,
+        "added": list(added),
+        "breathes_A": breathes_A,
         **{name: differs.get(name, False) for name in ("mirrored", "both_ways", "turns")},
         "xy_A": (sites + moved)[near].round(3).tolist(),
-        "sites_A": perfect[np.hypot(*perfect.T) < _REACH_A].round(3).tolist(),
+        "sites_A": kept[np.hypot(*kept.T) < reach].round(3).tolist(),
     }
+
+
+def _place(sheet: FloatArray, origin: str) -> FloatArray:
+    """Give a place near the middle of a sheet, shape (2,), Å."""
+    first = int(np.argmin(np.hypot(*(sheet - sheet.mean(axis=0)).T)))
+    bonded = int(np.argsort(np.hypot(*(sheet - sheet[first]).T))[1])
+    axis = sheet[bonded] - sheet[first]
+    return np.asarray(sheet[first] + {"site": 0.0, "bond": 0.5, "ring": -1.0}[origin] * axis)
+
+
+def _axis(sheet: FloatArray, centre: FloatArray, origin: str) -> FloatArray:
+    """Vector of the bond that gives a place its axes, Å."""
+    first, second = np.argsort(np.hypot(*(sheet - centre).T))[:2]
+    if origin == "ring":
+        return np.asarray(sheet[first] - centre)
+    return np.asarray(sheet[second] - sheet[first])
 
 
 if __name__ == "__main__":

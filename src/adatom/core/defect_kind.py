@@ -26,6 +26,7 @@ from adatom.core.composition import (
 from adatom.errors import BadInput
 
 _RING_SIZES = range(3, 10)  # one digit each, so that a name such as ``rings 55-7`` is unambiguous
+_PLACES = {"hollow": "over the middle of a ring", "bridge": "over a bond", "top": "over an atom"}
 _STONE_WALES_RINGS = (5, 5, 7, 7)  # atoms in the four rings around a rotated bond of graphene
 
 
@@ -216,36 +217,49 @@ class Antisite(DefectKind):
 
 @dataclass(frozen=True, slots=True)
 class Adatom(DefectKind):
-    """Atoms on top of a sheet, off its sites: ``ad-C``, ``ad-Si2``.
+    """Atoms on top of a sheet: ``ad-C``, ``ad-Si2``; with its place ``ad-Si-bridge``.
 
     Parameters
     ----------
     atoms
         Number of atoms of each element.
+    place
+        ``hollow`` (over the middle of a ring), ``bridge`` (over a bond) or ``top`` (over an atom);
+        empty if it is not known or is none of these.
 
     Raises
     ------
     BadInput
-        If there are none, or an element does not exist.
+        If there are none, an element does not exist, or there is no such place.
     """
 
     atoms: Counts
+    place: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "atoms", check_counts(self.atoms))
+        if self.place not in ("", *_PLACES):
+            raise _bad(repr(self.place), "hollow, bridge, top or nothing as the place")
 
     @classmethod
-    def of(cls, symbols: Iterable[str]) -> Adatom:
-        """Make one of chemical symbols."""
-        return cls(count_elements(symbols))
+    def of(cls, symbols: Iterable[str], place: str = "") -> Adatom:
+        """Make one of chemical symbols.
+
+        Examples
+        --------
+        >>> str(Adatom.of(["Si"])), str(Adatom.of(["Si"], "bridge"))
+        ('ad-Si', 'ad-Si-bridge')
+        """
+        return cls(count_elements(symbols), place)
 
     def __str__(self) -> str:
-        return f"ad-{formula_of(self.atoms)}"
+        return "-".join(filter(None, ("ad", formula_of(self.atoms), self.place)))
 
     def describe(self) -> str:
         """Say in plain words what it is."""
         one = sum(n for _, n in self.atoms) == 1
-        return f"{listed(self.atoms)} on top of the crystal, {'an ad-atom' if one else 'ad-atoms'}"
+        where = _PLACES.get(self.place, "on top of the crystal")
+        return f"{listed(self.atoms)} {where}, {'an ad-atom' if one else 'ad-atoms'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,7 +437,10 @@ _NAMES: tuple[tuple[str, Callable[[re.Match[str]], DefectKind]], ...] = (
     (rf"vac((?:_{FORMULA})+)", lambda m: Vacancy.at(*m[1][1:].split("_"))),
     (rf"({FORMULA})_({FORMULA})", lambda m: Substitution(m[1], m[2])),
     (rf"anti_({FORMULA})_({FORMULA})", lambda m: Antisite(m[1], m[2])),
-    (rf"ad-({FORMULA})", lambda m: Adatom(count_formula(m[1]))),
+    (
+        rf"ad-({FORMULA})(?:-({'|'.join(_PLACES)}))?",
+        lambda m: Adatom(count_formula(m[1]), m[2] or ""),
+    ),
     (rf"({FORMULA})_i", lambda m: Interstitial(m[1])),
     (rf"((?:{COUNTED})+)({COUNTED})", lambda m: _cluster(m[1], m[2])),
     (rf"((?:{COUNTED})+)-((?:{COUNTED})+)", lambda m: _cluster(m[1], m[2])),

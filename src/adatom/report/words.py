@@ -16,6 +16,8 @@ from adatom.report.markup import listing
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _POLYGONS = {3: "triangle", 4: "square", 5: "pentagon", 6: "hexagon", 7: "heptagon", 8: "octagon",
              9: "nonagon"}  # fmt: skip
+_ON_TOP = {"hollow": "on top, in the middle of a ring", "bridge": "on top of a bond",
+           "top": "on top of an atom"}  # fmt: skip
 _NOISE_EV = 1e-3  # eV: relaxations that end at some meV/Å differ by less in one minimum
 _HOLE = 6  # missing atoms from which an empty place is called a hole
 # Least probability of each phrase, highest first.
@@ -55,7 +57,7 @@ def kind_in_words(name: str, material: Material) -> str:
     if isinstance(kind, Substitution) and kind.present in atomic_numbers:
         return f"{_element(kind.present)} in place of {_element(kind.site)}"
     if isinstance(kind, Adatom):
-        return f"{_atoms(kind.atoms)} on top of the crystal"
+        return f"{_atoms(kind.atoms)} {_ON_TOP.get(kind.place, 'on top of the crystal')}"
     if isinstance(kind, Rings):
         each = Counter(kind.sizes).items()
         shapes = [_POLYGONS[n] if k == 1 else f"{counted(k)} {_POLYGONS[n]}s" for n, k in each]

@@ -10,6 +10,7 @@ import ase
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
+from scipy.spatial import cKDTree
 
 from adatom.core.arrays import FloatArray
 from adatom.core.defect_kind import Adatom, DefectKind
@@ -21,6 +22,7 @@ FILLED = -1  # source_atom (an index) of an atom that was filled in from the per
 # Probability given to filled-in atoms. It equals the default of `SupercellOptions.min_p_exists`:
 # an observed atom is at least as probable and therefore wins a clash.
 _FILL_P = 0.5
+_OVER_A = 0.4  # Å: an impurity this near to an atom of the sheet lies over it
 _CLASH_BONDS = 0.6  # two columns never clash that are this share of the crystal's bond apart
 
 
@@ -136,7 +138,14 @@ def _columns(
     box, material = scene.box, scene.lattice.material
     site_in = np.linalg.norm(box.sites - scene.center, axis=1) <= options.defect_radius_A
     atom_in = np.linalg.norm(observed.xy - scene.center, axis=1) <= options.defect_radius_A
-    site_of, atom_of = match(box, observed.xy, options.match_A)
+    # An impurity over an atom of the sheet is seen on the same site: the atom has it.
+    own = np.isin(observed.elements, material.site_species)
+    on_sites = np.ones(len(own), dtype=np.bool_)
+    if may_lift and own.any() and not own.all():
+        on_sites = own | (cKDTree(observed.xy[own]).query(observed.xy)[0] > _OVER_A)
+    site_of = np.full(len(own), -1, dtype=np.int64)
+    site_of[on_sites], atom_of = match(box, observed.xy[on_sites], options.match_A)
+    atom_of = np.append(np.flatnonzero(on_sites), -1)[atom_of]
     columns = []
     # Rounding makes the variance of an atom on the border of a frame negative.
     root = np.sqrt(np.maximum(np.diagonal(observed.covariance, axis1=1, axis2=2), 0.0))

@@ -40,7 +40,7 @@ KINDS = st.one_of(
     st.lists(FORMULAS, min_size=1, max_size=4).map(lambda sites: Vacancy.at(*sites)),
     EXCHANGES.map(lambda pair: Substitution(*pair)),
     EXCHANGES.map(lambda pair: Antisite(*pair)),
-    COUNTS.map(Adatom),
+    st.builds(Adatom, COUNTS, st.sampled_from(["", "hollow", "bridge", "top"])),
     FORMULAS.map(Interstitial),
     st.builds(Cluster, COUNTS, COUNTS),
     st.lists(st.integers(3, 9), min_size=1, max_size=6).map(lambda sizes: Rings(tuple(sizes))),
@@ -85,6 +85,7 @@ def test_any_text_is_a_name_or_is_refused(text):
         ("anti_Te_Cd", Antisite("Te", "Cd")),
         ("ad-C", Adatom.of(["C"])),
         ("ad-Si2", Adatom.of(["Si", "Si"])),
+        ("ad-Si-bridge", Adatom.of(["Si"], "bridge")),
         ("Si1C3", Cluster.of(["Si"], ["C"] * 3)),
         ("N1Si2C7", Cluster.of(["Si", "N", "Si"], ["C"] * 7)),
         ("C1-B1N2", Cluster.of(["C"], ["N", "B", "N"])),
@@ -101,7 +102,8 @@ def test_names_are_those_of_the_field(name, kind):
 @pytest.mark.parametrize(
     "name",
     ["", "V0", "V01", "vac_", "W_W", "Qq1C3", "Si0C3", "Si1", "Si1 C3", "rings 7-5", "rings 57",
-     "rings 2", "ad-", "ad-Si1", "ad-SiC", "vac_S2_Mo", "other-", "other-a b", "<b>", "V1\n"],
+     "rings 2", "ad-", "ad-Si1", "ad-SiC", "ad-C-", "ad-C-edge", "vac_S2_Mo",
+     "other-", "other-a b", "<b>", "V1\n"],
 )  # fmt: skip
 def test_what_is_no_name_is_refused(name):
     with pytest.raises(BadInput, match="defect-kinds"):

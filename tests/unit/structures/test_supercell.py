@@ -242,6 +242,22 @@ def test_an_ad_atom_lies_above_the_sheet_and_displaces_no_atom():
     assert coordination_report(cell).shortest_A > 1.4
 
 
+def test_an_impurity_over_an_atom_leaves_the_atom_its_site():
+    lattice = make_lattice()
+    _, xy = sites_of(lattice)
+    at = xy[nearest(xy, CENTER)]
+    elements = ["C"] * len(xy) + ["Si"]
+    cell = build_supercell(
+        table(np.vstack([xy, at + 0.02]), elements=elements), lattice, EXTENT,
+        center_xy_A=tuple(at), kind="ad-Si-top", frame=0, defect=0,
+    )  # fmt: skip
+    i = int(np.flatnonzero(cell.atoms.symbols == "Si")[0])
+    heights = cell.atoms.positions[:, 2] - cell.atoms.cell[2, 2] / 2
+    assert len(cell.atoms) == 99
+    assert heights[i] > 1.0
+    np.testing.assert_allclose(np.delete(heights, i), 0.0, atol=1e-9)
+
+
 def test_the_most_probable_structure_leaves_improbable_atoms_out():
     lattice = make_lattice()
     _, xy = sites_of(lattice)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from adatom.core.arrays import BoolArray, FloatArray
@@ -17,9 +18,8 @@ from adatom.features.defects.screen import Screen
 from adatom.features.defects.shapes import Placed
 from adatom.features.refinement.local_fit import ChosenAtoms, LocalFit, LocalPixels, pixels_near
 from adatom.features.refinement.optics import Optics
+from adatom.features.refinement.refine import Refined
 
-FREE_A = 4.6  # Å: atoms of a shape this near to its middle are fitted
-_PIXELS_A = 5.2  # Å: radius of the pixels that count
 _TAIL_A = 3.0  # Å: atoms this far outside the pixels reach into them
 # Å: prior of an atom around its place in a shape, and factors on it among which the pixels choose.
 # Two engines differ by 0.02 to 0.05 Å beside a defect; a disordered sheet by more.
@@ -27,12 +27,44 @@ _SHAPE_SD_A, _SPREADS = 0.025, (0.5, 1.0, 2.0)
 # Engines differ in how far a sheet gives way: a smooth shift, largest in the middle. Its standard
 # deviation there, the length over which it is common, and that over which it decays, Å.
 _BENT_SD_A, _BENT_LENGTH_A, _BENT_REACH_A = 0.08, 1.8, 3.0
+_ADDED_BENT_SHARE = 0.5  # of it, around an ad-atom or a substitution: there they move less
 _TOGETHER_A = 0.04  # Å: prior of a shift of the whole shape: error of the lattice there
 _AS_FOUND_SD_A = 0.15  # Å: prior of atoms around the places where they were found
 _AS_FOUND_LOG_PRIOR = -9.0  # atoms as found, of no known shape: they were placed by these pixels
 _NATURAL_SPREAD = 0.12  # of amplitudes, as in the test of empty sites
+_LEAST_SCATTER = 0.03  # of amplitudes, in the best of frames
+_HOST_RANGE = 0.4  # amplitudes this near to the median, as a share of it, are of host atoms
+_MAD_VARIANCE = 5.4  # relative variance of a squared robust deviation, times the number of values
+_VARIES, _LEAST_LEVEL_SD = 2.0, 0.03  # background between atoms; its least deviation, carbon peaks
+_BESIDE_A = 1.7  # Å: atoms this near to an empty site are next to it
+_STAYS_A = 0.01  # Å: atoms that move less than this stay on their sites
 _HOLDS_A = 0.75  # Å: an atom found this near to one of a shape is that atom
 _CORE_A = 3.2  # Å: within, a shape says which atoms there are; beyond, the atoms that were found do
+_ADDED_SD_A = 0.1  # Å: prior of an added atom around its place; those of ad-atoms are shallow
+# Priors of atoms as found: an impurity, and an atom more than the sheet has sites.
+_LOG_FOREIGN, _LOG_MORE = -5.3, -8.5
+# An ad-atom or a substitution explains its pixels if the mean squared residual exceeds that of
+# noise by at most this share and this many standard deviations.
+_MISFIT, _MISFIT_SD = 0.1, 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far around a place hypotheses are fitted.
+
+    Parameters
+    ----------
+    free_A
+        Atoms of a shape this near to its middle are fitted, Å.
+    pixels_A
+        Radius of the pixels that count, Å.
+    """
+
+    free_A: float
+    pixels_A: float
+
+
+RECONSTRUCTED, ADDED = Reach(4.6, 5.2), Reach(3.2, 3.8)  # an added atom moves few others
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +79,8 @@ class FoundSheet:
         Amplitude of the atom's element, shape (atom,), intensity.
     host
         Which belong to the crystal, shape (atom,).
+    element
+        Chemical symbols, shape (atom,).
     """
 
     xy: FloatArray
@@ -54,6 +88,49 @@ class FoundSheet:
     amplitude: FloatArray
     usual: FloatArray
     host: BoolArray
+    element: NDArray[np.str_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Statistics:
+    """Noise, background and scatter of a frame.
+
+    Parameters
+    ----------
+    optics, excess
+        Probe and noise, and the factor on its variance.
+    level, level_sd
+        Background and how much it varies, intensity.
+    scatter
+        Standard deviation of the amplitudes of equal atoms without noise, as a share.
+    """
+
+    optics: Optics
+    excess: float
+    level: float
+    level_sd: float
+    scatter: float
+
+    @classmethod
+    def of(cls, refined: Refined) -> Statistics:
+        """Learn them from the fit of a frame with many atoms."""
+        amplitude = refined.amplitude
+        unit = float(np.median(amplitude))
+        host = np.abs(amplitude / unit - 1.0) < _HOST_RANGE
+        noise = float(np.median(refined.amplitude_sd[host] ** 2))
+        seen = _robust_sd(amplitude[host]) ** 2
+        # What exceeds noise, and the error of that difference.
+        more = seen * (1.0 - (_MAD_VARIANCE / max(int(host.sum()), 1)) ** 0.5) - noise
+        scatter = max(more, 0.0) ** 0.5 / unit
+        spread = max(_VARIES * _robust_sd(refined.background), _LEAST_LEVEL_SD * unit)
+        return cls(
+            refined.optics, max(refined.reduced_chi2, 1.0), float(np.median(refined.background)),
+            min(spread, unit), min(max(scatter, _LEAST_SCATTER), _NATURAL_SPREAD),
+        )  # fmt: skip
+
+
+def _robust_sd(values: FloatArray) -> float:
+    return 1.4826 * float(np.median(np.abs(values - np.median(values))))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,6 +151,12 @@ class Weighed:
         Shape (atom,), intensity.
     core
         Which of them lie in the core of the shape, shape (atom,).
+    elements
+        Shape (atom,).
+    chi2
+        Mean squared residual over the variance of the noise.
+    explains
+        Whether that is what noise leaves.
     """
 
     placed: Placed | None
@@ -82,6 +165,9 @@ class Weighed:
     covariance: FloatArray
     amplitude: FloatArray
     core: BoolArray
+    elements: NDArray[np.str_]
+    chi2: float
+    explains: bool
 
     @property
     def name(self) -> str:
@@ -93,12 +179,11 @@ class Weighed:
 
 def weigh(
     screen: Screen,
-    optics: Optics,
-    excess: float,
-    level: float,
+    statistics: Statistics,
     found: FoundSheet,
     centre: FloatArray,
     candidates: list[Placed],
+    reach: Reach = RECONSTRUCTED,
 ) -> list[Weighed]:
     """Weigh shapes around a place, the perfect sheet, and the atoms as they were found.
 
@@ -106,14 +191,16 @@ def weigh(
     ----------
     screen
         The perfect sheet against the frame.
-    optics, excess, level
-        Probe and noise, factor on its variance, and background, intensity.
+    statistics
+        Noise, background and scatter of the frame.
     found
         The atoms.
     centre
         The place, shape (2,), Å, undistorted axes.
     candidates
         Shapes at their places.
+    reach
+        How far around it they are fitted.
 
     Returns
     -------
@@ -121,68 +208,147 @@ def weigh(
     """
     binned, px = screen.binned, screen.binned.calibration.pixel_size_A
     middle = screen.shifted(centre[None])[0]
-    near = pixels_near(binned, binned.rc(middle[None])[0], _PIXELS_A / px)
+    near = pixels_near(binned, binned.rc(middle[None])[0], reach.pixels_A / px)
     if near is None:
         return []
-    pixels = LocalPixels(*near, optics, excess, level, screen.unit)
-    fits: list[tuple[float, Placed | None, LocalFit, BoolArray]] = []
-    for placed in [perfect_sheet(screen, centre), *candidates]:
-        atoms, core, rest = _atoms_of(screen, found, middle, placed)
-        fit = _without(pixels, rest, found, screen).fit(atoms, _SPREADS)
-        fits.append((fit.log_evidence + placed.log_prior, placed, fit, core))
-    away = np.hypot(*(found.xy - middle).T)
-    own, rest = away < FREE_A, (away >= FREE_A) & (away < _PIXELS_A + _TAIL_A)
-    count = int(own.sum())
-    as_found = ChosenAtoms(
-        binned.rc(found.xy[own]), np.full(count, _AS_FOUND_SD_A / px), found.usual[own],
-        _NATURAL_SPREAD * found.usual[own],
+    # Around an ad-atom the background is that of the frame; it may not take up the ad-atom.
+    level_sd = statistics.level_sd if reach is ADDED else screen.unit
+    pixels = LocalPixels(
+        *near, statistics.optics, statistics.excess, statistics.level, level_sd
     )  # fmt: skip
-    fit = _without(pixels, rest, found, screen).fit(as_found)
-    fits.append((fit.log_evidence + _AS_FOUND_LOG_PRIOR, None, fit, np.ones(count, dtype=np.bool_)))
+    scatter = statistics.scatter if reach is ADDED else _NATURAL_SPREAD
+    fits: list[tuple[float, Placed | None, LocalFit, BoolArray, NDArray[np.str_]]] = []
+    for placed in [perfect_sheet(screen, centre, reach), *candidates]:
+        atoms, core, elements, rest = _atoms_of(screen, found, middle, placed, reach, scatter)
+        fit = _without(pixels, rest, found, screen).fit(atoms, _SPREADS)
+        score = fit.log_evidence + placed.log_prior
+        if reach is ADDED:
+            score += _gain(screen, fit, elements, scatter)
+        fits.append((score, placed, fit, core, elements))
+    atoms, own, rest, log_prior = _as_found(screen, found, middle, reach, scatter)
+    fit = _without(pixels, rest, found, screen).fit(atoms)
+    all_of_it = np.ones(len(atoms.rc), dtype=np.bool_)
+    score = fit.log_evidence + log_prior
+    if reach is ADDED:
+        score += _gain(screen, fit, found.element[own], scatter)
+    fits.append((score, None, fit, all_of_it, found.element[own]))
     top = max(f[0] for f in fits)
     total = sum(np.exp(f[0] - top) for f in fits)
     out = [
         Weighed(
             placed, float(np.exp(score - top) / total), binned.xy(fit.rc),
-            fit.covariance[:, ::-1, ::-1] * px**2, fit.amplitude, core,
+            fit.covariance[:, ::-1, ::-1] * px**2, fit.amplitude, core, elements,
+            fit.chi2, fit.chi2 < 1.0 + _MISFIT + _MISFIT_SD * fit.chi2_sd,
         )
-        for score, placed, fit, core in fits
+        for score, placed, fit, core, elements in fits
     ]  # fmt: skip
     return sorted(out, key=lambda w: -w.p)
 
 
+def _as_found(
+    screen: Screen, found: FoundSheet, middle: FloatArray, reach: Reach, scatter: float
+) -> tuple[ChosenAtoms, BoolArray, BoolArray, float]:
+    """Atoms as they were found: those to fit, which they are, those around, and their prior."""
+    binned, px = screen.binned, screen.binned.calibration.pixel_size_A
+    away = np.hypot(*(found.xy - middle).T)
+    own = away < reach.free_A
+    rest = (away >= reach.free_A) & (away < reach.pixels_A + _TAIL_A)
+    usual, sd = found.usual[own], scatter * found.usual[own]
+    log_prior = _AS_FOUND_LOG_PRIOR
+    if reach is ADDED:
+        # Beside shapes that know how bright an impurity is, it may not choose its brightness.
+        foreign = ~found.host[own]
+        for i in np.flatnonzero(foreign):
+            usual[i], sd[i] = _brightness(screen, str(found.element[own][i]), scatter)
+        sites = int((np.hypot(*(screen.measured - middle).T) < reach.free_A).sum())
+        log_prior += _LOG_FOREIGN * int(foreign.sum())
+        log_prior += _LOG_MORE * max(int(own.sum()) - sites, 0)
+    count = int(own.sum())
+    atoms = ChosenAtoms(binned.rc(found.xy[own]), np.full(count, _AS_FOUND_SD_A / px), usual, sd)
+    return atoms, own, rest, log_prior
+
+
+def _brightness(screen: Screen, element: str, scatter: float) -> tuple[float, float]:
+    """Expected amplitude of an added atom and its standard deviation, intensity."""
+    relative = screen.relative[element]
+    sd = float(np.hypot(relative.sd, scatter * relative.mean))
+    return relative.mean * screen.unit, sd * screen.unit
+
+
+def _gain(screen: Screen, fit: LocalFit, elements: NDArray[np.str_], scatter: float) -> float:
+    """Correction of the evidence where the prior of an impurity is not one normal density."""
+    host = screen.lattice.material.host
+    return sum(
+        screen.relative[str(elements[i])].log_gain(
+            float(fit.amplitude[i]) / screen.unit, float(fit.amplitude_sd[i]) / screen.unit, scatter
+        )
+        for i in np.flatnonzero(elements != host)
+    )
+
+
 def _atoms_of(
-    screen: Screen, found: FoundSheet, middle: FloatArray, placed: Placed
-) -> tuple[ChosenAtoms, BoolArray, BoolArray]:
-    """Free atoms of a hypothesis, which of them are its core, and the found atoms around.
+    screen: Screen,
+    found: FoundSheet,
+    middle: FloatArray,
+    placed: Placed,
+    reach: Reach,
+    scatter: float,
+) -> tuple[ChosenAtoms, BoolArray, NDArray[np.str_], BoolArray]:
+    """Free atoms of a hypothesis, which of them are its core, elements, the found atoms around.
 
     The shape says which atoms there are in its core; around it, those that were found do.
     """
     px = screen.binned.calibration.pixel_size_A
     xy = screen.shifted(placed.xy)
     away = np.hypot(*(xy - middle).T)
-    core = np.hypot(*(placed.xy - placed.centre).T) < _CORE_A
+    added = np.arange(len(xy)) >= placed.own
+    core = (np.hypot(*(placed.xy - placed.centre).T) < _CORE_A) | added
     partner_distance, partner = cKDTree(found.xy).query(xy)
     there = partner_distance < _HOLDS_A
-    free = (away < FREE_A) & (core | there)
-    usual = np.full(len(xy), screen.unit)
+    free = ((away < reach.free_A) & (core | there)) | added
+    usual, position_sd = np.full(len(xy), screen.unit), np.full(len(xy), _SHAPE_SD_A / px)
+    elements = np.full(len(xy), screen.lattice.material.host, dtype=object)
     foreign = there & ~found.host[partner] & ~core
     usual[foreign] = found.usual[partner[foreign]]
-    own = xy[free]
+    elements[foreign] = found.element[partner[foreign]]
+    amplitude_sd = scatter * usual
+    for i, symbol in zip(np.flatnonzero(added), placed.added, strict=True):
+        usual[i], amplitude_sd[i] = _brightness(screen, symbol, scatter)
+        elements[i], position_sd[i] = symbol, _ADDED_SD_A / px
+    own, breathing = xy[free], _breathing(placed, free)
     atoms = ChosenAtoms(
-        screen.binned.rc(own),
-        np.full(len(own), _SHAPE_SD_A / px),
-        usual[free],
-        _NATURAL_SPREAD * usual[free],
+        screen.binned.rc(own), position_sd[free], usual[free], amplitude_sd[free],
         _TOGETHER_A / px,
-        _bent(placed.xy[free] - placed.centre) / px,
-    )
+        (_ADDED_BENT_SHARE if reach is ADDED else 1.0)
+        * _bent(placed.xy[free] - placed.centre) / px,
+        None if breathing is None else breathing[:, :, ::-1] / px,
+    )  # fmt: skip
     # Found atoms outside of the fit are as they were found.
     outer = np.hypot(*(found.xy - middle).T)
-    rest = (outer < _PIXELS_A + _TAIL_A) & (outer > _CORE_A)
+    rest = (outer < reach.pixels_A + _TAIL_A) & (outer > min(_CORE_A, reach.free_A))
     if len(own):
         rest &= cKDTree(own).query(found.xy)[0] > _HOLDS_A
-    return atoms, core[free], rest
+    return atoms, core[free], elements[free].astype(np.str_), rest
+
+
+def _breathing(placed: Placed, free: BoolArray) -> FloatArray | None:
+    """Shift that the atoms around the middle make together, shape (1, atom, 2), Å, or None.
+
+    It is along the shape's own displacements, or away from the middle where it has none.
+    """
+    if not placed.breathes_A:
+        return None
+    own = np.flatnonzero(free) < placed.own
+    xy = placed.xy[free]
+    moved = xy - placed.sites[cKDTree(placed.sites).query(xy)[1]]
+    moved[~own] = 0.0
+    largest = float(np.hypot(*moved.T).max())
+    if largest < _STAYS_A:
+        away = xy - placed.centre
+        far = np.hypot(*away.T)
+        moved = (own & (far < _BESIDE_A))[:, None] * away / np.maximum(far, 1e-9)[:, None]
+        largest = 1.0
+    return np.asarray(placed.breathes_A / largest * moved)[None]
 
 
 def _bent(away: FloatArray) -> FloatArray:
@@ -200,8 +366,8 @@ def _without(
     return pixels.beside(screen.binned.rc(found.xy[rest]), found.amplitude[rest])
 
 
-def perfect_sheet(screen: Screen, centre: FloatArray) -> Placed:
+def perfect_sheet(screen: Screen, centre: FloatArray, reach: Reach) -> Placed:
     """Give the perfect sheet around a place, shape (2,), Å, undistorted, as a hypothesis."""
-    near = np.hypot(*(screen.sites.xy - centre).T) < _PIXELS_A + _TAIL_A
+    near = np.hypot(*(screen.sites.xy - centre).T) < reach.pixels_A + _TAIL_A
     sites = screen.sites.xy[near]
     return Placed(None, centre, sites, sites, 0.0)

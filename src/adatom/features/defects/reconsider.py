@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
-from scipy.spatial import cKDTree
 
-from adatom.core import AtomTable, DefectKind, DefectTable, Frame, Lattice, Material, StoneWales
-from adatom.core.arrays import BoolArray, FloatArray
+from adatom.core import (
+    Adatom,
+    AtomTable,
+    Cluster,
+    DefectKind,
+    DefectTable,
+    Frame,
+    Lattice,
+    Material,
+)
+from adatom.core.arrays import FloatArray
 from adatom.features.defects.base import DefectOptions
-from adatom.features.defects.hypotheses import FoundSheet, Weighed, weigh
+from adatom.features.defects.brightness import brightness_of
+from adatom.features.defects.hypotheses import (
+    ADDED,
+    RECONSTRUCTED,
+    FoundSheet,
+    Reach,
+    Statistics,
+    weigh,
+)
 from adatom.features.defects.screen import Screen, screen
-from adatom.features.defects.shapes import Placed, graphene_shapes
+from adatom.features.defects.settled import (
+    ON_IT_A,
+    Tables,
+    beside,
+    has_impurity,
+    settle_added,
+    settle_shape,
+    table_of,
+)
+from adatom.features.defects.shapes import Placed, Shape, graphene_shapes
 from adatom.features.defects.sites import lattice_sites
+from adatom.features.neighbours import border_distance
 from adatom.features.refinement.binning import bin_frame
 from adatom.features.refinement.refine import Refined
 
@@ -28,24 +53,11 @@ _MOST_PLACES = 6  # doubtful places of one shape; more in a frame are compared a
 _WITHIN = (20.0, 0.5)  # first scores that differ by less, nats and share of the best's, are fitted
 _OF_EACH = 4  # places of one shape that are fitted
 _FOREIGN_A = 3.0  # Å: shapes do not hold beside foreign atoms
-_EXPLAINED_A = 3.2  # Å: other defects named this near to a shape are part of it
-_SAME_A = 0.7  # Å: an atom of two hypotheses, or found and fitted
-_LEAST_TOLD = 0.01  # alternatives less probable than this are not told
-_SHAPES_OF = ("V1", "V2", "V3", "V4", "Stone-Wales", "ad-C")
-
-
-@dataclass(slots=True, eq=False)
-class _Tables:
-    """The table of atoms as arrays that grow."""
-
-    data: pl.DataFrame
-    xy: FloatArray
-    covariance: FloatArray
-    p: FloatArray
-    amplitude: FloatArray
-    added: int = 0
-    tested_xy: FloatArray | None = None
-    tested_p: FloatArray | None = None
+_SHAPES_OF = ("V1", "V2", "V3", "V4", "Stone-Wales")
+# Ad-atoms are sought from this many standard deviations on; most places of one kind.
+_ADDED_ABOVE_SD, _MOST_ADDED = 4.0, 12
+_FROM_BORDER_A = 2.5  # Å: nearer to the border too few atoms around an ad-atom are seen
+_ALONE_A = 1.2  # Å: an impurity with another this far or farther within _FOREIGN_A is of a cluster
 
 
 def reconsider(
@@ -89,27 +101,30 @@ def reconsider(
     found = _sheet(atoms, material)
     unit = float(np.median(found.amplitude[found.host]))
     sites = lattice_sites(lattice, frame.calibration.extent_xy(frame.shape))
-    excess = max(refined.reduced_chi2, 1.0)
+    statistics = Statistics.of(refined)
     seen = screen(
-        bin_frame(frame), lattice, sites, found.xy[found.host], refined.optics, unit, excess
-    )
-    level = float(np.median(refined.background))
-    out = _Tables(
+        bin_frame(frame), lattice, sites, found.xy[found.host], refined.optics, unit,
+        statistics.excess, brightness_of(material),
+    )  # fmt: skip
+    out = Tables(
         atoms.data, atoms.xy, atoms.covariance, atoms.column("p_exists"),
-        atoms.column("amplitude"),
+        atoms.column("amplitude"), atoms.data["element"].to_list(), atoms.column("p_element"),
     )  # fmt: skip
     if atoms.empty_sites is not None:
         out.tested_xy = atoms.empty_sites.select("x_A", "y_A").to_numpy()
         out.tested_p = atoms.empty_sites["p"].to_numpy().copy()
     settled: list[DefectTable] = []
-    for centre in _doubtful(seen, found, defects):
-        candidates = _candidates(seen, centre)
-        ways = weigh(seen, refined.optics, excess, level, found, centre, candidates)
-        if ways:
-            settled += _settle(out, defects, seen, ways, centre, frame.index, options)
-    if not settled:
+    for centre, reach in _doubtful(seen, found, defects):
+        candidates = _candidates(seen, centre, reach)
+        ways = weigh(seen, statistics, found, centre, candidates, reach)
+        if not ways:
+            continue
+        settle = settle_shape if reach is RECONSTRUCTED else settle_added
+        settled += settle(out, defects, seen, ways, centre, frame.index, options)
+    if not settled and not out.changed:
         return atoms
-    return replace(_table(out, atoms), weighed=DefectTable.concat(settled).data)
+    weighed = DefectTable.concat(settled).data if settled else None
+    return replace(table_of(out, atoms), weighed=weighed)
 
 
 def with_weighed(named: DefectTable, weighed: pl.DataFrame | None) -> DefectTable:
@@ -126,17 +141,13 @@ def with_weighed(named: DefectTable, weighed: pl.DataFrame | None) -> DefectTabl
         return named
     chosen = DefectTable(weighed)
     kept = np.ones(len(named), dtype=np.bool_)
-    for xy in chosen.xy:
-        kept &= ~_beside(named, xy)
+    for kind, xy in zip(chosen.kinds, chosen.xy, strict=True):
+        kept &= ~beside(named, xy)
+        if has_impurity(kind):
+            kept &= np.hypot(*(named.xy - xy).T) > ON_IT_A
     both = DefectTable.concat([DefectTable(named.data.filter(pl.Series(kept))), chosen])
     count = pl.Series("defect", np.arange(len(both), dtype=np.int32))
     return DefectTable(both.data.with_columns(count))
-
-
-def _beside(named: DefectTable, xy: FloatArray) -> BoolArray:
-    """Which defects without foreign atoms are named near a place, shape (defect,)."""
-    own = np.array([not k.startswith(("Si", "ad-Si")) for k in named.kinds], dtype=np.bool_)
-    return np.asarray((np.hypot(*(named.xy - xy).T) < _EXPLAINED_A) & own)
 
 
 def _is_graphene(material: Material) -> bool:
@@ -152,200 +163,86 @@ def _sheet(atoms: AtomTable, material: Material) -> FoundSheet:
         usual[element == symbol] = np.median(amplitude[element == symbol])
     sigma = np.sqrt(np.trace(atoms.covariance[likely], axis1=1, axis2=2) / 2.0)
     return FoundSheet(
-        atoms.xy[likely], sigma, amplitude, usual, np.isin(element, material.site_species)
+        atoms.xy[likely], sigma, amplitude, usual, np.isin(element, material.site_species), element
     )
 
 
-def _doubtful(seen: Screen, found: FoundSheet, defects: DefectTable) -> list[FloatArray]:
-    """List the places to look at, undistorted axes, each shape (2,), Å."""
-    scored: list[tuple[float, FloatArray]] = []
+def _doubtful(
+    seen: Screen, found: FoundSheet, defects: DefectTable
+) -> list[tuple[FloatArray, Reach]]:
+    """List the places to look at, undistorted axes, each shape (2,), Å, and how far around them."""
+    scored: list[tuple[float, FloatArray, Reach]] = []
     for shape in graphene_shapes():
-        if shape.at_site:  # single vacancies are named already; the networks know them
-            continue
-        score, expected, places = seen.best(shape, _MOST_PLACES)
-        least = max(-_BELOW * expected, -expected + _ABOVE_SD * (2.0 * expected) ** 0.5)
+        if not shape.added and shape.origin == "site":
+            continue  # single vacancies are named already; the networks know them
+        if "C" not in shape.added and shape.added:
+            continue  # and impurities are found already
+        above, most = (_ADDED_ABOVE_SD, _MOST_ADDED) if shape.added else (_ABOVE_SD, _MOST_PLACES)
+        score, expected, places = seen.best(shape, most)
+        least = np.maximum(-_BELOW * expected, -expected + above * (2.0 * expected) ** 0.5)
         scored += [
-            (float(value), seen.placed(shape, place).centre)
-            for value, place in zip(score, places, strict=True)
-            if value > least
+            (float(value), seen.placed(shape, place).centre, _reach_of(shape))
+            for value, least_of_it, place in zip(score, least, places, strict=True)
+            if value > least_of_it
         ]
-    scored.sort(key=lambda pair: -pair[0])
+    scored.sort(key=lambda one: -one[0])
     named = [
-        seen.lattice.undistort(xy[None])[0]
+        (seen.lattice.undistort(xy[None])[0], RECONSTRUCTED)
         for kind, xy in zip(defects.kinds, defects.xy, strict=True)
         if kind in _SHAPES_OF or kind.startswith("rings")
     ]
+    named += [
+        (seen.lattice.undistort(xy[None])[0], ADDED)
+        for kind, xy in zip(defects.kinds, defects.xy, strict=True)
+        if kind.startswith("ad-") and not has_impurity(kind)
+    ]
     foreign = found.xy[~found.host]
-    out: list[FloatArray] = []
-    for centre in [c for _, c in scored] + named:
-        if len(foreign) and np.hypot(*(foreign - seen.shifted(centre[None])).T).min() < _FOREIGN_A:
+    alone = [(seen.lattice.undistort(xy[None])[0], ADDED) for xy in _single(foreign, defects)]
+    out: list[tuple[FloatArray, Reach]] = []
+    extent = seen.binned.calibration.extent_xy(seen.binned.data.shape)
+    for centre, reach in alone + [(c, r) for _, c, r in scored] + named:
+        at = seen.shifted(centre[None])
+        if reach is ADDED and border_distance(at, extent)[0] < _FROM_BORDER_A:
             continue
-        if all(np.hypot(*(centre - other)) > _APART_A for other in out):
-            out.append(centre)
+        away = np.hypot(*(foreign - at).T)
+        others = away[away > (_ALONE_A if reach is ADDED else 0.0)]
+        if len(others) and others.min() < _FOREIGN_A:
+            continue
+        if all(np.hypot(*(centre - other)) > _APART_A for other, _ in out):
+            out.append((centre, reach))
     return out
 
 
-def _candidates(seen: Screen, centre: FloatArray) -> list[Placed]:
+def _single(foreign: FloatArray, defects: DefectTable) -> list[FloatArray]:
+    """List the impurities, each shape (2,), Å, that were named as one atom by itself."""
+    out = []
+    for kind, xy in zip(defects.kinds, defects.xy, strict=True):
+        known = DefectKind.parse_or_none(kind)
+        if has_impurity(kind) and isinstance(known, (Adatom, Cluster)) and len(foreign):
+            away = np.hypot(*(foreign - xy).T)
+            if sum(n for _, n in known.atoms) == 1 and away.min() < ON_IT_A:
+                out.append(foreign[np.argmin(away)])
+    return out
+
+
+def _reach_of(shape: Shape) -> Reach:
+    return ADDED if shape.added else RECONSTRUCTED
+
+
+def _candidates(seen: Screen, centre: FloatArray, reach: Reach) -> list[Placed]:
     """Choose the shapes to fit around a place by their first scores."""
     scored = []
     for shape in graphene_shapes():
+        if _reach_of(shape) is not reach:
+            continue
         score, expected, places = seen.best(shape, _OF_EACH, centre)
         log_prior = np.log(shape.prior)
         scored += [
-            (float(v) + log_prior, expected, seen.placed(shape, k))
-            for v, k in zip(score, places, strict=True)
+            (float(v) + log_prior, float(e), seen.placed(shape, k))
+            for v, e, k in zip(score, expected, places, strict=True)
         ]
     if not scored:
         return []
-    best, expected, _ = max(scored, key=lambda s: s[0])
-    least = best - _WITHIN[0] - _WITHIN[1] * expected
-    return [placed for value, _, placed in scored if value >= least]
-
-
-def _settle(
-    out: _Tables,
-    named: DefectTable,
-    seen: Screen,
-    ways: Sequence[Weighed],
-    centre: FloatArray,
-    frame: int,
-    options: DefectOptions,
-) -> list[DefectTable]:
-    """Write what the hypotheses say of one place into the table of atoms; gives the defect."""
-    shares: dict[str, float] = {}
-    for way in ways:
-        shares[way.name] = shares.get(way.name, 0.0) + way.p
-    best = max(shares, key=lambda name: shares[name])
-    middle = seen.shifted(centre[None])[0]
-    near = _beside(named, middle)
-    known = [k for k, is_near in zip(named.kinds, near, strict=True) if is_near]
-    if best in ("", "?") or shares[best] < options.minimum_p:
-        return []
-    if best == "V1" and not known:
-        return []  # whether a single site is empty, the networks tell better
-    way = next(w for w in ways if w.name == best)
-    assert way.placed is not None  # it has a name  # noqa: S101
-    at = seen.shifted(way.placed.centre[None])[0]
-    p = shares[best]
-    if best == "V1" and known == ["V1"]:
-        p = float(named.data["p"].to_numpy()[near][0])
-    numbers = _write_atoms(out, ways, way, shares[best])
-    _write_sites(out, seen.shifted(_lacking(way.placed)), at, p)
-    kind = DefectKind.parse(best)
-    one = DefectTable.build(
-        frame=frame, kinds=[kind], xy=at[None], p=[min(p, 1.0)],
-        atoms=[numbers[:6] if isinstance(kind, StoneWales) else numbers],
-        alternatives=[_told(shares, best)],
-    )  # fmt: skip
-    return [one]
-
-
-def _write_atoms(out: _Tables, ways: Sequence[Weighed], way: Weighed, p: float) -> list[int]:
-    """Write the atoms of a hypothesis; gives their numbers, those that moved farthest first."""
-    numbers = []
-    tree = cKDTree(out.xy)
-    mean, covariance = _mixed(ways, way)
-    taken: set[int] = set()
-    for i in np.argsort(-way.core.astype(int), kind="stable"):
-        distance, order = tree.query(mean[i], k=min(4, len(out.xy)))
-        free = [
-            int(o) for d, o in zip(np.atleast_1d(distance), np.atleast_1d(order), strict=True)
-            if d < _SAME_A and int(o) not in taken
-        ]  # fmt: skip
-        free.sort(key=lambda o: -out.p[o])
-        if free:
-            row = free[0]
-            out.xy[row], out.covariance[row] = mean[i], covariance[i]
-            if way.core[i]:
-                out.p[row] = max(out.p[row], p)
-            out.amplitude[row] = way.amplitude[i]
-        elif way.core[i]:
-            row = _append(out, mean[i], covariance[i], p, float(way.amplitude[i]))
-        else:
-            continue
-        taken.add(row)
-        if way.core[i]:
-            numbers.append(row)
-    assert way.placed is not None  # callers pass a shape  # noqa: S101
-    middle = way.xy[way.core].mean(axis=0)
-    gone = np.hypot(*(out.xy - middle).T) < _EXPLAINED_A - _SAME_A
-    gone[list(taken)] = False
-    out.p[gone] *= 1.0 - p
-    return numbers
-
-
-def _lacking(placed: Placed) -> FloatArray:
-    """Sites of the perfect sheet that a shape leaves empty, shape (site, 2), Å, undistorted."""
-    count = len(placed.sites) - len(placed.xy)
-    order = np.argsort(np.hypot(*(placed.sites - placed.centre).T))
-    return placed.sites[order[:count]]
-
-
-def _write_sites(out: _Tables, lacking: FloatArray, at: FloatArray, p: float) -> None:
-    """Write which of the tested sites near a settled shape are empty."""
-    if out.tested_xy is None or out.tested_p is None or not len(out.tested_xy):
-        return
-    near = np.hypot(*(out.tested_xy - at).T) < _EXPLAINED_A
-    out.tested_p[near] *= 1.0 - p
-    if len(lacking):
-        distance, own = cKDTree(out.tested_xy).query(lacking)
-        own = own[distance < _SAME_A]
-        out.tested_p[own] = np.maximum(out.tested_p[own], p)
-
-
-def _append(
-    out: _Tables, xy: FloatArray, covariance: FloatArray, p: float, amplitude: float
-) -> int:
-    out.xy = np.concatenate([out.xy, xy[None]])
-    out.covariance = np.concatenate([out.covariance, covariance[None]])
-    out.p = np.append(out.p, p)
-    out.amplitude = np.append(out.amplitude, amplitude)
-    out.added += 1
-    return len(out.xy) - 1
-
-
-def _mixed(ways: Sequence[Weighed], way: Weighed) -> tuple[FloatArray, FloatArray]:
-    """Mean and covariance of each atom over all hypotheses that have it."""
-    weight = np.full(len(way.xy), way.p)
-    first = way.p * way.xy
-    second = way.p * (way.covariance + np.einsum("ni,nj->nij", way.xy, way.xy))
-    for other in ways:
-        if other is way or not len(other.xy) or other.p < 1e-3:
-            continue
-        distance, own = cKDTree(other.xy).query(way.xy)
-        same = np.where(distance < _SAME_A, other.p, 0.0)
-        xy = other.xy[own]
-        weight += same
-        first += same[:, None] * xy
-        outer = other.covariance[own] + np.einsum("ni,nj->nij", xy, xy)
-        second += same[:, None, None] * outer
-    mean = first / weight[:, None]
-    covariance = second / weight[:, None, None] - np.einsum("ni,nj->nij", mean, mean)
-    return mean, covariance
-
-
-def _told(shares: dict[str, float], best: str) -> str:
-    """Write the alternatives to a kind, likeliest first."""
-    others = sorted(((p, name) for name, p in shares.items() if name != best), reverse=True)
-    return ", ".join(f"{name or 'none'} {p:.2f}" for p, name in others if p >= _LEAST_TOLD)
-
-
-def _table(out: _Tables, atoms: AtomTable) -> AtomTable:
-    """Make the table of atoms from the arrays."""
-    old, new = atoms.data, out.added
-    host = old["element"].mode()[0] if len(old) else ""
-    return AtomTable(
-        AtomTable.build(
-            frame=int(old["frame"][0]),
-            xy=out.xy,
-            covariance=out.covariance,
-            p_exists=out.p,
-            element=[*old["element"], *[host] * new],
-            p_element=np.append(old["p_element"].to_numpy(), np.ones(new)),
-            votes=np.append(old["votes"].to_numpy(), np.zeros(new)),
-            amplitude=out.amplitude,
-        ).data,
-        None
-        if atoms.empty_sites is None
-        else atoms.empty_sites.with_columns(pl.Series("p", out.tested_p)),
-    )
+    best, of_best, _ = max(scored, key=lambda s: s[0])
+    cut = best - _WITHIN[0] - _WITHIN[1] * of_best
+    return [placed for value, _, placed in scored if value >= cut]

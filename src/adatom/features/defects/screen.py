@@ -7,6 +7,7 @@ the noise. D is a sum of spots, so ``D·R`` is a sum of values of one correlatio
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from scipy.spatial import cKDTree
 
 from adatom.core import Lattice
 from adatom.core.arrays import BoolArray, FloatArray, Image, IntArray
+from adatom.features.defects.brightness import Brightness
 from adatom.features.defects.shapes import (
     Placed,
     Shape,
@@ -61,10 +63,13 @@ class Screen:
         Amplitude of a host atom, intensity.
     lattice
         The lattice.
-    energy
-        Sum of the squared spot over the typical variance.
+    energy, energy_at
+        Sum of the squared spot over the typical variance, and over that of each place, shape (row,
+        col).
     overlap_px2
         Inverse covariance of the overlap of two spots, shape (2, 2), 1/pixels².
+    relative
+        Brightness of each element.
     """
 
     sites: Sites
@@ -76,11 +81,13 @@ class Screen:
     unit: float
     lattice: Lattice
     energy: float
+    energy_at: Image
     overlap_px2: FloatArray
+    relative: Mapping[str, Brightness]
 
     def best(
         self, shape: Shape, count: int, near: FloatArray | None = None
-    ) -> tuple[FloatArray, float, list[Place]]:
+    ) -> tuple[FloatArray, FloatArray, list[Place]]:
         """Give the likeliest places of a shape.
 
         All places are scored by the atoms that move far, and the best of them by all.
@@ -97,47 +104,73 @@ class Screen:
         Returns
         -------
         Scores: logarithms of the likelihood over that of the perfect sheet, falling, shape
-        (place,); the score that is expected where the shape is there; and the places: directed bond
-        (row of `bonds_for`) and image (row of `images`).
+        (place,); the scores that are expected where the shape is there, shape (place,); and the
+        places: directed bond (row of `bonds_for`) and image (row of `images`).
         """
-        bonds = bonds_for(shape, self.bonds)
+        bonds = bonds_for(shape, self.bonds, self.sites.xy)
         inside = self.sites.border_A[bonds].min(axis=1) > _INSIDE_A
         if near is not None:
             origin = axes_of(shape, self.sites.xy, bonds)[0]
             inside &= np.hypot(*(origin - near).T) < _BESIDE_A
-        whole = [(int(r), k) for k in range(len(images(shape))) for r in np.flatnonzero(inside)]
-        if not whole:
-            return np.zeros(0), 0.0, []
-        coarse, _ = self._scores(shape, bonds, np.array(whole), _FAR_A)
-        chosen = np.array(whole)[np.argsort(-coarse)[:_FINE]]
+        rows = np.flatnonzero(inside)
+        if not len(rows):
+            return np.zeros(0), np.zeros(0), []
+        ways = np.arange(len(images(shape)))
+        whole = np.stack([np.tile(rows, len(ways)), np.repeat(ways, len(rows))], axis=1)
+        coarse, _ = self._scores(shape, bonds, whole, _FAR_A)
+        chosen = whole[np.argsort(-coarse)[:_FINE]]
         fine, expected = self._scores(shape, bonds, chosen, _MOVED_A)
         order = np.argsort(-fine)[:count]
-        return fine[order], expected, [(int(r), int(k)) for r, k in chosen[order]]
+        return fine[order], expected[order], [(int(r), int(k)) for r, k in chosen[order]]
 
     def _scores(
         self, shape: Shape, bonds: IntArray, places: IntArray, moved_A: float
-    ) -> tuple[FloatArray, float]:
+    ) -> tuple[FloatArray, FloatArray]:
         origin, axes = axes_of(shape, self.sites.xy, bonds[places[:, 0]])
-        out, power = np.zeros(len(places)), 0.0
+        out, expected = np.zeros(len(places)), np.zeros(len(places))
         for number, (xy, sites) in enumerate(images(shape)):
             rows = np.flatnonzero(places[:, 1] == number)
-            points, signs = _difference(xy, sites, moved_A)
+            points, signs = self._difference(xy, sites, moved_A, shape.added)
             where = origin[rows][:, None] + np.einsum("ki,nij->nkj", points, axes[rows])
             rc = self.binned.rc(self.shifted(where.reshape(-1, 2)))
             value = self.grid.interpolate(self.correlation, rc, ("",))[0].reshape(len(rows), -1)
-            power = self._power(points, signs)
-            out[rows] = self.unit * value @ signs - power
-        return out, power
+            expected[rows] = self._power(points, signs)
+            if shape.added:
+                # One spot counts, whose noise is that of its place and not the typical one.
+                at = np.round(self.binned.rc(self.shifted(where[:, -1]))).astype(int)
+                at = np.clip(at, 0, np.array(self.energy_at.shape) - 1)
+                expected[rows] *= self.energy_at[at[:, 0], at[:, 1]] / self.energy
+            out[rows] = self.unit * value @ signs - expected[rows]
+        return out, expected
+
+    def _difference(
+        self, xy: FloatArray, sites: FloatArray, moved_A: float, added: tuple[str, ...]
+    ) -> tuple[FloatArray, FloatArray]:
+        """Spots whose sum is a shape less the perfect sheet: places and signs, (spot, ...)."""
+        own = len(xy) - len(added)
+        more = [self.relative[symbol].mean for symbol in added]
+        distance, at = cKDTree(sites).query(xy[:own])
+        stays = distance < moved_A
+        gone: BoolArray = np.ones(len(sites), dtype=np.bool_)
+        gone[at[stays]] = False
+        # At the rim an atom counts by its site, so that both are in or both are out.
+        inner = np.hypot(*sites.T) < _REACH_A
+        gone &= inner
+        new = ~stays & inner[at]
+        points = np.concatenate([xy[:own][new], sites[gone], xy[own:]])
+        signs = np.concatenate([np.ones(int(new.sum())), -np.ones(int(gone.sum())), more])
+        return points, signs
 
     def placed(self, shape: Shape, place: Place) -> Placed:
         """Put a shape on one of its places."""
-        bonds = bonds_for(shape, self.bonds)[place[0] : place[0] + 1]
+        bonds = bonds_for(shape, self.bonds, self.sites.xy)[place[0] : place[0] + 1]
         origin, axes = axes_of(shape, self.sites.xy, bonds)
         xy, sites = images(shape)[place[1]]
         log_prior = float(np.log(shape.prior / number_of_ways(shape)))
         return Placed(
-            shape.kind, origin[0], origin[0] + xy @ axes[0], origin[0] + sites @ axes[0], log_prior
-        )
+            shape.kind, origin[0], origin[0] + xy @ axes[0], origin[0] + sites @ axes[0], log_prior,
+            shape.added, shape.breathes_A,
+        )  # fmt: skip
 
     def shifted(self, undistorted_xy: FloatArray) -> FloatArray:
         """Measured positions (N, 2), Å, with the smooth misfit of the lattice."""
@@ -160,6 +193,7 @@ def screen(
     optics: Optics,
     unit: float,
     excess: float,
+    relative: Mapping[str, Brightness],
 ) -> Screen:
     """Compare the perfect sheet with a frame.
 
@@ -179,6 +213,8 @@ def screen(
         Amplitude of a host atom, intensity.
     excess
         Factor on the variance of the noise.
+    relative
+        Brightness of each element.
     """
     measured = sites.measured_xy + _smooth_misfit(sites.measured_xy, atoms_xy)
     grid = Grid((binned.data.shape[0], binned.data.shape[1]))
@@ -197,9 +233,12 @@ def screen(
     (correlation,) = grid.correlate((left - level) * used / variance, kernel)
     peak, covariance = optics.probe.effective_gaussian()
     area = np.pi * np.sqrt(float(np.linalg.det(covariance)))
+    inside = (float(np.linalg.det(covariance)) ** 0.25) / 2.0**0.5  # width of the squared spot
+    weight = ndimage.gaussian_filter(used / variance, inside)
     return Screen(
         sites, directed_bonds(sites), measured, correlation, grid, binned, unit, lattice,
-        peak**2 * area / float(np.median(variance)), np.asarray(np.linalg.inv(2.0 * covariance)),
+        peak**2 * area / float(np.median(variance)), peak**2 * area * weight,
+        np.asarray(np.linalg.inv(2.0 * covariance)), relative,
     )  # fmt: skip
 
 
@@ -217,18 +256,3 @@ def _smooth_misfit(sites_xy: FloatArray, atoms_xy: FloatArray) -> FloatArray:
         known = np.isfinite(around[:, :, 0])
         total = np.where(known[:, :, None], around, 0.0).sum(axis=1)
     return np.asarray(total / np.maximum(known.sum(axis=1), 6)[:, None])
-
-
-def _difference(xy: FloatArray, sites: FloatArray, moved_A: float) -> tuple[FloatArray, FloatArray]:
-    """Spots whose sum is a shape less the perfect sheet: places and signs, both (spot, ...)."""
-    distance, own = cKDTree(sites).query(xy)
-    stays = distance < moved_A
-    gone: BoolArray = np.ones(len(sites), dtype=np.bool_)
-    gone[own[stays]] = False
-    # At the rim an atom counts by its site, so that both are in or both are out.
-    inner = np.hypot(*sites.T) < _REACH_A
-    gone &= inner
-    new = ~stays & inner[own]
-    points = np.concatenate([xy[new], sites[gone]])
-    signs = np.concatenate([np.ones(int(new.sum())), -np.ones(int(gone.sum()))])
-    return points, signs

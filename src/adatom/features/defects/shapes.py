@@ -1,4 +1,4 @@
-"""Stored shapes of reconstructed defects of graphene, and where a lattice has room for them."""
+"""Stored shapes of defects of graphene, ad-atoms among them, and where a lattice has room."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import Literal
 
 import numpy as np
 
@@ -14,29 +15,33 @@ from adatom.core.arrays import FloatArray, IntArray
 from adatom.features.defects.sites import Sites
 
 _FILE = "graphene_shapes.json"
+_SAME_A = 0.1  # Å: bonds of a lattice whose vectors differ by less are parallel
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shape:
     """The relaxed atoms around a defect.
 
-    The axes are those of one bond of the perfect sheet: x along it, the origin in its middle or, if
-    `at_site`, on its first atom.
+    The axes are those of one bond of the perfect sheet: x along it.
 
     Parameters
     ----------
     kind
         What it is.
-    at_site
-        Whether the origin is an atom of the perfect sheet.
+    origin
+        The middle of the bond, its first atom (``site``), or the middle of the ring opposite to the
+        bond at its first atom.
     xy
         Positions, shape (atom, 2), Å.
     sites
         Sites of the perfect sheet as far as the atoms reach, shape (site, 2), Å.
     prior
         Share of the places where it is expected.
-    ways
-        Number of places that one lattice site offers.
+    added
+        Elements of the last atoms: those that the perfect sheet does not have.
+    breathes_A
+        Standard deviation, Å, of the shift that the atoms around the origin make together, away
+        from it or towards it: by as much engines differ.
     mirrored
         Whether its mirror image is another shape.
     both_ways
@@ -46,10 +51,12 @@ class Shape:
     """
 
     kind: DefectKind
-    at_site: bool
+    origin: Literal["bond", "site", "ring"]
     xy: FloatArray
     sites: FloatArray
     prior: float
+    added: tuple[str, ...] = ()
+    breathes_A: float = 0.0
     mirrored: bool = False
     both_ways: bool = False
     turns: bool = False
@@ -69,6 +76,8 @@ class Placed:
         As of `Shape`, in the axes of the lattice.
     log_prior
         Logarithm of the prior of this shape at this place against the perfect sheet.
+    added, breathes_A
+        As of `Shape`.
     """
 
     kind: DefectKind | None
@@ -76,6 +85,13 @@ class Placed:
     xy: FloatArray
     sites: FloatArray
     log_prior: float
+    added: tuple[str, ...] = ()
+    breathes_A: float = 0.0
+
+    @property
+    def own(self) -> int:
+        """Number of the first added atom."""
+        return len(self.xy) - len(self.added)
 
 
 @cache
@@ -85,10 +101,12 @@ def graphene_shapes() -> tuple[Shape, ...]:
     return tuple(
         Shape(
             kind=DefectKind.parse(one["kind"]),
-            at_site=one["at_site"],
+            origin=one["origin"],
             xy=np.array(one["xy_A"]),
             sites=np.array(one["sites_A"]),
             prior=one["prior"],
+            added=tuple(one["added"]),
+            breathes_A=one["breathes_A"],
             mirrored=one["mirrored"],
             both_ways=one["both_ways"],
             turns=one["turns"],
@@ -103,11 +121,25 @@ def directed_bonds(sites: Sites) -> IntArray:
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
-def bonds_for(shape: Shape, bonds: IntArray) -> IntArray:
-    """Choose the directed bonds, shape (bond, 2), on which a shape differs."""
-    if shape.at_site and not shape.turns:
+def bonds_for(shape: Shape, bonds: IntArray, sites: FloatArray) -> IntArray:
+    """Choose the directed bonds, shape (bond, 2), on which a shape differs.
+
+    Parameters
+    ----------
+    shape
+        The shape.
+    bonds
+        From `directed_bonds`.
+    sites
+        Sites of the lattice, shape (site, 2), Å, undistorted.
+    """
+    if shape.origin == "ring" and len(bonds):
+        # Every ring lies opposite to one bond of each direction.
+        along = sites[bonds[:, 1]] - sites[bonds[:, 0]]
+        return np.asarray(bonds[np.hypot(*(along - along[0]).T) < _SAME_A])
+    if shape.origin == "site" and not shape.turns:
         return bonds[np.unique(bonds[:, 0], return_index=True)[1]]
-    if shape.at_site or shape.both_ways:
+    if shape.origin == "site" or shape.both_ways:
         return bonds
     return bonds[bonds[:, 0] < bonds[:, 1]]
 
@@ -115,10 +147,11 @@ def bonds_for(shape: Shape, bonds: IntArray) -> IntArray:
 def axes_of(shape: Shape, sites: FloatArray, bonds: IntArray) -> tuple[FloatArray, FloatArray]:
     """Origin, shape (bond, 2), Å, and axes, shape (bond, 2, 2), rows x and y, of each place."""
     first, second = sites[bonds[:, 0]], sites[bonds[:, 1]]
+    origin = {"bond": (first + second) / 2.0, "site": first, "ring": 2.0 * first - second}
     along = second - first
     along = along / np.linalg.norm(along, axis=1, keepdims=True)
     axes = np.stack([along, np.stack([-along[:, 1], along[:, 0]], axis=1)], axis=1)
-    return first if shape.at_site else (first + second) / 2.0, axes
+    return origin[shape.origin], axes
 
 
 def images(shape: Shape) -> list[tuple[FloatArray, FloatArray]]:
@@ -133,4 +166,5 @@ def images(shape: Shape) -> list[tuple[FloatArray, FloatArray]]:
 def number_of_ways(shape: Shape) -> int:
     """Number of places of a shape that share its prior, per site or per bond."""
     turns = 3 if shape.turns else 1
-    return turns * (2 if shape.both_ways and not shape.at_site else 1) * (1 + shape.mirrored)
+    both = 2 if shape.both_ways and shape.origin == "bond" else 1
+    return turns * both * (1 + shape.mirrored)

@@ -20,7 +20,7 @@ from adatom.features.refinement.optics import Optics
 
 _STEPS = 3  # Gauss-Newton steps: positions start within a fraction of a spot's width
 _LEAST_PIXELS = 60  # a place with fewer usable pixels says nothing
-_BENT_SD = 0.5  # prior deviation of slopes and curvatures of the background, carbon amplitudes
+_BENT_SHARE = 0.5  # prior deviation of slopes and curvatures of the background over its level's
 _LEVELS = 6  # parameters of the background: constant, slopes, curvatures
 _REACH = 5.0  # a spot ends this many core widths from its centre: its tails are as wide as 3.2
 
@@ -42,6 +42,9 @@ class ChosenAtoms:
     bent
         Root of the smooth part of the covariance of their shifts along one axis, in units of the
         factor that the pixels choose, shape (atom, mode), pixels; None for none.
+    common
+        Root of the covariance of shifts that several atoms make together, shape (mode, atom, 2),
+        pixels; None for none.
     """
 
     rc: FloatArray
@@ -50,6 +53,7 @@ class ChosenAtoms:
     amplitude_sd: FloatArray
     together_px: float = 0.0
     bent: FloatArray | None = None
+    common: FloatArray | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,14 +68,20 @@ class LocalFit:
         Positions, shape (atom, 2), binned pixels.
     covariance
         Their covariance, shape (atom, 2, 2), row and column, pixels².
-    amplitude
-        Shape (atom,), intensity.
+    amplitude, amplitude_sd
+        Amplitudes and their standard deviations, shape (atom,), intensity.
+    chi2, chi2_sd
+        Mean squared residual over the variance of the noise, and its standard deviation where the
+        image differs by noise alone.
     """
 
     log_evidence: float
     rc: FloatArray
     covariance: FloatArray
     amplitude: FloatArray
+    amplitude_sd: FloatArray
+    chi2: float
+    chi2_sd: float
 
 
 @dataclass(frozen=True, eq=False)  # without slots: it keeps what it computed once
@@ -88,10 +98,8 @@ class LocalPixels:
         Probe and noise of the frame.
     excess
         Factor on the variance of the noise: the frame's reduced χ² where that exceeds one.
-    level
-        Expected background, intensity.
-    unit
-        Amplitude of a host atom, intensity.
+    level, level_sd
+        Expected background and its standard deviation, intensity.
     fixed
         Image of atoms that are not fitted, shape (pixel,), intensity; None for none.
     """
@@ -101,7 +109,7 @@ class LocalPixels:
     optics: Optics
     excess: float
     level: float
-    unit: float
+    level_sd: float
     fixed: FloatArray | None = None
 
     def beside(self, rc: FloatArray, amplitude: FloatArray) -> LocalPixels:
@@ -163,6 +171,8 @@ class LocalPixels:
             theta[: 2 * n].reshape(n, 2),
             covariance[own[:, :, None], own[:, None, :]],
             theta[2 * n : 3 * n],
+            np.sqrt(np.diagonal(covariance)[2 * n : 3 * n]),
+            *self._chi2(self._model(theta, n)),
         )
 
     def _gradient(self, theta: FloatArray, n: int) -> tuple[FloatArray, FloatArray]:
@@ -173,6 +183,15 @@ class LocalPixels:
         root = slopes * np.sqrt(weight).astype(np.float32)
         residual = (weight * (self.data - signal)).astype(np.float32)
         return (slopes @ residual).astype(np.float64), (root @ root.T).astype(np.float64)
+
+    def _chi2(self, signal: FloatArray) -> tuple[float, float]:
+        """Mean squared residual over the variance, and its standard deviation for Poisson noise."""
+        noise, count = self.optics.noise, len(signal)
+        variance = self._variance(signal) / noise.correlation  # of each pixel by itself
+        squared = (self.data - signal) ** 2 / variance
+        # The fourth moment of a Poisson count over its squared variance is 3 + 1 / variance.
+        spread = 2.0 + max(noise.gain, 0.0) ** 2 / variance
+        return float(squared.mean()), float((spread.mean() * noise.correlation / count) ** 0.5)
 
     def _evidence(
         self,
@@ -207,7 +226,7 @@ class LocalPixels:
         variance = np.concatenate([
             np.repeat((spread * atoms.position_sd) ** 2, 2),
             atoms.amplitude_sd**2,
-            [self.unit**2], np.full(_LEVELS - 1, (_BENT_SD * self.unit) ** 2),
+            [self.level_sd**2], np.full(_LEVELS - 1, (_BENT_SHARE * self.level_sd) ** 2),
         ])  # fmt: skip
         out = np.diag(variance)
         for axis in (0, 1):
@@ -215,6 +234,9 @@ class LocalPixels:
             out[own, own] += atoms.together_px**2
             if atoms.bent is not None:
                 out[own, own] += spread**2 * (atoms.bent @ atoms.bent.T)
+        if atoms.common is not None:
+            flat = atoms.common.reshape(-1, 2 * n)
+            out[: 2 * n, : 2 * n] += flat.T @ flat
         return out
 
     def _model(self, theta: FloatArray, n: int) -> FloatArray:
