@@ -33,7 +33,7 @@ _NAMES = {
     "V1": ("V1",),
     "V1 drawn together": ("V1",),
     "V2": ("V2",),
-    "V2 555-777": ("rings 555-777",),
+    "V2 555-777": ("V2-555-777",),
 }
 DOSES = (0.5, 1.0, 2.0, 5.0, 20.0)  # counts at the peak of a carbon atom, per pixel
 

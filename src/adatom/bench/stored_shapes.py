@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from ase.build import graphene
+from scipy.spatial import cKDTree
 
 from adatom.bench.relaxed_cells import relaxed_cell
 from adatom.core import GRAPHENE
@@ -19,6 +20,7 @@ _ENGINE, _CELLS = "gfn1-xtb", 8
 _ADDED_CELLS = 6  # an ad-atom moves few atoms
 _REACH_A, _ADDED_REACH_A = 7.5, 5.6  # Å: atoms with sites this near to the middle are stored
 _FAR_SHARE = 0.93  # of it: atoms beyond show how the cell as a whole has moved
+_THIRD = np.array([[-0.5, 0.75**0.5], [-(0.75**0.5), -0.5]])  # a turn by 120 degrees
 _SOURCE = (
     "GFN1-xTB (Grimme, Bannwarth and Shushkov, J. Chem. Theory Comput. 13, 1989 (2017)), one "
     "defect in 8 x 8 cells, ad-atoms in 6 x 6, seen from above, by adatom.bench.stored_shapes; "
@@ -34,10 +36,18 @@ _SHAPES: tuple[dict[str, Any], ...] = (
     {"kind": "Stone-Wales", "cell": "Stone-Wales", "origin": "bond", "prior": 1e-4},
     {"kind": "V2", "cell": "V2", "origin": "bond", "prior": 1e-3},
     {
+        "kind": "V2-555-777",
+        "cell": "V2 555-777",
+        "origin": "ring",
+        "prior": 3e-4,
+        "both_ways": True,
+    },
+    {
         "kind": "V1",
         "cell": "V1 drawn together",
         "origin": "site",
         "prior": 5e-3,
+        "flat": True,
         "breathes_A": 0.12,
     },
     {"kind": "V1", "cell": "V1 drawn together", "origin": "site", "prior": 5e-3, "turns": True},
@@ -107,7 +117,12 @@ def stored_shape(
     else:
         centre = _place(sheet, origin)
         xy = old = np.concatenate([sheet, centre[None]])
-    if on_top:
+    if origin == "ring" and not added:
+        # Its three-fold axis is in the middle of the ring whose bond has turned.
+        centre = _three_fold(xy, centre)
+        rings = sheet[np.argsort(np.hypot(*(sheet - centre).T))[:6]]
+        centre = rings.mean(axis=0)
+    if on_top or origin == "ring":
         axis = _axis(sheet, centre, origin)
     along = axis / np.linalg.norm(axis)
     axes = np.stack([along, [-along[1], along[0]]], axis=1)
@@ -130,6 +145,18 @@ def stored_shape(
         "xy_A": (sites + moved)[near].round(3).tolist(),
         "sites_A": kept[np.hypot(*kept.T) < reach].round(3).tolist(),
     }
+
+
+def _three_fold(xy: FloatArray, near: FloatArray) -> FloatArray:
+    """Find the atom within 3 Å of a place around which the others lie most like a triangle."""
+    tree = cKDTree(xy)
+    chosen = xy[np.hypot(*(xy - near).T) < 3.0]
+
+    def misfit(middle: FloatArray) -> float:
+        around = xy[np.hypot(*(xy - middle).T) < 4.5] - middle
+        return float(tree.query(middle + around @ _THIRD)[0].max())
+
+    return np.asarray(min(chosen, key=misfit))
 
 
 def _place(sheet: FloatArray, origin: str) -> FloatArray:

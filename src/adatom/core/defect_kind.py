@@ -27,6 +27,7 @@ from adatom.errors import BadInput
 
 _RING_SIZES = range(3, 10)  # one digit each, so that a name such as ``rings 55-7`` is unambiguous
 _PLACES = {"hollow": "over the middle of a ring", "bridge": "over a bond", "top": "over an atom"}
+_TURNED_DIVACANCY = (5, 5, 5, 7, 7, 7)
 _STONE_WALES_RINGS = (5, 5, 7, 7)  # atoms in the four rings around a rotated bond of graphene
 
 
@@ -97,19 +98,27 @@ class Vacancy(DefectKind):
     sites
         Element or column at each site in the perfect crystal, sorted. Empty if the crystal has one
         element, or if no lattice was found.
+    rings
+        Sizes of the rings around it where bonds have turned, sorted: ``V2-555-777``. Empty for the
+        usual arrangement.
 
     Raises
     ------
     BadInput
-        If there is no site, or sites are named but not all of them.
+        If there is no site, sites are named but not all of them, or rings are out of range.
     """
 
     count: int
     sites: tuple[str, ...] = ()
+    rings: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.count < 1 or len(self.sites) not in (0, self.count):
             raise _bad(f"{self.count} and {self.sites}", "at least one site, and all or none named")
+        if self.rings and self.sites:
+            raise _bad(f"{self.sites} and {self.rings}", "sites or rings, not both")
+        if self.rings:
+            object.__setattr__(self, "rings", Rings(self.rings).sizes)
         for site in self.sites:
             count_formula(site)
         object.__setattr__(self, "sites", tuple(sorted(self.sites)))
@@ -133,10 +142,15 @@ class Vacancy(DefectKind):
         )
 
     def __str__(self) -> str:
-        return "_".join(("vac", *self.sites)) if self.sites else f"V{self.count}"
+        if self.sites:
+            return "_".join(("vac", *self.sites))
+        return f"V{self.count}" + (f"-{_grouped(self.rings)}" if self.rings else "")
 
     def describe(self) -> str:
         """Say in plain words what it is."""
+        if self.rings:
+            rings = " and ".join(str(n) for n in self.rings)
+            return f"{self.count} atoms missing, among rings of {rings} atoms"
         if self.sites:
             return f"empty {' and '.join(self.sites)} site{'s' if self.count > 1 else ''}"
         return "one empty site" if self.count == 1 else f"{self.count} neighbouring empty sites"
@@ -358,7 +372,7 @@ class Rings(DefectKind):
         object.__setattr__(self, "sizes", tuple(sorted(self.sizes)))
 
     def __str__(self) -> str:
-        return "rings " + "-".join(str(n) * self.sizes.count(n) for n in sorted(set(self.sizes)))
+        return "rings " + _grouped(self.sizes)
 
     def describe(self) -> str:
         """Say in plain words what it is."""
@@ -419,8 +433,11 @@ class Other(DefectKind):
         return f"{self.label_of_namer}, a kind of the namer's own"
 
 
-def kind_of_rings(sizes: Iterable[int]) -> Rings | StoneWales:
-    """Name rings that share bonds; two of 5 and two of 7 atoms are a rotated bond.
+def kind_of_rings(sizes: Iterable[int]) -> Rings | StoneWales | Vacancy:
+    """Name rings that share bonds.
+
+    Two of 5 and two of 7 atoms are a rotated bond; three and three are two missing atoms beside a
+    turned bond (Banhart, Kotakoski and Krasheninnikov, ACS Nano 5, 26 (2011)).
 
     Examples
     --------
@@ -428,12 +445,21 @@ def kind_of_rings(sizes: Iterable[int]) -> Rings | StoneWales:
     ('rings 5-7', 'Stone-Wales')
     """
     rings = Rings(tuple(sizes))
+    if rings.sizes == _TURNED_DIVACANCY:
+        return Vacancy(2, rings=rings.sizes)
     return StoneWales() if rings.sizes == _STONE_WALES_RINGS else rings
+
+
+def _grouped(sizes: tuple[int, ...]) -> str:
+    return "-".join(str(n) * sizes.count(n) for n in sorted(set(sizes)))
 
 
 # The patterns exclude each other, so their order does not matter.
 _NAMES: tuple[tuple[str, Callable[[re.Match[str]], DefectKind]], ...] = (
-    (r"V([1-9]\d*)", lambda m: Vacancy(int(m[1]))),
+    (
+        r"V([1-9]\d*)(?:-([3-9]+(?:-[3-9]+)*))?",
+        lambda m: Vacancy(int(m[1]), rings=tuple(int(d) for d in (m[2] or "").replace("-", ""))),
+    ),
     (rf"vac((?:_{FORMULA})+)", lambda m: Vacancy.at(*m[1][1:].split("_"))),
     (rf"({FORMULA})_({FORMULA})", lambda m: Substitution(m[1], m[2])),
     (rf"anti_({FORMULA})_({FORMULA})", lambda m: Antisite(m[1], m[2])),

@@ -42,7 +42,7 @@ COLUMNS = {
     "alternatives": Column(
         _S,
         "",
-        "What else it may be, with probabilities, `V2 0.12, rings 555-777 0.03`; `none` is the "
+        "What else it may be, with probabilities, `V2 0.12, V2-555-777 0.03`; `none` is the "
         "perfect crystal, `?` no known shape. Empty where nothing else was likely or compared.",
     ),
 }

@@ -194,6 +194,9 @@ def _empty(kind: Vacancy, material: Material) -> str:
             return f"one {which} missing"
         return f"{counted(kind.count)} neighbouring sites empty ({which})"
     host = _element(material.host)
+    if kind.rings:
+        among = kind_in_words(str(Rings(kind.rings)), material).removeprefix("a line of ")
+        return f"{counted(kind.count)} {host} atoms missing, the others joined to {among}"
     if kind.count == 1:
         return f"one {host} missing"
     if kind.count < _HOLE:

@@ -78,6 +78,7 @@ def test_any_text_is_a_name_or_is_refused(text):
     ("name", "kind"),
     [
         ("V1", Vacancy(1)),
+        ("V2-555-777", Vacancy(2, rings=(7, 5, 7, 5, 7, 5))),
         ("vac_Mo", Vacancy.at("Mo")),
         ("V_Mo", Substitution("V", "Mo")),
         ("V1C3", Cluster.of(["V"], ["C"] * 3)),
@@ -101,7 +102,8 @@ def test_names_are_those_of_the_field(name, kind):
 
 @pytest.mark.parametrize(
     "name",
-    ["", "V0", "V01", "vac_", "W_W", "Qq1C3", "Si0C3", "Si1", "Si1 C3", "rings 7-5", "rings 57",
+    ["", "V0", "V01", "V2-", "V2-777-555", "vac_", "W_W", "Qq1C3", "Si0C3", "Si1", "Si1 C3",
+     "rings 7-5", "rings 57",
      "rings 2", "ad-", "ad-Si1", "ad-SiC", "ad-C-", "ad-C-edge", "vac_S2_Mo",
      "other-", "other-a b", "<b>", "V1\n"],
 )  # fmt: skip

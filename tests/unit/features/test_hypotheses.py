@@ -15,7 +15,7 @@ from adatom.frames.simulate.synthesize import image_specimen
 from adatom.learning.weights import load_shipped
 
 FIELD_A, PIXEL_A = 26.0, 0.15
-STONE_WALES, DIVACANCY = 0, 1
+STONE_WALES, DIVACANCY, TURNED_DIVACANCY = 0, 1, 2
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,8 @@ def sheet_with(shape, seed):
     along = (xy[second] - xy[first]) / np.linalg.norm(xy[second] - xy[first])
     axes = np.array([along, [-along[1], along[0]]])
     centre = (xy[first] + xy[second]) / 2
+    if shape.origin == "ring":
+        centre = 2 * xy[first] - xy[second]
     far = cKDTree(centre + shape.sites @ axes).query(xy)[0] > 0.3
     moved = np.concatenate([xy[far], centre + shape.xy @ axes])
     return moved + rng.normal(0.0, 0.03, moved.shape), centre, rng
@@ -45,7 +47,9 @@ def image_of(xy, counts, rng):
     return image_specimen(specimen, shape, GRAPHENE, conditions, rng)
 
 
-@pytest.mark.parametrize(("number", "counts"), [(STONE_WALES, 1.0), (DIVACANCY, 2.0)])
+@pytest.mark.parametrize(
+    ("number", "counts"), [(STONE_WALES, 1.0), (DIVACANCY, 2.0), (TURNED_DIVACANCY, 2.0)]
+)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_reconstruction_is_named_and_its_atoms_are_where_they_are(ensemble, number, counts, seed):
     shape = graphene_shapes()[number]

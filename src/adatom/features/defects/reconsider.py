@@ -53,7 +53,7 @@ _MOST_PLACES = 6  # doubtful places of one shape; more in a frame are compared a
 _WITHIN = (20.0, 0.5)  # first scores that differ by less, nats and share of the best's, are fitted
 _OF_EACH = 4  # places of one shape that are fitted
 _FOREIGN_A = 3.0  # Å: shapes do not hold beside foreign atoms
-_SHAPES_OF = ("V1", "V2", "V3", "V4", "Stone-Wales")
+_SHAPES_OF = ("V1", "V2", "V3", "V4", "V2-555-777", "Stone-Wales")
 # Ad-atoms are sought from this many standard deviations on; most places of one kind.
 _ADDED_ABOVE_SD, _MOST_ADDED = 4.0, 12
 _FROM_BORDER_A = 2.5  # Å: nearer to the border too few atoms around an ad-atom are seen

@@ -10,7 +10,7 @@ from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 from scipy.special import ndtr
 
-from adatom.core import Rings, StoneWales
+from adatom.core import Rings, StoneWales, Vacancy
 from adatom.core.arrays import FloatArray, IntArray
 from adatom.core.defect_kind import kind_of_rings
 from adatom.features.defects.bonds import BondGraph
@@ -134,7 +134,7 @@ def ring_probability(graph: BondGraph, ring: Sequence[int], sigma_A: FloatArray)
 
 def ring_groups(
     graph: BondGraph, odd: Sequence[tuple[int, ...]], sigma_A: FloatArray, minimum_p: float
-) -> list[tuple[float, Rings | StoneWales, IntArray]]:
+) -> list[tuple[float, Rings | StoneWales | Vacancy, IntArray]]:
     """Group odd rings that share bonds.
 
     Parameters

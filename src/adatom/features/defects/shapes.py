@@ -134,8 +134,10 @@ def bonds_for(shape: Shape, bonds: IntArray, sites: FloatArray) -> IntArray:
         Sites of the lattice, shape (site, 2), Å, undistorted.
     """
     if shape.origin == "ring" and len(bonds):
-        # Every ring lies opposite to one bond of each direction.
+        # Every ring lies opposite to one bond of each direction, and one of the other sublattice.
         along = sites[bonds[:, 1]] - sites[bonds[:, 0]]
+        if shape.both_ways:
+            along *= np.sign(along @ along[0])[:, None]
         return np.asarray(bonds[np.hypot(*(along - along[0]).T) < _SAME_A])
     if shape.origin == "site" and not shape.turns:
         return bonds[np.unique(bonds[:, 0], return_index=True)[1]]
@@ -166,5 +168,5 @@ def images(shape: Shape) -> list[tuple[FloatArray, FloatArray]]:
 def number_of_ways(shape: Shape) -> int:
     """Number of places of a shape that share its prior, per site or per bond."""
     turns = 3 if shape.turns else 1
-    both = 2 if shape.both_ways and shape.origin == "bond" else 1
+    both = 2 if shape.both_ways and shape.origin != "site" else 1
     return turns * both * (1 + shape.mirrored)
