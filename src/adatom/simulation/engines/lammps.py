@@ -178,7 +178,7 @@ def _heat(sheet: Sheet, task: SimulationTask, options: DynamicsOptions) -> NDArr
     kelvin = task.temperature_K
     velocities, langevin, rescaling = _seeds(task.seed)
     sheet.hold(fixed)
-    minimum = sheet.minimise()
+    minimum = sheet.minimise(0.01)  # eV/Å: heat stirs the soft modes up again
     # Without fixed atoms the total momentum is conserved: three degrees of freedom less.
     drift = 0 if fixed.any() else 3
     sheet.command(f"""
