@@ -19,6 +19,7 @@ from adatom.simulation.engines.base import AUTO, Engine, Task, find_engine, requ
 
 # Bonds are up to this factor longer than the sum of the covalent radii.
 _STRETCH = 1.2
+_BEYOND = 1.3  # as `_STRETCH`, for atoms without bonds
 _ENOUGH = 0.5  # share of the structures of a campaign for which an engine must be fit
 # Engines in the order in which one is chosen where a material names none, the most accurate first.
 # Dynamics run in LAMMPS; in GFN1-xTB, slowly, where LAMMPS is not fit. A missing LAMMPS is an
@@ -42,7 +43,8 @@ def adatoms(atoms: ase.Atoms) -> NDArray[np.bool_]:
 
     Returns
     -------
-    Shape (atom,), True for an ad-atom. An atom without neighbours is one, too.
+    Shape (atom,), True for an ad-atom. An atom without bonds is judged by the atoms up to a tenth
+    farther than a bond: over a vacancy, drawn too high, it is none; elsewhere it is one.
 
     Examples
     --------
@@ -61,6 +63,10 @@ def adatoms(atoms: ase.Atoms) -> NDArray[np.bool_]:
         usual[own] = np.bincount(count[own]).argmax()
     found = np.ones(len(atoms), dtype=np.bool_)
     np.logical_and.at(found, i, count[j] > usual[j])
+    if not count.all():  # heights are drawn, not seen: a Si of the sheet may lie beyond its bonds
+        i, j = neighbor_list("ij", atoms, natural_cutoffs(atoms, mult=_BEYOND))
+        lone = count[i] == 0
+        np.logical_and.at(found, i[lone], count[j[lone]] >= usual[j[lone]])
     return found & (len(atoms) > 1)
 
 

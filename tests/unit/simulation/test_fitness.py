@@ -40,6 +40,18 @@ def given(atoms, kind="relax", engine="lammps", **more):
     return SimulationTask(Structure.from_ase(atoms), kind, engine, material=GRAPHENE, **more)
 
 
+def test_a_foreign_atom_drawn_too_high_over_a_divacancy_is_none():
+    atoms = graphene(size=(6, 6, 1), a=2.46, vacuum=8.0)
+    atoms.pbc = True
+    pair = [28, 29]
+    middle = atoms.positions[pair].mean(axis=0)
+    whole = atoms.copy()
+    del atoms[pair]
+    for sheet_, high, expected in ((atoms, 1.4, False), (whole, 2.2, True)):
+        sheet_.append(Atom("Si", middle + [0.0, 0.0, high]))
+        assert bool(adatoms(sheet_)[-1]) is expected
+
+
 @pytest.mark.parametrize("symbol", ["C", "Si", "H"])
 @pytest.mark.parametrize("site", ["bridge", "top"])
 def test_adatoms_are_seen(symbol, site):
