@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 from adatom.analysis.card import fit_in_card
 from adatom.analysis.flags import FrameFlags, flags_of
 from adatom.analysis.lattice import lattice_of
+from adatom.analysis.naming import BORDER_A, Before, seen_sites, weigh_defects
 from adatom.analysis.options import AnalysisOptions
 from adatom.core import (
     AtomTable,
@@ -25,13 +26,9 @@ from adatom.core import (
     Prediction,
 )
 from adatom.core.arrays import Image
-from adatom.core.plugins import DEFECT_NAMERS, plugin
 from adatom.features.calibration.calibrator import Calibrator
 from adatom.features.candidates.locate import Candidates
-from adatom.features.defects.base import DefectNamer
 from adatom.features.defects.holes import hole_evidence, sites_of_holes
-from adatom.features.defects.reconsider import reconsider, with_weighed
-from adatom.features.defects.vacancy_test import site_evidence
 from adatom.features.find import FindOptions, FoundAtoms, find_at, locate_sites
 from adatom.features.refinement.binning import restored_frame
 from adatom.frames.specimen.examine import examine
@@ -40,7 +37,6 @@ if TYPE_CHECKING:  # processes that finish frames do without networks, and witho
     from adatom.learning.ensemble import Ensemble
 
 _SAME_SITE_A = 0.6  # a candidate this near to a lattice site is that site; sites are 1.2 Å apart
-_BORDER_A = 0.5  # sites nearer to the border are cut by it and not tested
 MAPS = ("mean", "std", "entropy", "mutual_information")  # methods of `Prediction`
 
 
@@ -63,6 +59,9 @@ class FrameResult:
         Imaging conditions and out-of-distribution flags.
     found
         The fit and the candidates behind the table, for training and for measurements.
+    before
+        Atoms and defects before doubtful places were weighed by the counts; None where that
+        changed nothing.
     """
 
     atoms: AtomTable
@@ -71,6 +70,7 @@ class FrameResult:
     maps: dict[str, Image]
     flags: FrameFlags
     found: FoundAtoms
+    before: Before | None = None
 
 
 def analyse_frame(
@@ -147,46 +147,10 @@ def finish_frame(
     lattice = lattice_of(found.atoms, material)
     tested = seen_sites(tested_sites(found, lattice, frame), frame)
     atoms = replace(found.atoms, empty_sites=tested.table(frame.index))
-    atoms, defects = weigh_defects(frame, atoms, found, lattice, material, options)
+    atoms, defects, before = weigh_defects(frame, atoms, found, lattice, material, options)
     return FrameResult(
-        in_file_unit(atoms, frame), lattice, defects, {}, flags_of(found, card), found
+        in_file_unit(atoms, frame), lattice, defects, {}, flags_of(found, card), found, before
     )
-
-
-def weigh_defects(
-    frame: Frame,
-    atoms: AtomTable,
-    found: FoundAtoms,
-    lattice: Lattice | None,
-    material: Material,
-    options: AnalysisOptions,
-) -> tuple[AtomTable, DefectTable]:
-    """Name the defects of one frame, and reconsider its atoms by the likelihood of the counts.
-
-    Parameters
-    ----------
-    frame
-        The image, examined.
-    atoms
-        Its atoms, with the sites that were tested.
-    found
-        The fit behind them.
-    lattice
-        Lattice fitted to the atoms; None if they do not lie on one.
-    material
-        Material in the frame.
-    options
-        See `AnalysisOptions`.
-
-    Returns
-    -------
-    The atoms, where the counts speak for other ones these, and the defects.
-    """
-    defects = name_defects(frame, atoms, lattice, material, options)
-    weighed = reconsider(frame, atoms, found.refined, lattice, defects, material, options.defects)
-    if weighed is not atoms:
-        atoms, defects = weighed, name_defects(frame, weighed, lattice, material, options)
-    return atoms, defects
 
 
 def _see(
@@ -238,44 +202,6 @@ def find_atoms(
     return find_at(frame, sites, material, calibrator_of(ensemble), options)
 
 
-def name_defects(
-    frame: Frame,
-    atoms: AtomTable,
-    lattice: Lattice | None,
-    material: Material,
-    options: AnalysisOptions | None = None,
-) -> DefectTable:
-    """Name the defects of one frame.
-
-    Atoms from `analyse_frame` come with the sites that were tested for a missing atom. Other atoms
-    do not: every lattice site is then tested against the image, which refines the frame again.
-
-    Parameters
-    ----------
-    frame
-        The image.
-    atoms
-        Atoms of this frame.
-    lattice
-        Lattice fitted to the atoms; None if they do not lie on one.
-    material
-        Material in the frame.
-    options
-        See `AnalysisOptions`.
-    """
-    options, frame = options or AnalysisOptions(), examine(frame)
-    if atoms.empty_sites is None:
-        sites = _sites_by_counts(frame, atoms, lattice, options)
-    else:
-        sites = EmptySites.from_table(atoms.empty_sites)
-    extent = frame.calibration.extent_xy(frame.shape)
-    namer: DefectNamer = plugin(DEFECT_NAMERS, material.defect_namer, DefectNamer)
-    named = namer.name_defects(
-        atoms, lattice, material, extent, sites, frame.index, options.defects
-    )
-    return _on_specimen(with_weighed(named, atoms.weighed), frame, options)
-
-
 def calibrator_of(ensemble: Ensemble) -> Calibrator:
     """Read the calibration from the model card.
 
@@ -305,7 +231,7 @@ def tested_sites(found: FoundAtoms, lattice: Lattice | None, frame: Frame) -> Em
     if lattice is None:
         return EmptySites(found.vacancies_xy, found.p_empty)
     extent = frame.calibration.extent_xy(frame.shape)
-    index, xy = lattice.sites_within(extent, margin_A=_BORDER_A)
+    index, xy = lattice.sites_within(extent, margin_A=BORDER_A)
     ideal = xy.copy()
     p, alone = np.zeros(len(xy)), np.ones(len(found.p_empty), dtype=bool)
     if len(p) and len(alone):
@@ -316,7 +242,7 @@ def tested_sites(found: FoundAtoms, lattice: Lattice | None, frame: Frame) -> Em
     material = lattice.material
     likely = found.atoms.xy[found.atoms.is_likely]
     hole = sites_of_holes(ideal, likely, material.bond_length_A)
-    hole &= frame.border_distance_A(ideal) >= _BORDER_A  # masked pixels are no hole
+    hole &= frame.border_distance_A(ideal) >= BORDER_A  # masked pixels are no hole
     if hole.any():
         labels = np.array(material.site_species)[index[hole, 2]]
         evidence = hole_evidence(
@@ -328,39 +254,11 @@ def tested_sites(found: FoundAtoms, lattice: Lattice | None, frame: Frame) -> Em
     )
 
 
-def _sites_by_counts(
-    frame: Frame, atoms: AtomTable, lattice: Lattice | None, options: AnalysisOptions
-) -> EmptySites:
-    if lattice is None:
-        return EmptySites.none()
-    extent = frame.calibration.extent_xy(frame.shape)
-    index, xy = lattice.sites_within(extent, margin_A=_BORDER_A)
-    labels = np.array(lattice.material.site_species)[index[:, 2]]
-    evidence = site_evidence(frame, atoms, xy, labels, options.evidence)
-    return seen_sites(EmptySites(xy, evidence), frame)
-
-
 def in_file_unit(atoms: AtomTable, frame: Frame) -> AtomTable:
     """Give the table with amplitudes in the intensity of the file."""
     unit = 1.0 if frame.pixels is None else frame.pixels.unit
     data = atoms.data.with_columns(pl.col("amplitude") * unit)
     return replace(atoms, data=data)
-
-
-def seen_sites(sites: EmptySites, frame: Frame) -> EmptySites:
-    """Count sites on masked pixels as filled: nothing is known of them, so none is a vacancy."""
-    if frame.pixels is None or not frame.pixels.any_masked:
-        return sites
-    seen = frame.border_distance_A(sites.xy) >= _BORDER_A
-    return EmptySites(sites.xy, np.where(seen, sites.p, 0.0))
-
-
-def _on_specimen(defects: DefectTable, frame: Frame, options: AnalysisOptions) -> DefectTable:
-    """Drop what touches masked pixels, as namers do at the border of a frame."""
-    if frame.pixels is None or not frame.pixels.any_masked or not len(defects):
-        return defects
-    away = frame.border_distance_A(defects.data.select("x_A", "y_A").to_numpy())
-    return DefectTable(defects.data.filter(pl.Series(away >= options.defects.border_A)))
 
 
 def _empty_maps(frame: Frame, ensemble: Ensemble) -> dict[str, Image]:

@@ -19,15 +19,9 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from adatom.analysis.card import fit_in_card
-from adatom.analysis.frame import (
-    FrameResult,
-    analyse_frame,
-    in_file_unit,
-    seen_sites,
-    tested_sites,
-    weigh_defects,
-)
+from adatom.analysis.frame import FrameResult, analyse_frame, in_file_unit, tested_sites
 from adatom.analysis.lattice import host_weights
+from adatom.analysis.naming import Before, seen_sites, weigh_again, weigh_defects
 from adatom.analysis.options import AnalysisOptions
 from adatom.core import AtomTable, DefectTable, EmptySites, Frame, Lattice, Material
 from adatom.core.arrays import BoolArray, FloatArray, Image, IntArray
@@ -184,32 +178,52 @@ class LiveAnalysis:
         )
         if found is None or _has_changed(found, kept.full.found):
             return None
-        before = kept.named.atoms
-        step = _shift(before, found.atoms, kept.shift_xy)
+        named = kept.named
+        before = named.before or Before(named.atoms, named.defects, ())
+        step = _shift(before.atoms, found.atoms, kept.shift_xy)
         if step is None:
             return None
-        moved = _moved(kept.lattice, step - kept.shift_xy)
-        host, weights = host_weights(found.atoms, self._material)
-        lattice = follow_lattice(found.atoms.xy[host], moved, weights)
-        usual = kept.full.lattice
-        assert usual is not None  # only such are kept  # noqa: S101
-        if lattice.matched < _LEAST_MATCHED * usual.matched or (
-            lattice.rms_A > _MOST_RMS * usual.rms_A
-        ):
+        lattice = _followed(found.atoms, kept, step, self._material)
+        if lattice is None:
             return None
         tested = seen_sites(tested_sites(found, lattice, examined), examined)
         atoms = replace(found.atoms, empty_sites=tested.table(frame.index))
-        result = FrameResult(
-            in_file_unit(atoms, examined), lattice, DefectTable.empty(), {}, kept.full.flags, found
+        now = FrameResult(atoms, lattice, DefectTable.empty(), {}, kept.full.flags, found)
+        after = self._named_as_before(examined, before, kept, now, step)
+        if after is None:
+            atoms, defects, now_before = weigh_defects(
+                examined, atoms, found, lattice, self._material, self._options
+            )
+            after = replace(now, atoms=atoms, defects=defects, before=now_before)
+            named, step = after, np.zeros(2)
+        after = replace(after, atoms=in_file_unit(after.atoms, examined))
+        if named is not kept.named:
+            named = after
+        return _After(kept.full, named, lattice, step, kept.since + 1, found, after)
+
+    def _named_as_before(
+        self, frame: Frame, before: Before, kept: _Kept, now: FrameResult, step: FloatArray
+    ) -> FrameResult | None:
+        """Give the defects of the last frame at their new places; None where any may have changed.
+
+        Positions that a shape settled follow from the counts of this frame, not from the last.
+        """
+        numbers = _same_sheet(before.atoms, now, step)
+        if numbers is None:
+            return None
+        border = self._options.defects.border_A
+        if not before.asked:
+            defects = _moved_defects(before.defects, numbers, now, step, border)
+            return None if defects is None else replace(now, defects=defects)
+        plain = _moved_defects(before.defects, numbers, now, step, -np.inf)
+        others = _moved_defects(_unsettled(kept.named), numbers, now, step, border)
+        if plain is None or others is None or now.lattice is None:
+            return None
+        asked_of = Before(now.atoms, plain, before.asked)
+        weighed = weigh_again(
+            frame, asked_of, others, now.found, now.lattice, self._material, self._options
         )
-        defects = _same_defects(kept.named, result, step, self._options.defects.border_A)
-        # Positions that a shape settled follow from the counts of this frame, not from the last.
-        if defects is not None and kept.named.atoms.weighed is None:
-            result = replace(result, defects=defects)
-            return _After(kept.full, kept.named, lattice, step, kept.since + 1, found, result)
-        atoms, named = weigh_defects(examined, atoms, found, lattice, self._material, self._options)
-        result = replace(result, atoms=in_file_unit(atoms, examined), defects=named)
-        return _After(kept.full, result, lattice, np.zeros(2), kept.since + 1, found, result)
+        return None if weighed is None else replace(now, atoms=weighed[0], defects=weighed[1])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -307,33 +321,59 @@ def _moved(lattice: Lattice, step: FloatArray) -> Lattice:
     return replace(lattice, center_xy_A=(x + float(step[0]), y + float(step[1])))
 
 
-def _same_defects(
-    named: FrameResult, now: FrameResult, shift: FloatArray, border_A: float
-) -> DefectTable | None:
-    """Give the named defects at their new places; None where something may have changed."""
+def _followed(
+    atoms: AtomTable, kept: _Kept, step: FloatArray, material: Material
+) -> Lattice | None:
+    """Fit the lattice from that of the last frame; None where it fits worse than usual."""
+    host, weights = host_weights(atoms, material)
+    moved = _moved(kept.lattice, step - kept.shift_xy)
+    lattice = follow_lattice(atoms.xy[host], moved, weights)
+    usual = kept.full.lattice
+    assert usual is not None  # only such are kept  # noqa: S101
+    worse = lattice.matched < _LEAST_MATCHED * usual.matched
+    return None if worse or lattice.rms_A > _MOST_RMS * usual.rms_A else lattice
+
+
+def _same_sheet(before: AtomTable, now: FrameResult, shift: FloatArray) -> IntArray | None:
+    """Number now of every atom before; None where atoms or empty sites may have changed."""
     if np.abs(shift).max() > _MOST_SHIFT_A:
         return None
     frame = now.found.frame
-    numbers = _same_atoms(named.atoms, now.atoms, shift, frame)
-    vacant = [_vacant(named, frame, shift), _vacant(now, frame, np.zeros(2))]
-    kept = _inside_both(vacant[0][0], shift, frame)
-    vacant[0] = vacant[0][0][kept], vacant[0][1][kept]
-    if numbers is None or len(vacant[0][0]) != len(vacant[1][0]):
+    numbers = _same_atoms(before, now.atoms, shift, frame)
+    old, new = _vacant(before, frame, shift), _vacant(now.atoms, frame, np.zeros(2))
+    kept = _inside_both(old[0], shift, frame)
+    old = old[0][kept], old[1][kept]
+    if numbers is None or len(old[0]) != len(new[0]):
         return None
-    old, tree_p = named.defects.data, vacant[1][1]
-    places = old.select("x_A", "y_A").to_numpy() + shift
-    if len(vacant[0][0]):
-        tree = cKDTree(vacant[1][0])
-        away, nearest = tree.query(vacant[0][0])
-        if away.max() > _SAME_A or np.abs(tree_p[nearest] - vacant[0][1]).max() > _SAME_P:
+    if len(old[0]):
+        away, nearest = cKDTree(new[0]).query(old[0])
+        if away.max() > _SAME_A or np.abs(new[1][nearest] - old[1]).max() > _SAME_P:
             return None
-    atoms = [[int(numbers[i]) for i in members] for members in old["atoms"].to_list()]
-    if any(i < 0 for members in atoms for i in members):
+    return numbers
+
+
+def _unsettled(named: FrameResult) -> DefectTable:
+    """Defects of a frame but for those that the counts were asked about."""
+    weighed = named.atoms.weighed
+    if weighed is None:
+        return named.defects
+    return DefectTable(named.defects.data.join(weighed, on=["kind", "x_A", "y_A"], how="anti"))
+
+
+def _moved_defects(
+    named: DefectTable, numbers: IntArray, now: FrameResult, shift: FloatArray, border_A: float
+) -> DefectTable | None:
+    """Put defects at their new places; None where an atom of one is missing now."""
+    old, frame = named.data, now.found.frame
+    places = old.select("x_A", "y_A").to_numpy() + shift
+    lists = old["atoms"].to_list()
+    if any(i >= len(numbers) or numbers[i] < 0 for members in lists for i in members):
         return None
-    far = np.asarray(now.found.frame.calibration.extent_xy(now.found.frame.shape))
+    atoms = [[int(numbers[i]) for i in members] for members in lists]
+    far = np.asarray(frame.calibration.extent_xy(frame.shape))
     inside = np.minimum(places, far - places).min(axis=1, initial=np.inf) >= border_A
     table = old.with_columns(
-        frame=pl.lit(now.found.frame.index, pl.Int32),
+        frame=pl.lit(frame.index, pl.Int32),
         x_A=pl.Series(places[:, 0]), y_A=pl.Series(places[:, 1]),
         atoms=pl.Series(atoms, dtype=pl.List(pl.Int32)),
     )  # fmt: skip
@@ -378,11 +418,11 @@ def _commonest(atoms: AtomTable) -> str:
     return str(values[np.argmax(counts)])
 
 
-def _vacant(result: FrameResult, frame: Frame, shift: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _vacant(atoms: AtomTable, frame: Frame, shift: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Inner sites that may be empty, shape (site, 2), Å, and the probability that they are."""
-    if result.atoms.empty_sites is None:
+    if atoms.empty_sites is None:
         return np.zeros((0, 2)), np.zeros(0)
-    sites = EmptySites.from_table(result.atoms.empty_sites)
+    sites = EmptySites.from_table(atoms.empty_sites)
     xy = sites.xy + shift
     chosen = (sites.p > 0.3) & (frame.border_distance_A(xy) > _INNER_A)
     return xy[chosen], sites.p[chosen]

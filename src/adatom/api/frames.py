@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adatom.analysis.card import calibration_warning
-from adatom.analysis.frame import name_defects
 from adatom.analysis.lattice import lattice_of
 from adatom.analysis.movie import analyse_movie
+from adatom.analysis.naming import name_defects
 from adatom.analysis.options import AnalysisOptions
 from adatom.campaign.arguments import (
     ALONG_C,

@@ -5,9 +5,10 @@ import polars as pl
 import pytest
 
 import adatom as ad
-from adatom.analysis.frame import analyse_frame, name_defects
+from adatom.analysis.frame import analyse_frame
 from adatom.analysis.lattice import lattice_of
 from adatom.analysis.movie import analyse_movie
+from adatom.analysis.naming import name_defects
 from adatom.analysis.options import AnalysisOptions
 from adatom.campaign.config import Config, InputOptions
 from adatom.campaign.pipeline import run_campaign

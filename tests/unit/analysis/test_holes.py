@@ -5,8 +5,9 @@ import pytest
 from scipy.spatial import cKDTree
 
 import adatom as ad
-from adatom.analysis.frame import analyse_frame, name_defects
+from adatom.analysis.frame import analyse_frame
 from adatom.analysis.lattice import lattice_of
+from adatom.analysis.naming import name_defects
 from adatom.core import GRAPHENE, AtomTable
 from adatom.features.defects.holes import hole_evidence, sites_of_holes
 from adatom.features.refinement.refine import refine

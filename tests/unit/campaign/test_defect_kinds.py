@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from adatom.analysis.frame import name_defects
 from adatom.analysis.lattice import lattice_of
+from adatom.analysis.naming import name_defects
 from adatom.campaign.config import Config, InputOptions
 from adatom.campaign.simulate import check_simulation
 from adatom.core import GRAPHENE, AtomTable, EmptySites, Frame, Substitution, Vacancy

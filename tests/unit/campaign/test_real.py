@@ -9,8 +9,9 @@ import polars as pl
 import pytest
 from scipy.spatial import cKDTree
 
-from adatom.analysis.frame import calibrator_of, name_defects
+from adatom.analysis.frame import calibrator_of
 from adatom.analysis.lattice import lattice_of
+from adatom.analysis.naming import name_defects
 from adatom.core import GRAPHENE, AtomTable
 from adatom.features.find import find as find_all
 from adatom.frames import read

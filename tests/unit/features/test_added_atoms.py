@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from adatom.analysis.frame import analyse_frame, name_defects
+from adatom.analysis.frame import analyse_frame
+from adatom.analysis.naming import name_defects
 from adatom.core import GRAPHENE
 from adatom.core.defect_kind import Adatom, DefectKind
 from adatom.features.defects.shapes import graphene_shapes, images

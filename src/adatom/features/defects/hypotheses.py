@@ -184,6 +184,8 @@ def weigh(
     centre: FloatArray,
     candidates: list[Placed],
     reach: Reach = RECONSTRUCTED,
+    *,
+    others: bool = True,
 ) -> list[Weighed]:
     """Weigh shapes around a place, the perfect sheet, and the atoms as they were found.
 
@@ -201,6 +203,8 @@ def weigh(
         Shapes at their places.
     reach
         How far around it they are fitted.
+    others
+        Whether the perfect sheet and the atoms as found are among them.
 
     Returns
     -------
@@ -218,20 +222,24 @@ def weigh(
     )  # fmt: skip
     scatter = statistics.scatter if reach is ADDED else _NATURAL_SPREAD
     fits: list[tuple[float, Placed | None, LocalFit, BoolArray, NDArray[np.str_]]] = []
-    for placed in [perfect_sheet(screen, centre, reach), *candidates]:
+    sheet = [perfect_sheet(screen, centre, reach)] if others else []
+    for placed in [*sheet, *candidates]:
         atoms, core, elements, rest = _atoms_of(screen, found, middle, placed, reach, scatter)
         fit = _without(pixels, rest, found, screen).fit(atoms, _SPREADS)
         score = fit.log_evidence + placed.log_prior
         if reach is ADDED:
             score += _gain(screen, fit, elements, scatter)
         fits.append((score, placed, fit, core, elements))
-    atoms, own, rest, log_prior = _as_found(screen, found, middle, reach, scatter)
-    fit = _without(pixels, rest, found, screen).fit(atoms)
-    all_of_it = np.ones(len(atoms.rc), dtype=np.bool_)
-    score = fit.log_evidence + log_prior
-    if reach is ADDED:
-        score += _gain(screen, fit, found.element[own], scatter)
-    fits.append((score, None, fit, all_of_it, found.element[own]))
+    if others:
+        atoms, own, rest, log_prior = _as_found(screen, found, middle, reach, scatter)
+        fit = _without(pixels, rest, found, screen).fit(atoms)
+        all_of_it = np.ones(len(atoms.rc), dtype=np.bool_)
+        score = fit.log_evidence + log_prior
+        if reach is ADDED:
+            score += _gain(screen, fit, found.element[own], scatter)
+        fits.append((score, None, fit, all_of_it, found.element[own]))
+    if not fits:
+        return []
     top = max(f[0] for f in fits)
     total = sum(np.exp(f[0] - top) for f in fits)
     out = [

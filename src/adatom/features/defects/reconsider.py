@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
+from scipy.spatial import cKDTree
 
 from adatom.core import (
     Adatom,
@@ -26,6 +28,7 @@ from adatom.features.defects.hypotheses import (
     FoundSheet,
     Reach,
     Statistics,
+    Weighed,
     weigh,
 )
 from adatom.features.defects.screen import Screen, screen
@@ -57,18 +60,46 @@ _SHAPES_OF = ("V1", "V2", "V3", "V4", "V2-555-777", "Stone-Wales")
 # Ad-atoms are sought from this many standard deviations on; most places of one kind.
 _ADDED_ABOVE_SD, _MOST_ADDED = 4.0, 12
 _FROM_BORDER_A = 2.5  # Å: nearer to the border too few atoms around an ad-atom are seen
+_POSSIBLE = 1e-3  # in the next frame, shapes less probable than this are not weighed
+_SAME_SITE_A = 0.7  # Å: a site this near to one of the lattice before is that site
 _ALONE_A = 1.2  # Å: an impurity with another this far or farther within _FOREIGN_A is of a cluster
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """A place that is weighed.
+
+    Parameters
+    ----------
+    centre
+        Where, shape (2,), Å, undistorted axes of the lattice.
+    reach
+        How far around it.
+    candidates
+        Shapes at their places.
+    others
+        Whether the perfect sheet and the atoms as found are weighed with them.
+    kind
+        What was settled; empty before, and where only a probability changed.
+    """
+
+    centre: FloatArray
+    reach: Reach
+    candidates: tuple[Placed, ...]
+    others: bool = True
+    kind: str = ""
 
 
 def reconsider(
     frame: Frame,
     atoms: AtomTable,
     refined: Refined,
-    lattice: Lattice | None,
+    lattice: Lattice,
     defects: DefectTable,
     material: Material,
     options: DefectOptions,
-) -> AtomTable:
+    again: Sequence[Asked] | None = None,
+) -> tuple[AtomTable, tuple[Asked, ...]]:
     """Compare stored shapes with what was found, by the likelihood of the counts.
 
     Only sheets of carbon have stored shapes; other frames are returned as they are.
@@ -89,15 +120,20 @@ def reconsider(
         The crystal.
     options
         Thresholds.
+    again
+        Places that were weighed in the frame before, in the axes of the lattice that `lattice`
+        follows: these are weighed with the shapes that were possible there, and no others. By
+        default, every doubtful place is, with all shapes that may fit.
 
     Returns
     -------
-    The atoms, where a shape holds at its fitted positions. `AtomTable.weighed` has the defects that
-    were settled, with their alternatives; `with_weighed` puts them in the place of others.
+    The atoms, where a shape holds at its fitted positions, and the places where something changed.
+    `AtomTable.weighed` has the defects that were settled, with their alternatives; `with_weighed`
+    puts them in the place of others.
     """
     likely = atoms.is_likely
-    if lattice is None or not _is_graphene(material) or likely.sum() < _FEWEST_ATOMS:
-        return atoms
+    if not _is_graphene(material) or likely.sum() < _FEWEST_ATOMS:
+        return atoms, ()
     found = _sheet(atoms, material)
     unit = float(np.median(found.amplitude[found.host]))
     sites = lattice_sites(lattice, frame.calibration.extent_xy(frame.shape))
@@ -114,17 +150,66 @@ def reconsider(
         out.tested_xy = atoms.empty_sites.select("x_A", "y_A").to_numpy()
         out.tested_p = atoms.empty_sites["p"].to_numpy().copy()
     settled: list[DefectTable] = []
-    for centre, reach in _doubtful(seen, found, defects):
-        candidates = _candidates(seen, centre, reach)
-        ways = weigh(seen, statistics, found, centre, candidates, reach)
+    asked: list[Asked] = []
+    if again is None:
+        questions = _questions(seen, found, defects)
+    else:
+        questions = [_moved(one, seen) for one in again]
+    for question in questions:
+        ways = weigh(
+            seen, statistics, found, question.centre, list(question.candidates), question.reach,
+            others=question.others,
+        )  # fmt: skip
         if not ways:
             continue
-        settle = settle_shape if reach is RECONSTRUCTED else settle_added
-        settled += settle(out, defects, seen, ways, centre, frame.index, options)
+        settle = settle_shape if question.reach is RECONSTRUCTED else settle_added
+        changed, out.changed = out.changed, False
+        new = settle(out, defects, seen, ways, question.centre, frame.index, options)
+        if new or out.changed:
+            asked.append(_remaining(question, ways, new))
+        settled, out.changed = settled + new, out.changed or changed
     if not settled and not out.changed:
-        return atoms
+        return atoms, ()
     weighed = DefectTable.concat(settled).data if settled else None
-    return replace(table_of(out, atoms), weighed=weighed)
+    return replace(table_of(out, atoms), weighed=weighed), tuple(asked)
+
+
+def _questions(seen: Screen, found: FoundSheet, defects: DefectTable) -> list[Asked]:
+    """List the doubtful places of a frame with all shapes that may fit."""
+    return [
+        Asked(centre, reach, tuple(_candidates(seen, centre, reach)))
+        for centre, reach in _doubtful(seen, found, defects)
+    ]
+
+
+def _remaining(question: Asked, ways: Sequence[Weighed], new: Sequence[DefectTable]) -> Asked:
+    """Keep what remained possible at a place."""
+    possible = tuple(
+        w.placed for w in ways
+        if w.placed is not None and w.placed.kind is not None and w.p > _POSSIBLE
+    )  # fmt: skip
+    none = sum(w.p for w in ways if w.placed is None or w.placed.kind is None)
+    kind = new[0].kinds[0] if new else ""
+    return Asked(question.centre, question.reach, possible, none > _POSSIBLE, kind)
+
+
+def _moved(asked: Asked, seen: Screen) -> Asked:
+    """Put what remained possible on the sites of a lattice that was fitted again."""
+    tree = cKDTree(seen.sites.xy)
+    moved = []
+    for placed in asked.candidates:
+        distance, nearest = tree.query(placed.sites)
+        near = distance < _SAME_SITE_A
+        shift = np.zeros(2)
+        if near.any():
+            shift = (seen.sites.xy[nearest[near]] - placed.sites[near]).mean(axis=0)
+        moved.append(
+            replace(
+                placed, centre=placed.centre + shift, xy=placed.xy + shift,
+                sites=placed.sites + shift,
+            )
+        )  # fmt: skip
+    return replace(asked, candidates=tuple(moved))
 
 
 def with_weighed(named: DefectTable, weighed: pl.DataFrame | None) -> DefectTable:

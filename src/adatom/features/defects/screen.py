@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import ndimage
@@ -32,6 +33,7 @@ from adatom.features.refinement.image_model import Grid
 from adatom.features.refinement.optics import Optics
 
 _BACKGROUND_A = 3.0  # Å: what is smoother than this (standard deviation) is background
+_BLOCKS = 4  # blocks in the width of a Gaussian: interpolation between them errs by 1 %
 _AROUND = 24  # sites whose atoms tell the smooth misfit of the lattice
 _MOVED_A = 0.06  # Å: smaller moves of an atom are left out of the score
 _FAR_A = 0.3  # Å: and of the first score, by which the places are chosen
@@ -44,6 +46,30 @@ Place = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Residual:
+    """What the perfect sheet leaves of a frame.
+
+    Parameters
+    ----------
+    correlation
+        Spline coefficients of the residual over the variance, correlated with the spot.
+    grid
+        The pixels.
+    energy, energy_at
+        Sum of the squared spot over the typical variance, and over that of each place, shape (row,
+        col).
+    overlap_px2
+        Inverse covariance of the overlap of two spots, shape (2, 2), 1/pixels².
+    """
+
+    correlation: Image
+    grid: Grid
+    energy: float
+    energy_at: Image
+    overlap_px2: FloatArray
+
+
+@dataclass(frozen=True, eq=False)  # without slots: the residual is computed when it is asked for
 class Screen:
     """The perfect sheet against a frame.
 
@@ -51,39 +77,64 @@ class Screen:
     ----------
     sites
         Sites of the lattice.
-    bonds
-        Its bonds in both directions, shape (bond, 2).
     measured
         Measured positions of the sites with the smooth misfit of the lattice, shape (site, 2), Å.
-    correlation
-        Spline coefficients of the residual over the variance, correlated with the spot.
-    grid, binned
-        The pixels.
+    binned
+        The frame.
     unit
         Amplitude of a host atom, intensity.
     lattice
         The lattice.
-    energy, energy_at
-        Sum of the squared spot over the typical variance, and over that of each place, shape (row,
-        col).
-    overlap_px2
-        Inverse covariance of the overlap of two spots, shape (2, 2), 1/pixels².
     relative
         Brightness of each element.
+    optics, excess
+        Probe and noise, and the factor on its variance.
     """
 
     sites: Sites
-    bonds: IntArray
     measured: FloatArray
-    correlation: Image
-    grid: Grid
     binned: BinnedFrame
     unit: float
     lattice: Lattice
-    energy: float
-    energy_at: Image
-    overlap_px2: FloatArray
     relative: Mapping[str, Brightness]
+    optics: Optics
+    excess: float
+
+    @cached_property
+    def bonds(self) -> IntArray:
+        """Bonds of the lattice in both directions, shape (bond, 2)."""
+        return directed_bonds(self.sites)
+
+    @cached_property
+    def _tree(self) -> cKDTree:
+        return cKDTree(self.sites.xy)
+
+    @cached_property
+    def _residual(self) -> _Residual:
+        binned, optics = self.binned, self.optics
+        grid = Grid((binned.data.shape[0], binned.data.shape[1]))
+        kernel = grid.kernel(optics.probe)
+        rc = binned.rc(self.measured)
+        spots = grid.image(grid.spectrum(rc, np.full(len(rc), self.unit)), kernel)
+        left = binned.data - spots
+        used = np.ones(left.shape, dtype=np.float32)
+        for spoiled in (binned.masked, binned.clipped):
+            if spoiled is not None:
+                used[spoiled != 0] = 0.0
+        width = _BACKGROUND_A / binned.calibration.pixel_size_A
+        level = _smooth(left * used, width) / np.maximum(_smooth(used, width), 1e-3)
+        variance = optics.noise.variance((spots + level).astype(np.float32)) * np.float32(
+            self.excess
+        )
+        (correlation,) = grid.correlate((left - level) * used / variance, kernel)
+        peak, covariance = optics.probe.effective_gaussian()
+        area = np.pi * np.sqrt(float(np.linalg.det(covariance)))
+        inside = (float(np.linalg.det(covariance)) ** 0.25) / 2.0**0.5  # of the squared spot
+        return _Residual(
+            correlation, grid, peak**2 * area / float(np.median(variance)),
+            peak**2 * area * _smooth(used / variance, inside),
+            np.asarray(np.linalg.inv(2.0 * covariance)),
+        )  # fmt: skip
 
     def best(
         self, shape: Shape, count: int, near: FloatArray | None = None
@@ -126,6 +177,7 @@ class Screen:
     def _scores(
         self, shape: Shape, bonds: IntArray, places: IntArray, moved_A: float
     ) -> tuple[FloatArray, FloatArray]:
+        left = self._residual
         origin, axes = axes_of(shape, self.sites.xy, bonds[places[:, 0]])
         out, expected = np.zeros(len(places)), np.zeros(len(places))
         for number, (xy, sites) in enumerate(images(shape)):
@@ -133,13 +185,13 @@ class Screen:
             points, signs = self._difference(xy, sites, moved_A, shape.added)
             where = origin[rows][:, None] + np.einsum("ki,nij->nkj", points, axes[rows])
             rc = self.binned.rc(self.shifted(where.reshape(-1, 2)))
-            value = self.grid.interpolate(self.correlation, rc, ("",))[0].reshape(len(rows), -1)
+            value = left.grid.interpolate(left.correlation, rc, ("",))[0].reshape(len(rows), -1)
             expected[rows] = self._power(points, signs)
             if shape.added:
                 # One spot counts, whose noise is that of its place and not the typical one.
                 at = np.round(self.binned.rc(self.shifted(where[:, -1]))).astype(int)
-                at = np.clip(at, 0, np.array(self.energy_at.shape) - 1)
-                expected[rows] *= self.energy_at[at[:, 0], at[:, 1]] / self.energy
+                at = np.clip(at, 0, np.array(left.energy_at.shape) - 1)
+                expected[rows] *= left.energy_at[at[:, 0], at[:, 1]] / left.energy
             out[rows] = self.unit * value @ signs - expected[rows]
         return out, expected
 
@@ -174,15 +226,15 @@ class Screen:
 
     def shifted(self, undistorted_xy: FloatArray) -> FloatArray:
         """Measured positions (N, 2), Å, with the smooth misfit of the lattice."""
-        near = cKDTree(self.sites.xy).query(undistorted_xy)[1]
+        near = self._tree.query(undistorted_xy)[1]
         misfit = (self.measured - self.sites.measured_xy)[near]
         return np.asarray(self.lattice.distort(undistorted_xy) + misfit)
 
     def _power(self, points: FloatArray, signs: FloatArray) -> float:
         """Half of the squared difference of two images, over the variance."""
         step = (points[:, None] - points[None]) / self.binned.calibration.pixel_size_A
-        decay = np.exp(-0.5 * np.einsum("abi,ij,abj->ab", step, self.overlap_px2, step))
-        return 0.5 * self.unit**2 * self.energy * float(signs @ decay @ signs)
+        decay = np.exp(-0.5 * np.einsum("abi,ij,abj->ab", step, self._residual.overlap_px2, step))
+        return 0.5 * self.unit**2 * self._residual.energy * float(signs @ decay @ signs)
 
 
 def screen(
@@ -217,29 +269,28 @@ def screen(
         Brightness of each element.
     """
     measured = sites.measured_xy + _smooth_misfit(sites.measured_xy, atoms_xy)
-    grid = Grid((binned.data.shape[0], binned.data.shape[1]))
-    kernel = grid.kernel(optics.probe)
-    rc = binned.rc(measured)
-    spots = grid.image(grid.spectrum(rc, np.full(len(rc), unit)), kernel)
-    left = binned.data - spots
-    used = np.ones(left.shape, dtype=np.float32)
-    for spoiled in (binned.masked, binned.clipped):
-        if spoiled is not None:
-            used[spoiled != 0] = 0.0
-    width = _BACKGROUND_A / binned.calibration.pixel_size_A
-    share = np.maximum(ndimage.gaussian_filter(used, width), 1e-3)
-    level = ndimage.gaussian_filter(left * used, width) / share
-    variance = optics.noise.variance(spots + level) * np.float32(excess)
-    (correlation,) = grid.correlate((left - level) * used / variance, kernel)
-    peak, covariance = optics.probe.effective_gaussian()
-    area = np.pi * np.sqrt(float(np.linalg.det(covariance)))
-    inside = (float(np.linalg.det(covariance)) ** 0.25) / 2.0**0.5  # width of the squared spot
-    weight = ndimage.gaussian_filter(used / variance, inside)
-    return Screen(
-        sites, directed_bonds(sites), measured, correlation, grid, binned, unit, lattice,
-        peak**2 * area / float(np.median(variance)), peak**2 * area * weight,
-        np.asarray(np.linalg.inv(2.0 * covariance)), relative,
-    )  # fmt: skip
+    return Screen(sites, measured, binned, unit, lattice, relative, optics, excess)
+
+
+def _smooth(image: Image, width_px: float) -> Image:
+    """Blur by a Gaussian; a wide one on means of blocks, which hold all that it leaves."""
+    block = int(width_px // _BLOCKS)
+    if block < 2:
+        return np.asarray(ndimage.gaussian_filter(image, width_px))
+    rows, cols = (-(-n // block) for n in image.shape)
+    padded = np.pad(
+        image, [(0, n * block - m) for n, m in zip((rows, cols), image.shape, strict=True)], "edge"
+    )
+    means = padded.reshape(rows, block, cols, block).mean(axis=(1, 3))
+    blurred = ndimage.gaussian_filter(means, width_px / block)
+    at = [(np.arange(m) - 0.5 * (block - 1)) / block for m in image.shape]
+    for axis, places in enumerate(at):
+        low = np.clip(np.floor(places).astype(int), 0, blurred.shape[axis] - 2)
+        share = np.clip(places - low, 0.0, 1.0).astype(np.float32)
+        share = share[:, None] if axis == 0 else share
+        first, second = (np.take(blurred, low + k, axis=axis) for k in (0, 1))
+        blurred = first + share * (second - first)
+    return np.asarray(blurred, dtype=np.float32)
 
 
 def _smooth_misfit(sites_xy: FloatArray, atoms_xy: FloatArray) -> FloatArray:
