@@ -21,7 +21,7 @@ from scipy.spatial import cKDTree
 from adatom.analysis.card import fit_in_card
 from adatom.analysis.frame import FrameResult, analyse_frame, in_file_unit, tested_sites
 from adatom.analysis.lattice import host_weights
-from adatom.analysis.naming import Before, seen_sites, weigh_again, weigh_defects
+from adatom.analysis.naming import Before, name_defects, seen_sites, weigh_again, weigh_defects
 from adatom.analysis.options import AnalysisOptions
 from adatom.core import AtomTable, DefectTable, EmptySites, Frame, Lattice, Material
 from adatom.core.arrays import BoolArray, FloatArray, Image, IntArray
@@ -208,21 +208,30 @@ class LiveAnalysis:
 
         Positions that a shape settled follow from the counts of this frame, not from the last.
         """
-        numbers = _same_sheet(before.atoms, now, step)
+        if np.abs(step).max() > _MOST_SHIFT_A or now.lattice is None:
+            return None
+        numbers = _same_atoms(before.atoms, now.atoms, step, now.found.frame)
         if numbers is None:
             return None
-        border = self._options.defects.border_A
-        if not before.asked:
-            defects = _moved_defects(before.defects, numbers, now, step, border)
-            return None if defects is None else replace(now, defects=defects)
-        plain = _moved_defects(before.defects, numbers, now, step, -np.inf)
-        others = _moved_defects(_unsettled(kept.named), numbers, now, step, border)
-        if plain is None or others is None or now.lattice is None:
+        plain: DefectTable | None
+        others: DefectTable | None
+        if not _same_vacancies(before.atoms, now, step):
+            # The same atoms, but the probability of a vacancy is another one.
+            plain = others = name_defects(
+                frame, now.atoms, now.lattice, self._material, self._options
+            )
+        else:
+            border = self._options.defects.border_A
+            plain = _moved_defects(before.defects, numbers, now, step, border)
+            others = _moved_defects(_unsettled(kept.named, before), numbers, now, step, border)
+        if plain is None or others is None:
             return None
-        asked_of = Before(now.atoms, plain, before.asked)
+        if not before.asked:
+            return replace(now, defects=plain, before=None)
         weighed = weigh_again(
-            frame, asked_of, others, now.found, now.lattice, self._material, self._options
-        )
+            frame, Before(now.atoms, plain, before.asked), others, now.found, now.lattice,
+            self._material, self._options,
+        )  # fmt: skip
         return None if weighed is None else replace(now, atoms=weighed[0], defects=weighed[1])
 
 
@@ -334,30 +343,29 @@ def _followed(
     return None if worse or lattice.rms_A > _MOST_RMS * usual.rms_A else lattice
 
 
-def _same_sheet(before: AtomTable, now: FrameResult, shift: FloatArray) -> IntArray | None:
-    """Number now of every atom before; None where atoms or empty sites may have changed."""
-    if np.abs(shift).max() > _MOST_SHIFT_A:
-        return None
+def _same_vacancies(before: AtomTable, now: FrameResult, shift: FloatArray) -> bool:
+    """Whether sites are empty with the probability that they had before."""
     frame = now.found.frame
-    numbers = _same_atoms(before, now.atoms, shift, frame)
     old, new = _vacant(before, frame, shift), _vacant(now.atoms, frame, np.zeros(2))
     kept = _inside_both(old[0], shift, frame)
     old = old[0][kept], old[1][kept]
-    if numbers is None or len(old[0]) != len(new[0]):
-        return None
-    if len(old[0]):
-        away, nearest = cKDTree(new[0]).query(old[0])
-        if away.max() > _SAME_A or np.abs(new[1][nearest] - old[1]).max() > _SAME_P:
-            return None
-    return numbers
+    if len(old[0]) != len(new[0]):
+        return False
+    if not len(old[0]):
+        return True
+    away, nearest = cKDTree(new[0]).query(old[0])
+    return bool(away.max() <= _SAME_A and np.abs(new[1][nearest] - old[1]).max() <= _SAME_P)
 
 
-def _unsettled(named: FrameResult) -> DefectTable:
-    """Defects of a frame but for those that the counts were asked about."""
+def _unsettled(named: FrameResult, before: Before) -> DefectTable:
+    """Defects of a frame; those that the counts settled are left out or as they were before."""
     weighed = named.atoms.weighed
     if weighed is None:
         return named.defects
-    return DefectTable(named.defects.data.join(weighed, on=["kind", "x_A", "y_A"], how="anti"))
+    same = ["kind", "x_A", "y_A"]
+    others = named.defects.data.join(weighed, on=same, how="anti")
+    doubted = before.defects.data.join(weighed, on=same, how="semi")  # another p, nothing else
+    return DefectTable.concat([DefectTable(others), DefectTable(doubted)])
 
 
 def _moved_defects(

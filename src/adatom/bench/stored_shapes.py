@@ -26,7 +26,8 @@ _SOURCE = (
     "defect in 8 x 8 cells, ad-atoms in 6 x 6, seen from above, by adatom.bench.stored_shapes; "
     "scaled to a lattice constant of 2.46 Å, without the shift of the far atoms. The first V1 is "
     "bare: engines differ in the sign of its relaxation, so its atoms are on their sites. So are "
-    "those under Si and under C in a hollow: Si moves its neighbours by 0.02 Å, and C leaves it."
+    "those under Si and under C in a hollow: Si moves its neighbours by 0.02 Å, and C leaves it. "
+    "The first Si1C3 is on its site in such a sheet."
 )
 # Name of the kind, cell, origin of its axes, prior share of sites or bonds, and how it
 # differs by direction. Priors of vacancies and rotated bonds are those of `DefectOptions`; half of
@@ -57,6 +58,16 @@ _SHAPES: tuple[dict[str, Any], ...] = (
     {"kind": "ad-Si-hollow", "cell": "", "origin": "ring", "prior": 6e-5, "added": ["Si"]},
     {"kind": "ad-Si-bridge", "cell": "", "origin": "bond", "prior": 6e-5, "added": ["Si"]},
     {"kind": "ad-Si-top", "cell": "", "origin": "site", "prior": 1.2e-4, "added": ["Si"]},
+    # Si whose neighbours have not given way, as in simulated sheets: without it, an ad-atom on a
+    # sheet that stays as it is would explain such a frame best, against its brightness.
+    {
+        "kind": "Si1C3",
+        "cell": "Si1C3",
+        "origin": "site",
+        "prior": 3.5e-4,
+        "added": ["Si"],
+        "flat": True,
+    },
     {
         "kind": "Si1C3",
         "cell": "Si1C3",

@@ -80,7 +80,8 @@ class Asked:
     others
         Whether the perfect sheet and the atoms as found are weighed with them.
     kind
-        What was settled; empty before, and where only a probability changed.
+        What was settled; empty before, and where only a probability changed; ``?`` where too few
+        pixels are left.
     """
 
     centre: FloatArray
@@ -127,7 +128,8 @@ def reconsider(
 
     Returns
     -------
-    The atoms, where a shape holds at its fitted positions, and the places where something changed.
+    The atoms, where a shape holds at its fitted positions, and the places where something changed;
+    with `again`, all of its places.
     `AtomTable.weighed` has the defects that were settled, with their alternatives; `with_weighed`
     puts them in the place of others.
     """
@@ -161,15 +163,16 @@ def reconsider(
             others=question.others,
         )  # fmt: skip
         if not ways:
+            asked += [] if again is None else [replace(question, kind="?")]
             continue
         settle = settle_shape if question.reach is RECONSTRUCTED else settle_added
         changed, out.changed = out.changed, False
         new = settle(out, defects, seen, ways, question.centre, frame.index, options)
-        if new or out.changed:
+        if new or out.changed or again is not None:
             asked.append(_remaining(question, ways, new))
         settled, out.changed = settled + new, out.changed or changed
     if not settled and not out.changed:
-        return atoms, ()
+        return atoms, tuple(asked)
     weighed = DefectTable.concat(settled).data if settled else None
     return replace(table_of(out, atoms), weighed=weighed), tuple(asked)
 
@@ -190,6 +193,8 @@ def _remaining(question: Asked, ways: Sequence[Weighed], new: Sequence[DefectTab
     )  # fmt: skip
     none = sum(w.p for w in ways if w.placed is None or w.placed.kind is None)
     kind = new[0].kinds[0] if new else ""
+    if question.reach is not RECONSTRUCTED and not kind.startswith("ad-"):
+        kind = ""  # a substitution with another probability
     return Asked(question.centre, question.reach, possible, none > _POSSIBLE, kind)
 
 
