@@ -15,8 +15,8 @@ from adatom.instrument import Instrument, Microscope
 _PIXEL_A = 0.12  # atoms sampled well, and still many of them in a frame
 _DWELL_S = 0.05  # s: ten time slices
 _STOP_AFTER = 3  # time slices
-_LATE_S = 0.05  # s: by which a real one's dwell may differ, if it tells the true time
-_LATE_SLICES = 4  # by which a beam that does not wait for an answer may be on for longer
+_LATE_S = 0.25  # s: by which a dwell of a clock of its own may be off, if it tells the true time
+_LATE_SLICES = 6  # by which such a beam may be on for longer than it is told
 _LONGEST_SLICE_S = 0.005
 _DOSE_PER_A2 = 1e6  # e⁻/Å²: a clean frame
 

@@ -56,6 +56,7 @@ class Bridge:
         self._blanker = blanker if blanker and stem.TryGetVal(blanker)[0] else ""
         self._busy = threading.Lock()  # one program acts at a time
         self._acting = threading.Lock()  # held while the beam is on
+        self._resting = threading.Lock()  # two connections end at once; Nion Swift is told in turn
         self._ended = threading.Event()
         self._until = 0  # number of the last request that was told to end
 
@@ -78,15 +79,16 @@ class Bridge:
     def rest(self) -> None:
         """Stop what runs, blank the beam, and park it in the corner of the largest field."""
         self._ended.set()
-        self._blank(on=True)
-        if self._scan.is_playing:
-            self._scan.abort_playing()
-        if self._scan.is_recording:
-            self._scan.abort_recording()
-        self._scan.scan_device.cancel()
-        with self._acting:  # what ran has ended
+        with self._resting:
             self._blank(on=True)
-            self._park(0.0, 0.0, (0.0, 0.0), self._rest_nm, 0.0)
+            if self._scan.is_playing:
+                self._scan.abort_playing()
+            if self._scan.is_recording:
+                self._scan.abort_recording()
+            self._scan.scan_device.cancel()
+            with self._acting:  # what ran has ended
+                self._blank(on=True)
+                self._park(0.0, 0.0, (0.0, 0.0), self._rest_nm, 0.0)
 
     def _accept(self, server: socket.socket) -> None:
         while True:
