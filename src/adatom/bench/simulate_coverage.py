@@ -12,7 +12,6 @@ import numpy as np
 from adatom.bench.rows import Row, row
 from adatom.bench.simulate_cases import KINDS, Case, deviations, make_case, truth
 from adatom.campaign.config import Config, InputOptions, SimulateOptions
-from adatom.campaign.pool import relaxed_structure
 from adatom.campaign.simulate import simulate_all
 from adatom.campaign.steps import Steps
 from adatom.core import Material, SimulationResult, Structure
@@ -24,7 +23,7 @@ from adatom.parallel.processes import cores, local_processes
 from adatom.parallel.progress import Silent
 from adatom.simulation import RelaxOptions
 from adatom.simulation.reservoirs import relax_element
-from adatom.store import CampaignDirectory
+from adatom.store import CampaignDirectory, read_structures
 
 DOSES = (2.0, 10.0, 50.0)  # counts at the peak of a host atom, per pixel of 0.15 Å
 CASES = 50  # at each dose
@@ -128,7 +127,7 @@ def _simulated(material: str, cases: Sequence[Case], config: Config, path: Path)
     symbol, host = _FOREIGN[material]
     found = relax_element("lammps", symbol, RelaxOptions(), beside=host)
     mu = {symbol: found.energy_eV / len(found.trajectory[-1])}
-    return [_outcome(case, by_name, mu) for case in cases]
+    return [_outcome(case, by_name, mu, path / "relaxed") for case in cases]
 
 
 def _results(
@@ -148,7 +147,9 @@ def _results(
     return []
 
 
-def _outcome(case: Case, by_name: dict[str, SimulationResult], mu: dict[str, float]) -> Outcome:
+def _outcome(
+    case: Case, by_name: dict[str, SimulationResult], mu: dict[str, float], relaxed: Path
+) -> Outcome:
     own = [(s, by_name[s.name]) for s in case.structures if s.name in by_name]
     done = [(s, r) for s, r in own if r.status == "done" and np.isfinite(r.formation_energy_eV)]
     nothing = np.zeros(0)
@@ -161,7 +162,8 @@ def _outcome(case: Case, by_name: dict[str, SimulationResult], mu: dict[str, flo
     likeliest = case.structures[0]
     off, atoms = _off(case, likeliest.atoms.positions[:, :2], likeliest)
     built = off / np.maximum(likeliest.sigma_A[atoms, :2], 1e-9)
-    relaxed, off_relaxed = _relaxed_z(case, drawn)
+    stated = read_structures(relaxed / f"{likeliest.name}.extxyz")[0]
+    z_relaxed, off_relaxed = _relaxed_z(case, stated)
     return Outcome(
         kind=case.kind,
         dose=case.dose,
@@ -169,7 +171,7 @@ def _outcome(case: Case, by_name: dict[str, SimulationResult], mu: dict[str, flo
         spread=spread,
         true_eV=real.formation_energy_eV(mu),
         z_built=built.ravel(),
-        z_relaxed=relaxed,
+        z_relaxed=z_relaxed,
         off_A=off_relaxed,
     )
 
@@ -178,27 +180,10 @@ def _off(case: Case, xy: FloatArray, structure: Structure) -> tuple[FloatArray, 
     return deviations(case, xy, structure.atoms.cell.array, _CORE_A)
 
 
-def _relaxed_z(
-    case: Case, drawn: Sequence[tuple[Structure, SimulationResult]]
-) -> tuple[FloatArray, FloatArray]:
-    """Deviations of the mean relaxed positions over the spread of the draws of one composition."""
-    best = max(drawn, key=lambda x: (x[0].weight, -x[1].energy_eV))
-    alike = [
-        (s, r)
-        for s, r in drawn
-        if s.atoms.get_chemical_symbols() == best[0].atoms.get_chemical_symbols()
-        and np.array_equal(s.source_atom, best[0].source_atom)
-    ]
-    at = np.array([relaxed_structure(s, r).atoms.positions[:, :2] for s, r in alike])
-    cell = best[0].atoms.cell.array[:2, :2]
-    apart = (at - at[0]) @ np.linalg.inv(cell)
-    at = at[0] + (apart - np.round(apart)) @ cell
-    mean = at.mean(axis=0)
-    off, atoms = _off(case, mean, best[0])
-    if len(alike) < 2:
-        return np.zeros(0), off.ravel()
-    sigma = np.sqrt(np.var(at, axis=0, ddof=1))
-    return (off / np.maximum(sigma[atoms], 1e-9)).ravel(), off.ravel()
+def _relaxed_z(case: Case, stated: Structure) -> tuple[FloatArray, FloatArray]:
+    """Deviations of the relaxed positions over their stated errors, and in Å."""
+    off, atoms = _off(case, stated.atoms.positions[:, :2], stated)
+    return (off / stated.sigma_A[atoms, :2]).ravel(), off.ravel()
 
 
 def rows_of(outcomes: Sequence[Outcome]) -> list[Row]:

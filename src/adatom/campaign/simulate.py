@@ -23,8 +23,16 @@ from adatom.simulation import (
     read_reservoirs,
     require,
 )
-from adatom.store import RESULTS_COLUMNS, read_result, result_files, results_table, write_table
-from adatom.structures import check_room
+from adatom.simulation.reservoirs import element_structure
+from adatom.store import (
+    RESULTS_COLUMNS,
+    read_result,
+    result_files,
+    results_table,
+    write_structures,
+    write_table,
+)
+from adatom.structures import check_room, structure_name
 
 
 def check_simulation(config: Config, material: Material) -> None:
@@ -35,7 +43,8 @@ def check_simulation(config: Config, material: Material) -> None:
     EngineMissing
         If an engine is not installed, saying how to install it.
     BadInput
-        If the defect does not fit into the supercell, or there is no engine of a name.
+        If the defect does not fit into the supercell, there is no engine of a name, or no structure
+        of an element that serves as a reservoir.
     """
     check_room(material, config.supercell)
     chosen = (config.simulate.relax_engine, config.simulate.dynamics_engine)
@@ -45,7 +54,9 @@ def check_simulation(config: Config, material: Material) -> None:
     require(engine_for(chosen[1], "dynamics", [], material), "dynamics")
     if config.simulate.second_engine not in (AUTO, NONE):
         require(config.simulate.second_engine, "relax")
-    read_reservoirs(config.simulate.mu)
+    for reservoir in read_reservoirs(config.simulate.mu):
+        if reservoir.energy_eV is None:
+            element_structure(reservoir.symbol)
 
 
 def simulate_all(
@@ -77,6 +88,9 @@ def simulate_all(
         structures, relaxed.results, relaxed.keys[: len(asks)], material, config, steps
     )
     spread = with_spread(structures, relaxed, engine, material, config, steps)
+    for found in spread.positions:
+        name = structure_name(found.kind, found.frame, found.defect, -1)
+        write_structures(directory.relaxed / f"{name}.extxyz", [found])
     rows = dict(zip(relaxed.stems, [*spread.results, *relaxed.references], strict=True))
     checks = spread.checks
     for stem, result in zip(checks.stems, [*checks.results, *checks.references], strict=True):

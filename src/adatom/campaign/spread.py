@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from adatom.campaign.config import Config
 from adatom.campaign.energies import Ask, Relaxed, elements_together, relax_all
 from adatom.campaign.pool import relaxed_structure
@@ -15,7 +17,7 @@ from adatom.core.energy import sd_of_two, spread_of
 from adatom.errors import AdatomError
 from adatom.simulation import AUTO, second_engine
 from adatom.simulation.engines.base import find_engine
-from adatom.structures import widen
+from adatom.structures import Compared, relaxed_positions, widen
 
 NONE = "none"  # in the place of a second engine's name
 _STAND_IN = "lammps"  # its classical potentials measure the elastic part of the size in seconds
@@ -25,6 +27,9 @@ _STAND_IN = "lammps"  # its classical potentials measure the elastic part of the
 _WIDER = 1.4
 _LEFT = 1.0 / (1.0 - _WIDER**-2)
 _UNSURE = 0.5  # share of that shift that counts as its standard deviation: the law is of far fields
+
+
+Made = tuple[Structure, SimulationResult]  # a structure and its relaxation
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +42,13 @@ class Spread:
         The relaxations, in their order.
     checks
         What was relaxed beside them.
+    positions
+        Relaxed positions of every defect, with their errors (`relaxed_positions`).
     """
 
     results: list[SimulationResult]
     checks: Relaxed
+    positions: list[Structure]
 
 
 def with_spread(
@@ -72,6 +80,7 @@ def with_spread(
     leads = {key: lead_of([relaxed.results[i] for i in own], own) for key, own in groups.items()}
     asks: list[Ask] = []
     asked: dict[tuple[tuple[str, int, int], str], int] = {}
+    positions: list[Structure] = []
     for key, lead in leads.items():
         if lead is None:
             continue
@@ -90,6 +99,13 @@ def with_spread(
         draws = [relaxed.results[i] for i in own if _has_energy(relaxed.results[i])]
         drawn = [r for r in draws if r.draw >= 0] or draws
         whole = spread_of([r.formation_energy_eV for r in drawn], [r.weight for r in drawn])
+        alike = [(structures[i], relaxed.results[i]) for i in own]
+        checked = {
+            what: (asks[i].structure, found[what]) for (k, what), i in asked.items() if k == key
+        }
+        positions.append(
+            _positions((structures[lead], relaxed.results[lead]), alike, checked, config)
+        )
         for i in own:
             out[i] = replace(
                 out[i],
@@ -99,7 +115,39 @@ def with_spread(
                 size_shift_eV=parts[2],
                 thermal_sd_eV=0.0,
             )
-    return Spread(out, checks)
+    return Spread(out, checks, positions)
+
+
+def _positions(
+    lead: Made, every: Sequence[Made], checked: dict[str, Made], config: Config
+) -> Structure:
+    """Relaxed positions of a defect, from the draws of the lead's atoms and from the checks."""
+    start = lead[0]
+    alike = [
+        (s, r)
+        for s, r in every
+        if r.status == "done"
+        and np.array_equal(s.atoms.numbers, start.atoms.numbers)
+        and np.array_equal(s.source_atom, start.source_atom)
+    ]
+    drawn = [x for x in alike if x[0].draw >= 0] or [lead]
+    geometry = {
+        what: relaxed_structure(s, r).atoms
+        for what, (s, r) in checked.items()
+        if r.status == "done"
+    }
+    wide, other = geometry.get("wide"), geometry.get("engine")
+    narrow = geometry.get("as wide")
+    if wide is not None and narrow is None and checked["wide"][1].engine != lead[1].engine:
+        narrow = other
+    return relaxed_positions(
+        relaxed_structure(*lead),
+        [relaxed_structure(s, r).atoms for s, r in drawn],
+        np.nan_to_num([r.weight for _, r in drawn]).tolist(),
+        wide=None if wide is None else Compared(wide, narrow, _LEFT),
+        other=other,
+        radius_A=config.supercell.defect_radius_A,
+    )
 
 
 def lead_of(results: Sequence[SimulationResult], numbers: Sequence[int]) -> int | None:

@@ -188,7 +188,7 @@ class CampaignDirectory:
         self.config = plain
 
     def _make_ready(self) -> None:
-        for folder in (self.structures, self.trajectories, self.parts):
+        for folder in (self.structures, self.relaxed, self.trajectories, self.parts):
             folder.mkdir(exist_ok=True)
         sweep_leftovers(self.path)
         self.ledger.interrupt()
@@ -244,6 +244,11 @@ class CampaignDirectory:
     def structures(self) -> Path:
         """Directory of the supercells and their random samples."""
         return self.path / "structures"
+
+    @property
+    def relaxed(self) -> Path:
+        """Directory of the relaxed positions of every defect, with their errors."""
+        return self.path / "relaxed"
 
     @property
     def simulations_path(self) -> Path:

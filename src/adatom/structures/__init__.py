@@ -3,6 +3,7 @@
 from adatom.structures.assemble import structure_name
 from adatom.structures.flake import build_flake
 from adatom.structures.places import perfect_place
+from adatom.structures.positions import Compared, relaxed_positions
 from adatom.structures.sample import sample_structures
 from adatom.structures.scene import SupercellOptions
 from adatom.structures.supercell import (
@@ -25,6 +26,7 @@ from adatom.structures.wider import widen
 
 __all__ = [
     "EXCLUDED",
+    "Compared",
     "CoordinationReport",
     "ImpurityAtom",
     "NoPeriodicCell",
@@ -39,6 +41,7 @@ __all__ = [
     "perfect_place",
     "pristine_like",
     "pristine_supercell",
+    "relaxed_positions",
     "same_structure",
     "sample_structures",
     "structure_name",

@@ -13,7 +13,7 @@ from adatom.core import GRAPHENE, Structure
 from adatom.core.energy import spread_of
 from adatom.errors import AdatomError, BadInput
 from adatom.parallel.progress import Silent
-from adatom.store import CampaignDirectory
+from adatom.store import CampaignDirectory, read_structures
 from adatom.structures import SupercellOptions, pristine_supercell
 
 SMALL = SupercellOptions(min_width_A=9.8, min_separation_A=5.0)  # 4 x 4 cells of graphene
@@ -55,6 +55,11 @@ def test_a_campaign_stores_the_parts_of_each_defect(tmp_path):
     assert len(names) == len(set(zip(names, table["engine"], strict=True)))
     row = table.row(names.index("V1-d0"), named=True)
     assert row["engine_sd_eV"] == vacancy.engine_sd_eV
+    stated = read_structures(tmp_path / "c" / "relaxed" / "V1-f-01.extxyz")[0]
+    parts = stated.atoms.arrays
+    assert np.isnan(parts["sigma_draws"]).all()
+    assert np.all(np.isfinite(parts["sigma_cell"]) & np.isfinite(parts["sigma_engine"]))
+    assert 1e-3 < np.median(stated.sigma_A) < 0.1
 
 
 def test_draws_of_two_compositions_are_one_distribution():
@@ -80,3 +85,10 @@ def test_draws_of_two_compositions_are_one_distribution():
 def test_a_choice_that_cannot_be_is_refused_before_anything_is_written(options, error):
     with pytest.raises(error):
         check_simulation(config_with(relax_engine="lammps", **options), GRAPHENE)
+
+
+def test_a_reservoir_without_a_structure_is_refused_before_anything_runs():
+    wide = {"supercell": SupercellOptions()}
+    with pytest.raises(BadInput, match="Pm-rich"):
+        check_simulation(config_with(mu=("Pm-rich",)).model_copy(update=wide), GRAPHENE)
+    check_simulation(config_with(mu=("Pm=-4.0", "Si-rich")).model_copy(update=wide), GRAPHENE)
