@@ -151,6 +151,13 @@ AllowUnfit = Annotated[
         help="run an engine also on what it says that it is not fit for",
     ),
 ]  # fmt: skip
+Mu = Annotated[
+    str | None,
+    typer.Option(
+        "--mu",
+        help="reservoirs of formation energies, comma-separated: S-rich, or Si=-5.4 (eV an atom)",
+    ),
+]
 Temperatures = Annotated[
     str | None,
     typer.Option(
@@ -251,6 +258,11 @@ def detector_of(text: str) -> tuple[float, float]:
     return inner, outer
 
 
+def reservoirs_of(text: str) -> tuple[str, ...]:
+    """Read reservoirs, comma-separated; their elements are checked before the frames are read."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
 def temperatures_of(text: str) -> tuple[float, ...]:
     """Read temperatures in K.
 
@@ -321,6 +333,7 @@ SETTINGS = {
     "engine": Setting("--engine", "simulate.relax_engine", engine_of),
     "dynamics_engine": Setting("--dynamics-engine", "simulate.dynamics_engine", engine_of),
     "allow_unfit": Setting("--allow-unfit", "simulate.allow_unfit"),
+    "mu": Setting("--mu", "simulate.mu", reservoirs_of),
     "temperatures": Setting("--temperatures", "simulate.temperatures_K", temperatures_of),
     "picoseconds": Setting("--picoseconds", "dynamics.production_ps"),
     "rounds": Setting("--rounds", "adaptation.rounds"),
