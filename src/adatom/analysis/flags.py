@@ -62,7 +62,7 @@ class FrameFlags(BaseModel):
     unsupported_regions
         Regions with columns that the image contradicts, and their number.
     missed_regions
-        Regions with spots that no column explains, and their number.
+        Regions with columns that are not in the table as likely ones, and their expected number.
     covered_regions
         Regions under contamination, and the share of each that is covered.
     """

@@ -150,7 +150,7 @@ def image_warnings(flags: Mapping[int, FrameFlags]) -> tuple[str, ...]:
         ),
         (
             "missed_regions",
-            "the image shows columns that are not in the table in",
+            "the image shows columns that are not in the table, or not as likely ones, in",
             "look for what is missing there, and check the material",
         ),
         (

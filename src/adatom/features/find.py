@@ -15,11 +15,20 @@ from adatom.features.calibration.calibrator import LIKELY_P, Calibrator
 from adatom.features.calibration.texture import texture_contrast
 from adatom.features.candidates.beyond_border import atoms_beyond_border
 from adatom.features.candidates.locate import Candidates, LocateOptions, locate, on_specimen
-from adatom.features.image_check import ImageCheck, check_image, supported_again
+from adatom.features.dim_columns import many_doubtful
+from adatom.features.image_check import (
+    ImageCheck,
+    check_image,
+    shows_dim_columns,
+    supported_again,
+    uneven,
+)
 from adatom.features.novelty.frame import describe
 from adatom.features.novelty.regions import Regions, describe_regions
 from adatom.features.refinement.again import refine_again
+from adatom.features.refinement.binning import bin_frame
 from adatom.features.refinement.refine import Refined, RefineOptions, refine
+from adatom.features.residual import hollows
 from adatom.features.scaled_lengths import (
     frame_in_units,
     material_in_units,
@@ -117,7 +126,12 @@ def locate_sites(tiles: Iterable[Prediction], options: FindOptions | None = None
 
 
 def _refine_sites(
-    frame: Frame, candidates: Candidates, material: Material, options: FindOptions
+    frame: Frame,
+    candidates: Candidates,
+    material: Material,
+    options: FindOptions,
+    *,
+    settle: bool = False,
 ) -> tuple[Candidates, Refined]:
     scale = material.scale
     candidates = on_specimen(candidates, frame)
@@ -127,11 +141,23 @@ def _refine_sites(
     if material.coordination > 1:
         unscaled = material_in_units(material, scale)
         outside = atoms_beyond_border(candidates.xy, scaled.border_distance_A, unscaled)
-    refined = refine(scaled, candidates.xy, options.refine, outside)
+    refined = refine(scaled, candidates.xy, options.refine, outside, settle=settle)
     if material.has_support:
         contrast = texture_contrast(scaled, candidates.xy, refined.optics.sigma_A)
         refined = replace(refined, texture_contrast=contrast)
     return candidates, refined
+
+
+def _with_hollows(
+    frame: Frame, sites: Candidates, refined: Refined, material: Material
+) -> Candidates:
+    """Add the hollows between sites, where dim columns may stand; only the fit is in units."""
+    scale = material.scale
+    bond = material_in_units(material, scale).bond_length_A
+    places = hollows(bin_frame(frame_in_units(frame, scale)), refined.xy, bond) * scale
+    far = np.asarray(frame.calibration.extent_xy(frame.shape))
+    border = np.minimum(places, far - places).min(axis=1, initial=np.inf)
+    return sites.with_places(places, border, refined.start_sigma_A * scale)
 
 
 def find(
@@ -181,11 +207,20 @@ def find_at(
     options
         See `FindOptions`.
     """
-    options = options or FindOptions()
+    options, scale = options or FindOptions(), material.scale
     candidates, refined = _refine_sites(frame, sites, material, options)
     p_exists, p_empty = calibrator.p_states(candidates, refined)
+    if uneven(material) and many_doubtful(p_exists):
+        # A crystal like training needs no second look: it takes as long as the first.
+        candidates, refined = _refine_sites(frame, sites, material, options, settle=True)
+        p_exists, p_empty = calibrator.p_states(candidates, refined)
+        scaled, unscaled = frame_in_units(frame, scale), material_in_units(material, scale)
+        if shows_dim_columns(scaled, candidates, refined, p_exists, unscaled):
+            # Where most of what the networks doubt is there, so may be what they do not see.
+            sites = _with_hollows(frame, sites, refined, material)
+            candidates, refined = _refine_sites(frame, sites, material, options, settle=True)
+            p_exists, p_empty = calibrator.p_states(candidates, refined)
     description, regions = describe_frame(frame, candidates, refined, material, options)
-    scale = material.scale
     p_exists, check = check_image(
         frame_in_units(frame, scale), candidates, refined, p_exists,
         material_in_units(material, scale), regions.boxes,
@@ -235,7 +270,7 @@ def find_again(
     if refined is None:
         return None
     p_exists, p_empty = calibrator.p_states(candidates, refined)
-    supported = supported_again(candidates, refined, p_exists, unscaled)
+    supported = supported_again(scaled, candidates, refined, p_exists, unscaled)
     if supported is None:
         return None
     return _found(

@@ -16,6 +16,8 @@ from adatom.core.arrays import FloatArray
 
 _SPOT_A = 0.25  # width of a spot in the maps of graphene, Å: the lengths of the options refer to it
 
+_UNSEEN = 1e-3  # expected number of atoms at a place that no network sees
+
 
 class LocateOptions(BaseModel):
     """Options of the peak search; lengths are for spots of 0.25 Å and scale with the spot width."""
@@ -62,6 +64,25 @@ class Candidates:
     def concat(cls, parts: Sequence[Candidates]) -> Candidates:
         """Join the sites of several tiles."""
         return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
+
+    def with_places(self, xy: FloatArray, border_A: FloatArray, scatter_A: float) -> Candidates:
+        """Add places that no network sees; no class is likelier than usual.
+
+        Parameters
+        ----------
+        xy
+            Shape (spot, 2), Å.
+        border_A
+            Distance from the nearest border of the frame, shape (place,), Å.
+        scatter_A
+            Standard deviation of a position, Å.
+        """
+        n = len(xy)
+        usual = self.mass.sum(axis=0) / max(float(self.mass.sum()), 1e-12)
+        none, scatter = np.zeros(n), np.tile(np.eye(2) * scatter_A**2, (n, 1, 1))
+        mass = np.tile(_UNSEEN * usual, (n, 1))
+        more = Candidates(xy, scatter, none, mass, none, none, border_A)
+        return Candidates.concat([self, more])
 
 
 def locate(prediction: Prediction, options: LocateOptions | None = None) -> Candidates:

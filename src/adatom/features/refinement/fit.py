@@ -231,6 +231,15 @@ class Fit:
         self.probe = probe
         self._image = self._value = None
 
+    def state(self) -> tuple[FloatArray, FloatArray, FloatArray, Probe]:
+        """Positions, amplitudes, background coefficients and probe, for `set_state`."""
+        return self.rc, self.amplitude, self.coefficients, self.probe  # no step writes into them
+
+    def set_state(self, state: tuple[FloatArray, FloatArray, FloatArray, Probe]) -> None:
+        """Go back to a state."""
+        self.rc, self.amplitude, self.coefficients, self.probe = state
+        self._invalidate_image()
+
     def _weighted(self, model: Image) -> tuple[Image, Image, Image]:
         """Weight of every pixel, residual, and weight in the information, all (row, col)."""
         weight = self.pixels.weight(self.data, model, self.noise)

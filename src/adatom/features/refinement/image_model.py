@@ -113,6 +113,21 @@ class Probe:
         peak = np.sqrt(max(2 * float(overlap.sum()) / wider, 1e-12))
         return float(peak), self.matrix() * wider
 
+    def with_tails(self, tails: FloatArray) -> Probe:
+        """Give the probe with other tails, (2,), whose effective Gaussian is as wide as before.
+
+        Examples
+        --------
+        >>> probe = Probe(np.array([4.0, 0.0, 4.0]), np.array([0.2, 0.0]))
+        >>> bare = probe.with_tails(np.zeros(2))
+        >>> round(bare.sigma(), 2), bool(np.allclose(bare.effective_gaussian()[1],
+        ...                                           probe.effective_gaussian()[1]))
+        (2.23, True)
+        """
+        other = Probe(self.covariance, tails)
+        wide, own = (np.linalg.det(p.effective_gaussian()[1]) for p in (self, other))
+        return Probe(self.covariance * np.sqrt(wide / own), tails)
+
     def tail_area(self) -> float:
         """Integral of the probe minus that of its effective Gaussian, pixels²; may be negative."""
         peak, covariance = self.effective_gaussian()

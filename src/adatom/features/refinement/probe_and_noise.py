@@ -14,6 +14,9 @@ from adatom.features.refinement.used_pixels import UsedPixels
 
 START_SIGMA_A = 0.42  # initial width (sigma) of the probe, Å: the default of simulated frames
 _CLIPPED_STEPS = 12  # last steps where pixels are clipped: amplitudes beyond them grow slowly
+# Shares of the tails that are tried when the probe is settled, steps of the atoms after each, and
+# later tries with the probe's own steps.
+_TAILS, _STEPS, _TRIES = (0.0, 0.5), 4, 4
 _SIGMA_RANGE_A = (0.2, 0.9)  # sharpest and widest probe (sigma) in units of graphene's pattern, Å
 
 
@@ -26,6 +29,7 @@ def fit_probe_and_noise(
     *,
     pixels: UsedPixels | None = None,
     whole: bool = True,
+    settle: bool = False,
 ) -> Fit:
     """Fit the probe and the noise together with the atoms of a part of the frame.
 
@@ -46,6 +50,8 @@ def fit_probe_and_noise(
     whole
         True if the part is the whole frame. If not, the atoms are refined again later, and here
         only as precisely as the probe and the noise need.
+    settle
+        Search on for a probe that explains the image better, see `settle_probe`.
 
     Returns
     -------
@@ -62,6 +68,9 @@ def fit_probe_and_noise(
         if iteration >= 1:
             fit.set_probe(_fit_probe(fit))
         fit.measure_noise()
+    if settle:
+        settle_probe(fit)
+        fit.measure_noise()
     fit.fit_line_shifts()
     if not whole and fit.jitter == 0:
         fit.take_steps(1)
@@ -73,6 +82,42 @@ def fit_probe_and_noise(
     fit.take_steps(2 if fit.pixels.clipped is None else _CLIPPED_STEPS)
     fit.measure_noise()
     return fit
+
+
+def settle_probe(fit: Fit) -> None:
+    """Take the probe that explains the image best: with fewer tails, or further along its steps.
+
+    Tails of the probe, dim columns between bright ones and the background can stand in for each
+    other. The steps of `fit_probe_and_noise` change one after the other and may end where tails
+    stand for columns. Here the atoms follow each change of the probe before it is judged.
+
+    Parameters
+    ----------
+    fit
+        Result of `fit_probe_and_noise`; it is changed.
+    """
+    fit.take_steps(_STEPS)
+    best, state = fit.objective(), fit.state()
+
+    def judge(probe: Probe) -> bool:
+        nonlocal best, state
+        fit.set_probe(probe)
+        fit.take_steps(_STEPS)
+        if fit.objective() < best:
+            best, state = fit.objective(), fit.state()
+            return True
+        fit.set_state(state)
+        return False
+
+    first = fit.probe
+    for share in _TAILS:
+        judge(first.with_tails(share * first.tails))
+    length = 1.0
+    for _ in range(_TRIES):
+        step, own = _fit_probe(fit), fit.probe
+        covariance = own.covariance + length * (step.covariance - own.covariance)
+        if not judge(Probe(covariance, own.tails + length * (step.tails - own.tails))):
+            length /= 3.0
 
 
 def _fit_probe(fit: Fit) -> Probe:

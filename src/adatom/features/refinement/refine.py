@@ -75,6 +75,7 @@ def refine(
     outside_xy: FloatArray | None = None,
     *,
     tile_px: int = TILE_PX,
+    settle: bool = False,
 ) -> Refined:
     """Refine positions and amplitudes of all atoms together with one probe.
 
@@ -96,6 +97,8 @@ def refine(
         and not returned.
     tile_px
         Edge of a tile, binned pixels.
+    settle
+        Search on for a probe that explains the image better, see `settle_probe`.
 
     Examples
     --------
@@ -108,7 +111,7 @@ def refine(
     [[3.0, 2.5]]
     """
     with one_thread():
-        return _refine(frame, xy, options or RefineOptions(), outside_xy, tile_px)
+        return _refine(frame, xy, options or RefineOptions(), outside_xy, tile_px, settle=settle)
 
 
 def counting_sigma_A(refined: Refined, options: RefineOptions, largest_A: float) -> FloatArray:
@@ -153,6 +156,8 @@ def _refine(
     options: RefineOptions,
     outside_xy: FloatArray | None,
     tile_px: int,
+    *,
+    settle: bool,
 ) -> Refined:
     binned = bin_frame(frame)
     n = len(xy)
@@ -174,6 +179,7 @@ def _refine(
     shared = fit_probe_and_noise(
         binned.data[square], start[inside] - _corner(square), outside, px, options,
         pixels=pixels.cut(square), whole=any(tile == square for _, tile in pieces),
+        settle=settle,
     )  # fmt: skip
     optics, background = shared.optics(), float(np.median(shared.coefficients))
     restored = None if binned.clipped is None else binned.data.copy()
