@@ -36,10 +36,11 @@ def half_scanned(image, value):
 
 
 def turned(image, degrees, value, order=1):
-    """A rotated frame with constant corners."""
+    """A rotated frame with corners of a value, or of the nearest edge where that is None."""
 
     def turn(x, order, fill):
-        return ndimage.rotate(x, degrees, reshape=False, order=order, cval=fill)
+        how = {"mode": "nearest"} if fill is None else {"cval": fill}
+        return ndimage.rotate(x, degrees, reshape=False, order=order, **how)
 
     return turn(image, order, value), turn(np.ones(image.shape), 1, 0.0) < 0.5
 

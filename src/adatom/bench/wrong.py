@@ -1,4 +1,4 @@
-"""`adatom bench wrong`: frames that are not of the material that adatom is told."""
+"""`adatom bench wrong`: frames, and parts of frames, that are not what adatom is told."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from adatom.analysis.frame import analyse_frame
 from adatom.bench.foreign_frames import Given, foreign_frames, graphene_frames
+from adatom.bench.masked_parts import masked_rows
 from adatom.bench.rows import Row, row
 from adatom.campaign.choose import screening_of
 from adatom.campaign.sources import settle_scale
@@ -58,7 +59,7 @@ def bench_wrong(options: Any, output: Path) -> list[Row]:
                 met=len(refused) <= _MOST_REFUSED,
             )
         )
-    return rows
+    return rows + masked_rows(quick=options.quick)
 
 
 def _answers(

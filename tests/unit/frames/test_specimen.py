@@ -38,6 +38,7 @@ ARTEFACTS = {
     "turned": lambda x: turned(x, 10.0, 0.0),
     "turned with splines": lambda x: turned(x, 30.0, x.mean(), 3),
     "turned by half a quarter": lambda x: turned(x, 45.0, x.min(), 0),
+    "turned, the edge repeated": lambda x: turned(x, 25.0, None),
     "the edge repeated": lambda x: repeated_edge(x, 9),
     "fly-back": lambda x: fly_back(x, 4),
     "a bar": annotated,

@@ -98,12 +98,35 @@ def _written_in(
         letters = np.where(own, labels[rows, cols], 0)
         alone = true >= max(_OWN * count, _PLAIN * len(r)) and _is_text(letters)
         if alone or ((own & by_bar[rows, cols]).any() and true >= _PLAIN_BY_BAR * len(r)):
-            out[_with_rim(r + rows.start), _with_rim(c + cols.start)] = True
+            box = _with_rim(r + rows.start), _with_rim(c + cols.start)
+            out[_to_box(image, box, same)] = True
     return out
 
 
 def _with_rim(along: NDArray[np.int64]) -> slice:
     return slice(max(int(along.min()) - _RIM_PX, 0), int(along.max()) + 1 + _RIM_PX)
+
+
+def _to_box(image: Image, box: tuple[slice, slice], same: float) -> tuple[slice, slice]:
+    """Grow the rectangle of a text to that of the box around it, line by line of one value."""
+    low = [along.start for along in box]
+    high = [min(along.stop, n) for along, n in zip(box, image.shape, strict=True)]
+    lines = {
+        (0, -1): lambda: image[low[0] - 1, low[1] : high[1]],
+        (0, 1): lambda: image[high[0], low[1] : high[1]],
+        (1, -1): lambda: image[low[0] : high[0], low[1] - 1],
+        (1, 1): lambda: image[low[0] : high[0], high[1]],
+    }
+    grown = True
+    while grown:
+        grown = False
+        for (axis, side), line in lines.items():
+            free = low[axis] > 0 if side < 0 else high[axis] < image.shape[axis]
+            if free and np.ptp(line()) <= same:
+                low[axis] -= side < 0
+                high[axis] += side > 0
+                grown = True
+    return slice(low[0], high[0]), slice(low[1], high[1])
 
 
 def _is_text(letters: NDArray[np.int32]) -> bool:

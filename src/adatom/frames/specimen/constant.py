@@ -28,6 +28,7 @@ _FULL = 0.97  # least share of the rim of a box that has its value
 # A box of the highest or lowest value ends within two pixels, a clipped atom does not: least share
 # of the way to the frame's median.
 _SHARP = 0.7
+_AROUND_PX = 8  # distance at which the level round a box is measured, pixels
 _BOX = 0.4  # least share of a whole box: text and bars have the rest
 _HULL = 0.93  # least share of its convex hull that a corner or strip has
 _LEAST_PIXELS = 36  # smaller boxes may be clipped atoms
@@ -75,8 +76,14 @@ def constant_parts(image: Image, levels: Levels) -> ConstantParts:
     border = _whole_lines(image, levels.same, equal)
     inner = np.zeros_like(border)
     middle = float(np.median(image[::2, ::2]))
-    for larger in _LARGER if edge else ():  # dark specimen clings to a box: larger blocks leave it
-        blocks = _blocks(corners, edge + larger)
+    # Dark specimen clings to a box: larger blocks leave it.
+    searches = [(corners, edge, larger) for larger in (_LARGER if edge else ())]
+    if edge != _SMALLEST_BLOCK:
+        # In few counts chance makes blocks of zeros; of other values it makes far smaller ones.
+        rare, _, least = _corners(image, levels.same, _usual_value(image, levels))
+        searches += [(rare, least, larger) for larger in (_LARGER if least else ())]
+    for searched, edge, larger in searches:
+        blocks = _blocks(searched, edge + larger)
         labels, count = ndimage.label(blocks & ~border & ~inner, np.ones((3, 3)))
         boxes = ndimage.find_objects(labels)[:count]
         parts = [labels[box] == k for k, box in enumerate(boxes, start=1)]
@@ -98,15 +105,27 @@ def _is_extreme(value: float, levels: Levels) -> bool:
 
 
 def _edge_fall(image: Image, box: tuple[slice, slice], value: float, middle: float) -> float:
-    """Share of the way from the value to the frame's median that the pixels round a box cover."""
-    if value == middle:
+    """Share of the way from the value to the specimen's level that the pixels round a box cover.
+
+    The level is the frame's median, or the mean some pixels away where the box lies in a darker or
+    brighter part.
+    """
+    ring = _ring(image, box, 2)
+    if value == middle or not len(ring):
         return np.inf
-    (top, bottom), (left, right) = ((s.start - 2, s.stop + 1) for s in box)
-    ring = [image[r, max(left, 0) : right + 1] for r in (top, bottom) if 0 <= r < len(image)]
-    ring += [image[max(top, 0) : bottom + 1, c] for c in (left, right) if 0 <= c < image.shape[1]]
-    if not ring:
-        return np.inf
-    return float((value - np.concatenate(ring).mean()) / (value - middle))
+    near, around = float(ring.mean()), _ring(image, box, _AROUND_PX)
+    shares = [(value - near) / (value - middle)]
+    if len(around) and (value - around.mean()) * (value - middle) > 0:
+        shares.append((value - near) / (value - float(around.mean())))
+    return max(shares)
+
+
+def _ring(image: Image, box: tuple[slice, slice], away: int) -> Image:
+    """Pixels round a box, so many pixels away from it."""
+    (top, bottom), (left, right) = ((s.start - away, s.stop + away - 1) for s in box)
+    lines = [image[r, max(left, 0) : right + 1] for r in (top, bottom) if 0 <= r < len(image)]
+    lines += [image[max(top, 0) : bottom + 1, c] for c in (left, right) if 0 <= c < image.shape[1]]
+    return np.concatenate(lines) if lines else np.zeros(0, dtype=image.dtype)
 
 
 def _pairs(
@@ -142,8 +161,27 @@ def _regrown(part: BoolArray, equal: BoolArray, edge: int) -> BoolArray:
     return out
 
 
-def _corners(image: Image, same: float) -> tuple[BoolArray, float, int]:
+def _usual_value(image: Image, levels: Levels) -> float:
+    """Value that most pixels have."""
+    if levels.step is None:
+        return levels.low
+    level = np.round((image - levels.low) / levels.step).astype(np.int64)
+    return levels.low + levels.step * int(np.bincount(level.ravel()).argmax())
+
+
+def _corners(
+    image: Image, same: float, without: float | None = None
+) -> tuple[BoolArray, float, int]:
     """Find the least edge of a square of equal pixels that chance does not make.
+
+    Parameters
+    ----------
+    image
+        Shape (row, col), intensity.
+    same
+        Values that differ by no more are equal, intensity.
+    without
+        Value whose pixels equal none.
 
     Returns
     -------
@@ -152,6 +190,9 @@ def _corners(image: Image, same: float) -> tuple[BoolArray, float, int]:
     """
     right = np.abs(np.diff(image, axis=1)) <= same
     down = np.abs(np.diff(image, axis=0)) <= same
+    if without is not None:
+        other = np.abs(image - without) > same
+        right, down = right & other[:, 1:], down & other[1:]
     corners = right[:-1] & down[:, :-1]
     edge = _SMALLEST_BLOCK
     while True:

@@ -14,6 +14,7 @@ from adatom.frames.specimen.clipped import clipped_pixels
 from adatom.frames.specimen.constant import constant_parts
 from adatom.frames.specimen.levels import Levels, grey_levels
 from adatom.frames.specimen.lines import fly_back, repeated_lines
+from adatom.frames.specimen.streaks import streaked_corners
 
 _RIM_PX = 1  # rim that is masked around a part, pixels: interpolation mixes it with the specimen
 _FILL_PX = 8.0  # Gaussian width of the mean that fills masked pixels, pixels
@@ -28,6 +29,7 @@ KINDS = (
     "burnt-in text",
     "lines that repeat the edge",
     "lines of the fly-back",
+    "corners that repeat the edge",
 )
 
 
@@ -112,6 +114,7 @@ def _masked(image: Image, levels: Levels) -> tuple[BoolArray, tuple[MaskedArea, 
     parts.append(repeated_lines(image, levels.same))
     known = known | parts[-1]
     parts.append(fly_back(image, known))
+    parts.append(streaked_corners(image))
     total = np.zeros(image.shape, dtype=np.bool_)
     areas = []
     for kind, part in zip(KINDS, parts, strict=True):
