@@ -64,7 +64,7 @@ _SHAPES: tuple[dict[str, Any], ...] = (
         "kind": "Si1C3",
         "cell": "Si1C3",
         "origin": "site",
-        "prior": 3.5e-4,
+        "prior": 1e-4,
         "added": ["Si"],
         "flat": True,
     },

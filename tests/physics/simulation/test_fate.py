@@ -58,7 +58,7 @@ def test_an_ad_atom_that_heals_a_vacancy_is_followed_to_its_end():
     atoms = graphene(size=(6, 6, 1), a=2.46, vacuum=8.0)
     hole = atoms.positions[28].copy()
     del atoms[28]
-    atoms.append(Atom("C", hole + [0.0, 0.0, 1.2]))
+    atoms.append(Atom("C", hole + [0.0, 0.0, 1.5]))
     short = DynamicsOptions(
         equilibration_ps=0.1, production_ps=0.3, sample_fs=10.0, trajectory_frames=30
     )

@@ -56,8 +56,9 @@ def test_an_atom_that_hops_is_named_at_its_new_place():
     for _ in range(3):
         live.see(frame_of(twin))
     (site,) = np.flatnonzero(twin.species)
-    other = int(twin._partners(site)[0])
-    twin._exchange(site, other, 0.0)
+    away = np.hypot(*(twin.sites_xy - twin.sites_xy[site]).T)
+    other = int(np.argsort(away)[1])
+    twin.specimen.exchange(int(site), other, 0.0)
     got, how = live.see(frame_of(twin))
     assert how == FAST
     x, y = got.defects.data.select("x_A", "y_A").to_numpy()[0]

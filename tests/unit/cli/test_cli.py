@@ -186,7 +186,9 @@ def test_doctor():
         assert rows[name]["installed"]
         assert re.match(r"\d+\.\d+", rows[name]["version"])
     assert all(row["install"] for row in rows.values())
-    assert [row["name"] for row in found["instruments"]] == ["folder", "replay", "twin"]
+    assert [row["name"] for row in found["instruments"]] == [
+        *("folder", "nion", "replay", "tango", "twin")
+    ]
     assert ".dm4" in next(r for r in found["readers"] if r["name"] == "vendor")["suffixes"]
     assert found["failed"] == []
     assert found["device"]

@@ -122,7 +122,7 @@ class Probe:
         >>> bare = probe.with_tails(np.zeros(2))
         >>> round(bare.sigma(), 2), bool(np.allclose(bare.effective_gaussian()[1],
         ...                                           probe.effective_gaussian()[1]))
-        (2.23, True)
+        (2.35, True)
         """
         other = Probe(self.covariance, tails)
         wide, own = (np.linalg.det(p.effective_gaussian()[1]) for p in (self, other))
