@@ -6,13 +6,11 @@ Nothing else acts on one: here electrons are counted, times are kept, and the be
 from __future__ import annotations
 
 import queue
-import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import TypeVar, cast
 
 from adatom.core import BeamRequest, DwellTrace, Frame, Material, ScanRequest, content_hash
@@ -51,32 +49,6 @@ class Fault(Exception):  # leaves the guard from any depth; the loop goes on
     def __init__(self, kind: str, what: str) -> None:
         super().__init__(what)
         self.kind, self.what = kind, what
-
-
-@contextmanager
-def noted_interrupt() -> Iterator[threading.Event]:
-    """Note Ctrl-C besides raising it: a library may swallow the exception, the note stays.
-
-    Yields
-    ------
-    Set from the first Ctrl-C on. In another thread than the main one, nothing sets it.
-    """
-    noted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield noted
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def note(number: int, stack: FrameType | None) -> None:
-        noted.set()
-        if callable(before):
-            before(number, stack)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield noted
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

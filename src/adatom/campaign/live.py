@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 
 from adatom.analysis.frame import FrameResult
 from adatom.campaign.acting import Approve, Tell
-from adatom.campaign.guarded import Fault, Guard, beam_off, noted_interrupt
+from adatom.campaign.guarded import Fault, Guard, beam_off
 from adatom.campaign.live_learn import Learner
 from adatom.core import Frame, Material, ScanRequest
 from adatom.errors import BadInput, InstrumentGone, NoMoreFrames
@@ -23,6 +23,7 @@ from adatom.feedback.live import (
     decide,
 )
 from adatom.instrument.protocol import Capabilities, Microscope, what_it_cannot
+from adatom.parallel.interrupt import noted_interrupt
 
 Mode = Literal["watch", "confirm", "auto"]
 # Analysis of a frame: its result, and which analysis it was.

@@ -39,6 +39,7 @@ from adatom.cli.options import (
 )
 from adatom.cli.screen import Screen, say, show_summary
 from adatom.errors import WRONG_MATERIAL, BadInput
+from adatom.parallel.interrupt import noted_interrupt
 
 _OUTPUT = Path("adatom-campaign")  # default directory of a campaign
 _Directory = Annotated[Path, typer.Argument(help="campaign directory")]
@@ -171,7 +172,12 @@ def _finish(summary: dict[str, Any], *, as_json: bool) -> None:
 
 def _watched(work: Callable[[Screen], Any], directory: Path) -> Any:
     """Show the progress of a campaign; if the user stops it, say how to resume it."""
-    screen = Screen()
+    with noted_interrupt() as stopped:
+        screen = Screen(stopped.is_set)
+        return _until_stopped(work, screen, directory)
+
+
+def _until_stopped(work: Callable[[Screen], Any], screen: Screen, directory: Path) -> Any:
     try:
         return work(screen)
     except KeyboardInterrupt:  # here, because typer would answer it with a bare "Aborted!"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,9 +73,17 @@ def _record(text: str) -> None:
 
 
 class Screen:
-    """Progress bars on stderr; plain lines if stderr is not a terminal."""
+    """Progress bars on stderr; plain lines if stderr is not a terminal.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    is_stopped
+        Whether the user has stopped the command; then the next progress raises
+        `KeyboardInterrupt`.
+    """
+
+    def __init__(self, is_stopped: Callable[[], bool] = lambda: False) -> None:
+        self._is_stopped = is_stopped
         self._bars = Bars(
             TextColumn("{task.description:<12}"),
             BarColumn(),
@@ -88,6 +97,7 @@ class Screen:
 
     def start(self, step: str, total: int, done: int) -> None:
         """Begin a step of `total` items; `done` of them were finished by an earlier run."""
+        self._check()
         self._tasks[step] = self._bars.add_task(step, total=total, completed=done)
         known = f", {done} known from before" if done else ""
         _record(f"{step}: {total} to do{known}")
@@ -96,12 +106,18 @@ class Screen:
 
     def advance(self, step: str) -> None:
         """Count one item of a step."""
+        self._check()
         self._bars.advance(self._tasks[step])
 
     def finish(self, step: str) -> None:
         """Draw a step as it ended."""
+        self._check()
         _record(f"{step}: done")
         self._bars.update(self._tasks[step], refresh=True)
+
+    def _check(self) -> None:
+        if self._is_stopped():  # a library may have swallowed the exception of Ctrl-C
+            raise KeyboardInterrupt
 
     def warn(self, text: str) -> None:
         """Show a warning above the bars."""
