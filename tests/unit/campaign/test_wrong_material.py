@@ -14,6 +14,7 @@ from adatom.bench.wrong import bench_wrong
 from adatom.campaign.choose import choose_material
 from adatom.cli import main as cli
 from adatom.errors import NoMaterial, WrongMaterialWarning
+from small import make_quick
 
 
 @pytest.fixture
@@ -81,6 +82,7 @@ def test_without_a_material_graphene_is_found_and_said(face, tmp_path):
     summary = json.loads(answer.out)
     assert summary["material"] == "graphene"
     assert any("no material was named: taken as graphene" in w for w in summary["warnings"])
+    make_quick(tmp_path / "out")  # `resume` simulates as well
     again = face("resume", tmp_path / "out", "--json")
     assert json.loads(again.out)["warnings"] == summary["warnings"]
 
