@@ -84,7 +84,8 @@ def test_without_a_material_graphene_is_found_and_said(face, tmp_path):
     assert any("no material was named: taken as graphene" in w for w in summary["warnings"])
     make_quick(tmp_path / "out")  # `resume` simulates as well
     again = face("resume", tmp_path / "out", "--json")
-    assert json.loads(again.out)["warnings"] == summary["warnings"]
+    # What was said of the frames stands; that the quick cells are small comes on top.
+    assert set(summary["warnings"]) < set(json.loads(again.out)["warnings"])
 
 
 @pytest.mark.slow
