@@ -78,7 +78,7 @@ def test_it_conforms():
 def test_a_rotated_and_shifted_scan_shows_the_atom_where_it_is(still, center):
     request = ScanRequest(center, 20.0, 160, _DOSE)
     seen = brightest(still.acquire(request), request)
-    assert np.linalg.norm(seen - silicon(_STILL, 30.0)) < 0.25
+    assert np.linalg.norm(seen - silicon(_STILL, 30.0)) < 0.5
 
 
 def test_the_parked_beam_is_where_it_was_asked_for(still):
@@ -145,7 +145,7 @@ def test_a_parked_beam_moves_the_atom_and_one_that_rests_aside_does_not(restless
     atom = silicon(_RESTLESS, 30.0)
     time.sleep(1.0)
     before = brightest(restless.acquire(request), request)
-    assert np.linalg.norm(before - atom) < 0.3
+    assert np.linalg.norm(before - atom) < 0.5
     # The prior's rate peaks at 0.85 of the way to a neighbour.
     here = tuple(silicon(_RESTLESS, 30.0, 0.85) - request.to_specimen(np.zeros(2)))
     for _ in range(5):  # an atom may hop there and back within one dwell
