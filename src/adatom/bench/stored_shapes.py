@@ -57,7 +57,7 @@ _SHAPES: tuple[dict[str, Any], ...] = (
     {"kind": "ad-C-top", "cell": "C top", "origin": "site", "prior": 5e-4, "added": ["C"]},
     {"kind": "ad-Si-hollow", "cell": "", "origin": "ring", "prior": 6e-5, "added": ["Si"]},
     {"kind": "ad-Si-bridge", "cell": "", "origin": "bond", "prior": 6e-5, "added": ["Si"]},
-    {"kind": "ad-Si-top", "cell": "", "origin": "site", "prior": 1.2e-4, "added": ["Si"]},
+    {"kind": "ad-Si-top", "cell": "", "origin": "site", "prior": 9e-5, "added": ["Si"]},
     # Si whose neighbours have not given way, as in simulated sheets: without it, an ad-atom on a
     # sheet that stays as it is would explain such a frame best, against its brightness.
     {

@@ -245,7 +245,7 @@ def weigh(
     out = [
         Weighed(
             placed, float(np.exp(score - top) / total), binned.xy(fit.rc),
-            fit.covariance[:, ::-1, ::-1] * px**2, fit.amplitude, core, elements,
+            fit.covariance[:, ::-1, ::-1] * px**2, fit.amplitude / screen.peak, core, elements,
             fit.chi2, fit.chi2 < 1.0 + _MISFIT + _MISFIT_SD * fit.chi2_sd,
         )
         for score, placed, fit, core, elements in fits

@@ -45,7 +45,8 @@ from adatom.features.defects.shapes import Placed, Shape, graphene_shapes
 from adatom.features.defects.sites import lattice_sites
 from adatom.features.neighbours import border_distance
 from adatom.features.refinement.binning import bin_frame
-from adatom.features.refinement.refine import Refined
+from adatom.features.refinement.coarser import coarser
+from adatom.features.refinement.refine import Refined, one_thread
 
 _FEWEST_ATOMS = 20  # with fewer neither amplitude nor lattice is known well enough
 _APART_A = 3.0  # Å: doubtful places nearer than this are one
@@ -60,7 +61,7 @@ _SHAPES_OF = ("V1", "V2", "V3", "V4", "V2-555-777", "Stone-Wales")
 # Ad-atoms are sought from this many standard deviations on; most places of one kind.
 _ADDED_ABOVE_SD, _MOST_ADDED = 4.0, 12
 _FROM_BORDER_A = 2.5  # Å: nearer to the border too few atoms around an ad-atom are seen
-_POSSIBLE = 1e-3  # in the next frame, shapes less probable than this are not weighed
+_POSSIBLE = 1e-4  # in the next frame, shapes less probable than this are not weighed
 _SAME_SITE_A = 0.7  # Å: a site this near to one of the lattice before is that site
 _ALONE_A = 1.2  # Å: an impurity with another this far or farther within _FOREIGN_A is of a cluster
 
@@ -136,13 +137,14 @@ def reconsider(
     likely = atoms.is_likely
     if not _is_graphene(material) or likely.sum() < _FEWEST_ATOMS:
         return atoms, ()
-    found = _sheet(atoms, material)
+    binned, optics, peak = coarser(bin_frame(frame), refined.optics)
+    found = _sheet(atoms, material, peak)
     unit = float(np.median(found.amplitude[found.host]))
     sites = lattice_sites(lattice, frame.calibration.extent_xy(frame.shape))
-    statistics = Statistics.of(refined)
+    statistics = replace(Statistics.of(refined), optics=optics)
     seen = screen(
-        bin_frame(frame), lattice, sites, found.xy[found.host], refined.optics, unit,
-        statistics.excess, brightness_of(material),
+        binned, lattice, sites, found.xy[found.host], optics, unit, statistics.excess,
+        brightness_of(material), peak,
     )  # fmt: skip
     out = Tables(
         atoms.data, atoms.xy, atoms.covariance, atoms.column("p_exists"),
@@ -153,24 +155,25 @@ def reconsider(
         out.tested_p = atoms.empty_sites["p"].to_numpy().copy()
     settled: list[DefectTable] = []
     asked: list[Asked] = []
-    if again is None:
-        questions = _questions(seen, found, defects)
-    else:
-        questions = [_moved(one, seen) for one in again]
-    for question in questions:
-        ways = weigh(
-            seen, statistics, found, question.centre, list(question.candidates), question.reach,
-            others=question.others,
-        )  # fmt: skip
-        if not ways:
-            asked += [] if again is None else [replace(question, kind="?")]
-            continue
-        settle = settle_shape if question.reach is RECONSTRUCTED else settle_added
-        changed, out.changed = out.changed, False
-        new = settle(out, defects, seen, ways, question.centre, frame.index, options)
-        if new or out.changed or again is not None:
-            asked.append(_remaining(question, ways, new))
-        settled, out.changed = settled + new, out.changed or changed
+    with one_thread():  # products of small matrices, which threads slow down
+        if again is None:
+            questions = _questions(seen, found, defects)
+        else:
+            questions = [_moved(one, seen) for one in again]
+        for question in questions:
+            ways = weigh(
+                seen, statistics, found, question.centre, list(question.candidates), question.reach,
+                others=question.others,
+            )  # fmt: skip
+            if not ways:
+                asked += [] if again is None else [replace(question, kind="?")]
+                continue
+            settle = settle_shape if question.reach is RECONSTRUCTED else settle_added
+            changed, out.changed = out.changed, False
+            new = settle(out, defects, seen, ways, question.centre, frame.index, options)
+            if new or out.changed or again is not None:
+                asked.append(_remaining(question, ways, new))
+            settled, out.changed = settled + new, out.changed or changed
     if not settled and not out.changed:
         return atoms, tuple(asked)
     weighed = DefectTable.concat(settled).data if settled else None
@@ -244,10 +247,10 @@ def _is_graphene(material: Material) -> bool:
     return set(material.site_species) == {"C"} and material.coordination == 3
 
 
-def _sheet(atoms: AtomTable, material: Material) -> FoundSheet:
+def _sheet(atoms: AtomTable, material: Material, peak: float) -> FoundSheet:
     likely = atoms.is_likely
     element = atoms.elements[likely]
-    amplitude = atoms.column("amplitude")[likely]
+    amplitude = peak * atoms.column("amplitude")[likely]
     usual = amplitude.copy()
     for symbol in np.unique(element):
         usual[element == symbol] = np.median(amplitude[element == symbol])

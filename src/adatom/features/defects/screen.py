@@ -89,6 +89,8 @@ class Screen:
         Brightness of each element.
     optics, excess
         Probe and noise, and the factor on its variance.
+    peak
+        Amplitude of an atom here over that in its table; see `coarser`.
     """
 
     sites: Sites
@@ -99,6 +101,7 @@ class Screen:
     relative: Mapping[str, Brightness]
     optics: Optics
     excess: float
+    peak: float = 1.0
 
     @cached_property
     def bonds(self) -> IntArray:
@@ -246,6 +249,7 @@ def screen(
     unit: float,
     excess: float,
     relative: Mapping[str, Brightness],
+    peak: float = 1.0,
 ) -> Screen:
     """Compare the perfect sheet with a frame.
 
@@ -267,9 +271,11 @@ def screen(
         Factor on the variance of the noise.
     relative
         Brightness of each element.
+    peak
+        As of `Screen`.
     """
     measured = sites.measured_xy + _smooth_misfit(sites.measured_xy, atoms_xy)
-    return Screen(sites, measured, binned, unit, lattice, relative, optics, excess)
+    return Screen(sites, measured, binned, unit, lattice, relative, optics, excess, peak)
 
 
 def _smooth(image: Image, width_px: float) -> Image:
