@@ -26,7 +26,7 @@ from adatom.core import (
     Prediction,
 )
 from adatom.core.arrays import Image
-from adatom.features.calibration.calibrator import Calibrator
+from adatom.features.calibration.calibrator import LIKELY_P, Calibrator
 from adatom.features.candidates.locate import Candidates
 from adatom.features.defects.holes import hole_evidence, sites_of_holes
 from adatom.features.find import FindOptions, FoundAtoms, find_at, locate_sites
@@ -145,8 +145,7 @@ def finish_frame(
     calibrator = fit_in_card(card, "calibration", Calibrator)
     found = find_at(frame, sites, material, calibrator, options.find)
     lattice = lattice_of(found.atoms, material)
-    tested = seen_sites(tested_sites(found, lattice, frame), frame)
-    atoms = replace(found.atoms, empty_sites=tested.table(frame.index))
+    atoms = with_tested_sites(found, lattice, frame)
     atoms, defects, before = weigh_defects(frame, atoms, found, lattice, material, options)
     return FrameResult(
         in_file_unit(atoms, frame), lattice, defects, {}, flags_of(found, card), found, before
@@ -211,6 +210,31 @@ def calibrator_of(ensemble: Ensemble) -> Calibrator:
         If the card has none, or one that cannot be read.
     """
     return fit_in_card(ensemble.card, "calibration", Calibrator)
+
+
+def with_tested_sites(found: FoundAtoms, lattice: Lattice | None, frame: Frame) -> AtomTable:
+    """Give the atoms with the sites where one may be missing; the two agree on every site.
+
+    Networks may see an atom and an empty site in one place. Where both are likely, the two
+    probabilities are divided by their sum, because a site is one or the other.
+
+    Parameters
+    ----------
+    found, lattice, frame
+        As of `tested_sites`.
+    """
+    tested = seen_sites(tested_sites(found, lattice, frame), frame)
+    p_atom, p_empty = found.atoms.column("p_exists").copy(), tested.p.copy()
+    atoms, empty = (np.flatnonzero(p > LIKELY_P) for p in (p_atom, p_empty))
+    if len(atoms) and len(empty):
+        away, nearest = cKDTree(found.atoms.xy[atoms]).query(tested.xy[empty])
+        same = away < _SAME_SITE_A
+        atoms, empty = atoms[nearest[same]], empty[same]
+        both = p_atom[atoms] + p_empty[empty]
+        p_atom[atoms], p_empty[empty] = p_atom[atoms] / both, p_empty[empty] / both
+    data = found.atoms.data.with_columns(p_exists=pl.Series(p_atom))
+    table = EmptySites(tested.xy, p_empty).table(frame.index)
+    return replace(found.atoms, data=data, empty_sites=table)
 
 
 def tested_sites(found: FoundAtoms, lattice: Lattice | None, frame: Frame) -> EmptySites:

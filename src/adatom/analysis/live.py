@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from adatom.analysis.card import fit_in_card
-from adatom.analysis.frame import FrameResult, analyse_frame, in_file_unit, tested_sites
+from adatom.analysis.frame import FrameResult, analyse_frame, in_file_unit, with_tested_sites
 from adatom.analysis.lattice import host_weights
-from adatom.analysis.naming import Before, name_defects, seen_sites, weigh_again, weigh_defects
+from adatom.analysis.naming import Before, name_defects, weigh_again, weigh_defects
 from adatom.analysis.options import AnalysisOptions
 from adatom.core import AtomTable, DefectTable, EmptySites, Frame, Lattice, Material
 from adatom.core.arrays import BoolArray, FloatArray, Image, IntArray
@@ -186,8 +186,7 @@ class LiveAnalysis:
         lattice = _followed(found.atoms, kept, step, self._material)
         if lattice is None:
             return None
-        tested = seen_sites(tested_sites(found, lattice, examined), examined)
-        atoms = replace(found.atoms, empty_sites=tested.table(frame.index))
+        atoms = with_tested_sites(found, lattice, examined)
         now = FrameResult(atoms, lattice, DefectTable.empty(), {}, kept.full.flags, found)
         after = self._named_as_before(examined, before, kept, now, step)
         if after is None:

@@ -1,11 +1,13 @@
 """One way from a frame to its answer: the same from every face, refined once."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 
 import adatom as ad
-from adatom.analysis.frame import analyse_frame
+from adatom.analysis.frame import analyse_frame, with_tested_sites
 from adatom.analysis.lattice import lattice_of
 from adatom.analysis.movie import analyse_movie
 from adatom.analysis.naming import name_defects
@@ -50,6 +52,29 @@ def test_vacancies_lattice_and_flags_come_with_the_atoms(result, truth):
     assert not result.flags.is_out_of_distribution
     assert not result.flags.has_few_confident_atoms
     assert set(result.maps) == {"mean", "std", "entropy", "mutual_information"}
+
+
+def test_a_site_is_not_both_filled_and_empty(result, truth):
+    found = result.found
+    far = np.hypot(*(found.atoms.xy[:, None] - result.defects.xy).T).min(axis=0)
+    far[truth.frame.border_distance_A(found.atoms.xy) < 4.0] = 0.0
+    atom = int(np.argmax(far))  # away from the vacancies and the border
+    p = found.atoms.column("p_exists").copy()
+    p[atom] = 0.53
+    doubtful = replace(
+        found,
+        atoms=replace(found.atoms, data=found.atoms.data.with_columns(p_exists=pl.Series(p))),
+        vacancies_xy=np.concatenate([found.vacancies_xy, found.atoms.xy[atom][None]]),
+        p_empty=np.append(found.p_empty, 0.97),
+    )
+    atoms = with_tested_sites(doubtful, result.lattice, truth.frame)
+    assert atoms.column("p_exists")[atom] == pytest.approx(0.53 / 1.5)
+    near = np.hypot(*(atoms.empty_sites.select("x_A", "y_A").to_numpy() - atoms.xy[atom]).T) < 0.3
+    assert atoms.empty_sites["p"].to_numpy()[near] == pytest.approx([0.97 / 1.5])
+    others = np.arange(len(p)) != atom
+    assert (atoms.column("p_exists")[others] == p[others]).all()
+    named = name_defects(truth.frame, atoms, result.lattice, GRAPHENE)
+    assert named.kinds == ["V1", "V1", "V1"]
 
 
 def test_a_frame_is_refined_once(truth, ensemble, monkeypatch):

@@ -15,6 +15,7 @@ from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.specimen import Specimen, lattice_points
 from adatom.frames.simulate.synthesize import image_specimen
 from adatom.learning.weights import load_shipped
+from sheets import graphene_frame
 
 FIELD_A, PIXEL_A = 24.0, 0.15
 ADDED = {str(s.kind): s for s in graphene_shapes() if s.added}
@@ -81,6 +82,15 @@ def test_what_the_counts_cannot_tell_is_an_alternative(ensemble):
     assert len(p) == 1
     assert max(p.values()) < 0.99
     assert any("Si" in one for one in told)
+
+
+@pytest.mark.parametrize("counts", [0.5, 2.0, 5.0])
+def test_silicon_in_the_place_of_carbon_is_no_ad_atom_where_the_sheet_stays(ensemble, counts):
+    places = [(10.0, 10.0), (20.0, 12.0), (12.0, 21.0)]
+    truth = graphene_frame(17, px=PIXEL_A, counts=counts, field=(30.0, 30.0), silicon=places)
+    found = analyse_frame(truth.frame, ensemble, GRAPHENE).defects
+    near = cKDTree(np.array(places)).query(found.xy)[0] < 1.0
+    assert [k for k, is_near in zip(found.kinds, near, strict=True) if is_near] == ["Si1C3"] * 3
 
 
 @pytest.mark.parametrize("counts", [0.5, 5.0, 50.0])

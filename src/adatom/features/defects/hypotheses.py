@@ -147,8 +147,8 @@ class Weighed:
         Fitted positions of its free atoms, shape (atom, 2), Å, measured axes.
     covariance
         Shape (atom, 2, 2), x and y, Å².
-    amplitude
-        Shape (atom,), intensity.
+    amplitude, amplitude_sd
+        Shape (atom,), intensity; and its error, amplitudes of a host atom.
     core
         Which of them lie in the core of the shape, shape (atom,).
     elements
@@ -164,6 +164,7 @@ class Weighed:
     xy: FloatArray
     covariance: FloatArray
     amplitude: FloatArray
+    amplitude_sd: FloatArray
     core: BoolArray
     elements: NDArray[np.str_]
     chi2: float
@@ -245,8 +246,9 @@ def weigh(
     out = [
         Weighed(
             placed, float(np.exp(score - top) / total), binned.xy(fit.rc),
-            fit.covariance[:, ::-1, ::-1] * px**2, fit.amplitude / screen.peak, core, elements,
-            fit.chi2, fit.chi2 < 1.0 + _MISFIT + _MISFIT_SD * fit.chi2_sd,
+            fit.covariance[:, ::-1, ::-1] * px**2, fit.amplitude / screen.peak,
+            fit.amplitude_sd / screen.unit, core, elements, fit.chi2,
+            fit.chi2 < 1.0 + _MISFIT + _MISFIT_SD * fit.chi2_sd,
         )
         for score, placed, fit, core, elements in fits
     ]  # fmt: skip

@@ -21,6 +21,9 @@ _SAME_A = 0.7  # Å: an atom of two hypotheses, or found and fitted
 _LEAST_TOLD = 0.01  # alternatives less probable than this are not told
 ON_IT_A = 1.2  # Å: an impurity named this near to a settled ad-atom is that atom
 _BONDED = {"hollow": 6, "bridge": 2, "top": 1}  # atoms of the sheet that an ad-atom is bonded to
+# Error of a brightness, host atoms, from which one atom is within three errors; and the probability
+# from which an ad-atom then takes the name of a substitution.
+_HIDES, _OVERTURNS = 1.0 / 3.0, 0.8
 _LEAST_DOUBT = 0.02  # a substitution is as it was named if it is less probably an ad-atom
 
 
@@ -111,9 +114,9 @@ def settle_added(
     best = max(shares, key=lambda name: shares[name])
     if best == "":
         _withdraw(out, named, seen.shifted(centre[None])[0], 1.0 - shares[best])
-    if not best.startswith("ad-"):
-        return _doubted(named, shares, seen.shifted(centre[None])[0])
     way = next(w for w in ways if w.name == best)
+    if not best.startswith("ad-") or (has_impurity(best) and _is_faint(way, shares[best])):
+        return _doubted(named, shares, seen.shifted(centre[None])[0])
     if not way.explains or shares[best] < options.minimum_p:
         return []
     numbers = _write_atoms(out, ways, way, shares[best])
@@ -126,6 +129,17 @@ def settle_added(
         alternatives=[_told(shares, best)],
     )  # fmt: skip
     return [one]
+
+
+def _is_faint(way: Weighed, p: float) -> bool:
+    """Whether a named substitution keeps its name beside an ad-atom that is little likelier.
+
+    Where the brightness is so uncertain that it may hide a whole atom of the sheet, the two stand
+    near one to one, and the name would change from frame to frame.
+    """
+    assert way.placed is not None  # it has a name  # noqa: S101
+    error = float(way.amplitude_sd[-len(way.placed.added) :].max())
+    return error > _HIDES and p < _OVERTURNS
 
 
 def _withdraw(out: Tables, named: DefectTable, middle: FloatArray, p: float) -> None:
