@@ -91,22 +91,21 @@ def match(a_xy: FloatArray, b_xy: FloatArray, tolerance_A: float) -> IntArray:
     near = cKDTree(a_xy).sparse_distance_matrix(cKDTree(b_xy), tolerance_A, output_type="ndarray")
     n = len(a_xy)
     links = coo_matrix((np.ones(len(near)), (near["i"], near["j"] + n)), shape=(n + len(b_xy),) * 2)
-    count, label = connected_components(links, directed=False)
-    pieces: list[list[int]] = [[] for _ in range(count)]
-    for k in range(len(near)):
-        pieces[label[near["i"][k]]].append(k)
-    for piece in pieces:
-        if len(piece) == 1:
-            partner[near["i"][piece[0]]] = near["j"][piece[0]]
-        elif piece:
-            part = near[piece]
-            rows, r = np.unique(part["i"], return_inverse=True)
-            columns, c = np.unique(part["j"], return_inverse=True)
-            gain = np.zeros((len(rows), len(columns)))
-            gain[r, c] = part["v"] ** 2 - tolerance_A**2
-            for i, j in zip(*linear_sum_assignment(gain), strict=True):
-                if gain[i, j] < 0.0:
-                    partner[rows[i]] = columns[j]
+    label = connected_components(links, directed=False)[1][near["i"]]  # of each pair
+    alone = np.bincount(label)[label] == 1
+    partner[near["i"][alone]] = near["j"][alone]
+    several = np.flatnonzero(~alone)
+    several = several[np.argsort(label[several], kind="stable")]
+    starts = np.flatnonzero(np.diff(label[several])) + 1
+    for piece in np.split(several, starts) if len(several) else ():
+        part = near[piece]
+        rows, r = np.unique(part["i"], return_inverse=True)
+        columns, c = np.unique(part["j"], return_inverse=True)
+        gain = np.zeros((len(rows), len(columns)))
+        gain[r, c] = part["v"] ** 2 - tolerance_A**2
+        for i, j in zip(*linear_sum_assignment(gain), strict=True):
+            if gain[i, j] < 0.0:
+                partner[rows[i]] = columns[j]
     return partner
 
 

@@ -66,10 +66,7 @@ def settle_shape(
     options: DefectOptions,
 ) -> list[DefectTable]:
     """Write what the hypotheses say of one place into the table of atoms; gives the defect."""
-    shares: dict[str, float] = {}
-    for way in ways:
-        shares[way.name] = shares.get(way.name, 0.0) + way.p
-    best = max(shares, key=lambda name: shares[name])
+    shares, best = _likeliest(ways)
     middle = seen.shifted(centre[None])[0]
     near = beside(named, middle)
     known = [k for k, is_near in zip(named.kinds, near, strict=True) if is_near]
@@ -94,6 +91,14 @@ def settle_shape(
     return [one]
 
 
+def _likeliest(ways: Sequence[Weighed]) -> tuple[dict[str, float], str]:
+    """Probability of each kind over all of its places, and the likeliest kind."""
+    shares: dict[str, float] = {}
+    for way in ways:
+        shares[way.name] = shares.get(way.name, 0.0) + way.p
+    return shares, max(shares, key=lambda name: shares[name])
+
+
 def settle_added(
     out: Tables,
     named: DefectTable,
@@ -108,10 +113,7 @@ def settle_added(
     What a substitution is bonded to was named before: only the probability that it is an ad-atom
     is new.
     """
-    shares: dict[str, float] = {}
-    for way in ways:
-        shares[way.name] = shares.get(way.name, 0.0) + way.p
-    best = max(shares, key=lambda name: shares[name])
+    shares, best = _likeliest(ways)
     if best == "":
         _withdraw(out, named, seen.shifted(centre[None])[0], 1.0 - shares[best])
     way = next(w for w in ways if w.name == best)
