@@ -11,6 +11,7 @@ from adatom.core.arrays import FloatArray
 from adatom.core.calibration import Affine
 from adatom.core.material import Material
 
+_CLOSE_A = 1e-9  # Å: iterations end where positions change by less
 _CHUNK = 16384  # positions compared with the sites around them at once; limits memory
 # Steps from a corner of the cell to itself and to the eight corners around it.
 _CORNERS = np.array([(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)], dtype=np.float64)
@@ -72,7 +73,9 @@ class Lattice:
         target = np.asarray(xy, dtype=np.float64)
         d = self.affine.invert(target)
         for _ in range(8):
-            d = self.affine.invert(target - _quadratic(d) @ self.bend.T)
+            before, d = d, self.affine.invert(target - _quadratic(d) @ self.bend.T)
+            if np.abs(d - before).max(initial=0.0) < _CLOSE_A:
+                break
         out: FloatArray = d + np.asarray(self.center_xy_A)
         return out
 

@@ -46,7 +46,7 @@ def relaxed_positions(
 ) -> Structure:
     """Give a defect's relaxed positions in a cell without end, with a standard deviation for each.
 
-    Positions are those of the lead, turned by nothing. All others are laid onto it by the shift and
+    The lead stays where it is. All others are laid onto it by the shift and
     turn (and, for a sheet that bulges to the other side, the mirror) that fits the atoms near the
     defect best: where a defect lies to its far surroundings is no part of its structure.
 

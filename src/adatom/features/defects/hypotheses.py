@@ -20,6 +20,7 @@ from adatom.features.refinement.local_fit import ChosenAtoms, LocalFit, LocalPix
 from adatom.features.refinement.optics import Optics
 from adatom.features.refinement.refine import Refined
 
+_AROUND_A = 14.0  # Å: shapes reach 8 Å from their middle, 2 Å from the place, and tails 3 Å
 _TAIL_A = 3.0  # Å: atoms this far outside the pixels reach into them
 # Å: prior of an atom around its place in a shape, and factors on it among which the pixels choose.
 # Two engines differ by 0.02 to 0.05 Å beside a defect; a disordered sheet by more.
@@ -89,6 +90,14 @@ class FoundSheet:
     usual: FloatArray
     host: BoolArray
     element: NDArray[np.str_]
+
+    def near(self, middle: FloatArray) -> FoundSheet:
+        """Keep the atoms that hypotheses about a place, shape (2,), Å, can have to do with."""
+        own = np.hypot(*(self.xy - middle).T) < _AROUND_A
+        return FoundSheet(
+            self.xy[own], self.sigma_A[own], self.amplitude[own], self.usual[own], self.host[own],
+            self.element[own],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -214,7 +223,8 @@ def weigh(
     binned, px = screen.binned, screen.binned.calibration.pixel_size_A
     middle = screen.shifted(centre[None])[0]
     near = pixels_near(binned, binned.rc(middle[None])[0], reach.pixels_A / px)
-    if near is None:
+    found = found.near(middle)
+    if near is None or not len(found.xy):
         return []
     # Around an ad-atom the background is that of the frame; it may not take up the ad-atom.
     level_sd = statistics.level_sd if reach is ADDED else screen.unit

@@ -24,6 +24,7 @@ from adatom.features.defects.shapes import (
     axes_of,
     bonds_for,
     directed_bonds,
+    graphene_shapes,
     images,
     number_of_ways,
 )
@@ -69,6 +70,23 @@ class _Residual:
     overlap_px2: FloatArray
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Places:
+    """Where a lattice has room for a shape.
+
+    Parameters
+    ----------
+    origin, axes
+        As of `axes_of`, for each directed bond of `bonds_for`.
+    inside
+        Whether it is far enough from the border, shape (bond,).
+    """
+
+    origin: FloatArray
+    axes: FloatArray
+    inside: BoolArray
+
+
 @dataclass(frozen=True, eq=False)  # without slots: the residual is computed when it is asked for
 class Screen:
     """The perfect sheet against a frame.
@@ -111,6 +129,31 @@ class Screen:
     @cached_property
     def _tree(self) -> cKDTree:
         return cKDTree(self.sites.xy)
+
+    @cached_property
+    def _misfit(self) -> FloatArray:
+        return self.measured - self.sites.measured_xy
+
+    @cached_property
+    def _places(self) -> dict[int, _Places]:
+        return {id(shape): self._places_of(shape) for shape in graphene_shapes()}
+
+    @cached_property
+    def _differences(self) -> dict[tuple[int, int, float], tuple[FloatArray, FloatArray, float]]:
+        """Spots of each shape and image less the perfect sheet, and their `_power`."""
+        out = {}
+        for shape in graphene_shapes():
+            for number, (xy, sites) in enumerate(images(shape)):
+                for moved_A in (_FAR_A, _MOVED_A):
+                    points, signs = self._difference(xy, sites, moved_A, shape.added)
+                    power = self._power(points, signs)
+                    out[id(shape), number, moved_A] = points, signs, power
+        return out
+
+    def _places_of(self, shape: Shape) -> _Places:
+        bonds = bonds_for(shape, self.bonds, self.sites.xy)
+        origin, axes = axes_of(shape, self.sites.xy, bonds)
+        return _Places(origin, axes, self.sites.border_A[bonds].min(axis=1) > _INSIDE_A)
 
     @cached_property
     def _residual(self) -> _Residual:
@@ -161,35 +204,34 @@ class Screen:
         (place,); the scores that are expected where the shape is there, shape (place,); and the
         places: directed bond (row of `bonds_for`) and image (row of `images`).
         """
-        bonds = bonds_for(shape, self.bonds, self.sites.xy)
-        inside = self.sites.border_A[bonds].min(axis=1) > _INSIDE_A
+        places = self._places[id(shape)]
+        inside = places.inside
         if near is not None:
-            origin = axes_of(shape, self.sites.xy, bonds)[0]
-            inside &= np.hypot(*(origin - near).T) < _BESIDE_A
+            inside = inside & (np.hypot(*(places.origin - near).T) < _BESIDE_A)
         rows = np.flatnonzero(inside)
         if not len(rows):
             return np.zeros(0), np.zeros(0), []
         ways = np.arange(len(images(shape)))
         whole = np.stack([np.tile(rows, len(ways)), np.repeat(ways, len(rows))], axis=1)
-        coarse, _ = self._scores(shape, bonds, whole, _FAR_A)
+        coarse, _ = self._scores(shape, whole, _FAR_A)
         chosen = whole[np.argsort(-coarse)[:_FINE]]
-        fine, expected = self._scores(shape, bonds, chosen, _MOVED_A)
+        fine, expected = self._scores(shape, chosen, _MOVED_A)
         order = np.argsort(-fine)[:count]
         return fine[order], expected[order], [(int(r), int(k)) for r, k in chosen[order]]
 
     def _scores(
-        self, shape: Shape, bonds: IntArray, places: IntArray, moved_A: float
+        self, shape: Shape, places: IntArray, moved_A: float
     ) -> tuple[FloatArray, FloatArray]:
-        left = self._residual
-        origin, axes = axes_of(shape, self.sites.xy, bonds[places[:, 0]])
+        left, every = self._residual, self._places[id(shape)]
+        origin, axes = every.origin[places[:, 0]], every.axes[places[:, 0]]
         out, expected = np.zeros(len(places)), np.zeros(len(places))
-        for number, (xy, sites) in enumerate(images(shape)):
+        for number in range(len(images(shape))):
             rows = np.flatnonzero(places[:, 1] == number)
-            points, signs = self._difference(xy, sites, moved_A, shape.added)
+            points, signs, power = self._differences[id(shape), number, moved_A]
             where = origin[rows][:, None] + np.einsum("ki,nij->nkj", points, axes[rows])
             rc = self.binned.rc(self.shifted(where.reshape(-1, 2)))
             value = left.grid.interpolate(left.correlation, rc, ("",))[0].reshape(len(rows), -1)
-            expected[rows] = self._power(points, signs)
+            expected[rows] = power
             if shape.added:
                 # One spot counts, whose noise is that of its place and not the typical one.
                 at = np.round(self.binned.rc(self.shifted(where[:, -1]))).astype(int)
@@ -218,20 +260,19 @@ class Screen:
 
     def placed(self, shape: Shape, place: Place) -> Placed:
         """Put a shape on one of its places."""
-        bonds = bonds_for(shape, self.bonds, self.sites.xy)[place[0] : place[0] + 1]
-        origin, axes = axes_of(shape, self.sites.xy, bonds)
+        every = self._places[id(shape)]
+        origin, axes = every.origin[place[0]], every.axes[place[0]]
         xy, sites = images(shape)[place[1]]
         log_prior = float(np.log(shape.prior / number_of_ways(shape)))
         return Placed(
-            shape.kind, origin[0], origin[0] + xy @ axes[0], origin[0] + sites @ axes[0], log_prior,
-            shape.added, shape.breathes_A,
+            shape.kind, origin, origin + xy @ axes, origin + sites @ axes, log_prior, shape.added,
+            shape.breathes_A,
         )  # fmt: skip
 
     def shifted(self, undistorted_xy: FloatArray) -> FloatArray:
         """Measured positions (N, 2), Å, with the smooth misfit of the lattice."""
         near = self._tree.query(undistorted_xy)[1]
-        misfit = (self.measured - self.sites.measured_xy)[near]
-        return np.asarray(self.lattice.distort(undistorted_xy) + misfit)
+        return np.asarray(self.lattice.distort(undistorted_xy) + self._misfit[near])
 
     def _power(self, points: FloatArray, signs: FloatArray) -> float:
         """Half of the squared difference of two images, over the variance."""

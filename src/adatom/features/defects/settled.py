@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import polars as pl
@@ -50,6 +51,7 @@ def beside(named: DefectTable, xy: FloatArray) -> BoolArray:
     return np.asarray((np.hypot(*(named.xy - xy).T) < EXPLAINED_A) & own)
 
 
+@lru_cache(maxsize=256)
 def has_impurity(kind: str) -> bool:
     """Tell whether a kind of defect of a carbon sheet has atoms of another element."""
     known = DefectKind.parse_or_none(kind)

@@ -15,8 +15,8 @@ import numpy as np
 
 from adatom.core.arrays import BoolArray, FloatArray, Image, IntArray
 from adatom.features.refinement.binning import BinnedFrame
-from adatom.features.refinement.image_model import Probe
 from adatom.features.refinement.optics import Optics
+from adatom.features.refinement.spot_values import spot, spot_and_slopes
 
 _STEPS = 3  # Gauss-Newton steps: positions start within a fraction of a spot's width
 _LEAST_PIXELS = 60  # a place with fewer usable pixels says nothing
@@ -247,7 +247,7 @@ class LocalPixels:
 
     def _spots(self, rc: FloatArray, amplitude: FloatArray) -> FloatArray:
         near, pixel, step = self._around.of(rc)
-        heights, _ = spot_and_slopes(self.optics.probe, step)
+        heights = spot(self.optics.probe, step)
         return self._summed(pixel, heights * amplitude[near, None])
 
     def _slopes(self, theta: FloatArray, n: int) -> tuple[FloatArray, Image]:
@@ -331,35 +331,6 @@ class _Surroundings:
         step = self._steps[:, None, :] + away[:, :, None]
         pixel[(np.abs(step) > self._reach).any(axis=0)] = self._none
         return near, pixel, step
-
-
-def spot_and_slopes(probe: Probe, step: Image) -> tuple[Image, Image]:
-    """Height of a spot at vectors from its centre, and its change when it moves.
-
-    Parameters
-    ----------
-    probe
-        The spot.
-    step
-        Vectors, row and column, shape (2, ...), pixels.
-
-    Returns
-    -------
-    Height, shape (...), and derivatives by row and column of the centre, shape (2, ...).
-    """
-    inverse = np.linalg.inv(probe.matrix()).astype(step.dtype)
-    turned = np.stack([
-        inverse[0, 0] * step[0] + inverse[0, 1] * step[1],
-        inverse[1, 0] * step[0] + inverse[1, 1] * step[1],
-    ])  # fmt: skip
-    form = -0.5 * (step[0] * turned[0] + step[1] * turned[1])
-    height, steep = np.zeros_like(form), np.zeros_like(form)
-    for weight, wider in zip(probe.weights, probe.squared_widths(), strict=True):
-        if weight:
-            part = step.dtype.type(weight) * np.exp(form / step.dtype.type(wider))
-            height += part
-            steep += part / step.dtype.type(wider)
-    return height, steep * turned
 
 
 def pixels_near(
