@@ -50,6 +50,25 @@ class TwinInstrument:
         return make_twin(_twin_options(options), material, seed)
 
 
+def _blurred(base: Conditions, blur_A: float) -> Conditions:
+    """Widen the probe; variances of independent blurs add.
+
+    An atom keeps its counts, so its peak is lower; the background, which is in units of that peak,
+    keeps its own.
+    """
+    if not blur_A:
+        return base
+    one, two = (float(np.hypot(sigma, blur_A)) for sigma in base.probe_sigma_A)
+    peak = base.probe_sigma_A[0] * base.probe_sigma_A[1] / (one * two)
+    return replace(
+        base,
+        probe_sigma_A=(one, two),
+        counts=base.counts * peak,
+        background=base.background / peak,
+        slow_background=base.slow_background / peak,
+    )
+
+
 def make_twin(
     options: TwinOptions,
     material: Material,
@@ -82,21 +101,6 @@ def make_twin(
         jitter_A=0.03,
     )
 
-    def blurred() -> Conditions:
-        if not (blur := blur_A()):
-            return base
-        # Variances of independent blurs add. An atom keeps its counts, so its peak is lower; the
-        # background, which is in units of that peak, keeps its own.
-        one, two = (float(np.hypot(sigma, blur)) for sigma in base.probe_sigma_A)
-        peak = base.probe_sigma_A[0] * base.probe_sigma_A[1] / (one * two)
-        return replace(
-            base,
-            probe_sigma_A=(one, two),
-            counts=base.counts * peak,
-            background=base.background / peak,
-            slow_background=base.slow_background / peak,
-        )
-
     def render(
         xy: FloatArray,
         species: IntArray,
@@ -104,7 +108,7 @@ def make_twin(
         rng: np.random.Generator,
         index: int,
     ) -> Frame:
-        now = blurred()
+        now = _blurred(base, blur_A())
         conditions = replace(
             now,
             pixel_size_A=request.calibration.pixel_size_A,
@@ -119,7 +123,7 @@ def make_twin(
     electrons = options.dose_per_A2 * pixel_size_A**2  # on a pixel of such a frame
 
     def signal(place: FloatArray, xy: FloatArray, species: IntArray) -> float:
-        now = blurred()
+        now = _blurred(base, blur_A())
         return now.counts / electrons * float(signal_at(place, xy, brightness[species], now))
 
     if len(set(material.site_species)) > 1:  # the published hops are those of Si in graphene
