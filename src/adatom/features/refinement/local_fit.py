@@ -136,6 +136,7 @@ class LocalPixels:
         Examples
         --------
         >>> from adatom.features.refinement.noise import Noise
+        >>> from adatom.features.refinement.image_model import Probe
         >>> probe = Probe(np.array([9.0, 0.0, 9.0]), np.zeros(2))
         >>> optics = Optics(probe, Noise(1.0, 0.0, 1.0, 1.0), 0.15)
         >>> rc = np.argwhere(np.ones((25, 25))).astype(float)
