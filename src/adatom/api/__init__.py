@@ -1,6 +1,6 @@
 """The Python functions: each step separately, also on NumPy frames and `ase.Atoms`."""
 
-from adatom.api.frames import adapt, example_frames, find, find_defects
+from adatom.api.frames import adapt, example_frames, find, find_defects, identify
 from adatom.api.simulations import advise, simulate, supercells
 from adatom.api.tasks import adsorb, barrier, displacement_threshold, fate, vibrate
 from adatom.campaign.describe import describe_atoms as describe
@@ -22,6 +22,7 @@ __all__ = [
     "find",
     "find_defects",
     "fit_groups",
+    "identify",
     "patches",
     "read",
     "simulate",

@@ -15,6 +15,7 @@ from adatom.bench.files import bench_files
 from adatom.bench.find import bench_find
 from adatom.bench.live import bench_live
 from adatom.bench.manipulate import bench_manipulate
+from adatom.bench.monolayers import bench_identify
 from adatom.bench.real import bench_real
 from adatom.bench.rows import Row
 from adatom.bench.simulate import bench_simulate
@@ -46,7 +47,8 @@ class BenchOptions:
     other
         Python interpreter of an environment with another version of adatom, to time both in turns.
     frames
-        Frames for each kind of defect and dose, in ``defects``.
+        Frames for each kind of defect and dose, in ``defects``; for each monolayer and dose, in
+        ``identify``.
     cases
         Number of simulated frames at each dose, for ``simulate``.
     """
@@ -100,6 +102,7 @@ BENCHMARKS: dict[str, Callable[[Any, Path], list[Row]]] = {
     "movie": lambda options, output: bench_movie(options.data, output),
     "files": bench_files,
     "find": bench_find,
+    "identify": bench_identify,
     "live": bench_live,
     "manipulate": bench_manipulate,
     "real": bench_real,

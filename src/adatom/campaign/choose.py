@@ -16,6 +16,7 @@ from adatom.campaign.sources import open_movie, settle_scale, some_images
 from adatom.core import Calibration, Frame, Material, Movie
 from adatom.errors import BadInput, NoMaterial
 from adatom.features.novelty.frame import confident_share
+from adatom.frames.lattice.candidates import Candidate, compare_candidates
 from adatom.frames.lattice.screening import CLEAR, Screening, screen
 from adatom.learning.ensemble import Ensemble
 from adatom.learning.weights import load_for
@@ -28,6 +29,7 @@ _PRIOR = {"graphene": 3.0}
 # its frames as of their own: see record 24.
 _BY_NETWORKS = "graphene"
 _SEEN_A = 30.0  # Å: edge of the part of a frame that networks are tried on
+_MOST_SCALE_ERROR = 0.12  # scales further off are not tried
 _SURE_SHARE = 0.5  # share of the sites of that part with a sure atom, if it shows the material
 
 
@@ -189,6 +191,50 @@ def screening_of(
     candidates = others if material is None else [material, *others]
     images = some_images(movie) if images is None else images
     return screen(images, movie.calibration.pixel_size_A, candidates, prior=_PRIOR)
+
+
+def rank_candidates(
+    movie: Movie, candidates: Sequence[Material], scale_error: float
+) -> tuple[Candidate, ...]:
+    """Compare a movie that shows one of several crystals with each of them.
+
+    Parameters
+    ----------
+    movie
+        Checked frames.
+    candidates
+        Materials, of different names.
+    scale_error
+        Relative standard deviation of the pixel size.
+
+    Raises
+    ------
+    BadInput
+        If the movie has no scale, there are no candidates with a lattice, two have one name, or the
+        error is not between 0 and 0.12.
+    """
+    if movie.calibration is None:
+        raise BadInput(
+            movie.source, expected="a pixel size", got="none in the file",
+            todo="Give `pixel_size_A`, in Å.",
+        )  # fmt: skip
+    if not 0.0 < scale_error <= _MOST_SCALE_ERROR:
+        raise BadInput(
+            "`scale_error`", expected=f"a share above 0, up to {_MOST_SCALE_ERROR:g}",
+            got=f"{scale_error:g}",
+            todo="Give the usual relative error of your pixel sizes; 0.04 stands for 4 %.",
+        )  # fmt: skip
+    crystals = [m for m in candidates if m.has_lattice]
+    names = [m.name for m in crystals]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if not crystals or twice:
+        raise BadInput(
+            "`candidates`", expected="crystals of different names",
+            got=f"{twice[0]} twice" if twice else "none with a lattice",
+            todo="Name built-in materials, or give structure files of different names.",
+        )  # fmt: skip
+    px = movie.calibration.pixel_size_A
+    return compare_candidates(some_images(movie), px, crystals, scale_sd=scale_error)
 
 
 def chosen_note(name: str, screening: Screening) -> str:

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from adatom.cli import campaigns, microscope, networks, outputs, tasks
+from adatom.cli import campaigns, identify, microscope, networks, outputs, tasks
 from adatom.cli.options import Json
 from adatom.cli.screen import show_error, warn
 from adatom.cli.shared import with_shared_options
@@ -55,6 +55,7 @@ def _adatom(
 _COMMANDS: tuple[Callable[..., None], ...] = (
     campaigns.run,
     campaigns.find,
+    identify.identify,
     campaigns.simulate,
     campaigns.resume,
     campaigns.demo,
@@ -94,7 +95,7 @@ def bench(
         str,
         typer.Argument(
             help="demo, find, speed, defects, adapt, files, versus, wrong, alloys, manipulate, "
-            "live, simulate; movie, real with --data"
+            "live, simulate, identify; movie, real with --data"
         ),
     ],
     data: Annotated[
