@@ -71,9 +71,10 @@ class Lattice:
     def distort(self, xy: FloatArray) -> FloatArray:
         """Measured positions (N, 2) in Å of undistorted ones (the inverse, by iteration)."""
         target = np.asarray(xy, dtype=np.float64)
-        d = self.affine.invert(target)
+        back, bend = np.linalg.inv(self.affine.array()).T, self.bend.T
+        d = target @ back
         for _ in range(8):
-            before, d = d, self.affine.invert(target - _quadratic(d) @ self.bend.T)
+            before, d = d, (target - _quadratic(d) @ bend) @ back
             if np.abs(d - before).max(initial=0.0) < _CLOSE_A:
                 break
         out: FloatArray = d + np.asarray(self.center_xy_A)

@@ -16,7 +16,12 @@ from scipy.spatial import cKDTree
 from adatom.core.arrays import BoolArray, FloatArray
 from adatom.features.defects.screen import Screen
 from adatom.features.defects.shapes import Placed
-from adatom.features.refinement.local_fit import ChosenAtoms, LocalFit, LocalPixels, pixels_near
+from adatom.features.refinement.local_fit import (
+    Ascent,
+    ChosenAtoms,
+    LocalPixels,
+    pixels_near,
+)
 from adatom.features.refinement.optics import Optics
 from adatom.features.refinement.refine import Refined
 
@@ -47,6 +52,9 @@ _LOG_FOREIGN, _LOG_MORE = -5.3, -8.5
 # An ad-atom or a substitution explains its pixels if the mean squared residual exceeds that of
 # noise by at most this share and this many standard deviations.
 _MISFIT, _MISFIT_SD = 0.1, 5.0
+# Hypotheses this much less likely than the best are given up after one step of the fit, and after
+# two, nats. Where one ended within 9 of the best, it was never 18 behind after one step.
+_BEHIND = (25.0, 14.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,23 +240,25 @@ def weigh(
         *near, statistics.optics, statistics.excess, statistics.level, level_sd
     )  # fmt: skip
     scatter = statistics.scatter if reach is ADDED else _NATURAL_SPREAD
-    fits: list[tuple[float, Placed | None, LocalFit, BoolArray, NDArray[np.str_]]] = []
     sheet = [perfect_sheet(screen, centre, reach)] if others else []
+    beside: dict[bytes, LocalPixels] = {}
+    tried: list[_Tried] = []
     for placed in [*sheet, *candidates]:
         atoms, core, elements, rest = _atoms_of(screen, found, middle, placed, reach, scatter)
-        fit = _without(pixels, rest, found, screen).fit(atoms, _SPREADS)
-        score = fit.log_evidence + placed.log_prior
-        if reach is ADDED:
-            score += _gain(screen, fit, elements, scatter)
-        fits.append((score, placed, fit, core, elements))
+        own = _without(pixels, rest, found, screen, beside)
+        tried.append(_Tried(placed, Ascent(own, atoms, _SPREADS), placed.log_prior, core, elements))
     if others:
-        atoms, own, rest, log_prior = _as_found(screen, found, middle, reach, scatter)
-        fit = _without(pixels, rest, found, screen).fit(atoms)
-        all_of_it = np.ones(len(atoms.rc), dtype=np.bool_)
-        score = fit.log_evidence + log_prior
+        atoms, near_it, rest, log_prior = _as_found(screen, found, middle, reach, scatter)
+        core, elements = np.ones(len(atoms.rc), dtype=np.bool_), found.element[near_it]
+        ascent = Ascent(_without(pixels, rest, found, screen, beside), atoms)
+        tried.append(_Tried(None, ascent, log_prior, core, elements))
+    fits = []
+    for one in _likely(tried, screen, reach, scatter):
+        fit = one.ascent.finish()
+        score = fit.log_evidence + one.log_prior
         if reach is ADDED:
-            score += _gain(screen, fit, found.element[own], scatter)
-        fits.append((score, None, fit, all_of_it, found.element[own]))
+            score += _gain(screen, fit.amplitude, fit.amplitude_sd, one.elements, scatter)
+        fits.append((score, one.placed, fit, one.core, one.elements))
     if not fits:
         return []
     top = max(f[0] for f in fits)
@@ -263,6 +273,41 @@ def weigh(
         for score, placed, fit, core, elements in fits
     ]  # fmt: skip
     return sorted(out, key=lambda w: -w.p)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tried:
+    """A hypothesis while it is fitted; see `Weighed`."""
+
+    placed: Placed | None
+    ascent: Ascent
+    log_prior: float
+    core: BoolArray
+    elements: NDArray[np.str_]
+
+
+def _likely(tried: list[_Tried], screen: Screen, reach: Reach, scatter: float) -> list[_Tried]:
+    """Fit hypotheses, and give up those that fall behind on the way."""
+
+    def score(one: _Tried) -> float:
+        value = one.ascent.log_evidence + one.log_prior
+        if reach is ADDED:
+            value += _gain(
+                screen, one.ascent.amplitude, one.ascent.amplitude_sd, one.elements, scatter
+            )
+        return value
+
+    for behind in _BEHIND:
+        for one in tried:
+            one.ascent.step()
+        if len(tried) > 1:
+            scores = [score(one) for one in tried]
+            least = max(scores) - behind
+            tried = [one for one, value in zip(tried, scores, strict=True) if value >= least]
+    for one in tried:
+        while one.ascent.step():
+            pass
+    return tried
 
 
 def _as_found(
@@ -295,12 +340,18 @@ def _brightness(screen: Screen, element: str, scatter: float) -> tuple[float, fl
     return relative.mean * screen.unit, sd * screen.unit
 
 
-def _gain(screen: Screen, fit: LocalFit, elements: NDArray[np.str_], scatter: float) -> float:
+def _gain(
+    screen: Screen,
+    amplitude: FloatArray,
+    amplitude_sd: FloatArray,
+    elements: NDArray[np.str_],
+    scatter: float,
+) -> float:
     """Correction of the evidence where the prior of an impurity is not one normal density."""
     host = screen.lattice.material.host
     return sum(
         screen.relative[str(elements[i])].log_gain(
-            float(fit.amplitude[i]) / screen.unit, float(fit.amplitude_sd[i]) / screen.unit, scatter
+            float(amplitude[i]) / screen.unit, float(amplitude_sd[i]) / screen.unit, scatter
         )
         for i in np.flatnonzero(elements != host)
     )
@@ -380,10 +431,17 @@ def _bent(away: FloatArray) -> FloatArray:
 
 
 def _without(
-    pixels: LocalPixels, rest: BoolArray, found: FoundSheet, screen: Screen
+    pixels: LocalPixels,
+    rest: BoolArray,
+    found: FoundSheet,
+    screen: Screen,
+    known: dict[bytes, LocalPixels],
 ) -> LocalPixels:
     """Subtract the atoms around from the pixels; their noise stays."""
-    return pixels.beside(screen.binned.rc(found.xy[rest]), found.amplitude[rest])
+    key = rest.tobytes()
+    if key not in known:
+        known[key] = pixels.beside(screen.binned.rc(found.xy[rest]), found.amplitude[rest])
+    return known[key]
 
 
 def perfect_sheet(screen: Screen, centre: FloatArray, reach: Reach) -> Placed:

@@ -70,7 +70,7 @@ class _Residual:
     overlap_px2: FloatArray
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)  # without slots: the tree is made when it is asked for
 class _Places:
     """Where a lattice has room for a shape.
 
@@ -85,6 +85,11 @@ class _Places:
     origin: FloatArray
     axes: FloatArray
     inside: BoolArray
+
+    @cached_property
+    def tree(self) -> cKDTree:
+        """The origins, to look for those near a place."""
+        return cKDTree(self.origin)
 
 
 @dataclass(frozen=True, eq=False)  # without slots: the residual is computed when it is asked for
@@ -205,16 +210,19 @@ class Screen:
         places: directed bond (row of `bonds_for`) and image (row of `images`).
         """
         places = self._places[id(shape)]
-        inside = places.inside
-        if near is not None:
-            inside = inside & (np.hypot(*(places.origin - near).T) < _BESIDE_A)
-        rows = np.flatnonzero(inside)
+        if near is None:
+            rows = np.flatnonzero(places.inside)
+        else:
+            rows = np.array(sorted(places.tree.query_ball_point(near, _BESIDE_A)), dtype=np.int64)
+            rows = rows[places.inside[rows]]
         if not len(rows):
             return np.zeros(0), np.zeros(0), []
         ways = np.arange(len(images(shape)))
         whole = np.stack([np.tile(rows, len(ways)), np.repeat(ways, len(rows))], axis=1)
-        coarse, _ = self._scores(shape, whole, _FAR_A)
-        chosen = whole[np.argsort(-coarse)[:_FINE]]
+        chosen = whole
+        if len(whole) > _FINE:
+            coarse, _ = self._scores(shape, whole, _FAR_A)
+            chosen = whole[np.argsort(-coarse)[:_FINE]]
         fine, expected = self._scores(shape, chosen, _MOVED_A)
         order = np.argsort(-fine)[:count]
         return fine[order], expected[order], [(int(r), int(k)) for r, k in chosen[order]]

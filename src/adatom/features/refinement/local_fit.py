@@ -17,8 +17,12 @@ from adatom.core.arrays import BoolArray, FloatArray, Image, IntArray
 from adatom.features.refinement.binning import BinnedFrame
 from adatom.features.refinement.optics import Optics
 from adatom.features.refinement.spot_values import spot, spot_and_slopes
+from adatom.features.refinement.surroundings import Surroundings
 
-_STEPS = 3  # Gauss-Newton steps: positions start within a fraction of a spot's width
+_STEPS = 3  # most Gauss-Newton steps: positions start within a fraction of a spot's width
+# Nats that a step should gain: with less none is taken, as the evidence adds the last one; with
+# more, the curvature is computed anew.
+_WORTH, _FAR = 0.02, 1.0
 _LEAST_PIXELS = 60  # a place with fewer usable pixels says nothing
 _BENT_SHARE = 0.5  # prior deviation of slopes and curvatures of the background over its level's
 _LEVELS = 6  # parameters of the background: constant, slopes, curvatures
@@ -120,8 +124,9 @@ class LocalPixels:
         rc, amplitude
             Their positions, shape (atom, 2), binned pixels, and amplitudes, shape (atom,).
         """
-        image = self._spots(rc, amplitude)
-        return replace(self, fixed=image)
+        out = replace(self, fixed=self._spots(rc, amplitude))
+        out.__dict__.update(_around=self._around, levels=self.levels)  # of the same pixels
+        return out
 
     def fit(self, atoms: ChosenAtoms, spreads: tuple[float, ...] = (1.0,)) -> LocalFit:
         """Fit a choice of atoms, and integrate over all that is fitted.
@@ -149,67 +154,10 @@ class LocalPixels:
         >>> here.rc.round(1).tolist(), here.log_evidence > empty.log_evidence
         ([[12.4, 12.0]], True)
         """
-        n = len(atoms.rc)
-        mean = np.concatenate(
-            [atoms.rc.ravel(), atoms.amplitude, [self.level], np.zeros(_LEVELS - 1)]
-        )
-        priors = [self._prior(atoms, s) for s in spreads]
-        theta, precision = mean.copy(), np.linalg.inv(priors[-1])
-        for _ in range(_STEPS):
-            gradient, information = self._gradient(theta, n)
-            pull = precision @ (theta - mean)
-            theta = theta + _limited(np.linalg.solve(information + precision, gradient - pull), n)
-        gradient, information = self._gradient(theta, n)
-        best = max(
-            (self._evidence(mean, theta, gradient, information, prior) for prior in priors),
-            key=lambda found: found[0],
-        )
-        theta, covariance = best[1], best[2]
-        at = np.arange(n)
-        own = np.stack([2 * at, 2 * at + 1], axis=1)
-        return LocalFit(
-            best[0],
-            theta[: 2 * n].reshape(n, 2),
-            covariance[own[:, :, None], own[:, None, :]],
-            theta[2 * n : 3 * n],
-            np.sqrt(np.diagonal(covariance)[2 * n : 3 * n]),
-            *self._chi2(self._model(theta, n)),
-        )
-
-    def _gradient(self, theta: FloatArray, n: int) -> tuple[FloatArray, FloatArray]:
-        """Gradient of the log-likelihood and its expected curvature (Fisher's information)."""
-        signal, slopes = self._slopes(theta, n)
-        weight = 1.0 / self._variance(signal)
-        # The product of a matrix with itself takes half the time.
-        root = slopes * np.sqrt(weight).astype(np.float32)
-        residual = (weight * (self.data - signal)).astype(np.float32)
-        return (slopes @ residual).astype(np.float64), (root @ root.T).astype(np.float64)
-
-    def _chi2(self, signal: FloatArray) -> tuple[float, float]:
-        """Mean squared residual over the variance, and its standard deviation for Poisson noise."""
-        noise, count = self.optics.noise, len(signal)
-        variance = self._variance(signal) / noise.correlation  # of each pixel by itself
-        squared = (self.data - signal) ** 2 / variance
-        # The fourth moment of a Poisson count over its squared variance is 3 + 1 / variance.
-        spread = 2.0 + max(noise.gain, 0.0) ** 2 / variance
-        return float(squared.mean()), float((spread.mean() * noise.correlation / count) ** 0.5)
-
-    def _evidence(
-        self,
-        mean: FloatArray,
-        theta: FloatArray,
-        gradient: FloatArray,
-        information: FloatArray,
-        prior: FloatArray,
-    ) -> tuple[float, FloatArray, FloatArray]:
-        """Logarithm of the evidence, maximum and covariance for one prior."""
-        gained, covariance, volume = _posterior(theta - mean, gradient, information, prior)
-        # The information is that at `theta`, but the likelihood is exact.
-        best = mean + gained
-        signal = self._model(best, (len(best) - _LEVELS) // 3)
-        away = best - mean
-        penalty = float(away @ np.linalg.solve(prior, away))
-        return -0.5 * (self.deviance(signal) + penalty) - volume, best, covariance
+        ascent = Ascent(self, atoms, spreads)
+        while ascent.step():
+            pass
+        return ascent.finish()
 
     def deviance(self, signal: FloatArray) -> float:
         """Twice the negative log-likelihood of an expected image, shape (pixel,), to a constant."""
@@ -217,54 +165,35 @@ class LocalPixels:
         pair = (self.data.astype(np.float32), signal.astype(np.float32))
         return noise.deviance(*pair) / self.excess
 
-    def _variance(self, signal: FloatArray) -> FloatArray:
+    def variance(self, signal: FloatArray) -> FloatArray:
+        """Variance of each pixel of an expected image, shape (pixel,), intensity²."""
         variance = self.optics.noise.variance(signal.astype(np.float32)).astype(np.float64)
         return variance * self.excess
 
-    def _prior(self, atoms: ChosenAtoms, spread: float) -> FloatArray:
-        """Covariance of positions, amplitudes and background."""
-        n = len(atoms.rc)
-        variance = np.concatenate([
-            np.repeat((spread * atoms.position_sd) ** 2, 2),
-            atoms.amplitude_sd**2,
-            [self.level_sd**2], np.full(_LEVELS - 1, (_BENT_SHARE * self.level_sd) ** 2),
-        ])  # fmt: skip
-        out = np.diag(variance)
-        for axis in (0, 1):
-            own = slice(axis, 2 * n, 2)
-            out[own, own] += atoms.together_px**2
-            if atoms.bent is not None:
-                out[own, own] += spread**2 * (atoms.bent @ atoms.bent.T)
-        if atoms.common is not None:
-            flat = atoms.common.reshape(-1, 2 * n)
-            out[: 2 * n, : 2 * n] += flat.T @ flat
-        return out
-
-    def _model(self, theta: FloatArray, n: int) -> FloatArray:
-        """Expected image, shape (pixel,)."""
+    def expected(self, theta: FloatArray, n: int) -> _Expected:
+        """Expected image of `n` atoms, and how it changes, at positions, amplitudes and levels."""
         rc, amplitude, level = theta[: 2 * n].reshape(n, 2), theta[2 * n : 3 * n], theta[3 * n :]
-        signal = self._spots(rc, amplitude) + level @ self._levels
-        return signal if self.fixed is None else signal + self.fixed
+        near, pixel, step = self._around.of(rc)
+        heights, steep = spot_and_slopes(self.optics.probe, step)
+        bright = amplitude[near, None].astype(np.float32)
+        signal = self._summed(pixel, heights * bright) + level @ self.levels
+        if self.fixed is not None:
+            signal += self.fixed
+        return _Expected(signal, near, pixel, heights, steep * bright)
+
+    def chi2(self, signal: FloatArray) -> tuple[float, float]:
+        """Mean squared residual over the variance, and its standard deviation for Poisson noise."""
+        noise, count = self.optics.noise, len(signal)
+        variance = self.variance(signal) / noise.correlation  # of each pixel by itself
+        squared = (self.data - signal) ** 2 / variance
+        # The fourth moment of a Poisson count over its squared variance is 3 + 1 / variance.
+        spread = 2.0 + max(noise.gain, 0.0) ** 2 / variance
+        return float(squared.mean()), float((spread.mean() * noise.correlation / count) ** 0.5)
 
     def _spots(self, rc: FloatArray, amplitude: FloatArray) -> FloatArray:
         near, pixel, step = self._around.of(rc)
         heights = spot(self.optics.probe, step)
         return self._summed(pixel, heights * amplitude[near, None])
-
-    def _slopes(self, theta: FloatArray, n: int) -> tuple[FloatArray, Image]:
-        """Expected image, shape (pixel,), and its derivatives, shape (parameter, pixel)."""
-        rc, amplitude, level = theta[: 2 * n].reshape(n, 2), theta[2 * n : 3 * n], theta[3 * n :]
-        count = len(self.rc)
-        slopes = np.zeros((len(theta), count + 1), dtype=np.float32)  # the last is no pixel
-        near, pixel, step = self._around.of(rc)
-        heights, steep = spot_and_slopes(self.optics.probe, step)
-        row, bright = near[:, None], amplitude[near, None].astype(np.float32)
-        slopes[2 * n + row, pixel] = heights
-        for axis in (0, 1):
-            slopes[2 * row + axis, pixel] = bright * steep[axis]
-        slopes[3 * n :, :count] = self._levels
-        signal = self._summed(pixel, heights * bright) + level @ self._levels
-        return (signal if self.fixed is None else signal + self.fixed), slopes[:, :count]
 
     def _summed(self, pixel: IntArray, values: FloatArray | Image) -> FloatArray:
         count = len(self.rc)
@@ -272,66 +201,156 @@ class LocalPixels:
         return np.asarray(out[:count], dtype=np.float64)
 
     @cached_property
-    def _around(self) -> _Surroundings:
-        return _Surroundings(self.rc, _REACH * self.optics.probe.sigma())
+    def _around(self) -> Surroundings:
+        return Surroundings(self.rc, _REACH * self.optics.probe.sigma())
 
     @cached_property
-    def _levels(self) -> FloatArray:
+    def levels(self) -> FloatArray:
         """Shapes of the background, shape (parameter, pixel)."""
         u, v = ((self.rc - self.rc.mean(axis=0)) / max(np.ptp(self.rc, axis=0).max(), 1.0)).T
         return np.stack([np.ones(len(u)), u, v, u * u, u * v, v * v])
 
 
-class _Surroundings:
-    """Which of some pixels lie in a square around a position.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Expected:
+    """An expected image and its change.
 
     Parameters
     ----------
-    rc
-        The pixels, shape (pixel, 2), whole numbers.
-    reach
-        Half the edge of the square, pixels.
+    signal
+        Shape (pixel,), intensity.
+    near
+        Numbers of the atoms that reach a pixel, shape (near,).
+    pixel
+        Pixels around them, shape (near, place), the count of pixels where there is none.
+    heights
+        Change by the amplitude, shape (near, place), dimensionless.
+    steep
+        Change by row and column, shape (2, near, place), intensity per pixel.
     """
 
-    def __init__(self, rc: FloatArray, reach: float) -> None:
-        half = int(np.ceil(reach)) + 1
-        whole = np.rint(rc).astype(np.int64)
-        # A grid with a rim so wide that no square around a position near a pixel leaves it.
-        self._low = whole.min(axis=0) - 2 * half
-        shape = whole.max(axis=0) + 2 * half + 1 - self._low
-        number = np.full(shape, len(rc), dtype=np.int64)
-        number[tuple((whole - self._low).T)] = np.arange(len(rc))
-        self._number, self._none = number.ravel(), len(rc)
-        self._half, self._reach, self._shape = half, reach, shape
-        along = np.arange(-half, half + 1)
-        rows, cols = np.meshgrid(along, along, indexing="ij")
-        self._steps = np.stack([rows.ravel(), cols.ravel()]).astype(np.float32)
-        self._offset = (rows * shape[1] + cols).ravel()
+    signal: FloatArray
+    near: IntArray
+    pixel: IntArray
+    heights: Image
+    steep: Image
 
-    def of(self, rc: FloatArray) -> tuple[IntArray, IntArray, Image]:
-        """Give the pixels around positions.
 
-        Parameters
-        ----------
-        rc
-            Positions, shape (atom, 2), pixels.
+class Ascent:
+    """The way to the best fit of a choice of atoms, step by step.
 
-        Returns
-        -------
-        Numbers of the positions near to a pixel, shape (near,); numbers of the pixels around each,
-        shape (near, place), the count of pixels where there is none; and vectors from the position
-        to them, shape (2, near, place).
-        """
-        own = np.rint(rc).astype(np.int64)
-        place = own - self._low
-        inside = (place >= self._half) & (place < self._shape - self._half)
-        near = np.flatnonzero(inside.all(axis=1))
-        first = place[near, 0] * self._shape[1] + place[near, 1]
-        pixel = self._number[first[:, None] + self._offset]
-        away = (own[near] - rc[near]).T.astype(np.float32)
-        step = self._steps[:, None, :] + away[:, :, None]
-        pixel[(np.abs(step) > self._reach).any(axis=0)] = self._none
-        return near, pixel, step
+    Choices that are weighed against each other need not all go to the end.
+
+    Parameters
+    ----------
+    pixels, atoms, spreads
+        As of `LocalPixels.fit`.
+    """
+
+    def __init__(
+        self, pixels: LocalPixels, atoms: ChosenAtoms, spreads: tuple[float, ...] = (1.0,)
+    ) -> None:
+        self._pixels, self._n = pixels, len(atoms.rc)
+        self._mean = np.concatenate(
+            [atoms.rc.ravel(), atoms.amplitude, [pixels.level], np.zeros(_LEVELS - 1)]
+        )
+        self._priors = [_prior(pixels, atoms, s) for s in spreads]
+        self._precision = np.linalg.inv(self._priors[-1])
+        self._theta, self._steps = self._mean, 0
+        self._look()
+        self._bend()
+
+    @property
+    def log_evidence(self) -> float:
+        """What `LocalFit.log_evidence` is as far as is known: too low where steps remain."""
+        away = self._theta - self._mean
+        penalty = float(away @ self._precision @ away)
+        return -0.5 * (self._pixels.deviance(self._now.signal) + penalty) - self._volume
+
+    @property
+    def amplitude(self) -> FloatArray:
+        """Amplitudes, shape (atom,), intensity."""
+        return self._theta[2 * self._n : 3 * self._n]
+
+    @property
+    def amplitude_sd(self) -> FloatArray:
+        """Their standard deviations, shape (atom,), intensity."""
+        return np.sqrt(np.diagonal(self._covariance)[2 * self._n : 3 * self._n])
+
+    def step(self) -> bool:
+        """Take a step; tells whether it was worth it and another one may be taken."""
+        if self._steps == _STEPS:
+            return False
+        uphill = self._gradient - self._precision @ (self._theta - self._mean)
+        change = self._covariance @ uphill
+        gain = 0.5 * float(change @ uphill)
+        if gain < _WORTH:
+            return False
+        if gain > _FAR and self._steps:
+            self._bend()
+            change = self._covariance @ uphill
+        self._theta = self._theta + _limited(change, self._n)
+        self._steps += 1
+        self._look()
+        return True
+
+    def finish(self) -> LocalFit:
+        """Integrate over all that is fitted; the prior is chosen by the evidence."""
+        self._bend()
+        away = self._theta - self._mean
+        # Over the quadratic about this point, which has the maximum of each prior.
+        value, best, covariance, penalty, volume = max(
+            (_summit(away, self._gradient, self._information, prior) for prior in self._priors),
+            key=lambda found: found[0],
+        )
+        del value
+        theta, n = self._mean + best, self._n
+        signal = self._pixels.expected(theta, n).signal  # the likelihood there is exact
+        at = np.arange(n)
+        own = np.stack([2 * at, 2 * at + 1], axis=1)
+        return LocalFit(
+            -0.5 * (self._pixels.deviance(signal) + penalty) - volume,
+            theta[: 2 * n].reshape(n, 2),
+            covariance[own[:, :, None], own[:, None, :]],
+            theta[2 * n : 3 * n],
+            np.sqrt(np.diagonal(covariance)[2 * n : 3 * n]),
+            *self._pixels.chi2(signal),
+        )
+
+    def _look(self) -> None:
+        """Compute the expected image here, and the gradient of the log-likelihood."""
+        pixels, n = self._pixels, self._n
+        self._now = now = pixels.expected(self._theta, n)
+        self._weight = 1.0 / pixels.variance(now.signal)
+        residual = self._weight * (pixels.data - now.signal)
+        own = np.append(residual, 0.0).astype(np.float32)[now.pixel]
+        gradient = np.zeros(len(self._theta))
+        gradient[2 * n + now.near] = np.einsum("ak,ak->a", now.heights, own)
+        gradient[2 * now.near] = np.einsum("ak,ak->a", now.steep[0], own)
+        gradient[2 * now.near + 1] = np.einsum("ak,ak->a", now.steep[1], own)
+        gradient[3 * n :] = pixels.levels @ residual
+        self._gradient = gradient
+
+    def _bend(self) -> None:
+        """Compute the expected curvature of the log-likelihood here (Fisher's information)."""
+        now, n = self._now, self._n
+        width = len(now.signal) + 1  # the last is no pixel
+        weight = np.sqrt(np.append(self._weight, 0.0)).astype(np.float32)
+        root = np.zeros((len(self._theta), width), dtype=np.float32)
+        flat, own = root.reshape(-1), weight[now.pixel]
+        for rows, slope in (
+            (2 * n + now.near, now.heights),
+            (2 * now.near, now.steep[0]),
+            (2 * now.near + 1, now.steep[1]),
+        ):
+            flat[now.pixel + rows[:, None] * width] = slope * own
+        root[:, -1] = 0.0
+        root[3 * n :, :-1] = self._pixels.levels * weight[:-1]
+        # The product of a matrix with itself takes half the time.
+        self._information = (root @ root.T).astype(np.float64)
+        _, self._covariance, self._volume = _posterior(
+            self._theta - self._mean, self._gradient, self._information, self._priors[-1]
+        )
 
 
 def pixels_near(
@@ -385,3 +404,39 @@ def _posterior(
     covariance = shrunk.T @ shrunk
     volume = float(np.log(np.diagonal(half)).sum())
     return covariance @ (gradient + information @ away), covariance, volume
+
+
+def _summit(
+    away: FloatArray, gradient: FloatArray, information: FloatArray, prior: FloatArray
+) -> tuple[float, FloatArray, FloatArray, float, float]:
+    """Give the maximum for one prior, from that of the likelihood's quadratic.
+
+    Logarithm of the evidence to a constant, place (from the mean), covariance, squared distance in
+    units of the prior, and the logarithm of `_posterior`.
+    """
+    best, covariance, volume = _posterior(away, gradient, information, prior)
+    step = best - away
+    uphill = gradient - information @ step  # which the pull of the prior balances
+    penalty = float(best @ uphill)
+    likelihood = float(step @ (gradient - 0.5 * information @ step))
+    return likelihood - 0.5 * penalty - volume, best, covariance, penalty, volume
+
+
+def _prior(pixels: LocalPixels, atoms: ChosenAtoms, spread: float) -> FloatArray:
+    """Covariance of positions, amplitudes and background."""
+    n = len(atoms.rc)
+    variance = np.concatenate([
+        np.repeat((spread * atoms.position_sd) ** 2, 2),
+        atoms.amplitude_sd**2,
+        [pixels.level_sd**2], np.full(_LEVELS - 1, (_BENT_SHARE * pixels.level_sd) ** 2),
+    ])  # fmt: skip
+    out = np.diag(variance)
+    for axis in (0, 1):
+        own = slice(axis, 2 * n, 2)
+        out[own, own] += atoms.together_px**2
+        if atoms.bent is not None:
+            out[own, own] += spread**2 * (atoms.bent @ atoms.bent.T)
+    if atoms.common is not None:
+        flat = atoms.common.reshape(-1, 2 * n)
+        out[: 2 * n, : 2 * n] += flat.T @ flat
+    return out

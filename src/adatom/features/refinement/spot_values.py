@@ -43,7 +43,9 @@ def spot(probe: Probe, step: Image) -> Image:
 
 def _turned(probe: Probe, step: Image) -> tuple[Image, Image]:
     """Inverse covariance times a vector, shape (2, ...), and minus half the product of both."""
-    inverse = np.linalg.inv(probe.matrix()).astype(step.dtype)
+    rr, rc, cc = probe.covariance
+    inverse = np.array([[cc, -rc], [-rc, rr]]) / (rr * cc - rc**2)
+    inverse = inverse.astype(step.dtype)
     turned = np.empty_like(step)
     for axis in (0, 1):
         np.multiply(inverse[axis, 0], step[0], out=turned[axis])
