@@ -8,6 +8,7 @@ were found are fitted to the pixels, and Bayes' rule weighs them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +17,8 @@ from scipy.spatial import cKDTree
 from adatom.core.arrays import BoolArray, FloatArray
 from adatom.features.defects.screen import Screen
 from adatom.features.defects.shapes import Placed
-from adatom.features.refinement.local_fit import (
-    Ascent,
-    ChosenAtoms,
-    LocalPixels,
-    pixels_near,
-)
+from adatom.features.refinement.local_fit import Ascent, ChosenAtoms
+from adatom.features.refinement.local_pixels import LocalPixels, pixels_near
 from adatom.features.refinement.optics import Optics
 from adatom.features.refinement.refine import Refined
 
@@ -76,7 +73,7 @@ class Reach:
 RECONSTRUCTED, ADDED = Reach(4.6, 5.2), Reach(3.2, 3.8)  # an added atom moves few others
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)  # without slots: the tree is made when it is asked for
 class FoundSheet:
     """The likely atoms of a frame, as far as hypotheses need them.
 
@@ -98,6 +95,11 @@ class FoundSheet:
     usual: FloatArray
     host: BoolArray
     element: NDArray[np.str_]
+
+    @cached_property
+    def tree(self) -> cKDTree:
+        """The positions, to look for those near a place."""
+        return cKDTree(self.xy)
 
     def near(self, middle: FloatArray) -> FoundSheet:
         """Keep the atoms that hypotheses about a place, shape (2,), Å, can have to do with."""
@@ -287,7 +289,7 @@ class _Tried:
 
 
 def _likely(tried: list[_Tried], screen: Screen, reach: Reach, scatter: float) -> list[_Tried]:
-    """Fit hypotheses, and give up those that fall behind on the way."""
+    """Give up the hypotheses that fall behind in the first steps of their fits."""
 
     def score(one: _Tried) -> float:
         value = one.ascent.log_evidence + one.log_prior
@@ -304,9 +306,6 @@ def _likely(tried: list[_Tried], screen: Screen, reach: Reach, scatter: float) -
             scores = [score(one) for one in tried]
             least = max(scores) - behind
             tried = [one for one, value in zip(tried, scores, strict=True) if value >= least]
-    for one in tried:
-        while one.ascent.step():
-            pass
     return tried
 
 
@@ -374,7 +373,7 @@ def _atoms_of(
     away = np.hypot(*(xy - middle).T)
     added = np.arange(len(xy)) >= placed.own
     core = (np.hypot(*(placed.xy - placed.centre).T) < _CORE_A) | added
-    partner_distance, partner = cKDTree(found.xy).query(xy)
+    partner_distance, partner = found.tree.query(xy)
     there = partner_distance < _HOLDS_A
     free = ((away < reach.free_A) & (core | there)) | added
     usual, position_sd = np.full(len(xy), screen.unit), np.full(len(xy), _SHAPE_SD_A / px)
@@ -398,7 +397,8 @@ def _atoms_of(
     outer = np.hypot(*(found.xy - middle).T)
     rest = (outer < reach.pixels_A + _TAIL_A) & (outer > min(_CORE_A, reach.free_A))
     if len(own):
-        rest &= cKDTree(own).query(found.xy)[0] > _HOLDS_A
+        apart = ((found.xy[rest, None] - own) ** 2).sum(axis=2).min(axis=1)
+        rest[rest] = apart > _HOLDS_A**2
     return atoms, core[free], elements[free].astype(np.str_), rest
 
 

@@ -89,7 +89,7 @@ class _Places:
     @cached_property
     def tree(self) -> cKDTree:
         """The origins, to look for those near a place."""
-        return cKDTree(self.origin)
+        return cKDTree(self.origin, compact_nodes=False, balanced_tree=False)
 
 
 @dataclass(frozen=True, eq=False)  # without slots: the residual is computed when it is asked for

@@ -8,25 +8,19 @@ with more atoms pay for them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 
 import numpy as np
 
-from adatom.core.arrays import BoolArray, FloatArray, Image, IntArray
-from adatom.features.refinement.binning import BinnedFrame
-from adatom.features.refinement.optics import Optics
-from adatom.features.refinement.spot_values import spot, spot_and_slopes
-from adatom.features.refinement.surroundings import Surroundings
+from adatom.core.arrays import FloatArray
+from adatom.features.refinement.local_pixels import LocalPixels
 
 _STEPS = 3  # most Gauss-Newton steps: positions start within a fraction of a spot's width
 # Nats that a step should gain: with less none is taken, as the evidence adds the last one; with
 # more, the curvature is computed anew.
 _WORTH, _FAR = 0.02, 1.0
-_LEAST_PIXELS = 60  # a place with fewer usable pixels says nothing
 _BENT_SHARE = 0.5  # prior deviation of slopes and curvatures of the background over its level's
 _LEVELS = 6  # parameters of the background: constant, slopes, curvatures
-_REACH = 5.0  # a spot ends this many core widths from its centre: its tails are as wide as 3.2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,154 +82,6 @@ class LocalFit:
     chi2_sd: float
 
 
-@dataclass(frozen=True, eq=False)  # without slots: it keeps what it computed once
-class LocalPixels:
-    """The usable pixels around one place.
-
-    Parameters
-    ----------
-    rc
-        Shape (pixel, 2), binned pixels.
-    data
-        Shape (pixel,), intensity.
-    optics
-        Probe and noise of the frame.
-    excess
-        Factor on the variance of the noise: the frame's reduced χ² where that exceeds one.
-    level, level_sd
-        Expected background and its standard deviation, intensity.
-    fixed
-        Image of atoms that are not fitted, shape (pixel,), intensity; None for none.
-    """
-
-    rc: FloatArray
-    data: FloatArray
-    optics: Optics
-    excess: float
-    level: float
-    level_sd: float
-    fixed: FloatArray | None = None
-
-    def beside(self, rc: FloatArray, amplitude: FloatArray) -> LocalPixels:
-        """The same pixels with atoms that are not fitted.
-
-        Parameters
-        ----------
-        rc, amplitude
-            Their positions, shape (atom, 2), binned pixels, and amplitudes, shape (atom,).
-        """
-        out = replace(self, fixed=self._spots(rc, amplitude))
-        out.__dict__.update(_around=self._around, levels=self.levels)  # of the same pixels
-        return out
-
-    def fit(self, atoms: ChosenAtoms, spreads: tuple[float, ...] = (1.0,)) -> LocalFit:
-        """Fit a choice of atoms, and integrate over all that is fitted.
-
-        Parameters
-        ----------
-        atoms
-            The choice.
-        spreads
-            Factors on `ChosenAtoms.position_sd` among which the pixels choose, by the evidence.
-
-        Examples
-        --------
-        >>> from adatom.features.refinement.noise import Noise
-        >>> from adatom.features.refinement.image_model import Probe
-        >>> probe = Probe(np.array([9.0, 0.0, 9.0]), np.zeros(2))
-        >>> optics = Optics(probe, Noise(1.0, 0.0, 1.0, 1.0), 0.15)
-        >>> rc = np.argwhere(np.ones((25, 25))).astype(float)
-        >>> data = 10.0 * probe.value_at(rc - [12.4, 12.0])
-        >>> pixels = LocalPixels(rc, data, optics, 1.0, 0.0, 10.0)
-        >>> one, ten = np.ones(1), np.full(1, 10.0)
-        >>> here = pixels.fit(ChosenAtoms(np.array([[12.0, 12.0]]), one, ten, one))
-        >>> none = np.zeros(0)
-        >>> empty = pixels.fit(ChosenAtoms(np.zeros((0, 2)), none, none, none))
-        >>> here.rc.round(1).tolist(), here.log_evidence > empty.log_evidence
-        ([[12.4, 12.0]], True)
-        """
-        ascent = Ascent(self, atoms, spreads)
-        while ascent.step():
-            pass
-        return ascent.finish()
-
-    def deviance(self, signal: FloatArray) -> float:
-        """Twice the negative log-likelihood of an expected image, shape (pixel,), to a constant."""
-        noise = self.optics.noise
-        pair = (self.data.astype(np.float32), signal.astype(np.float32))
-        return noise.deviance(*pair) / self.excess
-
-    def variance(self, signal: FloatArray) -> FloatArray:
-        """Variance of each pixel of an expected image, shape (pixel,), intensity²."""
-        variance = self.optics.noise.variance(signal.astype(np.float32)).astype(np.float64)
-        return variance * self.excess
-
-    def expected(self, theta: FloatArray, n: int) -> _Expected:
-        """Expected image of `n` atoms, and how it changes, at positions, amplitudes and levels."""
-        rc, amplitude, level = theta[: 2 * n].reshape(n, 2), theta[2 * n : 3 * n], theta[3 * n :]
-        near, pixel, step = self._around.of(rc)
-        heights, steep = spot_and_slopes(self.optics.probe, step)
-        bright = amplitude[near, None].astype(np.float32)
-        signal = self._summed(pixel, heights * bright) + level @ self.levels
-        if self.fixed is not None:
-            signal += self.fixed
-        return _Expected(signal, near, pixel, heights, steep * bright)
-
-    def chi2(self, signal: FloatArray) -> tuple[float, float]:
-        """Mean squared residual over the variance, and its standard deviation for Poisson noise."""
-        noise, count = self.optics.noise, len(signal)
-        variance = self.variance(signal) / noise.correlation  # of each pixel by itself
-        squared = (self.data - signal) ** 2 / variance
-        # The fourth moment of a Poisson count over its squared variance is 3 + 1 / variance.
-        spread = 2.0 + max(noise.gain, 0.0) ** 2 / variance
-        return float(squared.mean()), float((spread.mean() * noise.correlation / count) ** 0.5)
-
-    def _spots(self, rc: FloatArray, amplitude: FloatArray) -> FloatArray:
-        near, pixel, step = self._around.of(rc)
-        heights = spot(self.optics.probe, step)
-        return self._summed(pixel, heights * amplitude[near, None])
-
-    def _summed(self, pixel: IntArray, values: FloatArray | Image) -> FloatArray:
-        count = len(self.rc)
-        out = np.bincount(pixel.ravel(), weights=values.ravel(), minlength=count + 1)
-        return np.asarray(out[:count], dtype=np.float64)
-
-    @cached_property
-    def _around(self) -> Surroundings:
-        return Surroundings(self.rc, _REACH * self.optics.probe.sigma())
-
-    @cached_property
-    def levels(self) -> FloatArray:
-        """Shapes of the background, shape (parameter, pixel)."""
-        u, v = ((self.rc - self.rc.mean(axis=0)) / max(np.ptp(self.rc, axis=0).max(), 1.0)).T
-        return np.stack([np.ones(len(u)), u, v, u * u, u * v, v * v])
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Expected:
-    """An expected image and its change.
-
-    Parameters
-    ----------
-    signal
-        Shape (pixel,), intensity.
-    near
-        Numbers of the atoms that reach a pixel, shape (near,).
-    pixel
-        Pixels around them, shape (near, place), the count of pixels where there is none.
-    heights
-        Change by the amplitude, shape (near, place), dimensionless.
-    steep
-        Change by row and column, shape (2, near, place), intensity per pixel.
-    """
-
-    signal: FloatArray
-    near: IntArray
-    pixel: IntArray
-    heights: Image
-    steep: Image
-
-
 class Ascent:
     """The way to the best fit of a choice of atoms, step by step.
 
@@ -243,8 +89,29 @@ class Ascent:
 
     Parameters
     ----------
-    pixels, atoms, spreads
-        As of `LocalPixels.fit`.
+    pixels
+        The pixels.
+    atoms
+        The choice.
+    spreads
+        Factors on `ChosenAtoms.position_sd` among which the pixels choose, by the evidence.
+
+    Examples
+    --------
+    >>> from adatom.features.refinement.image_model import Probe
+    >>> from adatom.features.refinement.noise import Noise
+    >>> from adatom.features.refinement.optics import Optics
+    >>> probe = Probe(np.array([9.0, 0.0, 9.0]), np.zeros(2))
+    >>> optics = Optics(probe, Noise(1.0, 0.0, 1.0, 1.0), 0.15)
+    >>> rc = np.argwhere(np.ones((25, 25))).astype(float)
+    >>> data = 10.0 * probe.value_at(rc - [12.4, 12.0])
+    >>> pixels = LocalPixels(rc, data, optics, 1.0, 0.0, 10.0)
+    >>> one, ten = np.ones(1), np.full(1, 10.0)
+    >>> here = Ascent(pixels, ChosenAtoms(np.array([[12.0, 12.0]]), one, ten, one)).finish()
+    >>> none = np.zeros(0)
+    >>> empty = Ascent(pixels, ChosenAtoms(np.zeros((0, 2)), none, none, none)).finish()
+    >>> here.rc.round(1).tolist(), here.log_evidence > empty.log_evidence
+    ([[12.4, 12.0]], True)
     """
 
     def __init__(
@@ -254,8 +121,9 @@ class Ascent:
         self._mean = np.concatenate(
             [atoms.rc.ravel(), atoms.amplitude, [pixels.level], np.zeros(_LEVELS - 1)]
         )
-        self._priors = [_prior(pixels, atoms, s) for s in spreads]
-        self._precision = np.linalg.inv(self._priors[-1])
+        self._atoms, self._spreads = atoms, spreads
+        self._widest = _prior(pixels, atoms, spreads[-1])
+        self._precision = np.linalg.inv(self._widest)
         self._theta, self._steps = self._mean, 0
         self._look()
         self._bend()
@@ -295,17 +163,23 @@ class Ascent:
         return True
 
     def finish(self) -> LocalFit:
-        """Integrate over all that is fitted; the prior is chosen by the evidence."""
+        """Go to the end, and integrate over all that is fitted; the evidence chooses the prior."""
+        while self.step():
+            pass
         self._bend()
         away = self._theta - self._mean
+        priors = [_prior(self._pixels, self._atoms, spread) for spread in self._spreads[:-1]]
         # Over the quadratic about this point, which has the maximum of each prior.
         value, best, covariance, penalty, volume = max(
-            (_summit(away, self._gradient, self._information, prior) for prior in self._priors),
+            (
+                _summit(away, self._gradient, self._information, prior)
+                for prior in [*priors, self._widest]
+            ),
             key=lambda found: found[0],
         )
         del value
         theta, n = self._mean + best, self._n
-        signal = self._pixels.expected(theta, n).signal  # the likelihood there is exact
+        signal = self._pixels.signal(theta, n)  # the likelihood there is exact
         at = np.arange(n)
         own = np.stack([2 * at, 2 * at + 1], axis=1)
         return LocalFit(
@@ -349,37 +223,8 @@ class Ascent:
         # The product of a matrix with itself takes half the time.
         self._information = (root @ root.T).astype(np.float64)
         _, self._covariance, self._volume = _posterior(
-            self._theta - self._mean, self._gradient, self._information, self._priors[-1]
+            self._theta - self._mean, self._gradient, self._information, self._widest
         )
-
-
-def pixels_near(
-    binned: BinnedFrame, centre_rc: FloatArray, radius_px: float
-) -> tuple[FloatArray, FloatArray] | None:
-    """Positions and values of the usable pixels around a place; None where there are too few.
-
-    Parameters
-    ----------
-    binned
-        The frame.
-    centre_rc
-        Shape (2,), binned pixels.
-    radius_px
-        Radius, binned pixels.
-    """
-    shape = np.array(binned.data.shape)
-    low = np.clip(np.floor(centre_rc - radius_px), 0, shape - 1).astype(int)
-    high = np.clip(np.ceil(centre_rc + radius_px), 0, shape - 1).astype(int)
-    rows, cols = (np.arange(a, b + 1) for a, b in zip(low, high, strict=True))
-    grid = np.stack(np.meshgrid(rows, cols, indexing="ij"), axis=-1).reshape(-1, 2)
-    used: BoolArray = np.hypot(*(grid - centre_rc).T) <= radius_px
-    at = (grid[:, 0], grid[:, 1])
-    for spoiled in (binned.masked, binned.clipped):
-        if spoiled is not None:
-            used &= spoiled[at] == 0
-    if used.sum() < _LEAST_PIXELS:
-        return None
-    return grid[used].astype(np.float64), binned.data[at][used].astype(np.float64)
 
 
 def _limited(change: FloatArray, n: int) -> FloatArray:
