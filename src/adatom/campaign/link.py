@@ -65,14 +65,14 @@ def link_movie(
     searched = SearchedField(np.arange(count), moved, extent, config.defects.border_A)
     recorded = movie.acquisition
     beams = beams_on(material, recorded.usual_voltage_kV, recorded.dose_per_A2)
-    tracks = track_table(defects, searched, material, beams)
+    tracks = track_table(defects, searched, material, beams, config.link)
     defects = with_beam_probability(defects, tracks)
     write_table(directory.defects_path, defects.data, DEFECT_COLUMNS)
     write_table(directory.tracks_path, tracks, TRACK_COLUMNS)
     told = parts.told(count)
     lattices = {i: lattice_from_json(one["lattice"], material) for i, one in told.items()}
     clock = Clock(recorded.frame_time_s, recorded.dose_per_A2)
-    rates = transition_table(defects, lattices, drift, clock)
+    rates = transition_table(defects, lattices, drift, clock, config.link)
     write_table(directory.transitions_path, rates, TRANSITION_COLUMNS)
     return file_hash(*linked_paths(directory))
 

@@ -32,8 +32,8 @@ COLUMNS = {
         _S,
         "",
         "Where it came from: `first seen` in the first frame; later `came into the field` over the "
-        "border with the drift, or `appeared`; `from KIND` since it changed its kind; empty until "
-        "linked.",
+        "border with the drift, or `appeared`; `from KIND` since it changed its kind, `from V1 + "
+        "V1` since several merged, `split from V2` since one came apart; empty until linked.",
     ),
     "p_beam_induced": Column(_F, "", "Probability that the beam made it; null until known."),
     "hops": Column(
@@ -56,7 +56,8 @@ class DefectTable:
     ``kind`` is the name of a `DefectKind`, such as ``Si1C3`` or ``V1``. ``atoms`` are numbers from
     the ``atom`` column of the same frame's atom table, impurity or displaced atoms first. ``p`` is
     the probability that the defect is there and is of this kind. ``origin`` is filled when frames
-    are linked: ``first seen``, ``came into the field``, ``appeared``, or ``from <kind>``.
+    are linked: ``first seen``, ``came into the field``, ``appeared``, ``from <kind>``, or ``split
+    from <kind>``.
     ``p_beam_induced`` and ``hops`` are null until they are known; tables of version 0.1.0 have no
     ``hops`` and no ``alternatives``.
 

@@ -11,9 +11,14 @@ _SHARES = "5 % and 95 % of the posterior lie below the low and the high one."
 
 # Every column of ``transitions.parquet``; the reference pages are made from it.
 COLUMNS = {
-    "from_kind": Column(_S, "", "Kind of defect before."),
+    "from_kind": Column(
+        _S, "", "Kind of defect before; `V1 + V1` where several came together to one."
+    ),
     "to_kind": Column(
-        _S, "", "Kind after; the same as `from_kind` for a jump to a neighbouring site."
+        _S,
+        "",
+        "Kind after; the same as `from_kind` for a jump to a neighbouring site, `V1 + V1` where one "
+        "came apart.",
     ),
     "tracks": Column(_I, "", "Number of tracks with this kind."),
     "exposure_frames": Column(_F, "frame", "Time for which defects of this kind were followed."),

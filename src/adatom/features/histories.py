@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -114,8 +114,17 @@ class SearchedField:
         return CAME_IN
 
 
-def origins(kinds: Sequence[str], first: str) -> list[str]:
+def origins(kinds: Sequence[str], first: str, since: Mapping[int, str] | None = None) -> list[str]:
     """Origin in every frame of a track: that of its first, or the kind that it had before.
+
+    Parameters
+    ----------
+    kinds
+        Its kind in each frame.
+    first
+        Origin in its first frame.
+    since
+        Origins from some frames on, by their number in the track, where more is known.
 
     Examples
     --------
@@ -125,6 +134,9 @@ def origins(kinds: Sequence[str], first: str) -> list[str]:
     out = [first] * min(len(kinds), 1)
     for before, now in pairwise(kinds):
         out.append(out[-1] if now == before else f"from {before}")
+    for start, told in sorted((since or {}).items()):
+        same = next((k for k in range(start, len(kinds)) if kinds[k] != kinds[start]), len(kinds))
+        out[start:same] = [told] * (same - start)
     return out
 
 

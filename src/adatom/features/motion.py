@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 from scipy.spatial import cKDTree
 
 from adatom.core import AtomTable
@@ -33,6 +34,31 @@ _OTHER_KIND_A2 = 4.0
 _DISPLACED_A2 = 1.5  # Å²: added to what a displaced atom costs alone; a hop in graphene costs 1.5
 _BORDER_A = 0.7  # Å: closer to the border, an atom is not seen in every frame
 _CHUNK = 4096  # pairs that are looked at together; limits memory
+
+
+class LinkOptions(BaseModel):
+    """Limits of the motion of atoms and defects between frames."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    atom_step_A: float = Field(
+        default=1.0, gt=0.0, description="longest step of an atom between two frames, Å"
+    )
+    defect_step_A: float = Field(
+        default=3.0, gt=0.0, description="longest step of a defect between two frames, Å"
+    )
+    gap_frames: int = Field(
+        default=3, ge=0, description="frames in which a tracked atom or defect may be unseen"
+    )
+    drift_A: float = Field(
+        default=4.0, ge=0.0, description="largest drift of the specimen between two frames, Å"
+    )
+    hop_A: float = Field(
+        default=1.0, gt=0.0, description="shortest hop of a tracked defect to another site, Å"
+    )
+    hop_reach_A: float = Field(
+        default=6.5, gt=0.0, description="longest way of an impurity atom between two frames, Å"
+    )
 
 
 def is_impurity(table: AtomTable) -> BoolArray:

@@ -10,7 +10,7 @@ that appeared (empirical Bayes).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +24,15 @@ from adatom.core.composition import count_formula
 from adatom.core.defect_kind import Adatom, Cluster, DefectKind, Interstitial, Substitution
 from adatom.core.tracks import SCHEMA
 from adatom.features.histories import SearchedField
+from adatom.features.meetings import meetings
+from adatom.features.motion import LinkOptions
 
 # e⁻/Å² and frame where the dose is not known: what frames with atoms are taken with. Decades of it
 # are equally likely.
 _DOSES = np.geomspace(1e4, 1e7, 13)
 _OTHER = np.geomspace(1e-4, 1e3, 120)  # values of the number that other causes make in a movie
 _SEEN_WEIGHT = 2.0  # frames that the mean probability of the names counts as in the chance to see
+_CAUSES = ("p_before", "p_came_in", "p_beam", "p_heat", "p_unknown")
 _MOST_SEEN = 0.995  # a defect is missed in a frame with at least one chance in 200
 
 
@@ -61,7 +64,11 @@ class Beam:
 
 
 def track_table(
-    defects: DefectTable, searched: SearchedField, material: Material, beams: Sequence[Beam]
+    defects: DefectTable,
+    searched: SearchedField,
+    material: Material,
+    beams: Sequence[Beam],
+    options: LinkOptions | None = None,
 ) -> pl.DataFrame:
     """Give every track once, with the probabilities of what made it.
 
@@ -76,12 +83,16 @@ def track_table(
     beams
         Cross section and dose for each element that the beam displaces; empty where no threshold is
         known.
+    options
+        How far defects go from frame to frame; as they were linked with.
 
     Returns
     -------
-    One row a track with the columns of ``tracks.parquet``.
+    One row a track with the columns of ``tracks.parquet``. A track that split from another one was
+    made by what made that one.
     """
-    stories = [_Track(defects, rows, searched) for rows in _rows_of_tracks(defects)]
+    parents = _parents(defects, searched, options or LinkOptions())
+    stories = [_Track(defects, rows, searched, parents) for rows in _rows_of_tracks(defects)]
     families: dict[str, list[_Track]] = defaultdict(list)
     for story in stories:
         families[_family(story.kind)].append(story)
@@ -89,7 +100,38 @@ def track_table(
     for group in families.values():
         beam = _beam_for(group[0].kind, beams, material)
         rows += _Family(group, searched, material, beam).rows()
-    return pl.DataFrame(rows, schema=SCHEMA).sort("track")
+    table = pl.DataFrame(rows, schema=SCHEMA).sort("track")
+    return _with_parents(table, {s.number: s.parent for s in stories if s.parent is not None})
+
+
+def _parents(defects: DefectTable, searched: SearchedField, options: LinkOptions) -> dict[int, int]:
+    """Track from which a track split when it began."""
+    frame, track = defects.data["frame"].to_numpy(), defects.data["track"].to_numpy()
+    place = defects.xy - searched.drift_of(frame.astype(np.int64))
+    first: dict[int, int] = {}
+    for row in np.argsort(frame, kind="stable"):
+        first.setdefault(int(track[row]), int(row))
+    return {
+        int(track[row]): int(track[one.whole])
+        for one in meetings(defects, place, options.defect_step_A, options.hop_reach_A)
+        if one.splits
+        for row in one.parts[1:]
+        if first[int(track[row])] == row
+    }
+
+
+def _with_parents(tracks: pl.DataFrame, parent: Mapping[int, int]) -> pl.DataFrame:
+    """Give a track that split from another one what made that one."""
+    if not parent:
+        return tracks
+    row = {number: k for k, number in enumerate(tracks["track"])}
+    rows = tracks.to_dicts()
+    for child in sorted(parent, key=lambda number: rows[row[number]]["first_frame"]):
+        own, of = rows[row[child]], rows[row[parent[child]]]
+        own |= {name: of[name] for name in _CAUSES}
+        first = str(of["reason"])
+        own["reason"] = f"It split from defect {parent[child]}: {first[0].lower()}{first[1:]}"
+    return pl.DataFrame(rows, schema=SCHEMA)
 
 
 def _beam_for(kind: DefectKind | None, beams: Sequence[Beam], material: Material) -> Beam | None:
@@ -126,9 +168,16 @@ def _family(kind: DefectKind | None) -> str:
 class _Track:
     """One track: when and where it began, and which frames showed its place before."""
 
-    def __init__(self, defects: DefectTable, rows: IntArray, searched: SearchedField) -> None:
+    def __init__(
+        self,
+        defects: DefectTable,
+        rows: IntArray,
+        searched: SearchedField,
+        parents: Mapping[int, int],
+    ) -> None:
         data = defects.data[rows]
         self.number = int(data["track"][0])
+        self.parent = parents.get(self.number)
         self.frames = data["frame"].to_numpy().astype(np.int64)
         self.p = data["p"].to_numpy().astype(np.float64)
         weight: dict[str, float] = defaultdict(float)
@@ -175,7 +224,7 @@ class _Family:
         usual = float(np.mean(np.concatenate([t.p for t in tracks])))
         seen = (found + _SEEN_WEIGHT * usual) / (chances + _SEEN_WEIGHT)
         self.missed = 1.0 - min(seen, _MOST_SEEN)
-        appeared = sum(bool(t.shown_before.any()) for t in tracks)
+        appeared = sum(bool(t.shown_before.any()) for t in tracks if t.parent is None)
         self.beam_rates = self._by_beam(tracks[0].kind, material)
         self.rates, self.weights = self._rates(appeared, max(frames - 1, 1))
 

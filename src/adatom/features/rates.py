@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,8 @@ from adatom.core import DefectTable, Lattice, Material, Vacancy
 from adatom.core.arrays import FloatArray, IntArray
 from adatom.core.defect_kind import Antisite, Cluster, DefectKind, Substitution
 from adatom.core.transitions import SCHEMA
+from adatom.features.meetings import Meeting, meetings
+from adatom.features.motion import LinkOptions
 from adatom.features.walks import SitePath, jump_rate, site_path
 
 _SHARES = (0.05, 0.5, 0.95)  # quantiles that the table gives
@@ -45,13 +47,17 @@ def transition_table(
     lattices: Mapping[int, Lattice | None],
     drift_xy_A: Mapping[int, tuple[float, float]],
     clock: Clock | None = None,
+    options: LinkOptions | None = None,
 ) -> pl.DataFrame:
-    """Estimate how often tracked defects jump to other sites and change their kind.
+    """Estimate how often tracked defects jump to other sites, change their kind, merge and split.
 
     Jumps come from the hidden Markov model of `walks`, for defects that occupy one site. Changes of
     kind come from one whose hidden state is the kind, since a name may be wrong; their number is
     expected from all frames and their rate has the posterior of a Poisson process with Jeffreys'
-    prior. That the kind changes to and fro between two frames is not allowed for.
+    prior. That the kind changes to and fro between two frames is not allowed for. Merges and
+    splits, such as ``V1 + V1`` to ``V2``, are no changes of one kind and have rows of their own:
+    they count with the probability of all their names, and their exposure is the frames that show
+    what may merge, or split.
 
     Parameters
     ----------
@@ -63,16 +69,19 @@ def transition_table(
         Shift x, y of every frame, Å.
     clock
         Time and dose of a frame, for rates per second and per dose.
+    options
+        How far defects go from frame to frame; as they were linked with.
 
     Returns
     -------
     One row a transition with the columns of ``transitions.parquet``, frequent kinds first.
     """
-    clock = clock or Clock()
+    clock, options = clock or Clock(), options or LinkOptions()
     frame = defects.data["frame"].to_numpy().astype(np.int64)
     shift = np.array([drift_xy_A[int(f)] for f in frame]).reshape(-1, 2)
     place = defects.xy - shift
-    tracks = _tracks(defects)
+    met = meetings(defects, place, options.defect_step_A, options.hop_reach_A)
+    tracks = _tracks(defects, {one.step for one in met})
     best = max(
         ((m.matched, -f, m) for f, m in lattices.items() if m is not None and f in drift_xy_A),
         default=None,
@@ -82,21 +91,28 @@ def transition_table(
     if best is not None:
         _, minus, lattice = best
         rows = _jumps(defects, tracks, place + np.asarray(drift_xy_A[-minus]), lattice)
-    rows += _changes(defects, tracks)
+    rows += _changes(defects, tracks) + _meetings(defects, met)
     table = pl.DataFrame([_timed(row, clock) for row in rows], schema=SCHEMA)
     same = pl.col("from_kind") != pl.col("to_kind")
     return table.sort(pl.col("exposure_frames"), "from_kind", same, "to_kind",
                       descending=[True, False, False, False])  # fmt: skip
 
 
-def _tracks(defects: DefectTable) -> list[IntArray]:
-    """Rows of every track with at least two frames, in the order of its frames."""
-    rows: dict[int, list[int]] = defaultdict(list)
+def _tracks(defects: DefectTable, cuts: set[tuple[int, int]]) -> list[IntArray]:
+    """Rows of every track with at least two frames, in the order of its frames.
+
+    Between two rows that are a cut, a track begins anew.
+    """
+    rows: dict[int, list[list[int]]] = defaultdict(list)
     track, frame = defects.data["track"].to_numpy(), defects.data["frame"].to_numpy()
     for row in np.argsort(frame, kind="stable"):
         if track[row] >= 0:
-            rows[int(track[row])].append(int(row))
-    return [np.array(r, dtype=np.int64) for r in rows.values() if len(r) > 1]
+            own = rows[int(track[row])]
+            if not own or (own[-1][-1], int(row)) in cuts:
+                own.append([])
+            own[-1].append(int(row))
+    parts = [part for own in rows.values() for part in own]
+    return [np.array(part, dtype=np.int64) for part in parts if len(part) > 1]
 
 
 def on_one_site(kind: DefectKind | None, material: Material) -> bool:
@@ -192,19 +208,47 @@ def _changes(defects: DefectTable, tracks: Sequence[IntArray]) -> list[dict[str,
             for b in range(len(names)):
                 if a != b:
                     count[name, str(names[b])] += float(between[a, b])
-    out = []
-    for (before, after), n in count.items():
-        posterior = gamma(n + 0.5, scale=1.0 / max(exposure[before], 1e-9))
-        low, middle, high = (float(q) for q in posterior.ppf(_SHARES))
-        out.append(
-            {
-                "from_kind": str(before), "to_kind": after, "tracks": owners[before],
-                "exposure_frames": exposure[before], "seen": n,
-                "jumps": middle * exposure[before], "rate": (low, middle, high),
-                "diffusion": None,
-            }
-        )  # fmt: skip
-    return out
+    return [
+        _counted(str(before), after, n, exposure[before], owners[before])
+        for (before, after), n in count.items()
+    ]
+
+
+def _counted(before: str, after: str, seen: float, exposure: float, tracks: int) -> dict[str, Any]:
+    """Row of a transition that was counted, by Jeffreys' prior of a Poisson rate."""
+    posterior = gamma(seen + 0.5, scale=1.0 / max(exposure, 1e-9))
+    low, middle, high = (float(q) for q in posterior.ppf(_SHARES))
+    return {
+        "from_kind": before, "to_kind": after, "tracks": tracks, "exposure_frames": exposure,
+        "seen": seen, "jumps": middle * exposure, "rate": (low, middle, high), "diffusion": None,
+    }  # fmt: skip
+
+
+def _meetings(defects: DefectTable, met: Sequence[Meeting]) -> list[dict[str, Any]]:
+    """Rows of merges and splits."""
+    kinds, p = defects.kinds, defects.data["p"].to_numpy()
+    seen: dict[tuple[str, str], float] = defaultdict(float)
+    before: dict[str, Counter[str]] = {}
+    for one in met:
+        apart, together = one.name(kinds), kinds[one.whole]
+        ends = (together, apart) if one.splits else (apart, together)
+        seen[ends] += float(np.prod(p[[*one.parts, one.whole]]))
+        before[ends[0]] = Counter([together] if one.splits else [kinds[r] for r in one.parts])
+    shown: dict[int, Counter[str]] = defaultdict(Counter)
+    for frame, kind in zip(defects.data["frame"].to_list(), kinds, strict=True):
+        shown[frame][kind] += 1
+    exposure = {
+        name: float(sum(wanted <= there for there in shown.values()))
+        for name, wanted in before.items()
+    }
+    number, track = np.array(kinds), defects.data["track"].to_numpy()
+    return [
+        _counted(
+            start, end, n, exposure[start],
+            len(np.unique(track[np.isin(number, list(before[start]))])),
+        )
+        for (start, end), n in seen.items()
+    ]  # fmt: skip
 
 
 def _expected_changes(

@@ -7,7 +7,6 @@ from itertools import pairwise
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
 from scipy.spatial import cKDTree
 
 from adatom.core import AtomTable, DefectTable
@@ -16,34 +15,16 @@ from adatom.errors import BadInput
 from adatom.features.drift import drift_of
 from adatom.features.histories import SearchedField, hops, origins
 from adatom.features.linking import link_points, nearest
-from adatom.features.motion import FieldOfView, hidden_between, hopping, wandering
+from adatom.features.meetings import Meeting, meetings
+from adatom.features.motion import (
+    FieldOfView,
+    LinkOptions,
+    hidden_between,
+    hopping,
+    wandering,
+)
 
 Drift = Mapping[int, tuple[float, float]]  # shift x, y of each frame, Å
-
-
-class LinkOptions(BaseModel):
-    """Limits of the motion of atoms and defects between frames."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    atom_step_A: float = Field(
-        default=1.0, gt=0.0, description="longest step of an atom between two frames, Å"
-    )
-    defect_step_A: float = Field(
-        default=3.0, gt=0.0, description="longest step of a defect between two frames, Å"
-    )
-    gap_frames: int = Field(
-        default=3, ge=0, description="frames in which a tracked atom or defect may be unseen"
-    )
-    drift_A: float = Field(
-        default=4.0, ge=0.0, description="largest drift of the specimen between two frames, Å"
-    )
-    hop_A: float = Field(
-        default=1.0, gt=0.0, description="shortest hop of a tracked defect to another site, Å"
-    )
-    hop_reach_A: float = Field(
-        default=6.5, gt=0.0, description="longest way of an impurity atom between two frames, Å"
-    )
 
 
 def estimate_drift(
@@ -172,7 +153,8 @@ def link_defects(
     -------
     The same defects with ``track``, ``first_frame``, ``origin`` and ``hops`` filled. The origin is
     ``first seen`` in the first frame; later ``came into the field`` where the drift carried its
-    place over the border, else ``appeared``; and ``from <kind>`` after a track changed its kind.
+    place over the border, else ``appeared``; ``from <kind>`` after a track changed its kind, ``from
+    V1 + V1`` after two merged, and ``split from V2`` after one came apart; see `meetings`.
 
     Raises
     ------
@@ -196,6 +178,7 @@ def link_defects(
     track = link_points(frame, place, motion, o.gap_frames)
     searched = SearchedField(analysed, moved, extent_xy_A, border_A)
     kinds = table.kinds
+    met = meetings(_with_tracks(table, track), place, o.defect_step_A, o.hop_reach_A)
     origin, first, hopped = [""] * len(frame), np.zeros_like(frame), np.zeros_like(frame)
     for number in range(int(track.max()) + 1):
         rows = np.flatnonzero(track == number)
@@ -203,16 +186,33 @@ def link_defects(
         first[rows] = frame[rows[0]]
         hopped[rows] = hops(place[rows], o.hop_A)
         began = searched.origin(int(frame[rows[0]]), place[rows[0]])
-        for row, since in zip(rows, origins([kinds[r] for r in rows], began), strict=True):
+        names = [kinds[r] for r in rows]
+        told = origins(names, began, _met_of(met, rows, kinds))
+        for row, since in zip(rows, told, strict=True):
             origin[row] = since
     return DefectTable(
-        table.data.with_columns(
-            pl.Series("track", track, dtype=pl.Int32),
+        _with_tracks(table, track).data.with_columns(
             pl.Series("first_frame", first, dtype=pl.Int32),
             pl.Series("origin", origin, dtype=pl.String),
             pl.Series("hops", hopped, dtype=pl.Int32),
         )
     )
+
+
+def _with_tracks(table: DefectTable, track: IntArray) -> DefectTable:
+    return DefectTable(table.data.with_columns(pl.Series("track", track, dtype=pl.Int32)))
+
+
+def _met_of(met: Sequence[Meeting], rows: IntArray, kinds: Sequence[str]) -> dict[int, str]:
+    """Origins of a track since it merged or split, by their place in its rows."""
+    at = {int(row): k for k, row in enumerate(rows)}
+    out: dict[int, str] = {}
+    for one in met:
+        if one.splits:
+            out |= {at[r]: f"split from {kinds[one.whole]}" for r in one.parts if r in at}
+        elif one.whole in at:
+            out[at[one.whole]] = f"from {one.name(kinds)}"
+    return out
 
 
 def _field_of_view(

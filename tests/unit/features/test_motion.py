@@ -7,7 +7,7 @@ import pytest
 
 from adatom.core import GRAPHENE, AtomTable, DefectTable, Vacancy
 from adatom.core.defect_kind import Cluster
-from adatom.features.tracking import LinkOptions, estimate_drift, link_atoms, link_defects
+from adatom.features import LinkOptions, estimate_drift, link_atoms, link_defects
 from adatom.frames.simulate.moving_sheet import MotionOptions, atom_table, moving_sheet
 
 EXTENT_A = 20.0

@@ -9,7 +9,7 @@ import pytest
 from adatom.core import GRAPHENE, AtomTable, DefectTable
 from adatom.core.defects import SCHEMA
 from adatom.errors import BadInput
-from adatom.features.tracking import LinkOptions, estimate_drift, link_atoms, link_defects
+from adatom.features import LinkOptions, estimate_drift, link_atoms, link_defects
 
 
 def sheet(size=16.0):
