@@ -16,6 +16,7 @@ from adatom.analysis.frame import analyse_frame
 from adatom.bench.added_atoms import added_rows
 from adatom.bench.find import Finder
 from adatom.bench.large import large_rows
+from adatom.bench.pristine import pristine_rows
 from adatom.bench.rows import Row, row
 from adatom.bench.shapes import disorder_rows, reconstruction_rows
 from adatom.core import GRAPHENE, AtomTable, Calibration, DefectTable, Vacancy
@@ -77,6 +78,7 @@ def bench_defects(options: Any, output: Path) -> list[Row]:
     rows += reconstruction_rows(finder, frames)
     rows += added_rows(finder, frames)
     rows += disorder_rows(finder, frames)
+    rows += pristine_rows(frames)
     if options.data is not None and (options.data / _TRIMER).exists():
         rows.append(_trimer(finder, options.data / _TRIMER))
     return rows

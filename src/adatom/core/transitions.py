@@ -17,8 +17,8 @@ COLUMNS = {
     "to_kind": Column(
         _S,
         "",
-        "Kind after; the same as `from_kind` for a jump to a neighbouring site, `V1 + V1` where one "
-        "came apart.",
+        "Kind after; the same as `from_kind` for a jump to a neighbouring site, `V1 + V1` where "
+        "one came apart.",
     ),
     "tracks": Column(_I, "", "Number of tracks with this kind."),
     "exposure_frames": Column(_F, "frame", "Time for which defects of this kind were followed."),

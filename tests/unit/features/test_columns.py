@@ -14,11 +14,13 @@ from adatom.materials.library import load_material
 MOS2 = load_material("MoS2")
 
 
-def table(xy, elements, p=1.0):
+def table(xy, elements, p=1.0, material=MOS2):
     n = len(xy)
+    bright = dict(zip(material.species, material.brightness(), strict=True))
     return AtomTable.build(
         frame=3, xy=xy, covariance=np.tile(np.eye(2) * 1e-4, (n, 1, 1)), p_exists=np.full(n, p),
-        element=elements, p_element=np.ones(n), votes=np.ones(n), amplitude=np.ones(n),
+        element=elements, p_element=np.ones(n), votes=np.ones(n),
+        amplitude=np.array([bright[e] for e in elements]),
     )  # fmt: skip
 
 
@@ -115,7 +117,9 @@ def test_where_stackings_change_no_host_is_out_of_place():
     )
     lattice = lattice_of(xy, names)
     names[inner] = "S2"
-    antisite = name_defects(table(xy, names), replace(lattice, material=plain), material=plain)
+    antisite = name_defects(
+        table(xy, names, material=plain), replace(lattice, material=plain), material=plain
+    )
     assert antisite.kinds == ["anti_S2_Mo"]
     assert len(name_defects(table(xy, names), lattice)) == 0
 
@@ -129,13 +133,29 @@ def test_a_second_grain_is_not_full_of_defects():
     names = np.array(cdte.site_species)[site].astype(object)
     first = np.arange(len(xy)) < len(parts[0][0])
     lattice = fit_lattice(xy[first & (names == "Te")], cdte, others_xy=xy[first & (names == "Cd")])
-    assert len(name_defects(table(xy, names), lattice, material=cdte)) == 0
+    assert len(name_defects(table(xy, names, material=cdte), lattice, material=cdte)) == 0
     wrong = [int(np.argmin(np.linalg.norm(xy - at, axis=1))) for at in ([20, 30], [70, 30])]
     other = {"Cd": "Te", "Te": "Cd"}
     kinds = sorted(f"anti_{other[names[i]]}_{names[i]}" for i in wrong)
     names[wrong] = [other[names[i]] for i in wrong]
-    found = name_defects(table(xy, names), lattice, material=cdte)
+    found = name_defects(table(xy, names, material=cdte), lattice, material=cdte)
     assert sorted(found.kinds) == kinds
+
+
+def test_a_column_as_bright_as_its_sublattice_is_no_antisite():
+    cdte, rng = load_material("CdTe"), np.random.default_rng(4)
+    xy, site = lattice_sites(cdte, (45.0, 60.0), 0.0, 0.2)
+    names = np.array(cdte.site_species)[site].astype(object)
+    lattice = fit_lattice(xy[names == "Te"], cdte, others_xy=xy[names == "Cd"])
+    right = table(xy, names, material=cdte)
+    bright = right.column("amplitude") * rng.normal(1.0, 0.03, len(xy))
+    at = next(i for i in np.argsort(np.linalg.norm(xy - [22, 30], axis=1)) if names[i] == "Cd")
+    names[at] = "Te"
+    wrong = table(xy, names, material=cdte).data
+    for amplitude, kinds in ((bright[at], []), (1.0, ["anti_Te_Cd"])):
+        seen = np.where(np.arange(len(xy)) == at, amplitude, bright)
+        atoms = AtomTable(wrong.with_columns(amplitude=seen))
+        assert name_defects(atoms, lattice, material=cdte).kinds == kinds
 
 
 def test_a_foreign_column_between_the_sites_of_a_thick_crystal_is_an_interstitial():
@@ -145,7 +165,7 @@ def test_a_foreign_column_between_the_sites_of_a_thick_crystal_is_an_interstitia
     middle = xy[np.argmin(np.linalg.norm(xy - 15.0, axis=1))]
     at = middle + lattice.vectors().sum(axis=0) / 2.0 + [0.2, 0.0]
     assert np.linalg.norm(lattice.nearest_site(lattice.undistort(at[None]))[1]) > 1.0
-    atoms = table(np.concatenate([xy, [at]]), ["Au"] * len(xy) + ["Pt"])
+    atoms = table(np.concatenate([xy, [at]]), ["Au"] * len(xy) + ["Pt"], material=gold)
     found = name_defects(atoms, lattice, material=gold)
     assert found.kinds == ["Pt_i"]
     np.testing.assert_allclose(found.xy[0], at)

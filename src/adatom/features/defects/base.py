@@ -24,6 +24,9 @@ class DefectOptions(BaseModel):
     seen_share: float = Field(default=0.97, gt=0.5, lt=1.0, description="Host atoms found")
     false_share: float = Field(default=0.05, gt=0.0, lt=0.5, description="Found where none is")
     vacancy_share: float = Field(default=0.01, gt=0.0, lt=0.5, description="Prior, empty site")
+    replaced_share: float = Field(
+        default=1e-3, gt=0.0, lt=0.5, description="Prior, column of another element (columns)"
+    )
     rotated_share: float = Field(default=1e-4, gt=0.0, lt=0.5, description="Prior, rotated bond")
     rings: bool = Field(default=True, description="Look for rings of the wrong size")
     column_tolerance_bonds: float = Field(

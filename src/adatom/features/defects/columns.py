@@ -26,6 +26,7 @@ from adatom.core import (
 from adatom.core.arrays import FloatArray
 from adatom.core.composition import count_formula
 from adatom.features.defects.base import DefectOptions, check_frame
+from adatom.features.defects.replaced_columns import p_replaced
 from adatom.features.sublattices import has_distinct_sublattices, sublattices
 
 _SURE_P = 0.5  # atoms more probable than this decide which element a sublattice holds
@@ -67,8 +68,13 @@ class ColumnsNamer:
         p_columns = atoms.column("p_exists") * atoms.column("p_element")
         replaced: dict[int, DefectKind] = {}
         if lattice is not None and len(atoms):
+            replaced, due = _name_columns(atoms, lattice, material, options.column_tolerance_bonds)
+            asked = [i for i, k in replaced.items() if isinstance(k, (Antisite, Substitution))]
+            p_columns[asked] *= p_replaced(
+                atoms.xy, atoms.column("amplitude"), atoms.elements, due,
+                np.array(asked, dtype=np.int64), material, options.replaced_share,
+            )  # fmt: skip
             probable = p_columns >= options.column_minimum_p
-            replaced = _name_columns(atoms, lattice, material, options.column_tolerance_bonds)
             replaced = {i: kind for i, kind in replaced.items() if probable[i]}
         rows = list(replaced)
         numbers = atoms.data["atom"].to_list()
@@ -93,8 +99,11 @@ def _vacancies(lattice: Lattice | None, material: Material, xy: FloatArray) -> l
 
 def _name_columns(
     atoms: AtomTable, lattice: Lattice, material: Material, tolerance_bonds: float
-) -> dict[int, DefectKind]:
-    """Name every column that is not what its site should hold, by its row in the table."""
+) -> tuple[dict[int, DefectKind], list[str]]:
+    """Name every column that is not what its site should hold, by its row in the table.
+
+    Gives the label of the sublattice of every column, too; empty where it is not known.
+    """
     expected, distance = _nearest_sites(lattice, material, atoms.xy)
     sublattice = _sublattice_elements(atoms, material)
     expected = [s or e for s, e in zip(sublattice, expected, strict=True)]
@@ -113,7 +122,7 @@ def _name_columns(
             out[i] = _between_sites(element, material)
         elif element != expected[i]:
             out[i] = Substitution(element, expected[i])
-    return out
+    return out, sublattice
 
 
 def _between_sites(element: str, material: Material) -> DefectKind:
