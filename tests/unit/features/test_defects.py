@@ -171,20 +171,37 @@ def test_a_doubtful_atom_nearer_than_any_bond_is_an_alternative():
     atoms, lattice, _ = simulate("Si1C3", 0.03, np.random.default_rng(2))
     (bonded,) = name_defects(atoms, lattice).data["atoms"].to_list()
     silicon, carbon = (atoms.xy[int(n)] for n in bonded[:2])
-    p = np.where(np.arange(len(atoms)) == bonded[1], 0.8, 0.99)
-    usual = atoms.data.with_columns(pl.Series("p_exists", p))
-    named = name_defects(AtomTable(usual), lattice).data
-    # First-shell atoms count with their probability.
-    assert named["kind"].to_list() == ["Si1C3"]
-    assert named["alternatives"][0].startswith("Si1C2 0.2")
-    assert named["p"][0] < 0.85
+    for value, told in ((0.4, "Si1C2 0.1"), (0.2, "Si1C2 0.2")):  # three bonds are usual for Si
+        p = np.where(np.arange(len(atoms)) == bonded[1], value, 0.99)
+        usual = atoms.data.with_columns(pl.Series("p_exists", p))
+        named = name_defects(AtomTable(usual), lattice).data
+        # First-shell atoms count with their probability, also those that are rather not there.
+        assert named["kind"].to_list() == ["Si1C3"]
+        assert named["alternatives"][0].startswith(told)
+        assert named["p"][0] < 0.9
     near = silicon + 1.0 * (carbon - silicon) / np.hypot(*(carbon - silicon))
     moved = atoms.xy
     moved[bonded[1]] = near
     columns = {"x_A": moved[:, 0], "y_A": moved[:, 1]}
+    usual = atoms.data.with_columns(
+        p_exists=np.where(np.arange(len(atoms)) == bonded[1], 0.8, 0.99)
+    )
     beside = usual.with_columns(**{k: pl.Series(v) for k, v in columns.items()})
     told = name_defects(AtomTable(beside), lattice).data
     assert told["kind"][0] == "Si1C2"
+
+
+def test_an_atom_beyond_any_bond_is_no_neighbour():
+    atoms, lattice, _ = simulate("Si1C4", 0.03, np.random.default_rng(2))
+    named = name_defects(atoms, lattice).data
+    assert named["kind"].to_list() == ["Si1C4"]
+    silicon, carbon = (atoms.xy[int(n)] for n in named["atoms"][0].to_list()[:2])
+    far = silicon + 2.5 * (carbon - silicon) / np.hypot(*(carbon - silicon))
+    moved = atoms.xy
+    moved[named["atoms"][0].to_list()[1]] = far
+    columns = {"x_A": moved[:, 0], "y_A": moved[:, 1]}
+    apart = atoms.data.with_columns(**{k: pl.Series(v) for k, v in columns.items()})
+    assert name_defects(AtomTable(apart), lattice).kinds[0] == "Si1C3"
 
 
 def test_the_counts_decide_whether_an_unseen_atom_is_a_vacancy():

@@ -29,11 +29,20 @@ from adatom.features.neighbours import groups, touching
 _MOST_WAYS = 3000  # combinations of replaced sites to weigh for one cluster; limits its time
 _KEPT_WAYS = 40  # the likeliest of them that count for the probability of the name
 _MOST_DOUBTFUL = 4  # bonded atoms of a cluster that may be there or not; limits its time
-_IS_BONDED = 0.5  # a bonded atom at least this probable is listed with the defect
+_IS_BONDED = 0.5  # a bonded atom at least this probable is there, where not both are weighed
 _LEAST_TOLD = 0.01  # alternatives less probable than this are not told
 # Å: shortest bond of a host atom to a foreign one as seen from above, and how much it varies. Si in
 # graphene mostly has 1.42 to 1.75: it stands out of the sheet.
 _SHORTEST_BOND_A, _BOND_SPREAD_A = 1.25, 0.08
+# Least and largest usual number of bonds of elements in a sheet, and how rare each one less or more
+# is. Published frames of Si in graphene show three and four; pyridinic N has two. Metals have none.
+_FEWEST_BONDS = {"B": 3, "Al": 3, "C": 3, "Si": 3, "Ge": 3, "N": 2, "P": 3, "O": 2, "S": 2}
+_MOST_BONDS, _UNUSUAL_BOND = 4, 0.1
+# Foreign atoms sit at vacancies and edges: share of empty sites beside one, before it is looked at.
+_EMPTY_BESIDE = 0.25
+# Å: an atom of a site this near to a foreign one may be bonded, though the sites are no neighbours,
+# if it is nearer than this share of the longest bond.
+_FAR_A, _SURE_BOND = 3.2, 0.92
 _REACH_A = 2.4  # sites this near to a foreign atom are compared: up to second neighbours, Å
 
 
@@ -106,27 +115,72 @@ def _name_cluster(
     """
     ways, members = weighed
     shares: dict[Adatom | Cluster, float] = {}
+    chosen: dict[Adatom | Cluster, tuple[float, ReplacedSites, list[int]]] = {}
     for weight, replaced in ways:
-        near = bonded_sites(crystal, replaced) if any(replaced) else []
+        near = _sites_in_reach(view, crystal, members, replaced) if any(replaced) else []
         for share, kept in _bonded_sets(view, crystal, members, near, options):
             kind = _kind(view, members, [crystal.sites.species[s] for s in kept])
-            shares[kind] = shares.get(kind, 0.0) + weight * share
-    there = float(np.prod(view.p[members] * view.p_element[members]))
-    way = ways[0][1]
-    bonded = bonded_sites(crystal, way)
-    p_bonded = [_p_bonded(view, crystal, members, s, options) for s in bonded]
-    seen = [
-        int(crystal.occupant[s]) for s, p in zip(bonded, p_bonded, strict=True)
-        if crystal.occupant[s] >= 0 and p > _IS_BONDED
-    ]  # fmt: skip
-    likeliest = [s for s, p in zip(bonded, p_bonded, strict=True) if p > _IS_BONDED]
-    # The likeliest sites with the likeliest bonds, even if rarer ones lead to one kind together.
-    best = _kind(view, members, [crystal.sites.species[s] for s in likeliest if any(way)])
-    gone = tuple({s for own in way for s in own} | set(enclosed_sites(crystal, way)))
-    named = defect_of_atoms(best, view, members, shares[best] * there, seen, sites=(*gone, *bonded))
+            p = weight * share * _p_valence(view, crystal, members, kept)
+            shares[kind] = shares.get(kind, 0.0) + p
+            chosen[kind] = max(chosen.get(kind, (-1.0, replaced, kept)), (p, replaced, kept))
+    there = float(np.prod(view.p[members] * view.p_element[members])) / sum(shares.values())
+    best = max(shares, key=lambda kind: shares[kind])
+    _, way, kept = chosen[best]
+    seen = [int(crystal.occupant[s]) for s in kept if crystal.occupant[s] >= 0]
+    gone = {s for own in way for s in own} | set(enclosed_sites(crystal, way))
+    sites = (*gone, *(bonded_sites(crystal, way) if any(way) else ()))
+    named = defect_of_atoms(best, view, members, shares[best] * there, seen, sites=sites)
     others = sorted(((p * there, str(k)) for k, p in shares.items() if k != best), reverse=True)
     told = ", ".join(f"{name} {p:.2f}" for p, name in others if p >= _LEAST_TOLD)
     return replace(named, alternatives=told)
+
+
+def _sites_in_reach(
+    view: FrameAtoms, crystal: OccupiedSites, members: IntArray, replaced: ReplacedSites
+) -> list[int]:
+    """Sites next to the replaced ones; for each without an atom, one whose atom came as near.
+
+    Where a sheet is disordered, a bonded atom may lie nearer to another site.
+    """
+    near = bonded_sites(crystal, replaced)
+    lacking = sum(crystal.occupant[s] < 0 for s in near)
+    flat = {s for own in replaced for s in own}
+    more = []
+    for site in crystal.sites.near(view.xy[members], _FAR_A) if lacking else ():
+        atom = int(crystal.occupant[site])
+        if atom >= 0 and site not in flat and site not in near:
+            away = np.hypot(*(view.measured[members] - view.measured[atom]).T)
+            own = view.element[int(members[np.argmin(away)])]
+            if away.min() < _SURE_BOND * bond_cutoff(own, view.element[atom]):
+                more.append((float(away.min()), site))
+    return sorted([*near, *(site for _, site in sorted(more)[:lacking])])
+
+
+def _p_valence(
+    view: FrameAtoms, crystal: OccupiedSites, members: IntArray, kept: Sequence[int]
+) -> float:
+    """Prior of the bonds of a cluster: an atom with fewer or more than usual is rare.
+
+    An atom without any bond to the crystal lies on it, and is not asked.
+    """
+    if not kept:
+        return 1.0
+    at = [int(crystal.occupant[s]) for s in kept]
+    xy = np.array([
+        view.measured[a] if a >= 0 else crystal.sites.measured_xy[s]
+        for a, s in zip(at, kept, strict=True)
+    ])  # fmt: skip
+    host = [crystal.sites.species[s] for s in kept]
+    unusual = 0
+    for i in members:
+        fewest = _FEWEST_BONDS.get(view.element[i], 0)
+        others = [j for j in members if j != i]
+        away = np.hypot(*(np.concatenate([xy, view.measured[others]]) - view.measured[i]).T)
+        names = [*host, *(view.element[j] for j in others)]
+        limit = np.array([bond_cutoff(view.element[i], name) for name in names]) + _BOND_SPREAD_A
+        bonds = int((away < limit).sum())
+        unusual += max(fewest - bonds, bonds - _MOST_BONDS if fewest else 0, 0)
+    return float(_UNUSUAL_BOND**unusual)
 
 
 def _bonded_sets(
@@ -138,8 +192,7 @@ def _bonded_sets(
 ) -> list[tuple[float, list[int]]]:
     """List the sets of sites that may hold bonded host atoms, with their probabilities."""
     p = [_p_bonded(view, crystal, members, s, options) for s in near]
-    seen = [k for k in range(len(near)) if crystal.occupant[near[k]] >= 0]
-    doubtful = sorted(seen, key=lambda k: abs(p[k] - 0.5))[:_MOST_DOUBTFUL]
+    doubtful = sorted(range(len(near)), key=lambda k: abs(p[k] - 0.5))[:_MOST_DOUBTFUL]
     out = []
     for there in product((True, False), repeat=len(doubtful)):
         is_there = dict(zip(doubtful, there, strict=True))
@@ -155,23 +208,38 @@ def _p_bonded(
 ) -> float:
     """Probability that a site beside a cluster holds a host atom.
 
-    An atom nearer to a foreign one than any bond is an alternative to it. A site in the frame
-    without an atom must hold one that was missed, and not be empty.
+    An atom nearer to a foreign one than any bond is an alternative to it, and one farther than any
+    bond is not bonded. A site in the frame without an atom must hold one that was missed, and not
+    be empty, as sites beside foreign atoms often are.
     """
     atom = int(crystal.occupant[site])
     if atom < 0:
         if crystal.sites.border_A[site] <= 0.0:
             return 1.0
-        missed = (1.0 - options.seen_share) * (1.0 - options.vacancy_share)
-        vacant = options.vacancy_share * (1.0 - options.false_share)
+        atom = _doubtful_on(view, crystal, site, options)
+    if atom < 0:
+        missed = (1.0 - options.seen_share) * (1.0 - _EMPTY_BESIDE)
+        vacant = _EMPTY_BESIDE * (1.0 - options.false_share)
         return missed / (missed + vacant)
     away = np.hypot(*(view.measured[members] - view.measured[atom]).T)
-    own = int(members[np.argmin(away)])
+    own, nearest = int(members[np.argmin(away)]), float(away.min())
     spread = np.hypot(np.hypot(view.sigma[atom], view.sigma[own]), _BOND_SPREAD_A)
-    too_near = max(_SHORTEST_BOND_A - float(away.min()), 0.0) / spread
-    fits = float(np.exp(-0.5 * too_near**2))
     p = float(view.p[atom])
+    longest = bond_cutoff(view.element[own], view.element[atom])
+    if nearest > longest:
+        return p * float(np.exp(-0.5 * ((nearest - longest) / spread) ** 2))
+    fits = float(np.exp(-0.5 * (max(_SHORTEST_BOND_A - nearest, 0.0) / spread) ** 2))
     return p * fits / max(p * fits + 1.0 - p, 1e-12)
+
+
+def _doubtful_on(
+    view: FrameAtoms, crystal: OccupiedSites, site: int, options: DefectOptions
+) -> int:
+    """The likeliest atom of the crystal on a site, of those that are rather not there, or -1."""
+    away = np.hypot(*(view.measured - crystal.sites.measured_xy[site]).T)
+    near = np.flatnonzero((away < options.site_tolerance_A) & (view.p < options.minimum_p))
+    near = near[[view.element[int(i)] == crystal.sites.species[site] for i in near]]
+    return int(near[np.argmax(view.p[near])]) if len(near) else -1
 
 
 def _kind(view: FrameAtoms, members: IntArray, bonded: Sequence[str]) -> Adatom | Cluster:

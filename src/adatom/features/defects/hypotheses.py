@@ -24,8 +24,8 @@ from adatom.features.refinement.refine import Refined
 
 _AROUND_A = 14.0  # Å: shapes reach 8 Å from their middle, 2 Å from the place, and tails 3 Å
 _TAIL_A = 3.0  # Å: atoms this far outside the pixels reach into them
-# Å: prior of an atom around its place in a shape, and factors on it among which the pixels choose.
-# Two engines differ by 0.02 to 0.05 Å beside a defect; a disordered sheet by more.
+# Å: prior of an atom around its place in a shape, and factors on it, which the pixels weigh. Two
+# engines differ by 0.02 to 0.05 Å beside a defect; a disordered sheet by more.
 _SHAPE_SD_A, _SPREADS = 0.025, (0.5, 1.0, 2.0)
 # Engines differ in how far a sheet gives way: a smooth shift, largest in the middle. Its standard
 # deviation there, the length over which it is common, and that over which it decays, Å.

@@ -290,7 +290,9 @@ def _doubtful(
         if kind.startswith("ad-") and not has_impurity(kind)
     ]
     foreign = found.xy[~found.host]
-    alone = [(seen.lattice.undistort(xy[None])[0], ADDED) for xy in _single(foreign, defects)]
+    single = _single(foreign, defects)
+    alone = [(seen.lattice.undistort(xy[None])[0], ADDED) for xy in single]
+    clustered = np.array([xy for xy in foreign if not any((xy == one).all() for one in single)])
     out: list[tuple[FloatArray, Reach]] = []
     extent = seen.binned.calibration.extent_xy(seen.binned.data.shape)
     for centre, reach in alone + [(c, r) for _, c, r in scored] + named:
@@ -301,6 +303,8 @@ def _doubtful(
         others = away[away > (_ALONE_A if reach is ADDED else 0.0)]
         if len(others) and others.min() < _FOREIGN_A:
             continue
+        if len(clustered) and np.hypot(*(clustered - at).T).min() < _FOREIGN_A:
+            continue  # Si of a named cluster is not compared
         if all(np.hypot(*(centre - other)) > _APART_A for other, _ in out):
             out.append((centre, reach))
     return out

@@ -94,7 +94,7 @@ class Ascent:
     atoms
         The choice.
     spreads
-        Factors on `ChosenAtoms.position_sd` among which the pixels choose, by the evidence.
+        Equally probable factors on `ChosenAtoms.position_sd`: all count, by their evidence.
 
     Examples
     --------
@@ -163,27 +163,27 @@ class Ascent:
         return True
 
     def finish(self) -> LocalFit:
-        """Go to the end, and integrate over all that is fitted; the evidence chooses the prior."""
+        """Go to the end, and integrate over all that is fitted; priors count by their evidence."""
         while self.step():
             pass
         self._bend()
         away = self._theta - self._mean
         priors = [_prior(self._pixels, self._atoms, spread) for spread in self._spreads[:-1]]
         # Over the quadratic about this point, which has the maximum of each prior.
-        value, best, covariance, penalty, volume = max(
-            (
-                _summit(away, self._gradient, self._information, prior)
-                for prior in [*priors, self._widest]
-            ),
-            key=lambda found: found[0],
-        )
-        del value
-        theta, n = self._mean + best, self._n
-        signal = self._pixels.signal(theta, n)  # the likelihood there is exact
+        found = [
+            _summit(away, self._gradient, self._information, prior)
+            for prior in [*priors, self._widest]
+        ]
+        _, highest, _, penalty, volume = max(found, key=lambda one: one[0])
+        more, mean, covariance = _mixture([one[:3] for one in found])
+        theta, n = self._mean + mean, self._n
+        # The likelihood at the highest summit is exact.
+        top = self._pixels.signal(self._mean + highest, n)
+        signal = top if len(found) == 1 else self._pixels.signal(theta, n)
         at = np.arange(n)
         own = np.stack([2 * at, 2 * at + 1], axis=1)
         return LocalFit(
-            -0.5 * (self._pixels.deviance(signal) + penalty) - volume,
+            -0.5 * (self._pixels.deviance(top) + penalty) - volume + more,
             theta[: 2 * n].reshape(n, 2),
             covariance[own[:, :, None], own[:, None, :]],
             theta[2 * n : 3 * n],
@@ -265,6 +265,21 @@ def _summit(
     penalty = float(best @ uphill)
     likelihood = float(step @ (gradient - 0.5 * information @ step))
     return likelihood - 0.5 * penalty - volume, best, covariance, penalty, volume
+
+
+def _mixture(
+    found: list[tuple[float, FloatArray, FloatArray]],
+) -> tuple[float, FloatArray, FloatArray]:
+    """Log-evidence over the highest one's, mean and covariance of equally probable priors."""
+    log = np.array([one[0] for one in found])
+    share = np.exp(log - log.max())
+    more = float(np.log(share.mean()))
+    share /= share.sum()
+    mean = np.einsum("k,ki->i", share, np.array([one[1] for one in found]))
+    covariance = np.zeros_like(found[0][2])
+    for weight, (_, theta, own) in zip(share, found, strict=True):
+        covariance += weight * (own + np.outer(theta - mean, theta - mean))
+    return more, mean, covariance
 
 
 def _prior(pixels: LocalPixels, atoms: ChosenAtoms, spread: float) -> FloatArray:
