@@ -59,7 +59,8 @@ class FaultyMicroscope:
         self._twin, self._faults = twin, dict(faults)
         self._aborted = threading.Event()
         self._jump_s = 0.0
-        self._last: Frame | None = None
+        self._last: Frame | None = None  # what a doubled frame repeats
+        self._before: Frame | None = None
         self.beam_on, self.exposed_twice = False, 0
         self.asked: list[ScanRequest] = []
         cells = round(twin.options.sheet_A / _CELL_A)
@@ -102,6 +103,7 @@ class FaultyMicroscope:
         if fault == "doubled" and self._last is None:
             fault = ""  # there is none to double
         frame = self._spoiled(frame, fault)
+        self._before = self._last
         if not fault:
             self._last = frame
         self.beam_on = bool(fault) and not fault.startswith("clock")
@@ -110,6 +112,10 @@ class FaultyMicroscope:
     def place_beam(self, request: BeamRequest, stop_when: StopWhen | None = None) -> DwellTrace:
         """Refuse: the live loop parks no beam."""
         raise NotImplementedError
+
+    def withhold(self) -> None:
+        """Forget the last frame: whoever asked for it was killed, and never got it."""
+        self._last = self._before
 
     def abort(self) -> None:
         """Turn the beam off."""

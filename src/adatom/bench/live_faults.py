@@ -139,6 +139,7 @@ class _Killable:
             self._at = None
             with contextlib.suppress(Exception):
                 self.inner.acquire(request)
+            self.inner.withhold()
             self.was_killed = True
             raise _Killed
         return self.inner.acquire(request)

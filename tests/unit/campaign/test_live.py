@@ -231,3 +231,12 @@ def test_a_pause_of_who_takes_the_frames_ends_nothing(tmp_path):
     assert len(late) > options.most_faults
     assert {line["kind"] for line in late} == {"late"}
     assert lived.status == "limit"
+
+
+def test_a_frame_whose_asker_was_killed_is_not_doubled():
+    microscope = faulty({2: "doubled"})
+    request = ScanRequest((20.0, 20.0), 12.0, 96, 5e4)
+    first = microscope.acquire(request)
+    microscope.acquire(request)
+    microscope.withhold()
+    assert microscope.acquire(request) is first
