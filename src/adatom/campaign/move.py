@@ -129,7 +129,7 @@ class _Mover(Followed):
             if step is None:
                 if self.seen_there:
                     return
-                self.look("to confirm the goal")
+                self.look("to confirm the goal", wide=True)
                 continue
             self.active, self.at = step.atom, step.way[0]
             if step.way[-1:] != told:  # another goal

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from adatom.cli import campaigns, identify, microscope, networks, outputs, tasks
+from adatom.cli import campaigns, identify, microscope, networks, outputs, survey, tasks
 from adatom.cli.options import Json
 from adatom.cli.screen import show_error, warn
 from adatom.cli.shared import with_shared_options
@@ -63,6 +63,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     networks.adapt,
     microscope.live,
     microscope.move,
+    survey.survey,
     outputs.describe,
     outputs.export,
     tasks.barrier,

@@ -214,6 +214,18 @@ class Sites:
         bare = inside & (away > _SAME_SITE_BONDS * self.bond_length_A)
         return frozenset(np.flatnonzero(bare).tolist())
 
+    def beside(self, xy: FloatArray) -> int:
+        """Count the atoms at places, shape (atom, 2), Å, that are on no site.
+
+        Examples
+        --------
+        >>> chain = Sites.of(np.array([[0.0, 0.0], [1.4, 0.0], [2.8, 0.1]]), 1.42)
+        >>> chain.beside(np.array([[0.1, 0.0], [0.7, 0.6]]))
+        1
+        """
+        away, _ = cKDTree(self.xy).query(xy)
+        return int(np.count_nonzero(away > _SAME_SITE_BONDS * self.bond_length_A))
+
     def _settled(
         self, tree: cKDTree, xy: FloatArray, guess_xy: FloatArray
     ) -> tuple[FloatArray, float]:
