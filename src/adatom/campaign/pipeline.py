@@ -16,7 +16,6 @@ from adatom.campaign.choose import Opened, open_input
 from adatom.campaign.config import Config, material_of, parse_config
 from adatom.campaign.find import MovieResult, find_in_movie
 from adatom.campaign.report import page_so_far, report_campaign
-from adatom.campaign.simulate import check_simulation, simulate_all
 from adatom.campaign.steps import Steps
 from adatom.campaign.summary import summarise
 from adatom.campaign.verdict import judge
@@ -25,7 +24,6 @@ from adatom.core import Material, SimulationResult, Structure, content_hash
 from adatom.frames.readers.read import prepare_to_read
 from adatom.parallel.progress import Progress, Silent
 from adatom.report import CampaignView
-from adatom.simulation import caution, engine_for
 from adatom.store import CampaignDirectory
 
 
@@ -112,6 +110,8 @@ def _open(config: Config, progress: Progress, *, simulates: bool) -> Opened:
 
     def check(config: Config) -> None:
         if simulates and config.material is not None and material_of(config).simulated_by:
+            from adatom.campaign.simulate import check_simulation  # finding atoms needs no engine
+
             check_simulation(config, material_of(config))
 
     check(config)
@@ -171,6 +171,8 @@ def _simulate(
     structures, keys, refused = make_structures(movie, found, config, steps)
     warnings.add(*refused)
     try:
+        from adatom.campaign.simulate import simulate_all
+
         results, done = simulate_all(structures, keys, material, config, steps)
     except BaseException:
         page("The run ended before its simulations: this page shows what was finished.")
@@ -203,6 +205,8 @@ def _simulation_warnings(
         return (f"no engine simulates {material.name}: atoms and defects only",)
     if not structures:
         return ("no supercell could be built: nothing was simulated",)
+    from adatom.simulation import caution, engine_for
+
     engine = engine_for(config.simulate.relax_engine, "relax", structures, material)
     out = [caution(engine, structures[0], material)]  # cells are of one size
     failed = [r for r in results if r.status.startswith("failed")]

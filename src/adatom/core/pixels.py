@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from adatom.core.arrays import BoolArray, FloatArray
 
@@ -120,6 +119,8 @@ class Pixels:
         """
         if not self.any_masked:
             return np.full(len(rc), np.inf)
+        from scipy import ndimage  # takes long to import, and few frames are masked
+
         # The edge between two pixels is half a pixel from the centre of either.
         away = ndimage.distance_transform_edt(~self.masked) - 0.5
         inside = ndimage.distance_transform_edt(self.masked) - 0.5

@@ -7,7 +7,6 @@ from typing import Any
 
 import ase
 import numpy as np
-from ase.constraints import FixAtoms, FixCartesian, FixScaled
 from numpy.typing import NDArray
 
 
@@ -76,6 +75,8 @@ class Structure:
         atoms.set_array("source_atom", self.source_atom.astype(np.int64))
         atoms.set_array("sigma", self.sigma_A.astype(np.float64))
         if self.fixed.any():
+            from ase.constraints import FixAtoms  # imports ASE's crystallography
+
             atoms.set_constraint([*atoms.constraints, FixAtoms(mask=self.fixed)])
         atoms.info.update(
             name=self.name,
@@ -115,7 +116,12 @@ class Structure:
 
 def _fixed_atoms(atoms: ase.Atoms) -> tuple[NDArray[np.bool_], list[Any]]:
     """Mark the atoms that constraints fix, shape (atom,), and list the constraints that do not."""
-    fixed, others = np.zeros(len(atoms), dtype=np.bool_), []
+    fixed = np.zeros(len(atoms), dtype=np.bool_)
+    others: list[Any] = []
+    if not atoms.constraints:
+        return fixed, others
+    from ase.constraints import FixAtoms, FixCartesian, FixScaled
+
     for constraint in atoms.constraints:
         whole = isinstance(constraint, FixAtoms) or (
             isinstance(constraint, (FixCartesian, FixScaled)) and bool(np.all(constraint.mask))

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy.stats import poisson
+from scipy.special import xlogy
 
 from adatom.core import DefectTable, Material, Vacancy
 from adatom.core.arrays import BoolArray, FloatArray, IntArray
@@ -245,7 +245,8 @@ class _Family:
         beam, other = (g.ravel() for g in np.meshgrid(self.beam_rates, _OTHER / area))
         # Jeffreys' prior of a Poisson rate, rate**-0.5, on a grid of even ratios.
         prior = 0.5 * np.log(other)
-        log = prior + poisson.logpmf(appeared, (beam + other) * area)
+        expected = (beam + other) * area
+        log = prior + xlogy(appeared, expected) - expected  # Poisson, to a constant
         weight = np.exp(log - log.max())
         return np.stack([beam, other], axis=1), weight / weight.sum()
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 
 import numpy as np
-from scipy.stats import poisson
+from scipy.special import gammaln, xlogy
 
 from adatom.core import Lattice, Material
 from adatom.core.arrays import FloatArray, IntArray
@@ -231,7 +231,9 @@ class Walks:
         for _ in range(most):
             walk = self._jumped(walk)
             walks.append(walk.ravel())
-        chance = poisson.pmf(np.arange(most + 1), mean[:, None]) @ np.array(walks)
+        number, expected = np.arange(most + 1), mean[:, None]
+        poisson = np.exp(xlogy(number, expected) - expected - gammaln(number + 1))
+        chance = poisson @ np.array(walks)
         out: FloatArray = chance.reshape(len(_RATES), *walk.shape)
         return out
 

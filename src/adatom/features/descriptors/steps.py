@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 _SHARES = (0.05, 0.95)
 _PRIOR = 0.5  # Jeffreys' prior: half a change to each group
@@ -48,7 +48,7 @@ def group_changes(table: pl.DataFrame) -> pl.DataFrame:
     seen = counted["seen"].to_numpy()
     a, b = seen + _PRIOR, of - seen + _PRIOR * (groups - 1)
     # With one group there is nothing to change to.
-    low, high = (beta.ppf(share, a, np.maximum(b, 1e-9)) for share in _SHARES)
+    low, high = (betaincinv(a, np.maximum(b, 1e-9), share) for share in _SHARES)
     return counted.with_columns(
         (pl.col("seen") / total).alias("share"),
         pl.Series("share_low", low, dtype=pl.Float64),
