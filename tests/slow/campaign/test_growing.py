@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from adatom.campaign import pipeline
+from adatom.campaign import simulate
 from adatom.campaign.batch import resume, run
 from adatom.campaign.config import parse_config
 from adatom.errors import BadInput, StepFailed
@@ -89,7 +89,7 @@ def test_a_run_that_ends_in_its_simulations_leaves_a_page_of_what_stands(
         seen.append((tmp_path / "out" / "report.html").read_text())
         raise StepFailed("relax", expected="a worker", got="none", todo="Try again.")
 
-    monkeypatch.setattr(pipeline, "simulate_all", broken)
+    monkeypatch.setattr(simulate, "simulate_all", broken)
     with pytest.raises(StepFailed):
         run(config_of(path), tmp_path / "out")
     assert "Simulations are not finished" in seen[0]
