@@ -12,6 +12,10 @@ from adatom.frames.lattice.screening import Screening
 from adatom.learning.ensemble import Ensemble
 
 _LOOKED_AT = 3  # most doubtful frames that are looked at part by part, which takes seconds each
+_SURE_P = 0.9  # p_exists of a sure atom
+# Sure atoms over the sites that the frame's area has room for: frames with fewer are doubtful. In
+# another material the networks may see a few atoms, sure of each, and nothing else.
+_FEW_OF_AREA = 0.1
 
 
 def judge(
@@ -53,7 +57,7 @@ def judge(
             f"{start}at {px:.4g} Å a pixel, lattice and pattern of the frames say "
             f"{screening.in_words()}"
         )
-    doubtful = [i for i, one in flags.items() if one.has_few_confident_atoms]
+    doubtful = [i for i in flags if _is_doubtful(movie, material, atoms.of_frame(i), flags[i])]
     if 2 * len(doubtful) >= max(len(flags), 1):
         step = max(len(doubtful) // _LOOKED_AT, 1)
         looked_at = (movie[i] for i in doubtful[::step][:_LOOKED_AT])
@@ -72,3 +76,15 @@ def judge(
             f"(by lattice and scale: {screening.in_words()})"
         )
     return None
+
+
+def _is_doubtful(movie: Movie, material: Material, atoms: AtomTable, flags: FrameFlags) -> bool:
+    """Whether a frame has few sure atoms, of those that it may have or of those it has room for."""
+    if flags.has_few_confident_atoms:
+        return True
+    if not material.has_lattice:
+        return False
+    assert movie.calibration is not None  # as above  # noqa: S101
+    width, height = movie.calibration.extent_xy(movie.shape)
+    room = width * height * (1.0 - flags.masked_share) / material.site_area_A2
+    return int((atoms.column("p_exists") > _SURE_P).sum()) < _FEW_OF_AREA * room

@@ -10,6 +10,7 @@ import pytest
 
 import adatom as ad
 from adatom.bench import BenchOptions
+from adatom.bench.foreign_frames import foreign_frames
 from adatom.bench.wrong import bench_wrong
 from adatom.campaign.choose import choose_material
 from adatom.cli import main as cli
@@ -60,6 +61,12 @@ def test_noise_given_as_graphene_has_that_as_its_headline(face, noise, tmp_path)
 def test_python_warns_of_it_in_a_class_of_its_own(noise):
     with pytest.warns(WrongMaterialWarning, match="not graphene"):
         ad.find(noise, material="graphene", pixel_size_A=0.12)
+
+
+def test_one_sure_atom_in_a_frame_with_room_for_hundreds_is_not_enough():
+    given = next(one for one in foreign_frames(None, 20) if one.name == "bright field of graphene")
+    with pytest.warns(WrongMaterialWarning, match="not graphene: hardly an atom is sure"):
+        ad.find(given.movie[0].data, material="graphene", pixel_size_A=0.12)
 
 
 def test_without_a_material_noise_stops_before_anything_is_written(face, noise, tmp_path):
