@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from adatom.bench.foreign_parts import spoiled_frames
 from adatom.core import Calibration, Frame
 from adatom.frames import read
 from adatom.frames.specimen.examine import examine
@@ -58,6 +59,22 @@ def test_what_is_no_specimen_is_masked(name, make):
     around = ndimage.binary_dilation(true, iterations=5)
     assert found.masked[~around].mean() < (0.04 if written else 0.005)
     assert sum(a.pixels for a in found.areas) == found.masked.sum()
+
+
+def masked_shares(kind, seed, count=12):
+    """Shares of the foreign pixels, and of the others, that are masked in random frames."""
+    frames = (one for one in spoiled_frames(12 * count, seed) if one.kind == kind)
+    for one in frames:
+        masked = examine(one.truth.frame).pixels.masked
+        around = ndimage.binary_dilation(one.foreign, iterations=4)
+        yield (masked[one.foreign].mean() if one.foreign.any() else 1.0), masked[~around].mean()
+
+
+@pytest.mark.parametrize("kind", ["text", "a scale bar", "nothing"])
+def test_thin_smoothed_letters_of_any_frame_are_masked(kind):
+    part, specimen = np.array(list(masked_shares(kind, seed=31))).T
+    assert (part > 0.8).sum() >= 11
+    assert specimen.mean() < 0.01
 
 
 SPECIMENS = {

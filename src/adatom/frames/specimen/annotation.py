@@ -6,17 +6,22 @@ of the frame. Clipped atoms have the same value everywhere but soft edges, and l
 
 from __future__ import annotations
 
+from functools import cache, partial
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from adatom.core.arrays import BoolArray, Image
+from adatom.frames.specimen.letters import lines_of_text
 from adatom.frames.specimen.levels import Levels
 
 _SAMPLE = 2**16  # most pixels of which the median is taken
 _LEAST_EXACT = 6  # pixels that have the value: fewer are chance
 _SHARP = 0.85  # least share of the way to the frame's median that is covered two pixels outside
-_FAR_SD = 1.5  # a value nearer to the median, in its robust standard deviations, is no annotation
+# A value nearer to the median, in its robust standard deviations, is no annotation, and one nearer
+# than the second limit no text either.
+_FAR_SD, _FAR_TEXT_SD = 1.5, 0.8
 _GAP = 0.8  # half of the largest gap between letters or words, in units of their height
 _LEAST_GAP_PX = 4  # the same at least, pixels
 _TALLEST = 0.2  # tallest line of text, share of the frame's rows
@@ -58,25 +63,34 @@ def annotation(image: Image, levels: Levels, masked: BoolArray, bars: BoolArray)
     middle = float(np.median(seen))
     spread = 1.4826 * float(np.median(np.abs(seen - middle)))
     for value in (levels.high, levels.low):
-        if abs(value - middle) > _FAR_SD * spread:
-            out |= _written_in(image, value, middle, levels.same, masked, bars)
+        away = abs(value - middle)
+        if away > _FAR_TEXT_SD * spread and away > levels.same:
+            plain = away > _FAR_SD * spread
+            out |= _written_in(image, value, middle, levels.same, masked, bars, plain=plain)
     return out & ~masked
 
 
 def _written_in(
-    image: Image, value: float, middle: float, same: float, masked: BoolArray, bars: BoolArray
-) -> BoolArray:
-    """Rectangles around the sharp strokes of one value."""
+    image: Image, value: float, middle: float, same: float, masked: BoolArray, bars: BoolArray,
+    *, plain: bool,
+) -> BoolArray:  # fmt: skip
+    """Rectangles around the sharp strokes of one value; those of any form only if it is plain."""
     out = np.zeros(image.shape, dtype=np.bool_)
     exact = (np.abs(image - value) <= same) & ~masked
     count = int(exact.sum())
-    if count < _LEAST_EXACT or count > _LARGEST * image.size:
+    if count > _LARGEST * image.size:
         return out
     # Letters are smoothed at their edges: a stroke is all that reaches half way to the value.
-    strokes = ((value - image) / (value - middle) < 0.5) & ~masked
+    fallen = (value - image) / (value - middle)
+    strokes = (fallen < 0.5) & ~masked
     labels, _ = ndimage.label(strokes, np.ones((3, 3)))
-    sharpness = _sharpness(labels, image, value, middle)
-    by_bar = _surroundings(bars)
+    sharp = cache(partial(_sharpness, labels, fallen))
+    by_bar = _surroundings(bars, masked & ~bars)
+    for box in lines_of_text(labels, fallen, masked, sharp, by_bar):
+        out[_to_box(image, _with_rim(*box), same)] = True
+    if count < _LEAST_EXACT or not plain:
+        return out
+    sharpness = sharp()
     written = np.unique(labels[exact])
     beside = np.unique(labels[exact & by_bar])
     written = np.union1d(
@@ -98,13 +112,15 @@ def _written_in(
         letters = np.where(own, labels[rows, cols], 0)
         alone = true >= max(_OWN * count, _PLAIN * len(r)) and _is_text(letters)
         if alone or ((own & by_bar[rows, cols]).any() and true >= _PLAIN_BY_BAR * len(r)):
-            box = _with_rim(r + rows.start), _with_rim(c + cols.start)
-            out[_to_box(image, box, same)] = True
+            top, left = int(r.min()) + rows.start, int(c.min()) + cols.start
+            box = slice(top, top + int(np.ptp(r)) + 1), slice(left, left + int(np.ptp(c)) + 1)
+            out[_to_box(image, _with_rim(*box), same)] = True
     return out
 
 
-def _with_rim(along: NDArray[np.int64]) -> slice:
-    return slice(max(int(along.min()) - _RIM_PX, 0), int(along.max()) + 1 + _RIM_PX)
+def _with_rim(rows: slice, cols: slice) -> tuple[slice, slice]:
+    top, left = (max(s.start - _RIM_PX, 0) for s in (rows, cols))
+    return slice(top, rows.stop + _RIM_PX), slice(left, cols.stop + _RIM_PX)
 
 
 def _to_box(image: Image, box: tuple[slice, slice], same: float) -> tuple[slice, slice]:
@@ -142,8 +158,11 @@ def _is_text(letters: NDArray[np.int32]) -> bool:
     return False
 
 
-def _surroundings(bars: BoolArray) -> BoolArray:
-    """Where a bar's label may stand."""
+def _surroundings(bars: BoolArray, border: BoolArray) -> BoolArray:
+    """Where a bar's label may stand; the rest of a line at the end of a half scan is no bar."""
+    if border.any() and bars.any():
+        labels, _ = ndimage.label(bars, np.ones((3, 3)))
+        bars = bars & ~np.isin(labels, labels[ndimage.maximum_filter(border, 3)])
     if not bars.any():
         return bars
     reach = max(int(_LABEL * bars.shape[0]), _LEAST_GAP_PX)
@@ -151,14 +170,11 @@ def _surroundings(bars: BoolArray) -> BoolArray:
     return near
 
 
-def _sharpness(
-    labels: NDArray[np.int32], image: Image, value: float, middle: float
-) -> NDArray[np.float64]:
+def _sharpness(labels: NDArray[np.int32], fallen: Image) -> NDArray[np.float64]:
     """How far each part falls to the level of the frame within two pixels, shape (part + 1,)."""
     inner = labels > 0
     ring = ndimage.maximum_filter(labels, 5)
     ring[ndimage.maximum_filter(inner, 3)] = 0
-    fallen = (value - image) / (value - middle)
     count = int(labels.max()) + 1
     total = np.bincount(ring.ravel(), weights=fallen.ravel(), minlength=count)
     number = np.bincount(ring.ravel(), minlength=count)
