@@ -260,8 +260,7 @@ def adapt(
     Returns
     -------
     `Adapted.ensemble` and what every round did; `adatom.learning.weights.save` writes it to a file
-    that `find` takes as `weights`. In a script, call it under ``if __name__ == "__main__":``, as
-    every use of processes must be.
+    that `find` takes as `weights`.
 
     Raises
     ------

@@ -169,8 +169,7 @@ def simulate(
     seed
         Seed of the dynamics; every structure gets its own from it.
     workers
-        Number of processes; by default one per core. In a script, call it under ``if __name__ ==
-        "__main__":``, as every use of processes must be.
+        Number of processes; by default one per core.
 
     Warns
     -----

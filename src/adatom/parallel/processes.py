@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.context import SpawnContext, SpawnProcess
+from typing import Any
 
 # Environment variables that limit a worker to one thread, read when a library is loaded.
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -18,13 +21,42 @@ def local_processes(workers: int) -> ProcessPoolExecutor:
     Processes are spawned and not forked, because OpenMP hangs in a forked process. A worker ends
     within a second after its parent was killed, so an interrupted campaign leaves no process.
 
+    They do not run the user's script again, as spawned processes do by default: a script needs no
+    guard by ``__name__``, and may come from standard input. What they are given must not be defined
+    in the script; all of adatom's work is not.
+
     Parameters
     ----------
     workers
         Number of processes.
     """
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    return ProcessPoolExecutor(workers, mp_context=_Context(), initializer=_start_worker)
+
+
+class _Process(SpawnProcess):
+    """A spawned process that does not load the script of the one that starts it."""
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        with _STARTS:
+            main = sys.modules["__main__"]
+            # `multiprocessing.spawn` finds the script by these two.
+            kept = {name: vars(main)[name] for name in _ORIGIN if name in vars(main)}
+            try:
+                for name in kept:
+                    setattr(main, name, None)
+                return SpawnProcess._Popen(process_obj)  # noqa: SLF001
+            finally:
+                for name, value in kept.items():
+                    setattr(main, name, value)
+
+
+class _Context(SpawnContext):
+    Process = _Process
+
+
+_STARTS = threading.Lock()  # one process starts at a time
+_ORIGIN = ("__file__", "__spec__")  # of the script, as attributes of its module
 
 
 def cores() -> int:

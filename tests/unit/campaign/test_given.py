@@ -1,5 +1,7 @@
 """Structures from the user: what is refused does not take the results of the others."""
 
+import subprocess
+import sys
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 
 import numpy as np
@@ -124,3 +126,23 @@ def test_given_structures_have_formation_energies_over_reservoirs():
     assert "Si-rich: of diamond Si" in found[1].reference
     (without,) = ad.simulate(silicon, temperatures_K=[], relax_engine="lammps", workers=1)
     assert without.reference == "none (μ(Si) not chosen)"
+
+
+SCRIPT = """
+import adatom as ad
+from ase.build import graphene
+print("once")
+sheet = graphene(size=(4, 4, 1), a=2.46, vacuum=8.0)
+print(ad.simulate(sheet, temperatures_K=[], relax_engine="lammps")[0].status)
+"""
+
+
+@pytest.mark.parametrize("stdin", [True, False])
+def test_a_script_needs_no_guard(tmp_path, stdin):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [sys.executable, "-" if stdin else "script.py"]
+    done = subprocess.run(
+        command, input=SCRIPT if stdin else "", cwd=tmp_path, capture_output=True, text=True,
+        timeout=300, check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == ["once", "done"], done.stderr
