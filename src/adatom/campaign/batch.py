@@ -10,7 +10,7 @@ import polars as pl
 import tomli_w
 
 from adatom.campaign.config import Config, material_of, parse_config
-from adatom.campaign.pipeline import Outcome, resume_campaign, run_campaign
+from adatom.campaign.pipeline import Outcome, resume_campaign, run_campaign, with_reservoirs
 from adatom.core import Calibration, Frame
 from adatom.core.columns import Column, schema_of
 from adatom.core.toml import parse_toml
@@ -140,8 +140,19 @@ def run_batch(
     return Outcome(summary, None)
 
 
-def resume(path: Path, *, only_find: bool = False, progress: Progress | None = None) -> Outcome:
+def resume(
+    path: Path,
+    *,
+    only_find: bool = False,
+    mu: tuple[str, ...] | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
     """Resume a campaign or a batch with the options that it was run with.
+
+    Parameters
+    ----------
+    path, only_find, mu, progress
+        As of `adatom.campaign.pipeline.resume_campaign`.
 
     Raises
     ------
@@ -149,7 +160,7 @@ def resume(path: Path, *, only_find: bool = False, progress: Progress | None = N
         If there is neither in `path`, or its frames are gone or changed.
     """
     if not is_batch(path):
-        return resume_campaign(path, only_find=only_find, progress=progress)
+        return resume_campaign(path, only_find=only_find, mu=mu, progress=progress)
     source = path / BATCH_CONFIG
     try:
         table = parse_toml(read_text(source))
@@ -161,6 +172,7 @@ def resume(path: Path, *, only_find: bool = False, progress: Progress | None = N
             todo="Delete the file, and run the first command again.",
         ) from error
     config = parse_config(table, str(source))
+    config = config if mu is None else with_reservoirs(config, mu)
     return run_batch(config, path, only_find=only_find, progress=progress)
 
 

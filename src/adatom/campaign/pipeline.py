@@ -216,9 +216,24 @@ def _simulation_warnings(
 
 
 def resume_campaign(
-    path: Path, *, only_find: bool = False, progress: Progress | None = None
+    path: Path,
+    *,
+    only_find: bool = False,
+    mu: tuple[str, ...] | None = None,
+    progress: Progress | None = None,
 ) -> Outcome:
     """Resume a campaign with the options of its ``campaign.toml``.
+
+    Parameters
+    ----------
+    path
+        Directory of the campaign.
+    only_find
+        Stop after atoms and defects.
+    mu
+        Reservoirs in the place of those that it was run with; None for the same.
+    progress
+        Receives the progress of every step.
 
     Raises
     ------
@@ -227,4 +242,11 @@ def resume_campaign(
     """
     with CampaignDirectory.existing(path, read_only=True) as directory:
         config = parse_config(dict(directory.config), str(directory.config_path))
+    config = config if mu is None else with_reservoirs(config, mu)
     return run_campaign(config, path, only_find=only_find, progress=progress)
+
+
+def with_reservoirs(config: Config, mu: tuple[str, ...]) -> Config:
+    """Give a configuration other reservoirs."""
+    simulate = config.simulate.model_copy(update={"mu": mu})
+    return config.model_copy(update={"simulate": simulate})

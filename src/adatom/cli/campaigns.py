@@ -36,6 +36,7 @@ from adatom.cli.options import (
     Weights,
     ZoneAxis,
     config_of,
+    reservoirs_of,
 )
 from adatom.cli.screen import Screen, say, show_summary
 from adatom.errors import WRONG_MATERIAL, BadInput
@@ -115,9 +116,9 @@ def find(
     _run(config, output, as_json=as_json, only_find=True)
 
 
-def simulate(directory: _Directory, as_json: Json = False) -> None:
+def simulate(directory: _Directory, mu: Mu = None, as_json: Json = False) -> None:
     """Build, relax and heat supercells of what `adatom find` found."""
-    _resume(directory, as_json=as_json)
+    _resume(directory, mu=None if mu is None else reservoirs_of(mu), as_json=as_json)
 
 
 def resume(directory: _Directory, as_json: Json = False) -> None:
@@ -149,7 +150,7 @@ def _run(config: Any, output: Path, *, as_json: bool, only_find: bool = False) -
     return outcome
 
 
-def _resume(directory: Path, *, as_json: bool) -> None:
+def _resume(directory: Path, *, mu: tuple[str, ...] | None = None, as_json: bool) -> None:
     if not directory.expanduser().is_dir():  # said before networks and libraries are loaded
         raise BadInput(
             str(directory.expanduser().absolute()),
@@ -159,7 +160,7 @@ def _resume(directory: Path, *, as_json: bool) -> None:
         )
     from adatom.campaign.batch import resume
 
-    outcome = _watched(lambda screen: resume(directory, progress=screen), directory)
+    outcome = _watched(lambda screen: resume(directory, mu=mu, progress=screen), directory)
     _finish(outcome.summary, as_json=as_json)
 
 

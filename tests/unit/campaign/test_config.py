@@ -12,6 +12,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from adatom.campaign.batch import resume
 from adatom.campaign.config import Config, parse_config
 from adatom.campaign.pipeline import run_campaign
 from adatom.campaign.reference import reference
@@ -116,6 +117,12 @@ def test_facts_are_written_once(tmp_path):
     assert dict(_named(written, ("seed", "material", "voltage_kV"))) == {
         "seed": 5, "material": "Graphene", "voltage_kV": 81.0,
     }  # fmt: skip
+    resume(tmp_path / "out", only_find=True, mu=("Si-rich",))  # `adatom simulate --mu`
+    again = tomllib.loads((tmp_path / "out" / "campaign.toml").read_text("utf-8"))
+    assert again.pop("simulate")["mu"] == ["Si-rich"]
+    assert again == {k: v for k, v in written.items() if k != "simulate"}
+    with pytest.raises(BadInput):
+        resume(tmp_path / "out", mu=("Xx-rich",))
 
 
 def test_options_without_a_calibration_are_told_of(tmp_path):
