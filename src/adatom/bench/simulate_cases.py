@@ -28,6 +28,7 @@ from adatom.frames.simulate.specimen import Specimen
 from adatom.frames.simulate.synthesize import expected_image
 from adatom.learning.weights import load_shipped
 from adatom.materials.library import load_material
+from adatom.simulation.buckling import is_one_atom_thick, lowest_minimum
 from adatom.simulation.classical import POTENTIALS, Potential, Sheet
 from adatom.simulation.engines.lammps import ENGINE as LAMMPS
 from adatom.simulation.scaling import scale_to
@@ -106,6 +107,9 @@ def truth(material_name: str, kind: str, potential_name: str) -> Truth:
                 found.append(
                     _minimised(scale_to(rippled, material.lattice_constant_A, a), potential)
                 )
+        if is_one_atom_thick(material):
+            lowest = min(found, key=lambda x: x[0])[1]
+            found.append(_minimised(lowest, potential, buckle=True))
         made.append((sheet, middle, perfect_eV, *min(found, key=lambda x: x[0])))
     (near, _, near_eV, near_defect_eV, _), (sheet, middle, perfect_eV, energy_eV, relaxed) = made
     ratio = float(sheet.cell.lengths()[0] / near.cell.lengths()[0])
@@ -143,12 +147,18 @@ def _count(atoms: ase.Atoms) -> dict[str, int]:
     return found
 
 
-def _minimised(atoms: ase.Atoms, potential: Potential) -> tuple[float, ase.Atoms]:
+def _minimised(
+    atoms: ase.Atoms, potential: Potential, *, buckle: bool = False
+) -> tuple[float, ase.Atoms]:
+    """Energy and atoms of a minimum; of the lowest of several bucklings, where that is asked."""
+    free = np.zeros(len(atoms), dtype=np.bool_)
     with Sheet(atoms, potential) as sheet:
-        sheet.hold(np.zeros(len(atoms), dtype=np.bool_))
+        sheet.hold(free)
+        found = lowest_minimum(sheet, atoms, free) if buckle else sheet.minimise(_FINE_EV_A)
+        _, energy_eV = sheet.forces(found)
         out = atoms.copy()
-        out.set_positions(sheet.minimise(_FINE_EV_A))
-        return sheet.energy_eV, out
+        out.set_positions(found)
+        return energy_eV, out
 
 
 def changed(sheet: ase.Atoms, middle: FloatArray, kind: str) -> ase.Atoms:

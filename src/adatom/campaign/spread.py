@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from ase import units
+from ase.geometry import find_mic
 
 from adatom.campaign.config import Config
 from adatom.campaign.energies import Ask, Relaxed, elements_together, relax_all
@@ -26,6 +28,9 @@ _STAND_IN = "lammps"  # its classical potentials measure the elastic part of the
 # left at the first width is then their difference over 1 - 1 / _WIDER².
 _WIDER = 1.4
 _LEFT = 1.0 / (1.0 - _WIDER**-2)
+_ROOM_K = 300.0  # K: temperature by which draws that look alike are weighed
+_SAME_COLUMN_A = 0.3  # Å: columns nearer than this are one; a blurred pair of atoms tells no less
+_SAME_EV = 1e-3  # eV: minima nearer to each other are one
 _UNSURE = 0.5  # share of that shift that counts as its standard deviation: the law is of far fields
 
 
@@ -61,7 +66,8 @@ def with_spread(
 ) -> Spread:
     """Give every relaxation the parts of its defect's spread.
 
-    The draw of lowest energy among those of the likeliest composition stands for its defect: it is
+    Draws that the image cannot tell apart are weighed by their energies (`weights_by_energy`). The
+    draw of lowest energy among those of the likeliest composition stands for its defect: it is
     relaxed again by a second engine, and in a wider cell.
 
     Parameters
@@ -96,10 +102,12 @@ def with_spread(
             continue
         found = {what: checks.results[i] for (k, what), i in asked.items() if k == key}
         parts = _parts(relaxed.results[lead], found, engine)
-        draws = [relaxed.results[i] for i in own if _has_energy(relaxed.results[i])]
+        for i, weight in zip(own, weights_by_energy([out[i] for i in own]), strict=True):
+            out[i] = replace(out[i], weight=weight)
+        draws = [out[i] for i in own if _has_energy(out[i])]
         drawn = [r for r in draws if r.draw >= 0] or draws
         whole = spread_of([r.formation_energy_eV for r in drawn], [r.weight for r in drawn])
-        alike = [(structures[i], relaxed.results[i]) for i in own]
+        alike = [(structures[i], out[i]) for i in own]
         checked = {
             what: (asks[i].structure, found[what]) for (k, what), i in asked.items() if k == key
         }
@@ -163,6 +171,52 @@ def lead_of(results: Sequence[SimulationResult], numbers: Sequence[int]) -> int 
     likeliest = max(share, key=lambda f: share[f]) if share else ""
     alike = [x for x in own if x[1].trajectory[-1].get_chemical_formula() == likeliest] or own
     return min(alike, key=lambda x: x[1].energy_eV)[0]
+
+
+def weights_by_energy(results: Sequence[SimulationResult]) -> list[float]:
+    """Weights of a defect's draws, in which those that look alike count by their energies.
+
+    The image says nothing of the heights in a sheet: draws of the same atoms that end in other
+    bucklings, with the same columns, explain it as well as each other. Among them the weight
+    is by Boltzmann's law at 300 K: the lowest minimum counts, and the others are alternatives.
+
+    Parameters
+    ----------
+    results
+        Relaxations of one defect, of the draws and the likeliest structure.
+
+    Returns
+    -------
+    A weight for each, whose sum is that of the given weights. They are the given ones where no two
+    draws look alike and differ in energy; NaN for what is no draw with an energy.
+    """
+    drawn = [i for i, r in enumerate(results) if r.draw >= 0 and _has_energy(r)]
+    given = [r.weight for r in results]
+    weights = np.array(given)
+    above_eV = np.zeros(len(results))
+    for i in drawn:
+        alike = [results[j].energy_eV for j in drawn if _look_alike(results[i], results[j])]
+        above_eV[i] = results[i].energy_eV - min(alike)
+    if not above_eV.max(initial=0.0) > _SAME_EV:
+        return given
+    own = weights[drawn]
+    total = own.sum() if np.isfinite(own).all() else 1.0
+    own = own if np.isfinite(own).all() else np.ones(len(drawn))
+    factors = np.exp(-above_eV[drawn] / (units.kB * _ROOM_K))
+    if not (own * factors).sum() > 0:
+        return given
+    weights[drawn] = own * factors * total / (own * factors).sum()
+    return [float(w) for w in weights]
+
+
+def _look_alike(one: SimulationResult, other: SimulationResult) -> bool:
+    """Whether two relaxations have the same atoms in the same columns."""
+    a, b = one.trajectory[-1], other.trajectory[-1]
+    if not np.array_equal(a.numbers, b.numbers) or not np.allclose(a.cell, b.cell, atol=1e-6):
+        return False
+    way, _ = find_mic(b.positions - a.positions, a.cell, a.pbc)
+    way, _ = find_mic(way - np.median(way, axis=0), a.cell, a.pbc)
+    return float(np.hypot(way[:, 0], way[:, 1]).max()) < _SAME_COLUMN_A
 
 
 def _checks(

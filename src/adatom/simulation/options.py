@@ -22,6 +22,11 @@ class RelaxOptions(BaseModel):
     prepare: bool = Field(
         default=True, description="go to the classical minimum first, and start from its Hessian"
     )
+    buckle: bool = Field(
+        default=True,
+        description="of a sheet one atom thick, also try other bucklings at that minimum, and "
+        "start from the lowest",
+    )
     kick_A: float = Field(
         0.5,
         ge=0,

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from adatom.core import Material, SimulationResult, SimulationTask
 from adatom.errors import BadInput, StepFailed
+from adatom.simulation.buckling import is_one_atom_thick, lowest_minimum
 from adatom.simulation.classical import (
     INSTALL,
     POTENTIALS,
@@ -125,7 +126,8 @@ class LammpsEngine(CalculatorEngine):
 
         Where that fails, BFGS starts from the given positions.
         """
-        starts = (self._minimum, from_given_positions) if options.prepare else ()
+        minimum = self._lowest if options.buckle else self._minimum
+        starts = (minimum, from_given_positions) if options.prepare else ()
         return relax_with_ase(self, task, options, starts=starts or (from_given_positions,))
 
     def _minimum(
@@ -140,6 +142,21 @@ class LammpsEngine(CalculatorEngine):
         with Sheet(out, self._potential(out.get_chemical_symbols())) as sheet:
             sheet.hold(fixed)
             out.set_positions(sheet.minimise())
+        return out, None
+
+    def _lowest(
+        self,
+        given: ase.Atoms,
+        fixed: NDArray[np.bool_],
+        engine_lattice_A: float,
+        material: Material,
+    ) -> tuple[ase.Atoms, None]:
+        if not is_one_atom_thick(material):
+            return self._minimum(given, fixed, engine_lattice_A, material)
+        out = given.copy()
+        with Sheet(out, self._potential(out.get_chemical_symbols())) as sheet:
+            sheet.hold(fixed)
+            out.set_positions(lowest_minimum(sheet, out, fixed))
         return out, None
 
     def dynamics(self, task: SimulationTask, options: DynamicsOptions) -> SimulationResult:
