@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from adatom.core.arrays import BoolArray, FloatArray
-from adatom.features.defects.screen import Screen
+from adatom.features.defects.screen import AROUND, ON_SITE_A, Screen
 from adatom.features.defects.shapes import Placed
 from adatom.features.refinement.local_fit import Ascent, ChosenAtoms
 from adatom.features.refinement.local_pixels import LocalPixels, pixels_near
@@ -40,6 +40,7 @@ _HOST_RANGE = 0.4  # amplitudes this near to the median, as a share of it, are o
 _MAD_VARIANCE = 5.4  # relative variance of a squared robust deviation, times the number of values
 _VARIES, _LEAST_LEVEL_SD = 2.0, 0.03  # background between atoms; its least deviation, carbon peaks
 _BESIDE_A = 1.7  # Å: atoms this near to an empty site are next to it
+_FOUND_SHARE = 0.75  # of displacements, which atoms show before shapes are compared; 0.7 to 0.9
 _STAYS_A = 0.01  # Å: atoms that move less than this stay on their sites
 _HOLDS_A = 0.75  # Å: an atom found this near to one of a shape is that atom
 _CORE_A = 3.2  # Å: within, a shape says which atoms there are; beyond, the atoms that were found do
@@ -369,7 +370,7 @@ def _atoms_of(
     The shape says which atoms there are in its core; around it, those that were found do.
     """
     px = screen.binned.calibration.pixel_size_A
-    xy = screen.shifted(placed.xy)
+    xy = screen.shifted(placed.xy) - _own_misfit(placed)
     away = np.hypot(*(xy - middle).T)
     added = np.arange(len(xy)) >= placed.own
     core = (np.hypot(*(placed.xy - placed.centre).T) < _CORE_A) | added
@@ -400,6 +401,20 @@ def _atoms_of(
         apart = ((found.xy[rest, None] - own) ** 2).sum(axis=2).min(axis=1)
         rest[rest] = apart > _HOLDS_A**2
     return atoms, core[free], elements[free].astype(np.str_), rest
+
+
+def _own_misfit(placed: Placed) -> FloatArray:
+    """What a shape itself adds to the smooth misfit of the lattice around it, shape (atom, 2), Å.
+
+    The misfit is that of the atoms that were found, which show a part of the shape's displacements.
+    """
+    tree = cKDTree(placed.sites)
+    distance, site = tree.query(placed.xy[: placed.own])
+    moved = np.full(placed.sites.shape, np.nan)
+    on_site = distance < ON_SITE_A
+    moved[site[on_site]] = (placed.xy[: placed.own] - placed.sites[site])[on_site]
+    near = tree.query(placed.xy, k=min(AROUND, len(placed.sites)))[1]
+    return np.asarray(_FOUND_SHARE * np.nanmean(moved[near], axis=1))
 
 
 def _breathing(placed: Placed, free: BoolArray) -> FloatArray | None:

@@ -35,7 +35,8 @@ from adatom.features.refinement.optics import Optics
 
 _BACKGROUND_A = 3.0  # Å: what is smoother than this (standard deviation) is background
 _BLOCKS = 4  # blocks in the width of a Gaussian: interpolation between them errs by 1 %
-_AROUND = 24  # sites whose atoms tell the smooth misfit of the lattice
+AROUND = 24  # sites whose atoms tell the smooth misfit of the lattice
+ON_SITE_A = 0.5  # Å: atoms this near to a site tell it
 _MOVED_A = 0.06  # Å: smaller moves of an atom are left out of the score
 _FAR_A = 0.3  # Å: and of the first score, by which the places are chosen
 _BESIDE_A = 1.9  # Å: places this near to a doubtful one are compared
@@ -352,10 +353,10 @@ def _smooth_misfit(sites_xy: FloatArray, atoms_xy: FloatArray) -> FloatArray:
     """Mean shift of the atoms around each site from their own sites, shape (site, 2), Å."""
     tree = cKDTree(sites_xy)
     distance, own = tree.query(atoms_xy)
-    good = distance < 0.5
+    good = distance < ON_SITE_A
     shift = np.full((len(sites_xy), 2), np.nan)
     shift[own[good]] = atoms_xy[good] - sites_xy[own[good]]
-    k = min(_AROUND, len(sites_xy))
+    k = min(AROUND, len(sites_xy))
     near = tree.query(sites_xy, k=k)[1].reshape(len(sites_xy), -1)
     with np.errstate(invalid="ignore"):
         around = shift[near]
