@@ -14,6 +14,7 @@ from adatom.analysis.frame import FrameResult, analyse_frame
 from adatom.analysis.live import FAST, FULL, LiveAnalysis, agreement
 from adatom.bench.live_faults import bench_faults
 from adatom.bench.rows import Row, row
+from adatom.bench.survey import bench_survey
 from adatom.campaign.live import run_loop
 from adatom.campaign.live_learn import Learner
 from adatom.campaign.replay import Replay, ReplayOptions
@@ -32,6 +33,7 @@ _DOSES = (5e4, 2e5)  # electrons per Å²: 0.5 and 2 counts at a carbon atom's p
 _MOVIE, _QUICK_MOVIE = 2000, 150  # frames of 256² whose memory is measured
 _DISTINCT = 40  # of them; they come again and again
 _RUNS, _QUICK_RUNS = 504, 24
+_SURVEYS, _QUICK_SURVEYS, _QUICK_FIELD_A = 10, 2, 80.0
 _MEDIAN_MS, _P99_MS, _SPEED_UP, _WITHIN, _SLOPE_kB = 100.0, 250.0, 7.0, 0.99, 1.0  # targets
 
 
@@ -51,6 +53,10 @@ def bench_live(options: Any, output: Path) -> list[Row]:
     for dose in _DOSES:
         rows += _speed(dose, _QUICK_FRAMES if quick else _FRAMES)
     rows += _memory(_QUICK_MOVIE if quick else _MOVIE)
+    if quick:
+        rows += bench_survey(_QUICK_SURVEYS, field_A=_QUICK_FIELD_A)
+    else:
+        rows += bench_survey(_SURVEYS)
     return rows + bench_faults(_QUICK_RUNS if quick else _RUNS)
 
 

@@ -16,7 +16,7 @@ from adatom.bench.rows import Row, row
 from adatom.campaign.move import move_atoms
 from adatom.campaign.moved import Moved
 from adatom.campaign.twin import make_twin
-from adatom.core import GRAPHENE, BeamRequest, DwellTrace
+from adatom.core import GRAPHENE, BeamRequest, DwellTrace, Frame, ScanRequest
 from adatom.core.arrays import FloatArray
 from adatom.core.hops import HopModel
 from adatom.errors import AdatomError
@@ -173,7 +173,7 @@ def run_case(case: Case, seed: int) -> Result:
     watched = _Watched(twin)
     see = partial(analyse_frame, ensemble=load_shipped("graphene"), material=GRAPHENE)
     try:
-        moved = move_atoms(twin, see, GRAPHENE, plan)
+        moved = move_atoms(twin, see, GRAPHENE, plan, tell=watched.told)
     except AdatomError:
         return Result(False, bool(twin.lost), False, twin.time_s, twin.taken, hops)  # noqa: FBT003
     here = np.flatnonzero(twin.species == 1)
@@ -190,17 +190,29 @@ def run_case(case: Case, seed: int) -> Result:
 
 
 class _Watched:
-    """Notes the true drift at each dwell of a twin."""
+    """Notes the true drift at each dwell of a twin, since the frame that gave the sites."""
 
     def __init__(self, twin: Twin) -> None:
-        self._start = twin.drift_xy_A  # none yet: the sites are those of the first frame
         self._drifts: list[FloatArray] = []
-        self._park = twin.place_beam
+        self._before_frames: list[FloatArray] = []
+        self._start: FloatArray | None = None
+        self._park, self._acquire = twin.place_beam, twin.acquire
         self._twin = twin
         twin.place_beam = self._noted  # type: ignore[method-assign]
+        twin.acquire = self._taken  # type: ignore[method-assign]
+
+    def told(self, line: dict[str, Any]) -> None:
+        """Take a line of the record; the first frame that is seen gives the sites."""
+        if line["action"] == "seen" and self._start is None:
+            self._start = self._before_frames[line["frame"]]
+
+    def _taken(self, request: ScanRequest) -> Frame:
+        self._before_frames.append(self._twin.drift_xy_A)
+        return self._acquire(request)
 
     def _noted(self, request: BeamRequest, stop_when: StopWhen | None = None) -> DwellTrace:
-        self._drifts.append(self._twin.drift_xy_A - self._start)
+        start = np.zeros(2) if self._start is None else self._start
+        self._drifts.append(self._twin.drift_xy_A - start)
         return self._park(request, stop_when)
 
     def errors(self, moved: Moved) -> tuple[float, int, float, int]:

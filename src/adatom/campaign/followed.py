@@ -80,9 +80,14 @@ class Followed:
         """
         center = np.asarray(self.hands.microscope.capabilities.center_xy_A)
         request = self.request(center, self.options.first_field_A)
-        result = self.hands.acquire(request, np.zeros(2), "to find the atom and its surroundings")
-        there, mine, xy = atoms_of(result, request, self.element)
-        if needed and not mine.any():
+        words = "to find the atom and its surroundings"
+        for _ in range(_LOOKS):  # an atom that jumps in the middle of a scan is half in two places
+            result = self.hands.acquire(request, np.zeros(2), words)
+            there, mine, xy = atoms_of(result, request, self.element)
+            if mine.any() or not needed:
+                break
+            words = f"again, because the last one shows no {self.element}"
+        else:
             raise BadInput(
                 "first frame",
                 expected=f"a {self.element} atom",

@@ -191,6 +191,17 @@ class _Known:
             for i in odd.tolist()
         )
 
+    def landmark(self, sure: float) -> FloatArray | None:
+        """Place of the site that differs most from the crystal, shape (2,), Å; None without one."""
+        p, sheet = self.held.p, self.held.sheet
+        odd = sheet.asked & (p.argmax(axis=1) > 0) & (p.max(axis=1) >= sure)
+        if not odd.any():
+            return None
+        usual = np.array([k.amplitude[0].mean() for k in sheet.kinds])[sheet.number]
+        unlike = np.where(odd, np.abs(self.held.amplitude - usual), -1.0)
+        out: FloatArray = sheet.xy[int(np.argmax(unlike))]
+        return out
+
     def nats_per_dose(self, rows: IntArray) -> FloatArray:
         """Nats for one electron per Å² that tell the likeliest kind of sites from the next one."""
         memory: dict[tuple[int, int, int], float] = {}
@@ -311,9 +322,15 @@ class _Survey:
         return _Known(exposure, held_by(exposure, held.sheet, held, self._touched(held, taken)))
 
     def anchored(self, known: _Known, patch: Patch) -> Exposure:
-        """Find the drift by a larger frame, where too much time has passed for a patch to tell."""
+        """Find the drift by a larger frame, where too much time has passed for a patch to tell.
+
+        It is taken around the surest other atom or hole: a perfect lattice looks the same a lattice
+        vector away.
+        """
         exposure, dose, half = known.exposure, self.o.dose_per_A2, self.o.anchor_A / 2
-        place = np.clip(np.asarray(patch.center_xy_A), half, self.o.field_A - half)
+        odd = known.landmark(self.o.sure)
+        middle = np.asarray(patch.center_xy_A) if odd is None else odd
+        place = np.clip(middle, half, self.o.field_A - half)
         for _ in range(_ANCHORS):
             if self.later().sigma_A < _ANCHOR_SIGMA_A:
                 break

@@ -98,7 +98,9 @@ def test_what_cannot_be_done_is_refused_before_anything_moves(see, change, by, w
     with pytest.raises(BadInput, match=words):
         move_atoms(twin, see, GRAPHENE, Along([by]))
     assert not twin.hops
-    assert twin.taken == 1
+    assert twin.taken == (
+        3 if change else 1
+    )  # one frame may miss a Si that jumps while it is taken
 
 
 def test_another_voltage_and_an_instrument_that_only_scans_are_refused(see):
