@@ -12,6 +12,7 @@ from adatom.analysis.frame import FrameResult
 from adatom.campaign.acting import Approve, Tell
 from adatom.campaign.guarded import Fault, Guard, beam_off
 from adatom.campaign.live_learn import Learner
+from adatom.campaign.live_simulate import NoSimulations, Simulations, learned
 from adatom.core import Frame, Material, ScanRequest
 from adatom.errors import BadInput, InstrumentGone, NoMoreFrames
 from adatom.feedback.dose_budget import DoseBudget
@@ -99,6 +100,7 @@ def run_loop(
     tell: Tell = lambda _: None,
     keep: Keep = lambda n, _: str(n),
     meanwhile: Meanwhile = lambda: None,
+    simulations: Simulations | None = None,
     start: State | None = None,
 ) -> Lived:
     """Take frames and decide until nothing is open, a limit is reached, or the user stops it.
@@ -128,6 +130,8 @@ def run_loop(
     meanwhile
         Called while the microscope scans: checks the fast analysis of the last frame by the full
         one.
+    simulations
+        Asked after each frame for the defects that are sure, and never waited for.
     start
         What the record of an interrupted run says.
 
@@ -142,9 +146,13 @@ def run_loop(
     with beam_off(microscope), noted_interrupt() as interrupted:
         if start is not None:
             microscope.abort()  # whoever was killed may have left the beam on
-        return _Loop(microscope, see, material, mode, o, approve, tell, keep, meanwhile, start).run(
-            interrupted
-        )
+        beside = simulations or NoSimulations()
+        try:
+            return _Loop(
+                microscope, see, material, mode, o, approve, tell, keep, meanwhile, beside, start
+            ).run(interrupted)
+        finally:
+            beside.close()
 
 
 def check_possible(can: Capabilities, mode: Mode, options: LiveOptions) -> None:
@@ -174,11 +182,11 @@ class _Loop:
     def __init__(
         self, microscope: Microscope, see: See, material: Material, mode: Mode,
         options: LiveOptions, approve: Approve, tell: Tell, keep: Keep, meanwhile: Meanwhile,
-        start: State | None,
+        simulations: Simulations, start: State | None,
     ) -> None:  # fmt: skip
         self.microscope, self.see, self.mode, self.options = microscope, see, mode, options
         self.approve, self._tell, self.keep = approve, tell, keep
-        self._meanwhile = meanwhile
+        self._meanwhile, self.simulations = meanwhile, simulations
         self.can = microscope.capabilities
         budget = DoseBudget(options.most_electrons, options.most_dose_per_A2)
         state = start or State(None, budget)
@@ -220,6 +228,7 @@ class _Loop:
                     return self.end("limit", refused)
                 if self.approved(decision):
                     self.act(decision, decision.request)
+                self.hear()
         except NoMoreFrames as error:
             return self.end("done", error.got)
         except InstrumentGone as error:
@@ -269,6 +278,13 @@ class _Loop:
             return
         ms = round(1e3 * (time.perf_counter() - began), 1)
         self.tell("seen", n=n, analysis=how, **seen, known=asdict(self.known), ms=ms)
+        self.simulations.ask(result, self.known, n)
+
+    def hear(self) -> None:
+        """Take what came from the simulations; nothing is waited for."""
+        for line in self.simulations.told():
+            self.known = learned(self.known, line)
+            self.tell("simulation", **line, known=asdict(self.known))
 
     def meanwhile(self) -> None:
         """Use the time of the scan; a check that fails is told and changes nothing."""

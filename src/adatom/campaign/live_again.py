@@ -12,6 +12,7 @@ from adatom.campaign.guarded import Fault
 from adatom.campaign.live import See
 from adatom.core import BeamConditions, BeamRequest, DwellTrace, Frame, ScanRequest
 from adatom.errors import InstrumentGone, NoMoreFrames, StepFailed
+from adatom.feedback.live import Knowledge
 from adatom.frames.readers.read import read
 from adatom.instrument.protocol import Capabilities, StopWhen
 
@@ -102,6 +103,22 @@ class Again:
             return see(frame)
 
         return again
+
+    def ask(self, result: FrameResult, known: Knowledge, frame: int) -> None:
+        """Simulate nothing: the record has what came."""
+
+    def told(self) -> list[Line]:
+        """Give what the simulations told here."""
+        out = []
+        for line in self._lines[self._at :]:
+            if line["action"] == "simulation":
+                out.append({k: line[k] for k in ("what", "kind", "why", "result")})
+            elif line["action"] != "clock":
+                break
+        return out
+
+    def close(self) -> None:
+        """Nothing runs."""
 
     def frame(self) -> Frame:
         """Give what came after the last request: a frame or an error."""

@@ -14,6 +14,7 @@ from adatom.campaign.config import Config, InputOptions
 from adatom.campaign.instrument_options import instrument_options
 from adatom.campaign.keep import keeper
 from adatom.campaign.live import Lived, Mode, State, check_possible, run_loop
+from adatom.campaign.live_simulate import SimulationsBeside
 from adatom.campaign.pipeline import run_campaign
 from adatom.core import Material, ScanRequest
 from adatom.errors import AdatomError, BadInput
@@ -41,6 +42,7 @@ def run_live(
     options_file: Path | None = None,
     instrument_more: Mapping[str, Any] | None = None,
     options: LiveOptions | None = None,
+    simulate: bool = False,
     tell: Callable[[Line], None] = lambda _: None,
 ) -> Lived:
     """Run the live loop on an instrument; frames and decisions are on the disk as they come.
@@ -60,6 +62,8 @@ def run_live(
         As of `run_loop`.
     seed
         Seed of a simulated instrument.
+    simulate
+        Simulate each kind of sure defect once, in a process beside the loop.
     options_file, instrument_more
         TOML file with the instrument's options, and options that replace those of the file.
 
@@ -80,10 +84,11 @@ def run_live(
         journal.write({
             "action": "run", "version": __version__, "instrument": name, "seed": seed,
             "material": material, "instrument_options": chosen.model_dump(mode="json"),
+            "simulate": simulate,
         })  # fmt: skip
         return _live(
             microscope, specimen, directory, journal, mode, options or LiveOptions(), approve,
-            tell, None,
+            tell, None, simulate=simulate,
         )  # fmt: skip
 
 
@@ -123,13 +128,14 @@ def resume_live(
     with Journal(directory / RECORD, resume=True) as journal:
         return _live(
             microscope, specimen, directory, journal, lines[begun]["mode"], options, approve, tell,
-            state_of(lines, options),
+            state_of(lines, options), simulate=lines[0].get("simulate", False),
         )  # fmt: skip
 
 
 def _live(
     microscope: Microscope, material: Material, directory: Path, journal: Journal, mode: Mode,
     options: LiveOptions, approve: Approve, tell: Callable[[Line], None], start: State | None,
+    *, simulate: bool,
 ) -> Lived:  # fmt: skip
     analysis = analysis_of(material, options)
 
@@ -140,6 +146,7 @@ def _live(
     lived = run_loop(
         microscope, analysis.see, material, mode=mode, options=options, approve=approve,
         tell=write, keep=keeper(directory), meanwhile=analysis.check, start=start,
+        simulations=SimulationsBeside(material, options.sure) if simulate else None,
     )  # fmt: skip
     write_json(directory / RESULT, summary(lived))
     return lived
@@ -246,7 +253,8 @@ def _scan_request(told: Mapping[str, Any]) -> ScanRequest:
 def _knowledge(told: Mapping[str, Any]) -> Knowledge:
     questions = tuple(Question(**{**q, "xy_A": tuple(q["xy_A"])}) for q in told["questions"])
     places = {k: tuple(told[k]) for k in ("center_xy_A", "drift_xy_A")}
-    return Knowledge(**{**told, **places, "questions": questions})
+    simulated = tuple((kind, limit) for kind, limit in told.get("simulated", ()))
+    return Knowledge(**{**told, **places, "questions": questions, "simulated": simulated})
 
 
 def verify_live(directory: Path, tell: Callable[[Line], None] = lambda _: None) -> int:
@@ -283,7 +291,7 @@ def verify_live(directory: Path, tell: Callable[[Line], None] = lambda _: None) 
             run_loop(
                 again.microscope, again.seen(analysis.see), material, mode=lines[first]["mode"],
                 options=options, approve=again.approve, tell=again.compare, keep=again.keep,
-                meanwhile=analysis.check, start=start,
+                meanwhile=analysis.check, simulations=again, start=start,
             )  # fmt: skip
         except EOFError:  # the run was killed here
             continue

@@ -169,6 +169,13 @@ def live(
         bool,
         typer.Option("--verify", help="run the directory's record again; say whether it agrees"),
     ] = False,
+    simulate: Annotated[
+        bool,
+        typer.Option(
+            "--simulate/--no-simulate",
+            help="simulate each kind of sure defect in a process beside the loop",
+        ),
+    ] = True,
     page: Annotated[
         bool, typer.Option("--page/--no-page", help="write tables and page at the end")
     ] = True,
@@ -205,7 +212,8 @@ def live(
         lived = run_live(
             name, material, output, mode=_mode(mode), approve=_ask, seed=seed,
             options_file=instrument_options, instrument_more=more,
-            options=checked(LiveOptions, _LIVE_OPTIONS, **options), tell=_say_line,
+            options=checked(LiveOptions, _LIVE_OPTIONS, **options), simulate=simulate,
+            tell=_say_line,
         )  # fmt: skip
     written = f"record: {output / 'decisions.jsonl'}"
     if page and lived.frames:
@@ -287,12 +295,26 @@ def _say_line(line: dict[str, Any]) -> None:
         say(f"{when}looks closer: {line['why']}")
     elif action == "check" and line.get("missed"):
         say(f"{when}the full analysis finds more: {', '.join(line['missed'])}")
+    elif action == "simulation":
+        say(f"{when}{line['why']}{_numbers(line['result'])}")
     elif action == "advise":
         say(f"{when}would look closer: {line['why']}")
     elif action == "fault":
         say(f"{when}{line['kind']}: {line['what']}")
     elif action == "clock":
         say(f"{when}the instrument's clock jumped by {line['step_s']:.3g} s: not counted")
+
+
+def _numbers(result: dict[str, Any]) -> str:
+    """Say what a simulation gave."""
+    if not result:
+        return ""
+    energy, limit = result["formation_energy_eV"], result["dose_limit_per_A2"]
+    parts = [f" in {result['seconds']:.0f} s by {result['engine']}: "]
+    parts += [] if energy is None else [f"formation energy {energy:.2f} eV, "]
+    parts += [f"an atom beside it is displaced from {result['threshold_eV']:.1f} eV on"]
+    parts += [] if limit is None else [f", so it bears {limit:.2g} e⁻/Å²"]
+    return "".join(parts)
 
 
 def _plan(by: list[str], sites: int | None, vacancy: str | None, *, together: bool) -> Any:

@@ -17,6 +17,7 @@ _STEPS = 3  # of Fisher scoring of the places
 _MOST_STEP_A = 0.15  # Å: longest step of a site
 _LEAST_REACH_A = 0.3  # Å: shifts up to this are tried at least
 _REACH_SD = 3.5  # and up to so many standard deviations of the expected one
+_LEAST_RATE = 1e-12  # counts of a pixel for one electron per Å²: logarithms need one
 _ELSEWHERE_A = 0.8  # Å: places farther apart than this are different ones
 
 
@@ -107,23 +108,17 @@ def shift_of(
     reach = int(np.ceil(max(_REACH_SD * sigma_A, _LEAST_REACH_A) / px))
     start = np.round(np.asarray(guess_xy_A)[::-1] / px).astype(int)
     steps = np.arange(-reach, reach + 1)
-    rows, cols = data.shape
-    log_image = np.log(np.maximum(held.expected, 1e-12))
-    value = np.full((len(steps), len(steps)), -np.inf)
+    # The same pixels for all shifts: those that stay within the field.
+    low = np.maximum(reach - start, 0)
+    high = np.minimum(data.shape, np.array(held.expected.shape) - start - reach)
+    seen = data[low[0] : high[0], low[1] : high[1]]
+    log_image = np.log(np.maximum(held.expected, _LEAST_RATE))
+    value = np.zeros((len(steps), len(steps)))
     for i, dr in enumerate(steps):
         for j, dc in enumerate(steps):
-            top, left = start[0] + dr, start[1] + dc
-            a, b = max(-top, 0), max(-left, 0)
-            c = min(rows, held.expected.shape[0] - top)
-            d = min(cols, held.expected.shape[1] - left)
-            if c - a < rows // 2 or d - b < cols // 2:
-                continue
-            there = np.s_[top + a : top + c, left + b : left + d]
-            seen = data[a:c, b:d]
-            # A frame that hangs over the border is compared by the pixels inside.
-            value[i, j] = float(
-                (seen * log_image[there]).sum() - dose_per_A2 * held.expected[there].sum()
-            ) * (rows * cols / seen.size)
+            top, left = start + (dr, dc)
+            there = np.s_[top + low[0] : top + high[0], left + low[1] : left + high[1]]
+            value[i, j] = (seen * log_image[there]).sum() - dose_per_A2 * held.expected[there].sum()
     off = (start[:, None, None] + np.stack(np.meshgrid(steps, steps, indexing="ij"))) * px
     away2 = (off[0] - guess_xy_A[1]) ** 2 + (off[1] - guess_xy_A[0]) ** 2
     value = value - away2 / (2.0 * sigma_A**2)

@@ -107,6 +107,9 @@ class Knowledge:
         Open and answered ones.
     looked
         Whether the last frame was a closer look.
+    simulated
+        Kinds of defect that were simulated beside the loop, each with the dose per Å² at which 0.1
+        atoms beside it are expected to be displaced; None where no dose is known to.
     """
 
     frames: int
@@ -118,6 +121,12 @@ class Knowledge:
     voltage_kV: float
     questions: tuple[Question, ...]
     looked: bool = False
+    simulated: tuple[tuple[str, float | None], ...] = ()
+
+    def bears(self, kind: str) -> float:
+        """Dose per Å² that a kind of defect bears by its simulation; infinite where none says."""
+        limits = [limit for name, limit in self.simulated if name == kind and limit is not None]
+        return min(limits, default=math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +202,8 @@ def _look(known: Knowledge, still: Sequence[Question], o: LiveOptions) -> Decisi
     need = math.log(o.sure / (1.0 - o.sure))
     per_scan = max(abs(first.log_odds), _LEAST_NATS) / first.frames
     scans = min(max((need - abs(first.log_odds)) / per_scan, 1.0), o.most_look_dose)
-    dose = scans * o.dose_per_A2
+    bears = known.bears(first.kind)
+    dose = min(scans * o.dose_per_A2, bears)
     x, y = (c + d for c, d in zip(first.xy_A, known.drift_xy_A, strict=True))
     saved = (o.field_A / o.look_field_A) ** 2
     p = 1.0 / (1.0 + math.exp(-first.log_odds))
@@ -202,6 +212,8 @@ def _look(known: Knowledge, still: Sequence[Question], o: LiveOptions) -> Decisi
         f"about {scans:.1f} times the dose of a scan answers it, here for {saved:.1f} times fewer "
         "electrons than on the whole field"
     )
+    if dose == bears:
+        why += f"; it gets {dose:.2g} e⁻/Å², which by its simulation displaces 0.1 atoms"
     return Decision("look", why, _request((x, y), o.look_field_A, dose, known, o), first.xy_A)
 
 

@@ -35,7 +35,7 @@ class SurveyOptions(BaseModel):
         0.95, gt=0.5, lt=1, description="probability from which a site's kind is known"
     )
     doubt: float = Field(
-        0.003,
+        0.0015,
         gt=0,
         lt=0.5,
         description="a site is looked at again where it is another kind than the crystal's with at "

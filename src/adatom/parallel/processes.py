@@ -30,7 +30,7 @@ def local_processes(workers: int) -> ProcessPoolExecutor:
     workers
         Number of processes.
     """
-    return ProcessPoolExecutor(workers, mp_context=_Context(), initializer=_start_worker)
+    return ProcessPoolExecutor(workers, mp_context=Spawned(), initializer=start_worker)
 
 
 class _Process(SpawnProcess):
@@ -51,7 +51,9 @@ class _Process(SpawnProcess):
                     setattr(main, name, value)
 
 
-class _Context(SpawnContext):
+class Spawned(SpawnContext):
+    """Context whose processes do not load the script of the one that starts them."""
+
     Process = _Process
 
 
@@ -67,7 +69,8 @@ def cores() -> int:
         return os.cpu_count() or 1
 
 
-def _start_worker() -> None:
+def start_worker() -> None:
+    """Hold a worker process to one thread, and end it with the process that started it."""
     for name in _ONE_THREAD:
         os.environ[name] = "1"
     threading.Thread(target=_watch_parent, daemon=True).start()
