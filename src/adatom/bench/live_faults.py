@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from adatom.analysis.frame import FrameResult
 from adatom.bench.faulty import KINDS, FaultyMicroscope
 from adatom.bench.rows import Row, row
 from adatom.campaign.keep import keeper
@@ -20,15 +24,17 @@ from adatom.campaign.live_run import RECORD, analysis_of, state_of, verify_live
 from adatom.campaign.twin import make_twin
 from adatom.core import GRAPHENE
 from adatom.errors import AdatomError
-from adatom.feedback.live import LiveOptions
+from adatom.feedback.live import Knowledge, LiveOptions
 from adatom.instrument import TwinOptions
+from adatom.parallel.beside import Beside
 from adatom.parallel.processes import cores, local_processes
 from adatom.store.journal import Journal, read_journal
 
 _SEED = 9000  # of the first run
 _SHARE = 0.3  # of the frames that have a fault
 _FRAMES = 6  # frames of a run
-_KILLED, _FULL_DISK = 0.2, 0.2  # share of the runs
+_KILLED, _FULL_DISK, _WORKERS = 0.2, 0.2, 0.1  # share of the runs
+_JOB_S = 0.2  # s: a job of a simulation worker that is killed
 _VERIFIED = 10  # of so many runs, one is run again from its record
 _OPTIONS = LiveOptions(
     frames=_FRAMES, field_A=12.0, look_field_A=8.0, keep_watching=True, longest_frame_s=0.5,
@@ -95,12 +101,14 @@ def faulty_run(seed: int) -> FaultyRun:
     faults = {int(n): str(rng.choice(KINDS)) for n in np.flatnonzero(rng.random(40) < _SHARE)}
     killed = int(rng.integers(1, _FRAMES)) if rng.random() < _KILLED else None
     room = int(rng.integers(4_000, 30_000)) if rng.random() < _FULL_DISK else None
+    other = np.random.default_rng([seed, 1])
+    workers = _KilledWorkers(other) if other.random() < _WORKERS else None
     twin = make_twin(TwinOptions(field_of_view_A=12.0, pixels=96, sheet_A=40.0), GRAPHENE, seed)
     microscope = _Killable(FaultyMicroscope(twin, faults), killed)
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch)
         with contextlib.suppress(AdatomError), _disk_of(room):
-            _run(microscope, directory, None)
+            _run(microscope, directory, None, workers)
         if microscope.was_killed:
             _tear(directory / RECORD, rng)
             lines = read_journal(directory / RECORD)
@@ -113,6 +121,7 @@ def faulty_run(seed: int) -> FaultyRun:
     inner = microscope.inner
     met = [faults[n] for n in range(len(inner.asked)) if n in faults]
     met += ["process killed"] * microscope.was_killed + ["disk full"] * (room is not None)
+    met += ["simulation worker killed"] * (0 if workers is None else workers.killed)
     return FaultyRun(
         within_limits=(
             inner.electrons <= _OPTIONS.most_electrons
@@ -148,7 +157,38 @@ class _Killable:
         self.inner.abort()
 
 
-def _run(microscope: _Killable, directory: Path, start: State | None) -> None:
+class _KilledWorkers:
+    """Jobs beside the loop, whose worker is killed at half of the frames."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng, self._beside, self.killed = rng, Beside(time.sleep), 0
+
+    def ask(self, result: FrameResult, known: Knowledge, frame: int) -> None:
+        """Ask for a job at each frame, and kill the worker."""
+        del result, known
+        self._beside.offer(str(frame), _JOB_S)
+        if self._rng.random() < 0.5 and self._beside.pid is not None:
+            os.kill(self._beside.pid, signal.SIGKILL)
+            self.killed += 1
+
+    def told(self) -> list[dict[str, Any]]:
+        """Give what became of the jobs."""
+        return [
+            {"what": e.what, "kind": e.key, "why": e.what, "result": {}}
+            for e in self._beside.poll()
+        ]
+
+    def close(self) -> None:
+        """End the worker."""
+        self._beside.close()
+
+
+def _run(
+    microscope: _Killable,
+    directory: Path,
+    start: State | None,
+    workers: _KilledWorkers | None = None,
+) -> None:
     analysis = _analysis()
     with Journal(directory / RECORD, resume=start is not None) as journal:
         if start is None:
@@ -156,7 +196,8 @@ def _run(microscope: _Killable, directory: Path, start: State | None) -> None:
         with contextlib.suppress(_Killed):
             run_loop(
                 microscope, analysis.see, GRAPHENE, mode="auto", options=_OPTIONS,
-                tell=journal.write, keep=keeper(directory), meanwhile=analysis.check, start=start,
+                tell=journal.write, keep=keeper(directory), meanwhile=analysis.check,
+                simulations=workers, start=start,
             )  # fmt: skip
             return
     microscope.inner.beam_on = True  # a process that is killed turns nothing off
@@ -208,7 +249,6 @@ def _disk_of(room: int | None) -> Iterator[None]:
         yield
         return
     import resource
-    import signal
 
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # an error in place of a signal
