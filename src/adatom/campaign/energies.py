@@ -12,6 +12,7 @@ from typing import Any
 from adatom.campaign.config import Config
 from adatom.campaign.pool import RESERVOIR, job_of, method, run_jobs, run_or_report
 from adatom.campaign.recall import recall_of
+from adatom.campaign.shared import leaders_of
 from adatom.campaign.steps import Steps
 from adatom.core import Material, SimulationResult, SimulationTask, Structure
 from adatom.errors import BadInput
@@ -100,7 +101,8 @@ def relax_all(
         jobs.append(job_of("relax", task, stem, inputs, asks[i].parents if i < len(asks) else ()))
     work = partial(run_or_report, partial(relax_task, options=config.relax))
     recall = recall_of(simulate.memory, config.relax)
-    keys = run_jobs(jobs, tasks, stems, work, steps, recall)
+    share = partial(leaders_of, options=config.relax)
+    keys = run_jobs(jobs, tasks, stems, work, steps, recall, share)
     results, others = plan.finished([read_result(stem) for stem in stems], own)
     return Relaxed(results, others, keys, stems)
 

@@ -12,6 +12,7 @@ from functools import partial
 from adatom.campaign.energies import Ask, Plan, elements_together, make_plan, relax_task
 from adatom.campaign.fate import dynamics_with_fate
 from adatom.campaign.pool import Simulate, failed_result, relaxed_structure, run_or_report
+from adatom.campaign.shared import leaders_of, shared_result
 from adatom.core import GRAPHENE, Material, SimulationResult, SimulationTask, Structure
 from adatom.errors import AdatomError, BadInput, StepFailed
 from adatom.materials.library import load_material, material_names
@@ -126,7 +127,8 @@ def simulate_given(
         work = partial(relax_task, options=engines.relax_options)
         relaxed = [failed_result(task, refused.get(i, _LOST)) for i, task in enumerate(tasks)]
         for plan, own in zip(plans, of_plan, strict=True):
-            done, _ = plan.finished(_all(pool, work, plan.tasks, {}), tasks[own[0]].engine)
+            found = _shared(pool, work, plan.tasks, engines.relax_options)
+            done, _ = plan.finished(found, tasks[own[0]].engine)
             for i, result in zip(own, done, strict=True):
                 relaxed[i] = result
         hot = [
@@ -231,6 +233,20 @@ def _warn(tasks: Sequence[SimulationTask], refused: Mapping[int, AdatomError]) -
     ]
     for text in dict.fromkeys(filter(None, texts)):  # once for cells of one kind
         warnings.warn(text, stacklevel=4)
+
+
+def _shared(
+    pool: Executor, work: Simulate, tasks: Sequence[SimulationTask], options: RelaxOptions
+) -> list[SimulationResult]:
+    """Relax; draws that start at one classical minimum are relaxed once."""
+    leaders = leaders_of(tasks, options)
+    first = sorted(set(leaders))
+    found = dict(zip(first, _all(pool, work, [tasks[i] for i in first], {}), strict=True))
+    alone = [i for i, k in enumerate(leaders) if k != i and found[k].status != "done"]
+    found |= dict(zip(alone, _all(pool, work, [tasks[i] for i in alone], {}), strict=True))
+    return [
+        found[i] if i in found else shared_result(tasks[i], found[k]) for i, k in enumerate(leaders)
+    ]
 
 
 def _all(

@@ -12,6 +12,7 @@ from typing import Protocol, cast
 
 import numpy as np
 
+from adatom.campaign.shared import follow
 from adatom.campaign.steps import Job, Steps
 from adatom.core import SimulationResult, SimulationTask, Structure
 from adatom.errors import AdatomError
@@ -21,6 +22,8 @@ from adatom.store import file_hash, result_files, write_result
 
 RESERVOIR = "reservoir"  # kind of the structure of an element
 Simulate = Callable[[SimulationTask], SimulationResult]
+# Gives for each task the number of the one whose result it shares.
+Share = Callable[[Sequence[SimulationTask]], list[int]]
 # Series of a result, as `SimulationResult.trace` lists them.
 _TRACES = {
     "relax": ("step", "energy_eV", "fmax_eV_A"),
@@ -117,16 +120,22 @@ def run_jobs(
     work: Simulate,
     steps: Steps,
     recall: Recall | None = None,
+    share: Share | None = None,
 ) -> list[str]:
     """Run the jobs that are missing, each task in a process; return all ledger keys.
 
-    What `recall` knows is answered from there, and what is new is kept there.
+    What `recall` knows is answered from there, and what is new is kept there. Tasks that `share`
+    finds to be one calculation are run once.
     """
     if all(steps.is_done(job) for job in jobs):  # starts no processes
         return steps.run(jobs)
     missing = [i for i, job in enumerate(jobs) if not steps.is_done(job)]
     known = {i: recall.answer(tasks[i]) if recall else None for i in missing}
-    open_ = sum(1 for answer in known.values() if answer is None)
+    unknown = [i for i in missing if known[i] is None]
+    leaders = share([tasks[i] for i in unknown]) if share else range(len(unknown))
+    leader_of = {i: unknown[k] for i, k in zip(unknown, leaders, strict=True)}
+    open_ = len(set(leader_of.values()))
+    running: dict[int, Future[SimulationResult]] = {}
 
     def keep(i: int, result: SimulationResult) -> str:
         if recall is not None and not known.get(i):
@@ -138,7 +147,12 @@ def run_jobs(
         def submit(i: int) -> Future[SimulationResult]:
             answer = known.get(i)
             if answer is None and pool is not None:
-                return pool.submit(work, tasks[i])
+                leader = leader_of[i]
+                if leader not in running:
+                    running[leader] = pool.submit(work, tasks[leader])
+                if leader == i:
+                    return running[i]
+                return follow(running[leader], tasks[i], partial(pool.submit, work, tasks[i]))
             ready: Future[SimulationResult] = Future()
             ready.set_result(cast("SimulationResult", answer))
             return ready

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from adatom.core import Material
 from adatom.core.arrays import FloatArray
 from adatom.errors import AdatomError
+from adatom.simulation.buckling import is_one_atom_thick, lowest_minimum
 from adatom.simulation.classical import Sheet, choose_potential
 from adatom.simulation.engines.lammps import ENGINE as LAMMPS
 from adatom.simulation.relax import STIFFNESS_EV_A2
@@ -36,9 +37,53 @@ _TOO_NEAR_A = 0.85  # Å; no bond of C or heavier elements is shorter than 1.1 �
 
 
 def classical_start(
-    given: ase.Atoms, fixed: NDArray[np.bool_], engine_lattice_A: float, material: Material
+    given: ase.Atoms,
+    fixed: NDArray[np.bool_],
+    engine_lattice_A: float,
+    material: Material,
+    *,
+    buckle: bool = True,
 ) -> tuple[ase.Atoms, FloatArray | None]:
     """Find the classical minimum near a structure; the structure itself if that fails.
+
+    Parameters
+    ----------
+    given, fixed, engine_lattice_A, material, buckle
+        As of `classical_minimum`.
+
+    Returns
+    -------
+    The structure itself also where no classical potential is fit for it. Otherwise the start
+    geometry at the same lattice constant, and the Hessian there, shape (3 atom, 3 atom), in
+    eV/Å², or None.
+    """
+    found = classical_minimum(given, fixed, engine_lattice_A, material, buckle=buckle)
+    if found is None:
+        return given.copy(), None
+    symbols = set(given.get_chemical_symbols())
+    stretched = scale_to(found, engine_lattice_A, LAMMPS.lattice_constant_A(material, symbols))
+    try:
+        with Sheet(stretched, choose_potential(symbols)) as sheet:
+            hessian = sheet.hessian(stretched.get_positions())
+    except AdatomError:
+        return given.copy(), None
+    held = np.repeat(fixed, 3)
+    hessian[held] = hessian[:, held] = 0.0
+    hessian[held, held] = STIFFNESS_EV_A2
+    curvature, modes = np.linalg.eigh(hessian)
+    stiff: FloatArray = (modes * np.maximum(np.abs(curvature), _SOFTEST_EV_A2)) @ modes.T
+    return found, stiff
+
+
+def classical_minimum(
+    given: ase.Atoms,
+    fixed: NDArray[np.bool_],
+    engine_lattice_A: float,
+    material: Material,
+    *,
+    buckle: bool = True,
+) -> ase.Atoms | None:
+    """Find the classical minimum near a structure.
 
     Parameters
     ----------
@@ -50,37 +95,35 @@ def classical_start(
         Lattice constant of that engine, Å.
     material
         The crystal of the structure.
+    buckle
+        Of a sheet one atom thick, the lowest of several bucklings.
 
     Returns
     -------
-    The structure itself also where no classical potential is fit for it. Otherwise the start
-    geometry at the same lattice constant, and the Hessian there, shape (3 atom, 3 atom), in
-    eV/Å², or None.
+    The minimum at the same lattice constant; None where no classical potential is fit for it, or
+    two atoms merge.
     """
     symbols = set(given.get_chemical_symbols())
     if LAMMPS.unfit(given, material):  # it would throw an ad-atom off
-        return given.copy(), None
+        return None
     try:
         potential = choose_potential(symbols)
         classical = LAMMPS.lattice_constant_A(material, symbols)
         stretched = scale_to(given, engine_lattice_A, classical)
         with Sheet(stretched, potential) as sheet:
             sheet.hold(fixed)
-            stretched.set_positions(sheet.minimise())
-            if nearest_distance_A(stretched) < _TOO_NEAR_A:  # two atoms have merged
-                return given.copy(), None
-            hessian = sheet.hessian(stretched.get_positions())
+            several = buckle and is_one_atom_thick(material)
+            stretched.set_positions(
+                lowest_minimum(sheet, stretched, fixed) if several else sheet.minimise()
+            )
     except AdatomError:  # elements without a potential, no LAMMPS, atoms on top of each other
-        return given.copy(), None
-    held = np.repeat(fixed, 3)
-    hessian[held] = hessian[:, held] = 0.0
-    hessian[held, held] = STIFFNESS_EV_A2
-    curvature, modes = np.linalg.eigh(hessian)
-    stiff: FloatArray = (modes * np.maximum(np.abs(curvature), _SOFTEST_EV_A2)) @ modes.T
+        return None
+    if nearest_distance_A(stretched) < _TOO_NEAR_A:  # two atoms have merged
+        return None
     out = scale_to(stretched, classical, engine_lattice_A)
     # Fixed atoms get their exact positions back; scaling and centring round them.
     out.positions[fixed] = given.positions[fixed]
-    return out, stiff
+    return out
 
 
 def nearest_distance_A(atoms: ase.Atoms) -> float:

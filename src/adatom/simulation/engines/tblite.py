@@ -10,7 +10,7 @@ import platform
 import sys
 from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ class TBLiteEngine(CalculatorEngine):
     # square of the differences in 10 x 10 cells: V1 -0.07, Stone-Wales -0.22, V2 -0.34.
     sampling_sd_eV = 0.24
     distribution = "tblite"
+    starts_classically = True  # two structures with one classical minimum relax alike
     # Å, at the Γ point: flat sheets of 7 x 7 cells by `measure_lattice_constant_A`; 5 x 5 cells of
     # MoS2 relaxed with their plane. That is 4 % above experiment, and an S vacancy beside S8 costs
     # 0.33 eV there, some eV less than in DFT: `unfit` refuses such sheets.
@@ -126,9 +127,8 @@ class TBLiteEngine(CalculatorEngine):
     def relax(self, task: SimulationTask, options: RelaxOptions) -> SimulationResult:
         """Relax from the classical minimum; if that fails, from the given positions."""
         # The charges may diverge at the classical minimum: then the given positions are the start.
-        starts = (
-            (classical_start, from_given_positions) if options.prepare else (from_given_positions,)
-        )
+        classical = partial(classical_start, buckle=options.buckle)
+        starts = (classical, from_given_positions) if options.prepare else (from_given_positions,)
         return relax_with_ase(self, task, options, starts=starts)
 
 
