@@ -13,6 +13,7 @@ import numpy as np
 from adatom.analysis.frame import analyse_frame
 from adatom.bench.manipulate_rules import STEPS, references
 from adatom.bench.rows import Row, row
+from adatom.campaign.acting import See
 from adatom.campaign.move import move_atoms
 from adatom.campaign.moved import Moved
 from adatom.campaign.twin import make_twin
@@ -20,7 +21,8 @@ from adatom.core import GRAPHENE, BeamRequest, DwellTrace, Frame, ScanRequest
 from adatom.core.arrays import FloatArray
 from adatom.core.hops import HopModel
 from adatom.errors import AdatomError
-from adatom.feedback.plans import Along, Plan, Together
+from adatom.feedback.fill import Fill
+from adatom.feedback.plans import Along, Plan, Together, Vacancy
 from adatom.feedback.sites import Sites
 from adatom.instrument.protocol import StopWhen
 from adatom.instrument.twin import Twin
@@ -56,7 +58,8 @@ class Case:
     drift_A, drift_s
         Drift in a time, 1 sigma an axis.
     goal
-        ``way``: five sites along a drawn way; ``pair``: two Si together.
+        ``way``: five sites along a drawn way; ``pair``: two Si together; ``fill``: a Si to the rim
+        of the vacancy; ``vacancy``: an atom of the crystal knocked out.
     options
         Others of the twin.
     time_target
@@ -70,7 +73,7 @@ class Case:
     rate: float = 1.0
     drift_A: float = 0.25
     drift_s: float = _FRAME_s
-    goal: Literal["way", "pair"] = "way"
+    goal: Literal["way", "pair", "fill", "vacancy"] = "way"
     options: dict[str, Any] = field(default_factory=dict)
     time_target: float | None = _TIME
     success_target: float | None = _SUCCESS
@@ -85,6 +88,9 @@ CASES = (
     Case("carbon is knocked out as at 93 kV", 30, options={"loss_cross_section_A2": _KNOCKED_A2},
          time_target=None, success_target=None),
     Case("two Si brought together", 100, goal="pair", time_target=None, success_target=_PAIRS),
+    Case("a Si to the rim of a vacancy", 30, goal="fill", time_target=None, success_target=None),
+    Case("a vacancy made at 100 kV", 30, goal="vacancy", options={"voltage_kV": 100.0},
+         time_target=None, success_target=None),
 )  # fmt: skip
 _QUICK = 6  # every case with so many times fewer runs
 
@@ -167,11 +173,14 @@ def run_case(case: Case, seed: int) -> Result:
     goals: set[int] = set()
     if case.goal == "pair":
         hops, plan, silicon = _second(twin, rng) - 1, Together(), 2
+    elif case.goal == "fill":
+        hops, goals, plan, silicon = *_rim(twin), Fill(), 1
+    elif case.goal == "vacancy":
+        return _knocked(twin, rng)
     else:
         goal, by_A = _way(twin, rng)
         hops, plan, goals, silicon = STEPS, Along(by_A), {goal}, 1
-    watched = _Watched(twin)
-    see = partial(analyse_frame, ensemble=load_shipped("graphene"), material=GRAPHENE)
+    watched, see = _Watched(twin), _see()
     try:
         moved = move_atoms(twin, see, GRAPHENE, plan, tell=watched.told)
     except AdatomError:
@@ -179,7 +188,7 @@ def run_case(case: Case, seed: int) -> Result:
     here = np.flatnonzero(twin.species == 1)
     near = len(here) == 2 and float(np.linalg.norm(np.subtract(*twin.sites_xy[here]))) < 1.6
     return Result(
-        near if case.goal == "pair" else set(here.tolist()) == goals,
+        near if case.goal == "pair" else bool(goals.intersection(here.tolist())),
         len(here) != silicon or bool(twin.lost),
         moved.status == "done",
         moved.seconds,
@@ -187,6 +196,38 @@ def run_case(case: Case, seed: int) -> Result:
         hops,
         *watched.errors(moved),
     )
+
+
+def _see() -> See:
+    return partial(analyse_frame, ensemble=load_shipped("graphene"), material=GRAPHENE)
+
+
+def _knocked(twin: Twin, rng: np.random.Generator) -> Result:
+    """Knock an atom out that is away from all defects."""
+    odd = twin.sites_xy[~twin.occupied | (twin.species == 1)]
+    away = np.linalg.norm(twin.sites_xy[:, None] - odd[None], axis=2).min(axis=1)
+    middle = np.asarray(twin.center_xy_A)
+    near = np.abs(twin.sites_xy - middle).max(axis=1) < _ROOM_A
+    goal = int(rng.choice(np.flatnonzero(near & (away > _CLEAR_A))))
+    x, y = (twin.sites_xy[goal] - middle).tolist()
+    try:
+        moved = move_atoms(twin, _see(), GRAPHENE, Vacancy((x, y)))
+    except AdatomError:
+        return Result(False, bool(twin.lost), False, twin.time_s, twin.taken, 1)  # noqa: FBT003
+    others = any(loss.site != goal for loss in twin.lost)
+    done = moved.status == "done"
+    return Result(not bool(twin.occupied[goal]), others, done, moved.seconds, moved.looks, 1)
+
+
+def _rim(twin: Twin) -> tuple[int, set[int]]:
+    """Hops from the Si to the rim of the vacancy, and the sites of the rim."""
+    start = int(np.flatnonzero(twin.species == 1)[0])
+    empty = twin.sites_xy[~twin.occupied][0]
+    sites = Sites.of(twin.sites_xy, GRAPHENE.bond_length_A)
+    away = np.linalg.norm(twin.sites_xy - empty, axis=1)
+    rim = set(np.flatnonzero((away > 0.1) & (away < 1.2 * GRAPHENE.bond_length_A)).tolist())
+    hops = sites.distances(start)
+    return max(min(hops[s] for s in rim), 1), rim
 
 
 class _Watched:

@@ -19,7 +19,7 @@ from adatom.instrument.twin_options import TwinOptions
 from adatom.learning.weights import load_shipped
 from adatom.parallel.processes import cores, local_processes
 
-_SEED = 7100  # of the first specimen
+_SEED = 7200  # of the first specimen
 _FIELD_A, _OTHERS = 200.0, 10  # edge of the field, and Si and vacancies in it, each
 _SHEET_A = 30.0  # Å: the sheet is so much larger, for the drift
 _BORDER_A = 3.0  # Å: a defect nearer to the border of the field is not asked

@@ -32,6 +32,9 @@ def move(
     together: Annotated[
         bool, typer.Option("--together", help="bring the two nearest atoms together")
     ] = False,
+    fill: Annotated[
+        bool, typer.Option("--fill", help="bring it to the rim of the nearest vacancy")
+    ] = False,
     vacancy: Annotated[
         str | None,
         typer.Option(
@@ -71,8 +74,9 @@ def move(
     """Move an impurity atom with the beam, step by step, and watch it jump.
 
     The atom nearest to the middle of the field is moved: by displacements, or by `--sites`; or two
-    are brought together; or an atom of the crystal is knocked out. Put `--` before displacements
-    that begin with a minus sign. Exit code 0: a frame shows it; 1: given up or stopped.
+    are brought together; or one to a vacancy; or an atom of the crystal is knocked out. Put `--`
+    before displacements that begin with a minus sign. Exit code 0: a frame shows it; 1: given up or
+    stopped.
     """
     from adatom.campaign.instrument_options import instrument_options as options_of
     from adatom.campaign.move_run import PAGE, run_move, summary
@@ -80,7 +84,7 @@ def move(
     from adatom.instrument.protocol import find_instrument
     from adatom.materials.library import load_material
 
-    plan = _plan(by or [], sites, vacancy, together=together)
+    plan = _plan(by or [], sites, vacancy, together=together, fill=fill)
     sheet = load_material(material)
     chosen = options_of(find_instrument(instrument), instrument_options)
     answers: dict[Any, Any] = {"watch": _only_say, "confirm": _ask, "auto": _yes}
@@ -317,22 +321,29 @@ def _numbers(result: dict[str, Any]) -> str:
     return "".join(parts)
 
 
-def _plan(by: list[str], sites: int | None, vacancy: str | None, *, together: bool) -> Any:
+def _plan(
+    by: list[str], sites: int | None, vacancy: str | None, *, together: bool, fill: bool
+) -> Any:
+    from adatom.feedback.fill import Fill
     from adatom.feedback.plans import Along, Away, Together, Vacancy
 
     told = {
-        "displacements": by, "--sites": sites, "--together": together, "--vacancy": vacancy,
+        "displacements": by, "--sites": sites, "--together": together, "--fill": fill,
+        "--vacancy": vacancy,
     }  # fmt: skip
     given = [name for name, there in told.items() if there]
     if len(given) != 1:
         raise BadInput(
-            "move", expected="displacements, --sites, --together or --vacancy, one of them",
+            "move",
+            expected="displacements, --sites, --together, --fill or --vacancy, one of them",
             got=" and ".join(given) or "none", todo="Say where to, such as 1.2,0.7 or --sites 2.",
         )  # fmt: skip
     if vacancy:
         return Vacancy(_displacement(vacancy))
     if together:
         return Together()
+    if fill:
+        return Fill()
     return Away(sites) if sites else Along([_displacement(text) for text in by])
 
 

@@ -283,7 +283,7 @@ class Vacancy:
         sites: Sites,
         where: Sequence[int],
         closed: Collection[int],
-        middle_xy: tuple[float, float],
+        middle_xy: tuple[float, float] = (0.0, 0.0),
     ) -> None:
         """Find the site; see `Plan`."""
         self._site = sites.nearest(np.add(middle_xy, self._at_A), reach_bonds=1.1)

@@ -38,8 +38,8 @@ class SurveyOptions(BaseModel):
         0.0015,
         gt=0,
         lt=0.5,
-        description="a site is looked at again where it is another kind than the crystal's with at "
-        "least this probability; with --uniform, 1 - sure counts",
+        description="a site gets more dose where its kind is wrong with at least this probability: "
+        "of thousands of sites few may err; with --uniform, 1 - sure counts",
     )
     share: float = Field(
         1e-3, gt=0, lt=0.1, description="share of the sites expected to hold each other kind"
@@ -55,6 +55,11 @@ class SurveyOptions(BaseModel):
     drift_A2_s: float = Field(
         0.05, gt=0, description="first guess of the drift: growth of its variance per axis, Å²/s"
     )
+
+    @property
+    def wanted(self) -> float:
+        """Probability of its kind from which a site gets no more dose."""
+        return self.sure if self.uniform else max(self.sure, 1.0 - self.doubt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,28 +90,19 @@ def is_open(p: FloatArray, options: SurveyOptions) -> BoolArray:
 
     Examples
     --------
-    >>> p = np.array([[0.999, 0.001], [0.97, 0.03], [0.3, 0.7], [0.01, 0.99]])
+    >>> p = np.array([[0.9999, 0.0001], [0.97, 0.03], [0.3, 0.7], [0.01, 0.99]])
     >>> is_open(p, SurveyOptions()).tolist()
-    [False, True, True, False]
+    [False, True, True, True]
     >>> is_open(p, SurveyOptions(uniform=True)).tolist()
     [False, False, True, False]
     """
-    unsure = p.max(axis=1) < options.sure
-    if options.uniform:
-        return np.asarray(unsure)
-    own = p[:, 0] >= options.sure
-    return np.asarray(unsure | (own & (1.0 - p[:, 0] > options.doubt)))
+    return np.asarray(p.max(axis=1) < options.wanted)
 
 
 def missing_nats(p: FloatArray, options: SurveyOptions) -> FloatArray:
     """Log-odds that the likeliest kind of each site lacks, shape (site,)."""
     top = np.clip(p.max(axis=1), 1e-9, 1.0 - 1e-9)
-    own = p.argmax(axis=1) == 0
-    needed = math.log(options.sure / (1.0 - options.sure))
-    if not options.uniform:
-        wanted = np.where(own, math.log((1.0 - options.doubt) / options.doubt), needed)
-    else:
-        wanted = np.full(len(p), needed)
+    wanted = math.log(options.wanted / (1.0 - options.wanted))
     out: FloatArray = np.maximum(wanted - np.log(top / (1.0 - top)), 0.0)
     return out
 

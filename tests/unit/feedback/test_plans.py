@@ -5,6 +5,7 @@ import pytest
 
 from adatom.core import GRAPHENE
 from adatom.errors import BadInput
+from adatom.feedback.fill import Fill, vacancies_of
 from adatom.feedback.matching import assigned
 from adatom.feedback.plans import Along, Away, Together
 from adatom.feedback.sites import Sites
@@ -100,3 +101,36 @@ def test_atoms_are_told_apart_by_their_hops():
     assert assigned(steps, [True, False], [4]) == ([4, None], 1.0)
     # One is gone, and one that nobody knew is far away: that is no hop over 16 sites.
     assert assigned(steps, [True, True], [3, 25]) == ([3, None], 12.0)
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.2, 0.37, 0.5])
+def test_only_holes_inside_are_vacancies(angle):
+    xy = lattice_points(GRAPHENE, (22.0, 22.0), 0.0, angle)
+    assert vacancies_of(Sites.of(xy, BOND_A)) == []
+    gone = [near(xy, (8.0, 8.0)), near(xy, (15.0, 14.0))]
+    shaken = np.delete(xy, gone, axis=0)
+    shaken = shaken + np.random.default_rng(0).normal(0.0, 0.04, shaken.shape)
+    found = vacancies_of(Sites.of(shaken, BOND_A))
+    places = sorted(tuple(place) for place, _ in found)
+    assert places == [pytest.approx(tuple(p), abs=0.3) for p in sorted(map(tuple, xy[gone]))]
+    assert all(len(rim) == 3 for _, rim in found)
+
+
+def test_a_vacancy_is_filled_from_its_rim_on_the_shortest_way(xy):
+    hole = near(xy, (11.0, 11.0))
+    place, sites = xy[hole], without(xy, hole)
+    start = sites.closest(place + [7.0, 0.0])
+    plan = Fill()
+    plan.begin(sites, [start], ())
+    way = plan.step([start], ()).way
+    assert np.linalg.norm(sites.xy[way[-1]] - place) == pytest.approx(BOND_A, abs=0.01)
+    assert len(way) - 1 == min(sites.distances(start)[s] for s in plan.rim)
+    assert plan.step([way[-1]], ()) is None
+    # Where one atom of the rim is lost, another one is the goal.
+    assert plan.step([start], {way[-1]}).way[-1] in set(plan.rim) - {way[-1]}
+
+
+def test_a_sheet_without_a_vacancy_has_none_to_fill(xy):
+    sites = Sites.of(xy, BOND_A)
+    with pytest.raises(BadInput, match="a single vacancy"):
+        Fill().begin(sites, [sites.closest(np.array([11.0, 11.0]))], ())
