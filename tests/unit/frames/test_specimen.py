@@ -70,8 +70,8 @@ def masked_shares(kind, seed, count=12):
         yield (masked[one.foreign].mean() if one.foreign.any() else 1.0), masked[~around].mean()
 
 
-@pytest.mark.parametrize("kind", ["text", "a scale bar", "nothing"])
-def test_thin_smoothed_letters_of_any_frame_are_masked(kind):
+@pytest.mark.parametrize("kind", ["text", "a scale bar", "turned, the edge repeated", "nothing"])
+def test_parts_of_any_frame_are_masked(kind):
     part, specimen = np.array(list(masked_shares(kind, seed=31))).T
     assert (part > 0.8).sum() >= 11
     assert specimen.mean() < 0.01

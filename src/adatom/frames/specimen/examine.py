@@ -114,7 +114,7 @@ def _masked(image: Image, levels: Levels) -> tuple[BoolArray, tuple[MaskedArea, 
     parts.append(repeated_lines(image, levels.same))
     known = known | parts[-1]
     parts.append(fly_back(image, known))
-    parts.append(streaked_corners(image))
+    parts.append(streaked_corners(image, known | parts[-1]))
     total = np.zeros(image.shape, dtype=np.bool_)
     areas = []
     for kind, part in zip(KINDS, parts, strict=True):

@@ -2,7 +2,8 @@
 
 A program that turns a frame fills its corners. Where it repeats the edge, every pixel of a corner
 has the value of the nearest point of the edge: values do not change along the normal of that edge.
-Recorded noise changes alike in all directions.
+Recorded noise changes alike in all directions. A frame that kept its size is looked at first;
+where it was cut or padded afterwards, the edges are searched.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from adatom.core.arrays import BoolArray, FloatArray, Image
+from adatom.frames.specimen.turned import OUT, direction, turned_corners
 
 _LEAST_EDGE = 48  # smaller frames have too few pixels in their corners, pixels
 _STEP_PX = 2.0  # distance of the pixels that are compared, pixels
@@ -25,16 +27,17 @@ _BAND_PX = 4.0  # width of that band, pixels
 _CORNERS = 3  # corners that must agree: a turned frame has four, one may be cut off or dark
 _LEAST_PIXELS = 40  # of a corner
 _CHANGED = 0.02  # least share of the frame's own change that streaks must have across
-_OUT = ((-1, -1), (-1, 1), (1, -1), (1, 1))  # the corners: sign of row and column
 
 
-def streaked_corners(image: Image) -> BoolArray:
+def streaked_corners(image: Image, known: BoolArray) -> BoolArray:
     """Find the corners of a turned frame that repeat its edge.
 
     Parameters
     ----------
     image
         Shape (row, col), intensity.
+    known
+        Pixels that are known not to be specimen, shape (row, col).
 
     Returns
     -------
@@ -46,13 +49,17 @@ def streaked_corners(image: Image) -> BoolArray:
     >>> from scipy import ndimage
     >>> image = np.random.default_rng(0).poisson(9.0, (96, 96)).astype(np.float32)
     >>> turned = ndimage.rotate(image, 20.0, reshape=False, order=1, mode="nearest")
-    >>> found = streaked_corners(turned)
-    >>> found[[0, 0, 48], [0, 95, 48]].tolist(), streaked_corners(image).any().tolist()
+    >>> none = np.zeros(image.shape, dtype=bool)
+    >>> found = streaked_corners(turned, none)
+    >>> found[[0, 0, 48], [0, 95, 48]].tolist(), streaked_corners(image, none).any().tolist()
     ([True, True, False], False)
     """
     none = np.zeros(image.shape, dtype=np.bool_)
     if min(image.shape) < _LEAST_EDGE:
         return none
+    turned = turned_corners(image, known)
+    if turned.any():
+        return turned
     usual = float(np.mean(np.diff(image[::3, ::3], axis=0).astype(np.float64) ** 2))
     angles = np.arange(_COARSE_DEG, 90.0, _COARSE_DEG)
     agreed = np.sort(_patch_ratios(image, angles, usual), axis=1)[:, _CORNERS - 1]
@@ -61,18 +68,11 @@ def streaked_corners(image: Image) -> BoolArray:
     best, most = none, 0
     near = float(angles[int(agreed.argmin())])
     for angle in np.arange(near - _COARSE_DEG, near + _COARSE_DEG + _FINE_DEG, _FINE_DEG):
-        corners = [_corner(image, float(angle), out, usual) for out in _OUT]
+        corners = [_corner(image, float(angle), out, usual) for out in OUT]
         total = sum(int(c.sum()) for c in corners)
         if sum(bool(c.any()) for c in corners) >= _CORNERS and total > most:
             best, most = np.asarray(np.logical_or.reduce(corners)), total
     return best
-
-
-def _direction(angle_deg: float, out: tuple[int, int]) -> FloatArray:
-    """Unit vector (row, column) out of the frame at a corner, for a turn by an angle."""
-    c, s = np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg))
-    # The normals of a turned square's edges are a quarter turn apart: one leaves at each corner.
-    return np.array([out[0] * s, out[1] * c] if out[0] * out[1] > 0 else [out[0] * c, out[1] * s])
 
 
 def _changes(image: Image, rc: FloatArray, along: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -91,8 +91,8 @@ def _changes(image: Image, rc: FloatArray, along: FloatArray) -> tuple[FloatArra
 
 def _patch_ratios(image: Image, angles: FloatArray, usual: float) -> FloatArray:
     """Least ratio of the changes along and across over the patches of a corner, (angle, corner)."""
-    best = np.full((len(angles), len(_OUT)), np.inf)
-    for k, out in enumerate(_OUT):
+    best = np.full((len(angles), len(OUT)), np.inf)
+    for k, out in enumerate(OUT):
         for rows, cols in _PATCHES:
             # Patches begin two pixels from the border, so that both neighbours lie in the frame.
             r, c = np.mgrid[2 : rows + 2, 2 : cols + 2]
@@ -101,7 +101,7 @@ def _patch_ratios(image: Image, angles: FloatArray, usual: float) -> FloatArray:
                 for n, at, o in zip(image.shape, (r, c), out, strict=True)
             )
             rc = np.stack([r.ravel(), c.ravel()], axis=1).astype(np.float64)
-            along = np.stack([_direction(a, out) for a in angles])
+            along = np.stack([direction(a, out) for a in angles])
             lengthwise, across = (x.mean(axis=1) for x in _changes(image, rc, along))
             ratio = lengthwise / np.maximum(across, 1e-12 * usual)
             best[:, k] = np.minimum(best[:, k], np.where(across > _CHANGED * usual, ratio, np.inf))
@@ -110,7 +110,7 @@ def _patch_ratios(image: Image, angles: FloatArray, usual: float) -> FloatArray:
 
 def _corner(image: Image, angle: float, out: tuple[int, int], usual: float) -> BoolArray:
     """Pixels of a corner beyond the edge that is repeated there; none if there is no such edge."""
-    along = _direction(angle, out)
+    along = direction(angle, out)
     middle = (np.array(image.shape) - 1.0) / 2.0
     row, col = np.indices(image.shape)
     height = along[0] * (row - middle[0]) + along[1] * (col - middle[1])
