@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from adatom.bench.rows import Row, row
 from adatom.bench.simulate_coverage import Outcome, cases_of, coverage
+from adatom.bench.simulate_times import times
 from adatom.core import GRAPHENE, Material, SimulationResult, SimulationTask, Structure
 from adatom.errors import AdatomError
 from adatom.materials.library import load_material
@@ -43,7 +44,7 @@ def bench_simulate(options: Any, output: Path) -> list[Row]:
     ----------
     options
         See `BenchOptions`: ``quick`` takes fewer frames and leaves out slow engines; ``cases`` is
-        the number of frames at each dose.
+        the number of frames at each dose; ``other`` is the Python of another build for the draws.
     output
         New directory.
     """
@@ -51,6 +52,7 @@ def bench_simulate(options: Any, output: Path) -> list[Row]:
     if not options.quick:
         rows += _sevennet()
     rows += _dynamics_speed(_ATOMS[:1] if options.quick else _ATOMS)
+    rows += times(options.other, output / "times", quick=options.quick)
     covered, outcomes = coverage(cases_of(options.cases, quick=options.quick), output)
     draw_reliability(outcomes, output / "reliability.svg")
     return [*rows, *covered]

@@ -240,7 +240,7 @@ def make_case(number: int, material_name: str, kind: str, dose: float, config: C
     image_xy = (real.atoms.positions[:, :2] * (1.0, -1.0)) @ rotation.T + center
     seen = np.all(np.abs(image_xy - 0.5 * edge) < 0.5 * edge + 4.0, axis=1)
     atoms: ase.Atoms = real.atoms[np.flatnonzero(seen)]
-    frame = _imaged(image_xy[seen], atoms, material, dose, rng, number)
+    frame = imaged(image_xy[seen], atoms, material, dose, rng, number)
     result = analyse_frame(frame, load_shipped(material_name), material)
     structures: list[Structure] = []
     lattice = result.lattice
@@ -268,14 +268,35 @@ def _in_cell(
     return box_at(lattice, middle, config.supercell).from_image(lattice.undistort(xy))
 
 
-def _imaged(
+def imaged(
     xy: FloatArray,
     atoms: ase.Atoms,
     material: Material,
     dose: float,
     rng: np.random.Generator,
     number: int,
+    *,
+    pixels: int = _PIXELS,
 ) -> Frame:
+    """Make a frame of atoms at places of an image, Å, by a random probe.
+
+    Parameters
+    ----------
+    xy
+        Places, shape (atom, 2), Å.
+    atoms
+        Their elements.
+    material
+        Its contrast and its species.
+    dose
+        Counts at the peak of a host atom, a pixel.
+    rng
+        Of probe and counts.
+    number
+        Of the frame.
+    pixels
+        Edge of the frame.
+    """
     width, stretch = rng.uniform(*_PROBE_A) * material.scale**0.5, rng.uniform(1.0, 1.06)
     conditions = Conditions(
         pixel_size_A=_PIXEL_A,
@@ -287,7 +308,7 @@ def _imaged(
     )
     species = np.array([material.species.index(s) for s in atoms.get_chemical_symbols()])
     specimen = Specimen(xy, species, np.zeros((0, 2)))
-    expected = expected_image(specimen, (_PIXELS, _PIXELS), material, conditions, rng)
+    expected = expected_image(specimen, (pixels, pixels), material, conditions, rng)
     counts = rng.poisson(expected).astype(np.float32)
     return Frame(counts, Calibration(_PIXEL_A), index=number, source="benchmark")
 

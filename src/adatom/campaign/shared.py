@@ -42,17 +42,21 @@ def leaders_of(tasks: Sequence[SimulationTask], options: RelaxOptions) -> list[i
     engine does not start at a classical minimum.
     """
     leaders: list[int] = []
-    minima: dict[int, ase.Atoms] = {}
+    nearest: list[tuple[int, ase.Atoms]] = []  # a leader, and a minimum from which it starts
+    lowest: list[tuple[int, ase.Atoms]] = []
     for i, task in enumerate(tasks):
-        found = _minimum(task, options) if _draw_beside(tasks, i) else None
-        same = [
-            j for j, other in minima.items()
-            if found is not None and _settings(tasks[j]) == _settings(task)
-            and _same(other, found)
-        ]  # fmt: skip
-        leaders.append(same[0] if same else i)
-        if found is not None and not same:
-            minima[i] = found
+        leader = i
+        # Where two draws have one nearest minimum, its bucklings are the same: they take longer.
+        for known, buckle in ((nearest, False), (lowest, True)):
+            wanted = _draw_beside(tasks, i) and (options.buckle or not buckle)
+            found = _minimum(task, options, buckle=buckle) if wanted else None
+            if found is None:
+                break
+            leader = next((j for j, x in known if _alike(tasks[j], task) and _same(x, found)), i)
+            if leader != i:
+                break
+            known.append((i, found))
+        leaders.append(leader)
     return leaders
 
 
@@ -112,11 +116,14 @@ def _draw_beside(tasks: Sequence[SimulationTask], i: int) -> bool:
     )
 
 
-def _settings(task: SimulationTask) -> tuple[object, ...]:
-    return task.engine, task.material.name, task.beside, task.allow_unfit
+def _alike(one: SimulationTask, other: SimulationTask) -> bool:
+    """Whether two tasks are of one engine, material and reference."""
+    names = ("engine", "beside", "allow_unfit")
+    same = all(getattr(one, name) == getattr(other, name) for name in names)
+    return same and one.material.name == other.material.name
 
 
-def _minimum(task: SimulationTask, options: RelaxOptions) -> ase.Atoms | None:
+def _minimum(task: SimulationTask, options: RelaxOptions, *, buckle: bool) -> ase.Atoms | None:
     """Classical minimum that a relaxation starts from; None where it does not start there."""
     try:
         if task.kind != "relax" or not options.prepare:
@@ -128,7 +135,7 @@ def _minimum(task: SimulationTask, options: RelaxOptions) -> ase.Atoms | None:
             return None
         constant = engine.lattice_constant_A(task.material, symbols)
         given = scale_to(flat.to_ase(), task.material.lattice_constant_A, constant)
-        return classical_minimum(given, flat.fixed, constant, task.material, buckle=options.buckle)
+        return classical_minimum(given, flat.fixed, constant, task.material, buckle=buckle)
     except AdatomError:  # the relaxation says why
         return None
 
