@@ -4,6 +4,9 @@ from pathlib import Path
 import pytest
 
 os.environ.pop("ADATOM_MEMORY", None)  # a developer's own memory must not answer a test
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Test files run side by side: threads of both would wait for each other on few cores.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
