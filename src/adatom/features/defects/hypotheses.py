@@ -370,7 +370,9 @@ def _atoms_of(
     The shape says which atoms there are in its core; around it, those that were found do.
     """
     px = screen.binned.calibration.pixel_size_A
-    xy = screen.shifted(placed.xy) - _own_misfit(placed)
+    xy = screen.shifted(placed.xy)
+    if reach is not ADDED:
+        xy = xy - _own_misfit(placed)
     away = np.hypot(*(xy - middle).T)
     added = np.arange(len(xy)) >= placed.own
     core = (np.hypot(*(placed.xy - placed.centre).T) < _CORE_A) | added

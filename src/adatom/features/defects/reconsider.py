@@ -290,9 +290,8 @@ def _doubtful(
         if kind.startswith("ad-") and not has_impurity(kind)
     ]
     foreign = found.xy[~found.host]
-    single = _single(foreign, defects)
-    alone = [(seen.lattice.undistort(xy[None])[0], ADDED) for xy in single]
-    clustered = np.array([xy for xy in foreign if not any((xy == one).all() for one in single)])
+    alone = [(seen.lattice.undistort(xy[None])[0], ADDED) for xy in _single(foreign, defects)]
+    clustered = _clustered(foreign, defects)
     out: list[tuple[FloatArray, Reach]] = []
     extent = seen.binned.calibration.extent_xy(seen.binned.data.shape)
     for centre, reach in alone + [(c, r) for _, c, r in scored] + named:
@@ -320,6 +319,16 @@ def _single(foreign: FloatArray, defects: DefectTable) -> list[FloatArray]:
             if sum(n for _, n in known.atoms) == 1 and away.min() < ON_IT_A:
                 out.append(foreign[np.argmin(away)])
     return out
+
+
+def _clustered(foreign: FloatArray, defects: DefectTable) -> FloatArray:
+    """Positions of the impurities of named clusters of several atoms, shape (atom, 2), Å."""
+    own = np.zeros(len(foreign), dtype=np.bool_)
+    for kind, xy in zip(defects.kinds, defects.xy, strict=True):
+        known = DefectKind.parse_or_none(kind)
+        if isinstance(known, (Adatom, Cluster)) and sum(n for _, n in known.atoms) > 1:
+            own |= np.hypot(*(foreign - xy).T) < _FOREIGN_A
+    return foreign[own]
 
 
 def _reach_of(shape: Shape) -> Reach:
