@@ -15,7 +15,7 @@ from adatom.campaign.guarded import Fault, Guard, beam_off
 from adatom.core import Frame, Material, ScanRequest
 from adatom.core.arrays import FloatArray, IntArray
 from adatom.errors import BadInput, InstrumentGone
-from adatom.features.exposure import Exposure
+from adatom.features.exposure import Exposure, Visit
 from adatom.features.site_counts import Held, held_by, information, sheet_of
 from adatom.features.site_places import moved_to_counts, shift_of
 from adatom.feedback.dose_budget import DoseBudget
@@ -275,7 +275,7 @@ class _Survey:
             _BORDER_A, self.o.share, optics.probe, optics.pixel_size_A,
         )  # fmt: skip
         none = Exposure.none(frame.shape, frame.calibration)
-        exposure = none.plus(_counts(frame), self.o.dose_per_A2, np.zeros(2))
+        exposure = none.plus(Visit(_counts(frame), self.o.dose_per_A2, (0.0, 0.0)))
         return _Known(exposure, held_by(exposure, sheet)).again(exposure)
 
     def scan_again(self, known: _Known, rows: IntArray) -> _Known:
@@ -286,8 +286,8 @@ class _Survey:
         request = replace(self.first, center_xy_A=(float(x), float(y)))
         frame = self.take(request, why)
         self.scans += 1
-        exposure, _ = self.added(known.exposure, known.held, request, frame)
-        return known.again(exposure)
+        visit, _ = self.placed(known, request, frame)
+        return known.again(known.exposure.plus(visit))
 
     def visit(self, known: _Known, rows: IntArray) -> _Known:
         """Give the open sites what they need, in patches; then weigh them again."""
@@ -306,7 +306,7 @@ class _Survey:
         self.ask(f"give more dose: {why}")
         told = [[*np.round(p.center_xy_A, 3).tolist(), round(p.dose_per_A2)] for p in patches]
         self.tell("visit", why=why, patches=told)
-        exposure = self.anchored(known, patches[0])
+        visits = self.anchored(known, patches[0])
         taken = []
         for patch in patches:
             x, y = self.corner + np.asarray(patch.center_xy_A) + self.later().shift_xy
@@ -314,20 +314,22 @@ class _Survey:
             if refused := self.budget.why_not(request, self.shift):
                 self.tell("refused", why=refused, center_xy_A=list(request.center_xy_A))
                 continue
-            exposure, _ = self.added(exposure, held, request, self.take(request))
+            visits.append(self.placed(known, request, self.take(request))[0])
             taken.append(patch)
         self.patches += len(taken)
         if not taken:
             raise _End("limit", f"{len(rows)} sites are open, and no place may get more dose")
+        exposure = known.exposure.plus(*visits)
         return _Known(exposure, held_by(exposure, held.sheet, held, self._touched(held, taken)))
 
-    def anchored(self, known: _Known, patch: Patch) -> Exposure:
+    def anchored(self, known: _Known, patch: Patch) -> list[Visit]:
         """Find the drift by a larger frame, where too much time has passed for a patch to tell.
 
         It is taken around the surest other atom or hole: a perfect lattice looks the same a lattice
         vector away.
         """
-        exposure, dose, half = known.exposure, self.o.dose_per_A2, self.o.anchor_A / 2
+        visits: list[Visit] = []
+        dose, half = self.o.dose_per_A2, self.o.anchor_A / 2
         odd = known.landmark(self.o.sure)
         middle = np.asarray(patch.center_xy_A) if odd is None else odd
         place = np.clip(middle, half, self.o.field_A - half)
@@ -338,11 +340,12 @@ class _Survey:
             request = _request((x, y), self.o.anchor_A, dose, self.voltage_kV, self.o)
             frame = self.take(request, "to find the drift")
             self.anchors += 1
-            exposure, margin = self.added(exposure, known.held, request, frame)
+            visit, margin = self.placed(known, request, frame)
+            visits.append(visit)
             if margin > _SURE_NATS:
                 break
             dose *= 2.0
-        return exposure
+        return visits
 
     def take(self, request: ScanRequest, why: str = "") -> Frame:
         """Take a frame; one that cannot be used is taken again."""
@@ -359,21 +362,20 @@ class _Survey:
                 self.tell("fault", kind=fault.kind, what=fault.what)
         raise _End("lost", f"{_FAULTS} frames in a row cannot be used")
 
-    def added(
-        self, exposure: Exposure, held: Held, request: ScanRequest, frame: Frame
-    ) -> tuple[Exposure, float]:
-        """Add the counts of a frame where it was taken; by how many nats that place is sure."""
+    def placed(self, known: _Known, request: ScanRequest, frame: Frame) -> tuple[Visit, float]:
+        """Find where a frame was taken, and by how many nats that place is sure."""
         data, drift = _counts(frame), self.later()
         corner = request.to_specimen(np.zeros(2)) - self.corner
         guess = corner - drift.shift_xy
         found, margin = shift_of(
-            held, exposure.calibration, data, request.dose_per_A2, guess, drift.sigma_A
-        )
+            known.held, known.exposure.calibration, data, request.dose_per_A2, guess,
+            drift.sigma_A,
+        )  # fmt: skip
         error = max(_SPOT_A / math.sqrt(max(float(data.sum()), 1.0)), _LEAST_ERROR_A)
         seconds = max(self.microscope.time_s - self.seen_s, _SHORTEST_S)
         self.drift = drift.seen(corner - found, error, seconds)
         self.seen_s = self.microscope.time_s
-        return exposure.plus(data, request.dose_per_A2, found), margin
+        return Visit(data, request.dose_per_A2, (float(found[0]), float(found[1]))), margin
 
     def ask(self, words: str) -> None:
         """Ask for approval of more dose."""

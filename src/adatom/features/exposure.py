@@ -11,6 +11,25 @@ from adatom.core.arrays import FloatArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Visit:
+    """A frame of a part of a field.
+
+    Parameters
+    ----------
+    data
+        Counts, shape (row, col).
+    dose_per_A2
+        Electrons per Å².
+    corner_xy_A
+        Place of its first pixel in the field, x and y, Å.
+    """
+
+    data: FloatArray
+    dose_per_A2: float
+    corner_xy_A: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Exposure:
     """What a field has been given, and what it gave.
 
@@ -33,34 +52,31 @@ class Exposure:
         """Make a field that was not scanned yet."""
         return cls(np.zeros(shape), np.zeros(shape), calibration)
 
-    def plus(self, data: FloatArray, dose_per_A2: float, corner_xy_A: FloatArray) -> Exposure:
-        """Add the counts of a frame with the same pixels, to the nearest whole pixel.
+    def plus(self, *visits: Visit) -> Exposure:
+        """Add the counts of frames with the same pixels, to the nearest whole pixel.
 
         Parameters
         ----------
-        data
-            Counts, shape (row, col).
-        dose_per_A2
-            Electrons per Å² of this frame.
-        corner_xy_A
-            Place of its first pixel in the field, shape (2,), Å; parts outside are left out.
+        visits
+            The frames; parts outside the field are left out.
 
         Examples
         --------
         >>> field = Exposure.none((4, 4), Calibration(0.5))
-        >>> more = field.plus(np.ones((2, 2)), 1e4, np.array([1.1, 0.4]))
+        >>> more = field.plus(Visit(np.ones((2, 2)), 1e4, (1.1, 0.4)))
         >>> more.counts.astype(int).tolist()
         [[0, 0, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 0, 0]]
         >>> float(more.dose.max()), float(field.dose.max())
         (10000.0, 0.0)
         """
-        col, row = np.round(np.asarray(corner_xy_A) / self.calibration.pixel_size_A).astype(int)
-        rows, cols = self.counts.shape
-        top, left = max(row, 0), max(col, 0)
-        bottom, right = min(row + data.shape[0], rows), min(col + data.shape[1], cols)
         counts, dose = self.counts.copy(), self.dose.copy()
-        if top < bottom and left < right:
-            there = np.s_[top:bottom, left:right]
-            counts[there] += data[top - row : bottom - row, left - col : right - col]
-            dose[there] += dose_per_A2
+        for visit in visits:
+            px, size = self.calibration.pixel_size_A, visit.data.shape
+            col, row = np.round(np.asarray(visit.corner_xy_A) / px).astype(int)
+            top, left = max(row, 0), max(col, 0)
+            bottom, right = min(row + size[0], counts.shape[0]), min(col + size[1], counts.shape[1])
+            if top < bottom and left < right:
+                there = np.s_[top:bottom, left:right]
+                counts[there] += visit.data[top - row : bottom - row, left - col : right - col]
+                dose[there] += visit.dose_per_A2
         return Exposure(counts, dose, self.calibration)

@@ -112,13 +112,14 @@ def shift_of(
     low = np.maximum(reach - start, 0)
     high = np.minimum(data.shape, np.array(held.expected.shape) - start - reach)
     seen = data[low[0] : high[0], low[1] : high[1]]
-    log_image = np.log(np.maximum(held.expected, _LEAST_RATE))
+    first, last = start + low - reach, start + high + reach
+    image = held.expected[first[0] : last[0], first[1] : last[1]]
+    log_image = np.log(np.maximum(image, _LEAST_RATE))
     value = np.zeros((len(steps), len(steps)))
-    for i, dr in enumerate(steps):
-        for j, dc in enumerate(steps):
-            top, left = start + (dr, dc)
-            there = np.s_[top + low[0] : top + high[0], left + low[1] : left + high[1]]
-            value[i, j] = (seen * log_image[there]).sum() - dose_per_A2 * held.expected[there].sum()
+    for i in range(len(steps)):
+        for j in range(len(steps)):
+            there = np.s_[i : i + seen.shape[0], j : j + seen.shape[1]]
+            value[i, j] = (seen * log_image[there]).sum() - dose_per_A2 * image[there].sum()
     off = (start[:, None, None] + np.stack(np.meshgrid(steps, steps, indexing="ij"))) * px
     away2 = (off[0] - guess_xy_A[1]) ** 2 + (off[1] - guess_xy_A[0]) ** 2
     value = value - away2 / (2.0 * sigma_A**2)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from adatom.core import GRAPHENE, Calibration
-from adatom.features.exposure import Exposure
+from adatom.features.exposure import Exposure, Visit
 from adatom.features.refinement.image_model import Grid, Probe
 from adatom.features.site_counts import Sheet, SiteKinds, held_by, information
 from adatom.features.site_places import moved_to_counts, shift_of
@@ -40,7 +40,7 @@ def middle_sites(count):
 
 
 def field_of(counts, dose):
-    return Exposure.none(counts.shape, Calibration(PX)).plus(counts, dose, np.zeros(2))
+    return Exposure.none(counts.shape, Calibration(PX)).plus(Visit(counts, dose, (0.0, 0.0)))
 
 
 def test_a_hole_a_si_and_two_atoms_in_one_spot_are_told():
@@ -84,7 +84,7 @@ def test_more_dose_on_a_part_counts_there_alone():
     field = field_of(counts, 1e4)
     low = np.round((sheet.xy[a] - 2.0) / PX).astype(int)
     patch = more[low[1] : low[1] + 25, low[0] : low[0] + 25]
-    both = field.plus(patch, 8e4, low * PX)
+    both = field.plus(Visit(patch, 8e4, tuple(low * PX)))
     before = held_by(field, sheet)
     after = held_by(both, before.sheet, before, np.array([a]))
     assert before.p[a, 1] < 0.9
