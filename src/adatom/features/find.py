@@ -18,7 +18,9 @@ from adatom.features.candidates.locate import Candidates, LocateOptions, locate,
 from adatom.features.dim_columns import many_doubtful
 from adatom.features.image_check import (
     ImageCheck,
+    brightest,
     check_image,
+    relative_brightness,
     shows_dim_columns,
     supported_again,
     uneven,
@@ -35,6 +37,7 @@ from adatom.features.scaled_lengths import (
     scale_candidates,
     scale_refined,
 )
+from adatom.features.stackings import hollows_are_filled
 from adatom.features.sublattices import with_sublattice_evidence
 
 # Share of the pixels in the middle of a spot from which it counts as clipped, dimensionless.
@@ -210,12 +213,13 @@ def find_at(
     options, scale = options or FindOptions(), material.scale
     candidates, refined = _refine_sites(frame, sites, material, options)
     p_exists, p_empty = calibrator.p_states(candidates, refined)
-    if uneven(material) and many_doubtful(p_exists):
+    filled = _shows_filled_hollows(candidates, refined, p_exists, material)
+    if filled or (uneven(material) and many_doubtful(p_exists)):
         # A crystal like training needs no second look: it takes as long as the first.
         candidates, refined = _refine_sites(frame, sites, material, options, settle=True)
         p_exists, p_empty = calibrator.p_states(candidates, refined)
         scaled, unscaled = frame_in_units(frame, scale), material_in_units(material, scale)
-        if shows_dim_columns(scaled, candidates, refined, p_exists, unscaled):
+        if filled or shows_dim_columns(scaled, candidates, refined, p_exists, unscaled):
             # Where most of what the networks doubt is there, so may be what they do not see.
             sites = _with_hollows(frame, sites, refined, material)
             candidates, refined = _refine_sites(frame, sites, material, options, settle=True)
@@ -223,12 +227,24 @@ def find_at(
     description, regions = describe_frame(frame, candidates, refined, material, options)
     p_exists, check = check_image(
         frame_in_units(frame, scale), candidates, refined, p_exists,
-        material_in_units(material, scale), regions.boxes,
+        material_in_units(material, scale), regions.boxes, filled=filled,
     )  # fmt: skip
     return _found(
         frame, candidates, refined, (p_exists, p_empty), material, calibrator, options,
         (description, regions.scaled(scale), check.scaled(scale)),
     )  # fmt: skip
+
+
+def _shows_filled_hollows(
+    candidates: Candidates, refined: Refined, p_exists: FloatArray, material: Material
+) -> bool:
+    """Whether bright columns say that dim ones stand between them."""
+    if not (uneven(material) and material.polytypes):
+        return False
+    unscaled, share = material_in_units(material, material.scale), relative_brightness(material)
+    likely = p_exists > LIKELY_P
+    bright = likely & (refined.amplitude > 0.5 * brightest(candidates, refined, material))
+    return hollows_are_filled(refined.xy[bright], refined.amplitude[bright], unscaled, share)
 
 
 def find_again(

@@ -65,6 +65,7 @@ _FREE_BONDS = 0.6  # its least distance from every column
 # probabilities of pure crystals add up to less in 600 of 608 regions, and six of the eight lacked
 # columns.
 _DOUBTFUL_SHARE = 0.05
+_FILLED_P = 0.8  # largest probability of a column in a hollow that brightness does not show
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,6 +103,8 @@ def check_image(
     p_exists: FloatArray,
     material: Material,
     boxes: FloatArray,
+    *,
+    filled: bool = False,
 ) -> tuple[FloatArray, ImageCheck]:
     """Correct probabilities that the image contradicts; lengths are those of `find_candidates`.
 
@@ -120,6 +123,8 @@ def check_image(
         Gives species, bond length and coordination.
     boxes
         Regions to report, shape (region, 4), Å.
+    filled
+        Bright columns say that dim ones stand in the hollows between them (`hollows_are_filled`).
 
     Returns
     -------
@@ -134,6 +139,9 @@ def check_image(
     border, bond = candidates.border_A, material.bond_length_A
     dim = p_by_brightness(binned, refined, p_exists, border, typical, bond)
     p = _raised(p, p_exists, dim)
+    if filled:
+        # The fit gives a part of their light to tails and background, so it contradicts too much.
+        p = np.maximum(p, np.minimum(p_exists, _FILLED_P))
     px = binned.calibration.pixel_size_A
     seen = p > LIKELY_P
     rest, level = unexplained(binned, refined, seen)
@@ -350,6 +358,17 @@ def _usual_amplitudes(
         return usual, middle
     reference = float(np.median(usual[first]))
     return np.maximum(usual, reference * share[kind]), reference
+
+
+def brightest(candidates: Candidates, refined: Refined, material: Material) -> float:
+    """Usual amplitude of the brightest host, intensity.
+
+    Parameters
+    ----------
+    candidates, refined, material
+        As of `check_image`.
+    """
+    return _usual_amplitudes(candidates, refined, material)[1]
 
 
 def uneven(material: Material) -> bool:
