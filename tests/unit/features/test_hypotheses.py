@@ -10,6 +10,10 @@ from adatom.analysis.frame import analyse_frame
 from adatom.analysis.naming import name_defects
 from adatom.core import GRAPHENE
 from adatom.features.defects.shapes import graphene_shapes
+from adatom.features.refinement.image_model import Probe
+from adatom.features.refinement.local_fit import ChosenAtoms, LocalPixels
+from adatom.features.refinement.noise import Noise
+from adatom.features.refinement.optics import Optics
 from adatom.frames.simulate.conditions import Conditions
 from adatom.frames.simulate.specimen import Specimen, lattice_points
 from adatom.frames.simulate.synthesize import image_specimen
@@ -70,6 +74,27 @@ def test_a_reconstruction_is_named_and_its_atoms_are_where_they_are(ensemble, nu
     assert named.data.equals(found.defects.data)
 
 
+def test_a_shape_is_not_added_to_the_misfit_that_it_made_itself(ensemble):
+    """Atoms at the rim of what is fitted show their own displacement, and not more."""
+    shape = graphene_shapes()[DIVACANCY]
+    site = shape.sites[cKDTree(shape.sites).query(shape.xy)[1]]
+    away = np.hypot(*shape.xy.T)
+    rim = (away > 3.4) & (away < 4.4)
+    along = whole = 0.0
+    for seed in range(4):
+        xy, centre, rng = sheet_with(shape, 20 + seed)
+        placed = xy[-len(shape.xy) :] - centre
+        axes = np.linalg.lstsq(shape.xy, placed, rcond=None)[0]
+        found = analyse_frame(image_of(xy, 1.0, rng).frame, ensemble, GRAPHENE)
+        assert found.defects.kinds[0].startswith("V")
+        likely = found.atoms.xy[found.atoms.is_likely]
+        own = likely[cKDTree(likely).query(centre + placed[rim])[1]]
+        moved = (shape.xy - site)[rim] @ axes
+        along += float(((own - centre - site[rim] @ axes) * moved).sum())
+        whole += float((moved**2).sum())
+    assert 0.85 < along / whole < 1.15
+
+
 @pytest.mark.parametrize("counts", [0.3, 1.0, 20.0])
 def test_a_perfect_sheet_has_no_reconstruction(ensemble, counts):
     rng = np.random.default_rng([5_301, round(10 * counts)])
@@ -97,3 +122,21 @@ def test_error_bars_hold_on_a_disordered_sheet(ensemble, disorder_A, counts):
         errors.append(error)
     assert 0.55 < np.concatenate(within).mean() < 0.8  # half of it without the tie by region
     assert np.sqrt((np.concatenate(errors) ** 2).mean()) < 0.095
+
+
+def test_equally_probable_widths_of_a_prior_all_count():
+    probe = Probe(np.array([9.0, 0.0, 9.0]), np.zeros(2))
+    rc = np.argwhere(np.ones((25, 25))).astype(float)
+    data = np.random.default_rng(3).poisson(1.0 + 4.0 * probe.value_at(rc - [12.5, 12.0]))
+    pixels = LocalPixels(
+        rc, data.astype(float), Optics(probe, Noise(1.0, 0.0, 1.0, 1.0), 0.15), 1.0, 1.0, 1.0
+    )
+    one = np.ones(1)
+    atoms = ChosenAtoms(np.array([[12.0, 12.0]]), 0.3 * one, 4.0 * one, one)
+    alone = [pixels.fit(atoms, (s,)) for s in (0.5, 2.0)]
+    both = pixels.fit(atoms, (0.5, 2.0))
+    evidence = np.exp([fit.log_evidence - both.log_evidence for fit in alone])
+    assert evidence.mean() == pytest.approx(1.0, rel=0.05)
+    variance = [float(np.trace(fit.covariance[0])) for fit in (*alone, both)]
+    assert variance[0] < variance[2]
+    assert alone[0].rc[0, 0] < both.rc[0, 0] < alone[1].rc[0, 0]
