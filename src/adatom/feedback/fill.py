@@ -11,7 +11,9 @@ from adatom.errors import BadInput
 from adatom.feedback.plans import Step
 from adatom.feedback.sites import Sites
 
-_SAME_BONDS = 0.4  # two rim atoms point to one vacancy if their places agree to this, bonds
+# Two rim atoms point to one vacancy if their places agree to this, bonds: an atom that gives way by
+# 0.12 Å points to a place that is off by three times as much. Next holes are 1.7 bonds away.
+_SAME_BONDS = 0.7
 _RIM = 2  # rim atoms that must agree; three surround a single vacancy
 
 
@@ -40,11 +42,12 @@ def vacancies_of(sites: Sites) -> list[tuple[FloatArray, tuple[int, ...]]]:
     >>> bool(np.allclose(found[0], xy[middle])), len(found[1])
     (True, 3)
     """
-    usual = 1 + max((len(sites.neighbours(s)) for s in range(len(sites.xy))), default=0)
+    bonds = np.bincount(sites.bonds.ravel(), minlength=len(sites.xy))
+    usual = int(np.argmax(np.bincount(bonds)))
     places, rims = [], []
     for site in sorted(sites.weak):
         bonded = sites.neighbours(site)
-        if len(bonded) + 2 != usual:  # not one bond less than most
+        if len(bonded) != usual - 1:
             continue
         missing = -(sites.xy[bonded] - sites.xy[site]).sum(axis=0)
         places.append(sites.xy[site] + missing)

@@ -130,6 +130,17 @@ def test_a_vacancy_is_filled_from_its_rim_on_the_shortest_way(xy):
     assert plan.step([start], {way[-1]}).way[-1] in set(plan.rim) - {way[-1]}
 
 
+def test_a_rim_that_gives_way_is_that_of_one_vacancy(xy):
+    hole = near(xy, (11.0, 11.0))
+    others = np.delete(xy, hole, axis=0)
+    away = others - xy[hole]
+    rim = np.linalg.norm(away, axis=1) < 1.2 * BOND_A
+    for gives in (-0.13, 0.13):
+        moved = others + gives * rim[:, None] * away / BOND_A
+        (found,) = vacancies_of(Sites.of(moved, BOND_A))
+        assert found[0] == pytest.approx(xy[hole], abs=0.05)
+
+
 def test_a_sheet_without_a_vacancy_has_none_to_fill(xy):
     sites = Sites.of(xy, BOND_A)
     with pytest.raises(BadInput, match="a single vacancy"):
