@@ -80,7 +80,8 @@ def _are_of_one_cell(one: FloatArray, other: FloatArray, material: Material) -> 
 
 def _ratios(material: Material, brightness: FloatArray) -> tuple[list[float], list[float]]:
     """Ratio of the two bright sublattices, in stackings with dim hollows and in all others."""
-    filled, empty = [], []
+    filled: list[float] = []
+    empty: list[float] = []
     basis = [(s, 0.0, 0.0) for s in material.site_species]
     for sites in (basis, *material.polytypes):
         share = sorted((float(brightness[material.species.index(s)]) for s, *_ in sites))[::-1]
@@ -95,4 +96,4 @@ def _error(values: FloatArray) -> float:
     """Relative standard error of the median: 1.25 times that of the mean."""
     middle = float(np.median(values))
     spread = 1.48 * float(np.median(np.abs(values - middle)))
-    return 1.25 * spread / len(values) ** 0.5 / max(middle, 1e-12)
+    return 1.25 * spread / float(np.sqrt(len(values))) / max(middle, 1e-12)
