@@ -9,6 +9,7 @@ from scipy.spatial import cKDTree
 from adatom.analysis.frame import analyse_frame
 from adatom.analysis.naming import name_defects
 from adatom.core import GRAPHENE
+from adatom.features.defects import hypotheses
 from adatom.features.defects.shapes import graphene_shapes
 from adatom.features.refinement.image_model import Probe
 from adatom.features.refinement.local_fit import ChosenAtoms, LocalPixels
@@ -93,6 +94,18 @@ def test_a_shape_is_not_added_to_the_misfit_that_it_made_itself(ensemble):
         along += float(((own - centre - site[rim] @ axes) * moved).sum())
         whole += float((moved**2).sum())
     assert 0.85 < along / whole < 1.15
+
+
+def test_hypotheses_that_are_given_up_would_have_lost(ensemble, monkeypatch):
+    xy, _, rng = sheet_with(graphene_shapes()[DIVACANCY], 2)
+    frame = image_of(xy, 1.0, rng).frame
+    short = analyse_frame(frame, ensemble, GRAPHENE).defects
+    monkeypatch.setattr(hypotheses, "_BEHIND", (np.inf, np.inf))
+    whole = analyse_frame(frame, ensemble, GRAPHENE).defects
+    assert short.kinds == whole.kinds == ["V2"]
+    p = [table.data["p"].to_numpy() for table in (short, whole)]
+    np.testing.assert_allclose(*p, atol=0.001)
+    np.testing.assert_allclose(short.xy, whole.xy, atol=0.001)
 
 
 @pytest.mark.parametrize("counts", [0.3, 1.0, 20.0])
