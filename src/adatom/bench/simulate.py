@@ -74,7 +74,9 @@ def _gfn1() -> list[Row]:
 
     a = measure_lattice_constant_A(energy_eV, GRAPHENE)
     vacancy = _formation(_vacancy(4), "gfn1-xtb", 4)
-    turned = _formation(_stone_wales(6), "gfn1-xtb", 6)
+    # The value is that of the state that bulges to one side; another buckling is lower.
+    nearest = RelaxOptions(fmax_eV_A=0.03, buckle=False)
+    turned = _formation(_stone_wales(6), "gfn1-xtb", 6, nearest)
     bonds = _silicon_bonds("gfn1-xtb")
     return [
         _near("GFN1-xTB: lattice constant of graphene", a, "Å", 2.456, 0.005),
@@ -204,10 +206,10 @@ def _relaxed(
     return relax(task, options or RelaxOptions(fmax_eV_A=0.03))
 
 
-def _formation(atoms: ase.Atoms, engine: str, n: int) -> float:
+def _formation(atoms: ase.Atoms, engine: str, n: int, options: RelaxOptions | None = None) -> float:
     perfect = _relaxed(_sheet(n), engine, GRAPHENE)
     mu = perfect.energy_eV / len(perfect.trajectory[-1])
-    return formation_energy_eV(_relaxed(atoms, engine, GRAPHENE), {"C": mu})
+    return formation_energy_eV(_relaxed(atoms, engine, GRAPHENE, options), {"C": mu})
 
 
 def _silicon_bonds(engine: str) -> float:
