@@ -12,7 +12,8 @@ from adatom.core import GRAPHENE
 from adatom.features.defects import hypotheses
 from adatom.features.defects.shapes import graphene_shapes
 from adatom.features.refinement.image_model import Probe
-from adatom.features.refinement.local_fit import ChosenAtoms, LocalPixels
+from adatom.features.refinement.local_fit import Ascent, ChosenAtoms
+from adatom.features.refinement.local_pixels import LocalPixels
 from adatom.features.refinement.noise import Noise
 from adatom.features.refinement.optics import Optics
 from adatom.frames.simulate.conditions import Conditions
@@ -146,8 +147,8 @@ def test_equally_probable_widths_of_a_prior_all_count():
     )
     one = np.ones(1)
     atoms = ChosenAtoms(np.array([[12.0, 12.0]]), 0.3 * one, 4.0 * one, one)
-    alone = [pixels.fit(atoms, (s,)) for s in (0.5, 2.0)]
-    both = pixels.fit(atoms, (0.5, 2.0))
+    alone = [Ascent(pixels, atoms, (s,)).finish() for s in (0.5, 2.0)]
+    both = Ascent(pixels, atoms, (0.5, 2.0)).finish()
     evidence = np.exp([fit.log_evidence - both.log_evidence for fit in alone])
     assert evidence.mean() == pytest.approx(1.0, rel=0.05)
     variance = [float(np.trace(fit.covariance[0])) for fit in (*alone, both)]
