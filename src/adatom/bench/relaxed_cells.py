@@ -17,7 +17,7 @@ from adatom.features.defects.bonds import bond_graph
 from adatom.features.defects.rings import rings
 from adatom.simulation.energies import place_adatom
 from adatom.simulation.options import RelaxOptions
-from adatom.simulation.relax import relax
+from adatom.simulation.relaxation import relax
 
 KINDS = ("V1", "V1 drawn together", "V2", "V2 555-777", "Stone-Wales")
 _SITES: tuple[Literal["top", "bridge", "hollow"], ...] = ("top", "bridge", "hollow")

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
         Threshold,
         displacement_threshold,
     )
-    from adatom.simulation.dynamics import dynamics
     from adatom.simulation.energies import (
         ChemicalPotential,
         against_perfect_crystal,
@@ -46,8 +45,9 @@ if TYPE_CHECKING:
         maximum_energy_transfer_eV,
         uncertain_cross_section,
     )
+    from adatom.simulation.molecular_dynamics import dynamics
     from adatom.simulation.options import DynamicsOptions, RelaxOptions
-    from adatom.simulation.relax import relax
+    from adatom.simulation.relaxation import relax
     from adatom.simulation.reservoirs import read_reservoirs
     from adatom.simulation.scaling import measure_lattice_constant_A, scale_to
     from adatom.simulation.vibrations import VibrationOptions, Vibrations, vibrate
@@ -123,7 +123,7 @@ _HOMES = {
     "displacement_cross_section_barn": "knock_on",
     "displacement_threshold": "displacement",
     "dose_per_event_A2": "knock_on",
-    "dynamics": "dynamics",
+    "dynamics": "molecular_dynamics",
     "engine_for": "fitness",
     "engine_status": "engines.base",
     "engine_version": "engines.base",
@@ -135,7 +135,7 @@ _HOMES = {
     "measure_lattice_constant_A": "scaling",
     "place_adatom": "energies",
     "read_reservoirs": "reservoirs",
-    "relax": "relax",
+    "relax": "relaxation",
     "require": "engines.base",
     "scale_to": "scaling",
     "second_engine": "fitness",

@@ -16,7 +16,7 @@ from adatom.simulation.energies import Site, place_adatom
 from adatom.simulation.engines.base import Engine, require
 from adatom.simulation.fitness import check_fitness
 from adatom.simulation.options import RelaxOptions
-from adatom.simulation.relax import relax
+from adatom.simulation.relaxation import relax
 from adatom.simulation.sheet import lay_flat, without_charges
 
 SITES: tuple[Site, ...] = ("hollow", "bridge", "top")

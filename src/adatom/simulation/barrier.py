@@ -33,7 +33,7 @@ from adatom.simulation.engines.base import require
 from adatom.simulation.fitness import check_fitness
 from adatom.simulation.options import RelaxOptions
 from adatom.simulation.path import first_guess, matched
-from adatom.simulation.relax import STIFFNESS_EV_A2, odd_atoms
+from adatom.simulation.relaxation import STIFFNESS_EV_A2, odd_atoms
 from adatom.simulation.saddle import refine_saddle, softest_modes
 from adatom.simulation.scaling import scale_to
 from adatom.simulation.sheet import lay_flat, without_charges

@@ -30,7 +30,7 @@ from adatom.errors import AdatomError, BadInput, StepFailed
 from adatom.simulation.engines.base import require
 from adatom.simulation.fitness import check_fitness
 from adatom.simulation.options import RelaxOptions
-from adatom.simulation.relax import STIFFNESS_EV_A2
+from adatom.simulation.relaxation import STIFFNESS_EV_A2
 from adatom.simulation.scaling import scale_to
 from adatom.simulation.sheet import lay_flat, without_charges
 

@@ -28,7 +28,7 @@ from adatom.errors import AdatomError
 from adatom.simulation.buckling import is_one_atom_thick, lowest_minimum
 from adatom.simulation.classical import Sheet, choose_potential
 from adatom.simulation.engines.lammps import ENGINE as LAMMPS
-from adatom.simulation.relax import STIFFNESS_EV_A2
+from adatom.simulation.relaxation import STIFFNESS_EV_A2
 from adatom.simulation.scaling import scale_to
 
 # Least stiffness of a mode, eV/Å²: softer modes are ripples, in which the two methods differ.

@@ -28,7 +28,7 @@ from adatom.simulation.engines.base import require
 from adatom.simulation.fitness import check_fitness
 from adatom.simulation.hessian import hessian_eV_A2
 from adatom.simulation.options import RelaxOptions
-from adatom.simulation.relax import STIFFNESS_EV_A2
+from adatom.simulation.relaxation import STIFFNESS_EV_A2
 from adatom.simulation.scaling import scale_to
 from adatom.simulation.sheet import lay_flat, without_charges
 

@@ -7,7 +7,7 @@ from ase.neighborlist import neighbor_list
 
 from adatom.core import GRAPHENE, SimulationTask, Structure
 from adatom.simulation import RelaxOptions, relax
-from adatom.simulation.relax import odd_atoms
+from adatom.simulation.relaxation import odd_atoms
 from adatom.structures import SupercellOptions, pristine_supercell
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
 
 from adatom.simulation.engines.calculator import CalculatorEngine
-from adatom.simulation.dynamics import Samples
+from adatom.simulation.molecular_dynamics import Samples
 
 
 class Springs(Calculator):

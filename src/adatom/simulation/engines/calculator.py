@@ -17,10 +17,10 @@ from threadpoolctl import threadpool_limits
 
 from adatom.core import Material, SimulationResult, SimulationTask
 from adatom.errors import AdatomError, BadInput
-from adatom.simulation.dynamics import dynamics_with_ase
 from adatom.simulation.engines.base import Status, Task, unsupported_task
+from adatom.simulation.molecular_dynamics import dynamics_with_ase
 from adatom.simulation.options import DynamicsOptions, RelaxOptions
-from adatom.simulation.relax import relax_with_ase
+from adatom.simulation.relaxation import relax_with_ase
 from adatom.simulation.scaling import measure_lattice_constant_A
 
 _FMAX_EV_A, _STEPS = 1e-3, 100  # of the heights in a sheet whose lattice constant is measured

@@ -29,18 +29,18 @@ from adatom.simulation.classical import (
     choose_potential,
     load_lammps,
 )
-from adatom.simulation.dynamics import (
+from adatom.simulation.engines.base import Task
+from adatom.simulation.engines.calculator import CalculatorEngine
+from adatom.simulation.fitness import adatoms
+from adatom.simulation.molecular_dynamics import (
     LANGEVIN_fs,
     RESCALING_fs,
     Samples,
     evenly_kept,
     over_time,
 )
-from adatom.simulation.engines.base import Task
-from adatom.simulation.engines.calculator import CalculatorEngine
-from adatom.simulation.fitness import adatoms
 from adatom.simulation.options import DynamicsOptions, RelaxOptions
-from adatom.simulation.relax import from_given_positions, relax_with_ase
+from adatom.simulation.relaxation import from_given_positions, relax_with_ase
 from adatom.simulation.scaling import measure_lattice_constant_A, scale_to
 
 # Lattice constants, Å, by potential and material, by `measure_lattice_constant_A` with

@@ -24,7 +24,7 @@ from adatom.simulation.engines.base import Task, not_installed
 from adatom.simulation.engines.calculator import CalculatorEngine
 from adatom.simulation.options import RelaxOptions
 from adatom.simulation.prepare import classical_start
-from adatom.simulation.relax import from_given_positions, relax_with_ase
+from adatom.simulation.relaxation import from_given_positions, relax_with_ase
 
 # Least width of a cell in the plane, Å: seven cells of graphene are 14.9 Å wide. Measured energies
 # of a perfect sheet at Γ, meV an atom from that of 7 x 7 cells: 258 in 3 x 3 cells, -13 in 4 x 4,
