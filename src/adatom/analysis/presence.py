@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from adatom.analysis.frame import find_atoms
 from adatom.core import AtomTable, Frame, Lattice, Material
@@ -20,6 +21,7 @@ _PART_A = (11.0, 22.0)  # Å at graphene's scale: smallest and largest edge of a
 _PARTS = 4  # along each edge of the frame
 _SURE_P = 0.9  # p_exists of a sure atom
 _SHARE = 0.1  # sure atoms over the sites that a part's area should have, in a part that has some
+_BOND = (0.7, 1.35)  # nearest distances that may be bonds, over that of the crystal
 # Parts that must have some: of the sixteen parts of a frame of noise, one may mislead, rarely two.
 _WITH_ATOMS = 2
 # Ratio of the brightness of equal sites, from which they are not equal. Aberrations of the probe
@@ -31,7 +33,7 @@ _SITES = 8  # least number of atoms of each kind of site
 def shows_material(
     frame: Frame, ensemble: Ensemble, material: Material, options: FindOptions | None = None
 ) -> bool:
-    """Tell whether at least two parts of a frame have sure atoms.
+    """Tell whether at least two parts of a frame have sure atoms, bonded as in the crystal.
 
     Parameters
     ----------
@@ -49,10 +51,21 @@ def shows_material(
         atoms = find_atoms(part, ensemble, material, options).atoms
         width, height = part.calibration.extent_xy(part.shape)
         sites = width * height / material.site_area_A2
-        found += int((atoms.column("p_exists") > _SURE_P).sum()) >= _SHARE * sites
+        found += _bonded(atoms, material) >= _SHARE * sites
         if found >= _WITH_ATOMS:
             return True
     return False
+
+
+def _bonded(atoms: AtomTable, material: Material) -> int:
+    """Number of sure atoms; in a crystal, of those with another atom at the distance of a bond."""
+    p, xy = atoms.column("p_exists"), atoms.xy
+    sure, likely = xy[p > _SURE_P], xy[atoms.is_likely]
+    if not material.has_lattice or len(likely) < 2:
+        return len(sure)
+    nearest = cKDTree(likely).query(sure, k=2)[0][:, 1]
+    low, high = (limit * material.bond_length_A for limit in _BOND)
+    return int(((nearest > low) & (nearest < high)).sum())
 
 
 def _parts(frame: Frame, material: Material) -> Iterator[Frame]:

@@ -63,6 +63,13 @@ def test_python_warns_of_it_in_a_class_of_its_own(noise):
         ad.find(noise, material="graphene", pixel_size_A=0.12)
 
 
+def test_spots_at_other_distances_than_bonds_are_not_the_crystal():
+    given = next(one for one in foreign_frames(None, 20) if one.name.endswith("checked pattern"))
+    px = given.movie.calibration.pixel_size_A
+    with pytest.warns(WrongMaterialWarning, match="not graphene: hardly an atom is sure"):
+        ad.find(given.movie[0].data, material="graphene", pixel_size_A=px)
+
+
 def test_one_sure_atom_in_a_frame_with_room_for_hundreds_is_not_enough():
     given = next(one for one in foreign_frames(None, 20) if one.name == "bright field of graphene")
     with pytest.warns(WrongMaterialWarning, match="not graphene: hardly an atom is sure"):
