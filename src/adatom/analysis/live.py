@@ -189,15 +189,15 @@ class LiveAnalysis:
         atoms = with_tested_sites(found, lattice, examined)
         now = FrameResult(atoms, lattice, DefectTable.empty(), {}, kept.full.flags, found)
         after = self._named_as_before(examined, before, kept, now, step)
+        anew = after is not None and after.before is not None
         if after is None:
             atoms, defects, now_before = weigh_defects(
                 examined, atoms, found, lattice, self._material, self._options
             )
-            after = replace(now, atoms=atoms, defects=defects, before=now_before)
-            named, step = after, np.zeros(2)
+            after, anew = replace(now, atoms=atoms, defects=defects, before=now_before), True
         after = replace(after, atoms=in_file_unit(after.atoms, examined))
-        if named is not kept.named:
-            named = after
+        if anew:
+            named, step = after, np.zeros(2)
         return _After(kept.full, named, lattice, step, kept.since + 1, found, after)
 
     def _named_as_before(
@@ -206,6 +206,7 @@ class LiveAnalysis:
         """Give the defects of the last frame at their new places; None where any may have changed.
 
         Positions that a shape settled follow from the counts of this frame, not from the last.
+        Where they speak for another kind than there, the result has what there was before.
         """
         if np.abs(step).max() > _MOST_SHIFT_A or now.lattice is None:
             return None
@@ -227,11 +228,11 @@ class LiveAnalysis:
             return None
         if not before.asked:
             return replace(now, defects=plain, before=None)
-        weighed = weigh_again(
+        atoms, defects, anew = weigh_again(
             frame, Before(now.atoms, plain, before.asked), others, now.found, now.lattice,
             self._material, self._options,
         )  # fmt: skip
-        return None if weighed is None else replace(now, atoms=weighed[0], defects=weighed[1])
+        return replace(now, atoms=atoms, defects=defects, before=anew)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

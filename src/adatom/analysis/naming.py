@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -86,7 +86,7 @@ def weigh_again(
     lattice: Lattice,
     material: Material,
     options: AnalysisOptions,
-) -> tuple[AtomTable, DefectTable] | None:
+) -> tuple[AtomTable, DefectTable, Before | None]:
     """Weigh the places of the last frame in one that resembles it, by the counts of this one.
 
     Parameters
@@ -102,15 +102,18 @@ def weigh_again(
 
     Returns
     -------
-    As of `weigh_defects`; None where another kind is likelier than in the last frame.
+    The atoms and the defects, as of `weigh_defects`. Where another kind is likelier than in the
+    last frame, they are named anew, and what there was before is given, too; else None.
     """
     weighed, asked = reconsider(
         frame, before.atoms, found.refined, lattice, before.defects, material, options.defects,
         before.asked,
     )  # fmt: skip
     if [a.kind for a in asked] != [a.kind for a in before.asked]:
-        return None
-    return weighed, _on_specimen(with_weighed(others, weighed.weighed), frame, options)
+        defects = name_defects(frame, weighed, lattice, material, options)
+        return weighed, defects, replace(before, asked=asked)
+    defects = _on_specimen(with_weighed(others, weighed.weighed), frame, options)
+    return weighed, defects, None
 
 
 def name_defects(

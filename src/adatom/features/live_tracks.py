@@ -150,23 +150,37 @@ class LiveTracks:
         tree, known = cKDTree(self._xy[here]), self._elements[here]
         rare = elements != _commonest(self._elements)
 
+        def unusual(shift: FloatArray) -> float:
+            step = float(np.sum((shift - self._shift) ** 2))
+            return float(min(0.5 * step / self._step_A**2, _STAGE_JUMP_NATS + 0.5 * step**0.5))
+
         def nats(shift: FloatArray) -> tuple[float, float, int, bool]:
             away, nearest = tree.query(xy - shift)
             same = away < self._same_A
             seen = same | self._surrounded(tree, xy - shift)  # outside, nothing is known
             agrees = same & (known[nearest] == elements)
-            step = float(np.sum((shift - self._shift) ** 2))
-            usual = min(0.5 * step / self._step_A**2, _STAGE_JUMP_NATS + 0.5 * step**0.5)
             strange = _STRANGE_NATS * (seen & ~same).sum() + _RARE_NATS * (rare & ~agrees).sum()
             share = float(same.sum() / max(seen.sum(), 1))
-            return -usual - float(strange), share, int(seen.sum()), bool(agrees[rare].all())
+            return (
+                -unusual(shift) - float(strange),
+                share,
+                int(seen.sum()),
+                bool(agrees[rare].all()),
+            )
 
         best, _ = self._settled(tree, xy, self._shift)
         most, share, overlap, agree = nats(best)
         if share < _SURE_SHARE or not agree:
             grid = np.arange(-self._reach_A, self._reach_A + 1e-9, self._same_A)
             for start in np.stack(np.meshgrid(grid, grid), axis=-1).reshape(-1, 2):
+                # The step alone makes what is farther less likely than the best so far. A start
+                # within a cell of the grid leads to each shift.
+                back = max(1.0 - self._same_A / max(float(np.linalg.norm(start)), 1e-9), 0.0)
+                if -unusual(self._shift + back * start) <= most:
+                    continue
                 shift, _ = self._settled(tree, xy, self._shift + start)
+                if -unusual(shift) <= most:
+                    continue
                 value, laid, common, _ = nats(shift)
                 if value > most and common > _OVERLAP * overlap:
                     best, most, share = shift, value, laid

@@ -9,6 +9,8 @@ from scipy.spatial import cKDTree
 
 from adatom.analysis.frame import analyse_frame
 from adatom.analysis.live import FAST, FULL, LiveAnalysis, agreement
+from adatom.analysis.naming import weigh_again
+from adatom.analysis.options import AnalysisOptions
 from adatom.campaign.twin import make_twin
 from adatom.core import GRAPHENE, DefectTable, ScanRequest
 from adatom.instrument import TwinOptions
@@ -64,6 +66,24 @@ def test_an_atom_that_hops_is_named_at_its_new_place():
     x, y = got.defects.data.select("x_A", "y_A").to_numpy()[0]
     corner = np.asarray(twin.center_xy_A) - 240 * 0.11 / 2
     np.testing.assert_allclose(twin.sites_xy[other] - corner, [x, y], atol=0.4)
+
+
+def test_a_place_whose_kind_has_changed_is_weighed_with_all_shapes_and_named_anew():
+    full = analyse_frame(frame_of(microscope()), ensemble(), GRAPHENE)
+    assert full.before is not None
+    right = [one.kind for one in full.before.asked]
+    assert "V1" in right
+    wrong = tuple(replace(one, kind="V2", candidates=()) for one in full.before.asked)
+    for asked, changed in ((full.before.asked, False), (wrong, True)):
+        before = replace(full.before, asked=asked)
+        atoms, defects, anew = weigh_again(
+            full.found.frame, before, full.defects, full.found, full.lattice, GRAPHENE,
+            AnalysisOptions(),
+        )  # fmt: skip
+        assert (anew is not None) == changed
+        assert anew is None or [one.kind for one in anew.asked] == right
+        assert sorted(defects.kinds) == kinds(full)
+        np.testing.assert_allclose(atoms.xy, full.atoms.xy, atol=1e-3)
 
 
 @pytest.mark.parametrize("change", ["probe", "place", "blank part"])

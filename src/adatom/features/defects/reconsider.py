@@ -124,8 +124,9 @@ def reconsider(
         Thresholds.
     again
         Places that were weighed in the frame before, in the axes of the lattice that `lattice`
-        follows: these are weighed with the shapes that were possible there, and no others. By
-        default, every doubtful place is, with all shapes that may fit.
+        follows: these are weighed with the shapes that were possible there; with all that may fit
+        where another kind is now the likeliest. By default, every doubtful place is weighed, with
+        all shapes that may fit.
 
     Returns
     -------
@@ -155,25 +156,37 @@ def reconsider(
         out.tested_p = atoms.empty_sites["p"].to_numpy().copy()
     settled: list[DefectTable] = []
     asked: list[Asked] = []
+
+    def answer(question: Asked, into: Tables) -> tuple[list[DefectTable], Asked | None]:
+        """Settle a place; what remains to be asked there is None where there is nothing new."""
+        ways = weigh(
+            seen, statistics, found, question.centre, list(question.candidates), question.reach,
+            others=question.others,
+        )  # fmt: skip
+        if not ways:
+            return [], None if again is None else replace(question, kind="?")
+        settle = settle_shape if question.reach is RECONSTRUCTED else settle_added
+        changed, into.changed = into.changed, False
+        new = settle(into, defects, seen, ways, question.centre, frame.index, options)
+        told = new or into.changed or again is not None
+        into.changed = into.changed or changed
+        return new, _remaining(question, ways, new) if told else None
+
     with one_thread():  # products of small matrices, which threads slow down
         if again is None:
             questions = _questions(seen, found, defects)
         else:
             questions = [_moved(one, seen) for one in again]
         for question in questions:
-            ways = weigh(
-                seen, statistics, found, question.centre, list(question.candidates), question.reach,
-                others=question.others,
-            )  # fmt: skip
-            if not ways:
-                asked += [] if again is None else [replace(question, kind="?")]
-                continue
-            settle = settle_shape if question.reach is RECONSTRUCTED else settle_added
-            changed, out.changed = out.changed, False
-            new = settle(out, defects, seen, ways, question.centre, frame.index, options)
-            if new or out.changed or again is not None:
-                asked.append(_remaining(question, ways, new))
-            settled, out.changed = settled + new, out.changed or changed
+            before = out if again is None else out.copy()
+            new, remains = answer(question, out)
+            if again is not None and remains is not None and remains.kind != question.kind:
+                # What was not possible in the frame before may be now.
+                out = before
+                every = tuple(_candidates(seen, question.centre, question.reach))
+                new, remains = answer(Asked(question.centre, question.reach, every), out)
+            settled += new
+            asked += [] if remains is None else [remains]
     if not settled and not out.changed:
         return atoms, tuple(asked)
     weighed = DefectTable.concat(settled).data if settled else None

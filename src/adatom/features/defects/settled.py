@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -43,6 +43,16 @@ class Tables:
     tested_xy: FloatArray | None = None
     tested_p: FloatArray | None = None
     changed: bool = False
+
+    def copy(self) -> Tables:
+        """Give tables of their own arrays."""
+        own = replace(
+            self, xy=self.xy.copy(), covariance=self.covariance.copy(), p=self.p.copy(),
+            amplitude=self.amplitude.copy(), element=list(self.element),
+            p_element=self.p_element.copy(),
+        )  # fmt: skip
+        own.tested_p = None if self.tested_p is None else self.tested_p.copy()
+        return own
 
 
 def beside(named: DefectTable, xy: FloatArray) -> BoolArray:
