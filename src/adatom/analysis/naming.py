@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,9 +10,12 @@ import polars as pl
 
 from adatom.analysis.options import AnalysisOptions
 from adatom.core import AtomTable, DefectTable, EmptySites, Frame, Lattice, Material
+from adatom.core.arrays import BoolArray
 from adatom.core.plugins import DEFECT_NAMERS, plugin
 from adatom.features.defects.base import DefectNamer
+from adatom.features.defects.hypotheses import ADDED
 from adatom.features.defects.reconsider import Asked, reconsider, with_weighed
+from adatom.features.defects.settled import ON_IT_A, has_impurity
 from adatom.features.defects.vacancy_test import site_evidence
 from adatom.features.find import FoundAtoms
 from adatom.frames.specimen.examine import examine
@@ -103,17 +107,38 @@ def weigh_again(
     Returns
     -------
     The atoms and the defects, as of `weigh_defects`. Where another kind is likelier than in the
-    last frame, they are named anew, and what there was before is given, too; else None.
+    last frame, what there was before is given, too, and a sheet that changed is named anew; else
+    that is None.
     """
     weighed, asked = reconsider(
         frame, before.atoms, found.refined, lattice, before.defects, material, options.defects,
         before.asked,
     )  # fmt: skip
-    if [a.kind for a in asked] != [a.kind for a in before.asked]:
+    changed = [a for a, b in zip(asked, before.asked, strict=True) if a.kind != b.kind]
+    if any(one.reach is not ADDED for one in changed):
         defects = name_defects(frame, weighed, lattice, material, options)
         return weighed, defects, replace(before, asked=asked)
+    others = _with_impurities(others, before.defects, changed, lattice)
     defects = _on_specimen(with_weighed(others, weighed.weighed), frame, options)
-    return weighed, defects, None
+    return weighed, defects, replace(before, asked=asked) if changed else None
+
+
+def _with_impurities(
+    others: DefectTable, plain: DefectTable, changed: Sequence[Asked], lattice: Lattice
+) -> DefectTable:
+    """Add the impurities at some places as they were named before they were weighed."""
+    if not changed:
+        return others
+    places = lattice.distort(np.array([one.centre for one in changed]))
+
+    def there(table: DefectTable) -> BoolArray:
+        away = np.linalg.norm(table.xy[:, None] - places, axis=2).min(axis=1)
+        own = np.array([has_impurity(k) for k in table.kinds], dtype=np.bool_)
+        return np.asarray((away < ON_IT_A) & own)
+
+    rest = others.data.filter(pl.Series(~there(others), dtype=pl.Boolean))
+    again = plain.data.filter(pl.Series(there(plain), dtype=pl.Boolean))
+    return DefectTable.concat([DefectTable(rest), DefectTable(again)])
 
 
 def name_defects(

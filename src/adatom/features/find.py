@@ -282,11 +282,12 @@ def find_again(
     if material.coordination > 1:
         outside = atoms_beyond_border(candidates.xy, scaled.border_distance_A, unscaled)
     before = scale_refined(last.refined, 1.0 / scale)
-    refined = refine_again(scaled, candidates.xy, before, options.refine, outside)
+    binned = bin_frame(scaled)
+    refined = refine_again(binned, candidates.xy, before, options.refine, outside)
     if refined is None:
         return None
     p_exists, p_empty = calibrator.p_states(candidates, refined)
-    supported = supported_again(scaled, candidates, refined, p_exists, unscaled)
+    supported = supported_again(binned, candidates, refined, p_exists, unscaled)
     if supported is None:
         return None
     return _found(
@@ -311,10 +312,11 @@ def _found(
     p_classes = _p_classes(candidates, refined, p_exists, material, calibrator)
     species = np.array(material.species)
     element, p_element = species[np.argmax(p_classes, axis=1)], p_classes.max(axis=1)
+    xy, covariance = calibrator.placed(candidates, refined, options.refine)
     atoms = AtomTable.build(
         frame=frame.index,
-        xy=calibrator.position(candidates, refined, options.refine)[keep] * scale,
-        covariance=calibrator.covariance(candidates, refined, options.refine)[keep] * scale**2,
+        xy=xy[keep] * scale,
+        covariance=covariance[keep] * scale**2,
         p_exists=p_exists[keep],
         element=element[keep],
         p_element=p_element[keep],

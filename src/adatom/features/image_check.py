@@ -210,13 +210,19 @@ def _raised(p: FloatArray, p_exists: FloatArray, dim: FloatArray) -> FloatArray:
 
 
 def supported_again(
-    frame: Frame, candidates: Candidates, refined: Refined, p_exists: FloatArray, material: Material
+    binned: BinnedFrame,
+    candidates: Candidates,
+    refined: Refined,
+    p_exists: FloatArray,
+    material: Material,
 ) -> FloatArray | None:
     """Correct the probabilities of dim columns as `check_image` does; None if that is not enough.
 
     Parameters
     ----------
-    frame, candidates, refined, p_exists, material
+    binned
+        The image, of `bin_frame`.
+    candidates, refined, p_exists, material
         As of `check_image`.
     """
     if not len(p_exists) or material.has_support:
@@ -230,7 +236,7 @@ def supported_again(
         return None
     p = supported_p(p_exists, refined.amplitude, refined.amplitude_sd, usual)
     border, bond = candidates.border_A, material.bond_length_A
-    dim = p_by_brightness(bin_frame(frame), refined, p_exists, border, typical, bond)
+    dim = p_by_brightness(binned, refined, p_exists, border, typical, bond)
     return _raised(p, p_exists, dim)
 
 

@@ -105,39 +105,36 @@ class Calibrator(BaseModel):
         self, candidates: Candidates, refined: Refined, options: RefineOptions
     ) -> FloatArray:
         """Calibrated positions, shape (site, 2), Å."""
-        near, shift = (
-            _defect_proximity(candidates, self.hosts),
-            self._relative_shift(candidates, refined, options),
-        )
-        if self.regional:
-            tie = _tie(refined, options, shift, near)
-            return np.asarray(candidates.xy + tie.trust[:, None] * (refined.xy - candidates.xy))
-        trust = _trust(self.trust, shift, near)
-        out: FloatArray = candidates.xy + trust[:, None] * (refined.xy - candidates.xy)
-        return out
+        return self.placed(candidates, refined, options)[0]
 
     def covariance(
         self, candidates: Candidates, refined: Refined, options: RefineOptions
     ) -> FloatArray:
         """Calibrated position covariances, shape (site, 2, 2), Å²."""
-        shift = self._relative_shift(candidates, refined, options)
+        return self.placed(candidates, refined, options)[1]
+
+    def placed(
+        self, candidates: Candidates, refined: Refined, options: RefineOptions
+    ) -> tuple[FloatArray, FloatArray]:
+        """Calibrated positions, shape (site, 2), Å, and their covariances, (site, 2, 2), Å²."""
+        shift = _relative_shift(candidates, refined, options, regional=self.regional)
+        near = _defect_proximity(candidates, self.hosts)
         features = _variance_features(
-            candidates, refined, options, self.hosts, shift, regional=self.regional
+            candidates, refined, options, near, shift, regional=self.regional
         )
         scaled = (features - self.spread_mean) / self.spread_scale
         variance = np.exp(scaled @ np.asarray(self.spread))
         if self.regional:
-            near = _defect_proximity(candidates, self.hosts)
-            variance = variance * _tie(refined, options, shift, near).variance_A2
+            tie = _tie(refined, options, shift, near)
+            trust, variance = tie.trust, variance * tie.variance_A2
+        else:
+            trust = _trust(self.trust, shift, near)
         shape = refined.covariance
         mean = 0.5 * np.einsum("nii->n", shape)
-        out: FloatArray = (variance / np.maximum(mean, 1e-12))[:, None, None] * shape
-        return out
-
-    def _relative_shift(
-        self, candidates: Candidates, refined: Refined, options: RefineOptions
-    ) -> FloatArray:
-        return _relative_shift(candidates, refined, options, regional=self.regional)
+        return (
+            np.asarray(candidates.xy + trust[:, None] * (refined.xy - candidates.xy)),
+            np.asarray((variance / np.maximum(mean, 1e-12))[:, None, None] * shape),
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -181,7 +178,7 @@ def fit_calibrator(
             (
                 seen.truth.xy[match[right]] - c.xy[right],
                 (tie.trust[:, None] * (r.xy - c.xy))[right],
-                _variance_features(c, r, options, hosts, relative, regional=True)[right],
+                _variance_features(c, r, options, near, relative, regional=True)[right],
                 (_shape(r) * np.sqrt(tie.variance_A2)[:, None])[right],
             )
         )
@@ -401,7 +398,7 @@ def _variance_features(
     candidates: Candidates,
     refined: Refined,
     options: RefineOptions,
-    hosts: tuple[int, ...],
+    near: FloatArray,
     relative_shift: FloatArray,
     *,
     regional: bool,
@@ -420,7 +417,6 @@ def _variance_features(
     s, t, i = (u * one for u in usual)
     m = np.log(relative_shift + 0.05)
     lumps = min(np.log(refined.optics.noise.correlation), 2.0) * one
-    near = _defect_proximity(candidates, hosts)
     rim = np.exp(-np.maximum(candidates.border_A, 0.0) / 4.0)
     columns = [
             one, counts, counts**2, scatter - s, s, s**2, counts * s, sure - t, t, lumps,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial import cKDTree
 
-from adatom.core import Frame
 from adatom.core.arrays import FloatArray
-from adatom.features.refinement.binning import bin_frame
+from adatom.features.refinement.binning import BinnedFrame
 from adatom.features.refinement.fit import Fit
 from adatom.features.refinement.optics import Optics, RefineOptions
 from adatom.features.refinement.refine import TILE_PX, Refined, one_thread
@@ -18,7 +17,7 @@ _SAME_A = 0.7  # Å: an atom this near to one of the last frame begins with its 
 
 
 def refine_again(
-    frame: Frame,
+    binned: BinnedFrame,
     xy: FloatArray,
     last: Refined,
     options: RefineOptions,
@@ -28,8 +27,8 @@ def refine_again(
 
     Parameters
     ----------
-    frame
-        The image.
+    binned
+        The image, of `bin_frame`.
     xy
         Initial positions, shape (atom, 2), Å.
     last
@@ -43,7 +42,6 @@ def refine_again(
     -------
     The fit, or None where the frame is too large for one piece, or pixels are clipped.
     """
-    binned = bin_frame(frame)
     px, n = binned.calibration.pixel_size_A, len(xy)
     too_large = max(binned.data.shape) > TILE_PX
     if not n or too_large or binned.clipped is not None or not len(last.xy):
@@ -62,7 +60,7 @@ def refine_again(
             fit.fit_line_shifts()
             fit.take_steps(1)
         chi2 = fit.reduced_chi2()
-        covariance = fit.covariance()[:n]
+        covariance = fit.covariance(as_stepped=True)[:n]
     variance = np.maximum(np.einsum("nii->ni", covariance), 0.0)
     return Refined(
         binned.xy(fit.rc)[:n], covariance[:, 1::-1, 1::-1] * px**2, fit.amplitude[:n],

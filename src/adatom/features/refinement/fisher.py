@@ -9,7 +9,7 @@ block of three.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,17 @@ class Information:
     pairs: Pairs
     background_moments: FloatArray
     spot_covariance: FloatArray
+
+    def brightened(self, grown: FloatArray) -> Information:
+        """Give the information of the same atoms, `grown` (atom,) times as bright."""
+        factor = np.ones((len(grown), 3))
+        factor[:, :2] = grown[:, None]
+        first, second = factor[self.pairs.first], factor[self.pairs.second]
+        return replace(
+            self,
+            diagonal=self.diagonal * factor[:, :, None] * factor[:, None],
+            off_diagonal=self.off_diagonal * first[:, :, None] * second[:, None],
+        )
 
     def matrix(self, prior: FloatArray) -> sparse.bsr_matrix:
         """Give the sparse matrix, shape (3 atom, 3 atom); `prior` (atom, 3, 3) is added."""

@@ -294,10 +294,20 @@ class Fit:
             self._typical = self.amplitude, typical
         return self._typical[1]
 
-    def covariance(self) -> FloatArray:
-        """Covariance of row, column and amplitude, shape (atom, 3, 3), pixels and intensity."""
-        _, _, informed = self._weighted(self.model())
-        out = self.information(informed).covariance(self.prior(), self.outside)
+    def covariance(self, *, as_stepped: bool = False) -> FloatArray:
+        """Covariance of row, column and amplitude, shape (atom, 3, 3), pixels and intensity.
+
+        Parameters
+        ----------
+        as_stepped
+            Take the information of the last step, at the places where it began.
+        """
+        last = self._curvature
+        if as_stepped and last is not None:
+            info = last.information.brightened(np.maximum(self.amplitude, 1e-9) / last.amplitude)
+        else:
+            info = self.information(self._weighted(self.model())[2])
+        out = info.covariance(self.prior(), self.outside)
         # Cap at the prior variance: loopy belief propagation can exceed it.
         widest = np.einsum("nii->ni", out)[:, :2].max(axis=1)
         most = (self.options.start_sigma_A / self.px) ** 2
@@ -344,7 +354,7 @@ class _Curvature:
     def __init__(self, fit: Fit, info: Information, weight: Image, *, frozen: bool) -> None:
         self.frozen, self.probe, self.brightness = frozen, fit.probe, float(weight.mean())
         self.amplitude = np.maximum(fit.amplitude, 1e-9)
-        self.atoms = info.matrix(np.zeros((1, 3, 3)))
+        self.information, self.atoms = info, info.matrix(np.zeros((1, 3, 3)))
         self.knots = fit.background.information(weight)
         self.cross = fit.background.cross_information(info, fit.rc, fit.amplitude)
         self.cross_t = self.cross.T.tocsr()
