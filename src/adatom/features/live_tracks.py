@@ -16,6 +16,7 @@ _ROUNDS = 4  # of closest points
 _SURE_SHARE = 0.8
 _STRANGE_NATS = 2.0  # cost of an atom beside known ones: one in eight is missed or false
 _RARE_NATS = 3.0  # of an impurity not on a known one: it hops between frames one time in twenty
+_SAME_SHIFT_A = 2e-3  # Å: shifts that differ less are one; closest points end within 1e-3
 _OVERLAP = 0.7  # of the atoms that the usual shift lays beside known ones, another must lay so many
 # A place is known where so many of its nearest known atoms lie within so many distances of
 # neighbours, with their middle nearer than this share of it.
@@ -172,6 +173,7 @@ class LiveTracks:
         most, share, overlap, agree = nats(best)
         if share < _SURE_SHARE or not agree:
             grid = np.arange(-self._reach_A, self._reach_A + 1e-9, self._same_A)
+            tried = [best]
             for start in np.stack(np.meshgrid(grid, grid), axis=-1).reshape(-1, 2):
                 # The step alone makes what is farther less likely than the best so far. A start
                 # within a cell of the grid leads to each shift.
@@ -179,8 +181,10 @@ class LiveTracks:
                 if -unusual(self._shift + back * start) <= most:
                     continue
                 shift, _ = self._settled(tree, xy, self._shift + start)
-                if -unusual(shift) <= most:
+                known_one = np.abs(np.array(tried) - shift).max(axis=1).min() < _SAME_SHIFT_A
+                if known_one or -unusual(shift) <= most:
                     continue
+                tried.append(shift)
                 value, laid, common, _ = nats(shift)
                 if value > most and common > _OVERLAP * overlap:
                     best, most, share = shift, value, laid
