@@ -13,6 +13,7 @@ from adatom.core import Pixels
 from adatom.core.arrays import FloatArray
 from adatom.features.calibration.calibrator import LIKELY_P
 from adatom.features.find import FoundAtoms
+from adatom.features.hidden_columns import HiddenColumns
 from adatom.features.image_check import COVERED_SHARE
 from adatom.features.novelty.frame import OodModel, confident_share
 
@@ -65,6 +66,9 @@ class FrameFlags(BaseModel):
         Regions with columns that are not in the table as likely ones, and their expected number.
     covered_regions
         Regions under contamination, and the share of each that is covered.
+    hollows
+        Of hollows that seem to be filled by columns that the fit hides: mean brightness in bright
+        columns, its standard deviation, and their number in the frame; None where none do.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -86,6 +90,7 @@ class FrameFlags(BaseModel):
     unsupported_regions: tuple[Region, ...] = ()
     missed_regions: tuple[Region, ...] = ()
     covered_regions: tuple[Region, ...] = ()
+    hollows: tuple[float, float, int] | None = None
 
     @property
     def is_out_of_distribution(self) -> bool:
@@ -96,6 +101,13 @@ class FrameFlags(BaseModel):
     def has_few_confident_atoms(self) -> bool:
         """Whether the frame has far fewer confident atoms than it should, as noise has."""
         return self.share_sure < _FEW_CONFIDENT
+
+    @property
+    def missed_boxes(self) -> tuple[Box, ...]:
+        """Regions with missed columns, without their number."""
+        return tuple(
+            (left, top, right, bottom) for left, top, right, bottom, _ in self.missed_regions
+        )
 
     @property
     def boxes(self) -> tuple[Box, ...]:
@@ -147,7 +159,14 @@ def flags_of(found: FoundAtoms, card: Mapping[str, Any]) -> FrameFlags:
         unsupported_regions=_regions(check.boxes, check.unsupported, _DISPUTED),
         missed_regions=_regions(check.boxes, check.missed, _DISPUTED),
         covered_regions=_regions(check.boxes, check.covered, COVERED_SHARE),
+        hollows=_hollows(check.hidden),
     )
+
+
+def _hollows(hidden: HiddenColumns | None) -> tuple[float, float, int] | None:
+    if hidden is None or not hidden.missed.any():
+        return None
+    return hidden.brightness, hidden.error, hidden.places
 
 
 def _share_sure(found: FoundAtoms) -> float:

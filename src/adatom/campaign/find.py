@@ -68,6 +68,11 @@ class MovieResult:
         """Out-of-distribution regions (left, top, right, bottom in Å) by frame number."""
         return {i: flags.boxes for i, flags in self.flags.items() if flags.boxes}
 
+    @property
+    def missed_regions(self) -> dict[int, tuple[Box, ...]]:
+        """Where columns seem to be missed (left, top, right, bottom in Å) by frame number."""
+        return {i: flags.missed_boxes for i, flags in self.flags.items() if flags.missed_boxes}
+
 
 def find_in_movie(
     movie: Movie,

@@ -150,6 +150,7 @@ def campaign_view(
         lattice=lattice_table(found.lattices, movie.calibration.pixel_size_A),
         ood_regions=found.unlike_regions,
         masked_regions=found.masked_regions,
+        missed_regions=found.missed_regions,
         structures=structures,
         results=results,
         advice=advice,

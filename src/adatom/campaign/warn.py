@@ -165,11 +165,28 @@ def image_warnings(flags: Mapping[int, FrameFlags]) -> tuple[str, ...]:
         if found:
             first, regions = next(iter(found.items()))
             worst = max(regions, key=lambda region: region[4])
+            number = sum(region[4] for region in regions)
+            many = f" with about {number:.0f} columns or more" if name == "missed_regions" else ""
             out.append(
                 f"{what} parts of {len(found)} of {len(flags)} frames (frame {first}: "
-                f"{len(regions)}, the worst at {_place(worst[:4])}): {advice}"
+                f"{len(regions)}{many}, the worst at {_place(worst[:4])}): {advice}"
             )
-    return tuple(out)
+    return (*out, *_hollow_warnings(flags))
+
+
+def _hollow_warnings(flags: Mapping[int, FrameFlags]) -> tuple[str, ...]:
+    """Write the warning about hollows that are filled by columns that the fit hides."""
+    found = {i: f.hollows for i, f in flags.items() if f.hollows is not None}
+    if not found:
+        return ()
+    first, (bright, error, places) = max(found.items(), key=lambda item: item[1][2])
+    text = (
+        f"the hollows between the columns are not dark in {len(found)} of {len(flags)} frames "
+        f"(frame {first}: {places} of them have {bright:.2f} ± {error:.2f} of a bright column's "
+        "brightness on average): columns may stand there that are not in the table, as in another "
+        "stacking"
+    )
+    return (text,)
 
 
 def lattice_warnings(

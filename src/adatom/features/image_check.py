@@ -22,6 +22,7 @@ from adatom.features.calibration.calibrator import LIKELY_P
 from adatom.features.calibration.occupancy import class_amplitudes, log_odds, sigmoid
 from adatom.features.candidates.locate import Candidates
 from adatom.features.dim_columns import is_doubtful, many_doubtful, p_by_brightness
+from adatom.features.hidden_columns import HiddenColumns, hidden_columns
 from adatom.features.refinement.binning import BinnedFrame, bin_frame
 from adatom.features.refinement.image_model import Grid
 from adatom.features.refinement.refine import Refined, refine
@@ -80,16 +81,19 @@ class ImageCheck:
         Columns that the networks see and the image contradicts, shape (region,).
     missed
         Columns that are not likely ones and may be there, outside of contamination: spots in the
-        image that no likely column explains, or what the probabilities of doubtful sites add up to,
-        whichever is more, (region,).
+        image that no likely column explains, what the probabilities of doubtful sites add up to, or
+        what the hollows hold, whichever is more, (region,).
     covered
         Share of each region that is under contamination, shape (region,).
+    hidden
+        Brightness of the hollows between the likely columns; None where it was not measured.
     """
 
     boxes: FloatArray
     unsupported: FloatArray
     missed: FloatArray
     covered: FloatArray
+    hidden: HiddenColumns | None = None
 
     def scaled(self, scale: float) -> ImageCheck:
         """Give the same check with lengths multiplied by `scale`."""
@@ -176,13 +180,20 @@ def check_image(
     likely, seen = p_exists > LIKELY_P, p > LIKELY_P
     doubtful = ~seen & ~likely & (sample_at(dirty, binned.rc(refined.xy)) == 0.0)
     doubtful &= frame.border_distance_A(refined.xy) > _RIM_BONDS * material.bond_length_A
+    hidden = hidden_columns(
+        binned, refined.optics, refined.xy[seen], refined.amplitude[seen], boxes, bond,
+        (typical, typical * min(float(even.min()), 1.0)), dirty,
+    )  # fmt: skip
     expected = _count_in(boxes, refined.xy[doubtful], np.maximum(p_exists, dim)[doubtful])
     few = expected < _DOUBTFUL_SHARE * _count_in(boxes, refined.xy[seen])
     return p, ImageCheck(
         boxes,
         unsupported=_count_in(boxes, refined.xy[likely & ~seen]),
-        missed=np.maximum(_count_in(boxes, spots), np.where(few, 0.0, expected)),
+        missed=np.maximum.reduce(
+            [_count_in(boxes, spots), np.where(few, 0.0, expected), hidden.missed]
+        ),
         covered=_mean_in(boxes, dirty, binned),
+        hidden=hidden,
     )
 
 

@@ -170,6 +170,8 @@ class CampaignView:
         By frame, boxes (left, top, right, bottom, Å) that are out of distribution.
     masked_regions
         By frame, boxes (left, top, right, bottom, Å) that do not show the specimen.
+    missed_regions
+        By frame, boxes (left, top, right, bottom, Å) where columns seem to be missed.
     structures
         Supercells: the most probable ones (draw -1) and the samples.
     results
@@ -214,6 +216,9 @@ class CampaignView:
         default_factory=dict
     )
     masked_regions: Mapping[int, Sequence[tuple[float, float, float, float]]] = field(
+        default_factory=dict
+    )
+    missed_regions: Mapping[int, Sequence[tuple[float, float, float, float]]] = field(
         default_factory=dict
     )
     structures: Sequence[Structure] = ()

@@ -216,11 +216,15 @@ def _pack(
 def _marks(
     view: CampaignView, number: int, defects: Sequence[RankedDefect], *, hidden: bool
 ) -> Html:
-    """Rings and numbers of one frame's defects, and its regions that are unlike training."""
+    """Rings and numbers of one frame's defects, and regions that are not sure."""
     kinds = kind_colours(defects)
     parts: list[Html] = [
         _box(edges, "unlike", "unlike anything in training")
         for edges in view.ood_regions.get(number, ())
+    ]
+    parts += [
+        _box(edges, "missed", "columns seem to be missed here")
+        for edges in view.missed_regions.get(number, ())
     ]
     parts += [
         _box(edges, "masked", "no specimen: masked")
@@ -398,6 +402,8 @@ def _legend(view: CampaignView) -> Html:
         keys.append(element("span", element("i", class_="dashed"), f"p < {UNCERTAIN_P}"))
     if any(view.ood_regions.values()):
         keys.append(element("span", element("i", class_="hatched"), "unlike training"))
+    if any(view.missed_regions.values()):
+        keys.append(element("span", element("i", class_="lacking"), "columns missed"))
     if any(view.masked_regions.values()):
         keys.append(element("span", element("i", class_="masked"), "no specimen, masked"))
     keys.append(

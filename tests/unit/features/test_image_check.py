@@ -91,6 +91,22 @@ def test_columns_that_are_not_in_the_table_are_missed(sheet):
     assert check.missed.sum() >= 2
 
 
+def test_dim_columns_in_all_hollows_speak_though_the_fit_hides_them(sheet):
+    truth, hollow = sheet
+    xy = np.concatenate([truth.xy, hollow])
+    kind = np.concatenate([truth.species, np.full(len(hollow), WS2.species.index("S2"))])
+    conditions = Conditions(pixel_size_A=0.15, counts=20.0)
+    rng = np.random.default_rng(3)
+    filled = image_specimen(Specimen(xy, kind, NONE), (174, 174), WS2, conditions, rng)
+    _, check = checked(filled.frame, truth.xy, truth.species, WS2)
+    inside = inner(truth.frame, hollow, 3.0).sum()
+    assert 0.3 * inside < check.missed.sum() <= len(hollow)
+    assert check.hidden.brightness > 5 * check.hidden.error
+    _, check = checked(truth.frame, truth.xy, truth.species, WS2)
+    assert abs(check.hidden.brightness) < 0.03
+    assert check.missed.sum() == 0
+
+
 def test_what_lies_on_contamination_is_not_sure():
     truth = graphene_frame(40, px=0.15, field=(26.0, 26.0), counts=10.0)
     rng = np.random.default_rng(1)
@@ -128,3 +144,7 @@ def test_warnings_name_frame_place_and_what_to_do():
     assert covered.startswith("contamination covers parts of 1 of 2 frames (frame 1: 1")
     assert "x 0 to 11, y 10 to 21 Å" in covered
     assert "not in the table" in missed
+    assert "1 with about 3 columns or more" in missed
+    filled = dirty.model_copy(update={"covered_regions": (), "hollows": (0.08, 0.01, 235)})
+    _, hollows = image_warnings({0: filled})
+    assert "235 of them have 0.08 ± 0.01 of a bright column's brightness" in hollows

@@ -169,6 +169,18 @@ def test_regions_unlike_training_are_boxes_on_their_frame(tmp_path, full):
     assert "unlike training" not in full[0]
 
 
+def test_regions_that_lack_columns_are_boxes_on_their_frame(tmp_path, full):
+    view = replace(make_view(), missed_regions={2: ((1.0, 2.0, 4.0, 8.0),)})
+    write_report(view, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    box = '<rect x="1.00" y="2.00" width="3.00" height="6.00" class="missed">'
+    marks = {part.partition('"')[0]: part for part in text.split('data-frame="')[1:]}
+    assert text.count(box) == 1
+    assert box in marks["2"]
+    assert "columns missed" in text
+    assert "columns missed" not in full[0]
+
+
 def test_the_same_view_gives_the_same_bytes_and_no_other_file(tmp_path):
     xy = lattice_xy()
     for name in ("one.html", "two.html"):

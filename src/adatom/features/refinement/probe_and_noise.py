@@ -147,11 +147,19 @@ def _fit_probe(fit: Fit) -> Probe:
     change[:3] = np.clip(change[:3], -0.25 * sigma2, 0.25 * sigma2)
     change[3:] = np.clip(change[3:], -0.1, 0.1)
     moved = base + change
-    return _bounded(moved, fit.px) if np.isfinite(moved).all() else probe
+    return bounded_probe(moved, fit.px) if np.isfinite(moved).all() else probe
 
 
-def _bounded(values: FloatArray, px: float) -> Probe:
-    """Limit widths and tails of the probe to what microscopes reach."""
+def bounded_probe(values: FloatArray, px: float) -> Probe:
+    """Limit widths and tails of the probe to what microscopes reach.
+
+    Parameters
+    ----------
+    values
+        Covariance (rows, mixed, columns), pixels², and the two tails, shape (5,).
+    px
+        Pixel size, Å.
+    """
     rr, rc, cc = values[:3]
     low, high = np.linalg.eigh(np.array([[rr, rc], [rc, cc]]))
     widths = np.clip(low, (_SIGMA_RANGE_A[0] / px) ** 2, (_SIGMA_RANGE_A[1] / px) ** 2)
