@@ -220,7 +220,7 @@ def test_the_page_explains_every_key_and_the_options_are_there():
     )
     known = set()
     for command in typer.main.get_command(cli.app).commands.values():
-        if command.name in ("train", "find"):
+        if command.name in ("train", "find", "identify"):
             known |= {o for p in command.params for o in p.opts}
     used = set(re.findall(r"(?<!\S)-{1,2}[a-z][a-z-]*", text))
     assert {"--zone-axis", "--weights", "--steps", "--start", "-o"} <= used
