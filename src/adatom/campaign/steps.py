@@ -22,7 +22,8 @@ _COMMON = ("core", "materials")
 _FINDING = (*_COMMON, "frames", "features", "learning", "analysis", "campaign.find",
             "campaign.lattices")  # fmt: skip
 _SIMULATING = (*_COMMON, "structures", "simulation", "campaign.simulate", "campaign.energies",
-               "campaign.spread", "campaign.shared", "campaign.pool", "campaign.recall")  # fmt: skip
+               "campaign.spread", "campaign.shared", "campaign.pool",
+               "campaign.recall")  # fmt: skip
 STEP_CODE = {
     "adapt": (*_FINDING, "training", "campaign.adapt", "campaign.choose", "campaign.recording"),
     "find": _FINDING,
