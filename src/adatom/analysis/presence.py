@@ -21,7 +21,8 @@ _PART_A = (11.0, 22.0)  # Å at graphene's scale: smallest and largest edge of a
 _PARTS = 4  # along each edge of the frame
 _SURE_P = 0.9  # p_exists of a sure atom
 _SHARE = 0.1  # sure atoms over the sites that a part's area should have, in a part that has some
-_BOND = (0.7, 1.35)  # nearest distances that may be bonds, over that of the crystal
+_BOND = (0.7, 1.35)  # distances that may be bonds, over that of the crystal
+_BONDS = 2  # bonds of an atom that stands as in the crystal; at edges and in noise some are missing
 # Parts that must have some: of the sixteen parts of a frame of noise, one may mislead, rarely two.
 _WITH_ATOMS = 2
 # Ratio of the brightness of equal sites, from which they are not equal. Aberrations of the probe
@@ -51,21 +52,10 @@ def shows_material(
         atoms = find_atoms(part, ensemble, material, options).atoms
         width, height = part.calibration.extent_xy(part.shape)
         sites = width * height / material.site_area_A2
-        found += _bonded(atoms, material) >= _SHARE * sites
+        found += bonded_atoms(atoms, material) >= _SHARE * sites
         if found >= _WITH_ATOMS:
             return True
     return False
-
-
-def _bonded(atoms: AtomTable, material: Material) -> int:
-    """Number of sure atoms; in a crystal, of those with another atom at the distance of a bond."""
-    p, xy = atoms.column("p_exists"), atoms.xy
-    sure, likely = xy[p > _SURE_P], xy[atoms.is_likely]
-    if not material.has_lattice or len(likely) < 2:
-        return len(sure)
-    nearest = cKDTree(likely).query(sure, k=2)[0][:, 1]
-    low, high = (limit * material.bond_length_A for limit in _BOND)
-    return int(((nearest > low) & (nearest < high)).sum())
 
 
 def _parts(frame: Frame, material: Material) -> Iterator[Frame]:
@@ -82,6 +72,33 @@ def _parts(frame: Frame, material: Material) -> Iterator[Frame]:
                 )  # fmt: skip
             except BadInput:  # constant: outside of the scan
                 continue
+
+
+def bonded_atoms(atoms: AtomTable, material: Material) -> int:
+    """Count the sure atoms of a frame that stand as in the crystal.
+
+    Parameters
+    ----------
+    atoms
+        Atoms of one frame.
+    material
+        What they should be.
+
+    Returns
+    -------
+    Number of atoms with p_exists above 0.9; in a crystal, of those with two other likely atoms at
+    about the distance of a bond (with one, where an atom of the crystal has no more).
+    """
+    p, xy = atoms.column("p_exists"), atoms.xy
+    sure, likely = xy[p > _SURE_P], xy[atoms.is_likely]
+    wanted = min(_BONDS, material.coordination)
+    if not material.has_lattice:
+        return len(sure)
+    if len(likely) <= wanted or not len(sure):
+        return 0
+    near = cKDTree(likely).query(sure, k=wanted + 1)[0][:, 1:]
+    low, high = (limit * material.bond_length_A for limit in _BOND)
+    return int(((near > low) & (near < high)).all(axis=1).sum())
 
 
 def unequal_sites(atoms: AtomTable, lattice: Lattice | None) -> float:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from adatom.analysis.flags import FrameFlags
-from adatom.analysis.presence import shows_material, unequal_sites
+from adatom.analysis.presence import bonded_atoms, shows_material, unequal_sites
 from adatom.core import AtomTable, Lattice, Material, Movie
 from adatom.features.find import FindOptions
 from adatom.frames.lattice.screening import Screening
 from adatom.learning.ensemble import Ensemble
 
 _LOOKED_AT = 3  # most doubtful frames that are looked at part by part, which takes seconds each
-_SURE_P = 0.9  # p_exists of a sure atom
-# Sure atoms over the sites that the frame's area has room for: frames with fewer are doubtful. In
-# another material the networks may see a few atoms, sure of each, and nothing else.
+# Sure atoms that stand as in the crystal, over the sites that the frame's area has room for: frames
+# with fewer are doubtful. In another material the networks may see a few atoms, sure of each, and
+# nothing else.
 _FEW_OF_AREA = 0.1
 
 
@@ -87,4 +87,4 @@ def _is_doubtful(movie: Movie, material: Material, atoms: AtomTable, flags: Fram
     assert movie.calibration is not None  # as above  # noqa: S101
     width, height = movie.calibration.extent_xy(movie.shape)
     room = width * height * (1.0 - flags.masked_share) / material.site_area_A2
-    return int((atoms.column("p_exists") > _SURE_P).sum()) < _FEW_OF_AREA * room
+    return bonded_atoms(atoms, material) < _FEW_OF_AREA * room
