@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -18,7 +18,7 @@ from adatom.core import SimulationResult, SimulationTask, Structure
 from adatom.errors import AdatomError
 from adatom.parallel.processes import cores, local_processes
 from adatom.simulation import engine_version, for_elements, require, scale_to
-from adatom.store import file_hash, result_files, write_result
+from adatom.store import file_hash, read_result, result_files, write_result
 
 RESERVOIR = "reservoir"  # kind of the structure of an element
 Simulate = Callable[[SimulationTask], SimulationResult]
@@ -132,9 +132,9 @@ def run_jobs(
     missing = [i for i, job in enumerate(jobs) if not steps.is_done(job)]
     known = {i: recall.answer(tasks[i]) if recall else None for i in missing}
     unknown = [i for i in missing if known[i] is None]
-    leaders = share([tasks[i] for i in unknown]) if share else range(len(unknown))
-    leader_of = {i: unknown[k] for i, k in zip(unknown, leaders, strict=True)}
-    open_ = len(set(leader_of.values()))
+    # Of all tasks, also those that are done: an interrupted campaign shares as a whole one does.
+    leaders = share(tasks) if share and unknown else range(len(tasks))
+    open_ = len({leaders[i] for i in unknown})
     running: dict[int, Future[SimulationResult]] = {}
 
     def keep(i: int, result: SimulationResult) -> str:
@@ -147,15 +147,19 @@ def run_jobs(
         def submit(i: int) -> Future[SimulationResult]:
             answer = known.get(i)
             if answer is None and pool is not None:
-                leader = leader_of[i]
+                leader = leaders[i]
                 if leader not in running:
-                    running[leader] = pool.submit(work, tasks[leader])
+                    running[leader] = begin(leader, pool)
                 if leader == i:
                     return running[i]
                 return follow(running[leader], tasks[i], partial(pool.submit, work, tasks[i]))
-            ready: Future[SimulationResult] = Future()
-            ready.set_result(cast("SimulationResult", answer))
-            return ready
+            return _ready(cast("SimulationResult", answer))
+
+        def begin(i: int, pool: ProcessPoolExecutor) -> Future[SimulationResult]:
+            answer = known.get(i)
+            if i not in known:
+                answer = read_result(stems[i])
+            return pool.submit(work, tasks[i]) if answer is None else _ready(answer)
 
         try:
             return steps.run_pool(jobs, submit=submit, keep=keep)
@@ -163,6 +167,12 @@ def run_jobs(
             if pool is not None:
                 pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _ready(result: SimulationResult) -> Future[SimulationResult]:
+    ready: Future[SimulationResult] = Future()
+    ready.set_result(result)
+    return ready
 
 
 def _hash_of(*paths: Path) -> str:

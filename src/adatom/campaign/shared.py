@@ -62,8 +62,12 @@ def leaders_of(tasks: Sequence[SimulationTask], options: RelaxOptions) -> list[i
 
 def shared_result(task: SimulationTask, leader: SimulationResult) -> SimulationResult:
     """Give a task the relaxation of the one that starts at the same classical minimum."""
+    trajectory = tuple(atoms.copy() for atoms in leader.trajectory)
+    for atoms in trajectory:  # name and weight travel in `info`: those of the task
+        atoms.info = dict(task.structure.to_ase().info)
     return replace(
         leader,
+        trajectory=trajectory,
         structure=task.structure.name,
         draw=task.structure.draw,
         weight=task.structure.weight,

@@ -9,7 +9,7 @@ import pytest
 from ase.build import graphene
 
 import adatom as ad
-from adatom.campaign.shared import follow, leaders_of
+from adatom.campaign.shared import follow, leaders_of, shared_result
 from adatom.core import GRAPHENE, SimulationTask, Structure
 from adatom.simulation import RelaxOptions, relax
 
@@ -47,6 +47,18 @@ def test_shared_draws_have_the_energy_of_their_own_relaxation():
     own = relax(task_of(draws[1]), RelaxOptions())
     assert second.energy_eV == pytest.approx(own.energy_eV, abs=2e-3)
     assert second.energy_eV == first.energy_eV
+
+
+def test_a_shared_minimum_carries_the_weight_of_its_own_draw():
+    """Dynamics start from the trajectory's last frame, and keep what stands in its `info`."""
+    best, drawn = draw_of(0), draw_of(1)
+    drawn.info["weight"] = 0.25
+    found = relax(task_of(best), RelaxOptions())
+    shared = shared_result(task_of(drawn), found)
+    assert shared.trajectory[-1].info["weight"] == shared.weight == 0.25
+    assert shared.trajectory[-1].info["name"] == "Si-d1"
+    assert "weight" not in found.trajectory[-1].info
+    np.testing.assert_array_equal(shared.trajectory[-1].positions, found.trajectory[-1].positions)
 
 
 def test_a_failure_is_not_shared():
