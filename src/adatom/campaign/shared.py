@@ -95,6 +95,9 @@ def follow(
     own: Future[SimulationResult] = Future()
 
     def pass_on(done: Future[SimulationResult], *, shared: bool) -> None:
+        if done.cancelled():
+            own.cancel()
+            return
         error = done.exception()
         if error is not None:
             own.set_exception(error)

@@ -344,6 +344,8 @@ _BY_ARGUMENT = {
     **{
         name: f"--{name}" for name in ("kind", "members", "steps", "start", "to", "atom", "sites")
     },  # arguments of a training, of an export and of tasks on structures
+    "scale_error": "--scale-error",
+    "candidates": "--candidate",
     "low_eV": "--low",
     "high_eV": "--high",
     "tolerance_eV": "--tolerance",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial import cKDTree
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from adatom.core.arrays import BoolArray, FloatArray, IntArray
 from adatom.features.refinement.binning import BinnedFrame
@@ -29,10 +29,8 @@ _LEFT_Z = 2.0  # largest significance of its regions with which it is
 _TILE_PX = 320  # longest edge of a part that is fitted at once, binned pixels: bounds the memory
 _WAVES = 5  # cosines along an axis of the smooth change of the background
 _REACH_PX = 20.0  # columns so far outside a part are in its model; `Grid` has 24 pixels around it
-_FEW_OF_KIND, _LEAST_SHARE = (
-    3,
-    0.3,
-)  # fewer columns have no own scale; it falls no further in a step
+_FEW_OF_KIND = 3  # so few columns of a kind have no scale of their own
+_LEAST_SHARE = 0.3  # a scale falls no further in a step
 _OF_PROBE, _TAILS = 5, slice(3, 5)  # parameters of the probe, and which of them are its tails
 _TAIL_SD, _TAIL_MEAN = 0.3, (0.1, 0.0)  # prior of the probe's tails, as in the fit of the probe
 # Expected number of false regions a frame by the noise alone, for the whole and for its regions.
@@ -142,9 +140,9 @@ def hidden_columns(
     mean = float(number @ bright) / float(number.sum())
     error = float(np.sqrt(square)) / float(number.sum())
     dim = usual[1]
-    surely = float(norm.isf(_FALSE_ALARMS / np.count_nonzero(number)))
+    surely = -float(ndtri(_FALSE_ALARMS / np.count_nonzero(number)))
     filled = (bright > _ALONE * dim) & (bright > surely * sd)
-    if mean > _WHOLE * dim and mean > float(norm.isf(_FALSE_ALARMS)) * error:
+    if mean > _WHOLE * dim and mean > -float(ndtri(_FALSE_ALARMS)) * error:
         filled |= bright > _REGION * dim
     missed = np.where(filled, number * np.clip(bright / dim, 0.0, 1.0), 0.0)
     return HiddenColumns(missed, mean / usual[0], error / usual[0], int(number.sum()))

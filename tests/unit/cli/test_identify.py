@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 import adatom as ad
 from adatom.cli.main import app
+from adatom.cli.options import error_with_options
 from adatom.errors import NoMaterial
 
 
@@ -33,6 +34,16 @@ def test_no_lattice_is_an_error_of_its_own(tmp_path):
     assert isinstance(done.exception, NoMaterial)
     assert done.exception.exit_code == 3
     assert "graphene" in done.stdout
+
+
+def test_errors_name_the_options(tmp_path):
+    np.save(tmp_path / "frame.npy", np.random.default_rng(0).poisson(4.0, (64, 64)).astype(float))
+    for given, option in (
+        (["--scale-error", "0.5"], "--scale-error"),
+        (["-c", "graphene", "-c", "graphene"], "--candidate"),
+    ):
+        error = run(tmp_path / "frame.npy", "--pixel-size", "0.15", *given).exception
+        assert error_with_options(error)["error"] == option
 
 
 def test_missing_frames_are_said():

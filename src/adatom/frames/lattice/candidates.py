@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from adatom.core import Material
 from adatom.core.arrays import FloatArray
 from adatom.frames.lattice.windows import (
+    EXPONENTS,
+    MOST_EVIDENCE,
+    SHEAR_SD,
     ComplexArray,
     FoundLattice,
     Window,
@@ -30,11 +33,8 @@ from adatom.materials.same_structure import same_structure
 
 SCALE_SD = 0.04  # usual relative error of a pixel size
 _FURTHEST = 0.15  # relative error of a pixel size beyond which a lattice is another one
-_SHEAR_SD = 0.05  # usual strain by the scan, beside a change of scale
-_EXPONENTS = (1.3, 1.65, 2.0)  # exponents of the contrast, from a wide detector to a narrow one
 _RINGS = 4  # rings of reflections that are compared
 _SEARCHED = 2  # of them, the strongest, in which the lattice is looked for
-_MOST_EVIDENCE = 25.0  # nats: beyond it scale, shape and pattern decide between candidates
 # Evidence from which a lattice is likelier than none, nats: one in e^3 = 20 frames of noise has it.
 _NOISE = 3.0
 _PHASE_SD = np.radians(20.0)  # usual error of a sum of three phases, by the probe's aberrations
@@ -158,7 +158,7 @@ def _together(material: Material, materials: Sequence[Material], chance: FloatAr
 def _lattice(windows: Sequence[Window], material: Material) -> FoundLattice | None:
     """Find its lattice by one of the two rings that should be the strongest."""
     g, ring = _reflections(material)
-    expected = np.abs(np.mean([_structure(material, g, e) for e in _EXPONENTS], axis=0))
+    expected = np.abs(np.mean([_structure(material, g, e) for e in EXPONENTS], axis=0))
     expected *= np.exp(-2.0 * np.pi**2 * _SPOT_A2 * (g**2).sum(axis=1))
     weakest = [float(expected[ring == r].min()) for r in range(_RINGS)]
     strongest = np.argsort(-np.array(weakest))[:_SEARCHED]
@@ -170,9 +170,9 @@ def _lattice(windows: Sequence[Window], material: Material) -> FoundLattice | No
 def _score(
     windows: Sequence[Window], material: Material, found: FoundLattice, scale_sd: float
 ) -> float:
-    score = min(found.evidence, _MOST_EVIDENCE)
+    score = min(found.evidence, MOST_EVIDENCE)
     score -= 0.5 * float(np.log(found.scale) / scale_sd) ** 2
-    score -= float(np.log(found.stretch) / _SHEAR_SD) ** 2
+    score -= float(np.log(found.stretch) / SHEAR_SD) ** 2
     return score + _log_likelihood(windows, material, found)
 
 
@@ -191,7 +191,7 @@ def _log_likelihood(windows: Sequence[Window], material: Material, found: FoundL
         [
             _misfit(pattern, _structure(each, ideal[inside], exponent))
             for each in material.arrangements()
-            for exponent in _EXPONENTS
+            for exponent in EXPONENTS
         ]
     )
     log = -0.5 * _NUMBER * np.log1p(chi2 / free)

@@ -17,6 +17,9 @@ from adatom.core import Material
 from adatom.core.arrays import FloatArray
 from adatom.frames.lattice.spectrum import reflections_of
 from adatom.frames.lattice.windows import (
+    EXPONENTS,
+    MOST_EVIDENCE,
+    SHEAR_SD,
     ComplexArray,
     FoundLattice,
     Window,
@@ -27,10 +30,7 @@ from adatom.frames.lattice.windows import (
 )
 
 _SCALE_SD = 0.04  # usual relative error of a pixel size
-_SHEAR_SD = 0.05  # usual strain by the scan, beside a change of scale
 _PHASE_SD = np.radians(25.0)  # usual error of a sum of three phases, by the probe's aberrations
-_EXPONENTS = (1.3, 1.65, 2.0)  # exponents of the contrast, from a wide detector to a narrow one
-_MOST_EVIDENCE = 25.0  # nats: beyond it scale, shape and pattern decide between materials
 # Score, in nats, of "none of them": a lattice needs more. One in e^8 = 3000 frames of noise has it.
 _NONE = 8.0
 # Where there is a lattice, a material's may be off by so many nats in scale, shape and pattern
@@ -141,7 +141,7 @@ def screen(
     windows = windows_of(images, pixel_size_A)
     candidates = [m for m in materials if m.has_lattice] if windows else []
     fits = [_fit(windows, m) for m in candidates]
-    evidence = min(max((fit.evidence for fit in fits), default=0.0), _MOST_EVIDENCE)
+    evidence = min(max((fit.evidence for fit in fits), default=0.0), MOST_EVIDENCE)
     none = max(_NONE, evidence - _OTHER_CRYSTAL)
     before = [np.log((prior or {}).get(m.name, 1.0)) for m in candidates]
     scores = np.array([fit.score + p for fit, p in zip(fits, before, strict=True)] + [none])
@@ -167,9 +167,9 @@ def _fit(windows: Sequence[Window], material: Material) -> _Fitted:
     found = find_lattice(windows, reflections[rings == 0])
     if found is None:
         return _Fitted(0.0, 0.0, 1.0)
-    score = min(found.evidence, _MOST_EVIDENCE)
+    score = min(found.evidence, MOST_EVIDENCE)
     score -= 0.5 * (np.log(found.scale) / _SCALE_SD) ** 2
-    score -= (np.log(found.stretch) / _SHEAR_SD) ** 2
+    score -= (np.log(found.stretch) / SHEAR_SD) ** 2
     score -= 0.5 * _misfit(windows, material, found)
     return _Fitted(score, found.evidence, found.scale)
 
@@ -195,7 +195,7 @@ def _misfit(windows: Sequence[Window], material: Material, found: FoundLattice) 
     total = triplet_products(seen, triplets).sum(axis=0)
     best = np.inf
     for each in material.arrangements():
-        for exponent in _EXPONENTS:
+        for exponent in EXPONENTS:
             wanted = triplet_products(_structure(each, g, exponent)[None], triplets)[0]
             for pattern in (wanted, wanted.conj()):
                 off = np.angle(total * pattern.conj())

@@ -21,6 +21,9 @@ _FINEST_A = 0.5  # Å: reflections of shorter periods are not needed, so frames 
 _PADDED = 2  # zero-padding, in windows
 _SCALE_RANGE = 0.12  # largest relative error of a pixel size that is tried
 _FEWEST_PERIODS = 4.0  # along a window
+SHEAR_SD = 0.05  # usual strain by the scan, beside a change of scale
+EXPONENTS = (1.3, 1.65, 2.0)  # exponents of the contrast, from a wide detector to a narrow one
+MOST_EVIDENCE = 25.0  # nats: beyond it scale, shape and pattern decide between crystals
 _FLAT = 0.1  # determinant below which the reflections have fallen onto one line
 
 
